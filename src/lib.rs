@@ -1,0 +1,1 @@
+//! Rescind: an asynchronous payment-cancellation worker.
