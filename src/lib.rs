@@ -1,1 +1,6 @@
 //! Rescind: an asynchronous payment-cancellation worker.
+
+pub mod backoff;
+pub mod job;
+pub mod lifecycle;
+pub mod providers;

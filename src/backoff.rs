@@ -1,0 +1,126 @@
+//! When to try again: the `backoff` crate's intervals with full jitter. Pure.
+//!
+//! Only the crate's interval arithmetic is used. Its own randomness and clock are switched
+//! off, since a wait here is a row with a due time that has to be the same under one seed,
+//! and its retry loops are not used at all.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoffBuilder;
+use backoff::backoff::Backoff;
+use jiff::{SignedDuration, Timestamp};
+
+/// An exponential schedule and its end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    /// Interval before the first repetition.
+    pub first: Duration,
+    /// Growth of the interval.
+    pub factor: f64,
+    /// Longest interval.
+    pub max: Duration,
+    /// Nothing is begun later than this after the first time.
+    pub give_up_after: Duration,
+}
+
+impl Schedule {
+    /// The interval after `repetitions` repetitions, before jitter.
+    pub fn interval(&self, repetitions: u32) -> Duration {
+        let mut intervals = ExponentialBackoffBuilder::new()
+            .with_initial_interval(self.first)
+            .with_multiplier(self.factor)
+            .with_max_interval(self.max)
+            .with_randomization_factor(0.0)
+            .with_max_elapsed_time(None)
+            .build();
+        let mut interval = self.first.min(self.max);
+        for _ in 0..=repetitions {
+            let next = intervals.next_backoff().unwrap_or(self.max).min(self.max);
+            let settled = next == self.max && interval == self.max;
+            interval = next;
+            if settled {
+                break;
+            }
+        }
+        interval
+    }
+
+    /// When the next repetition is due: full jitter over the interval, and not before the
+    /// provider's own `after`, which is capped at `max` so that no header parks a request.
+    pub fn due(
+        &self,
+        repetitions: u32,
+        after: Option<Duration>,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Timestamp {
+        let wait = self.interval(repetitions).mul_f64(jitter.clamp(0.0, 1.0));
+        let least = after.unwrap_or_default().min(self.max.max(self.first));
+        plus(now, wait.max(least))
+    }
+
+    /// The instant at which it is given up.
+    pub fn end(&self, since: Timestamp) -> Timestamp {
+        plus(since, self.give_up_after)
+    }
+
+    /// Whether it is given up at `now`.
+    pub fn is_over(&self, since: Timestamp, now: Timestamp) -> bool {
+        elapsed(since, now) >= self.give_up_after
+    }
+}
+
+/// Time passed; a clock that went back counts as none.
+pub fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+/// A later instant; saturates at the end of time.
+pub fn plus(now: Timestamp, wait: Duration) -> Timestamp {
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    now.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEDULE: Schedule = Schedule {
+        first: Duration::from_secs(2),
+        factor: 2.0,
+        max: Duration::from_secs(60),
+        give_up_after: Duration::from_secs(600),
+    };
+
+    #[test]
+    fn intervals_double_up_to_the_longest() {
+        let seconds: Vec<u64> = (0..8).map(|n| SCHEDULE.interval(n).as_secs()).collect();
+        assert_eq!(seconds, [2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(SCHEDULE.interval(u32::MAX), SCHEDULE.max);
+    }
+
+    #[test]
+    fn jitter_is_full_and_retry_after_is_a_floor_within_bounds() {
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(SCHEDULE.due(3, None, now, 0.0), now);
+        assert_eq!(
+            SCHEDULE.due(3, None, now, 0.5),
+            plus(now, Duration::from_secs(8))
+        );
+        let after = Some(Duration::from_secs(30));
+        assert_eq!(
+            SCHEDULE.due(0, after, now, 0.5),
+            plus(now, Duration::from_secs(30))
+        );
+        let absurd = Some(Duration::from_secs(1 << 40));
+        assert_eq!(SCHEDULE.due(0, absurd, now, 0.5), plus(now, SCHEDULE.max));
+    }
+
+    #[test]
+    fn it_is_over_after_its_time_and_a_clock_that_went_back_ends_nothing() {
+        let start = Timestamp::UNIX_EPOCH;
+        assert!(!SCHEDULE.is_over(start, plus(start, Duration::from_secs(599))));
+        assert!(SCHEDULE.is_over(start, plus(start, Duration::from_secs(600))));
+        assert!(!SCHEDULE.is_over(plus(start, Duration::from_secs(3600)), start));
+    }
+}

@@ -1,0 +1,810 @@
+//! What happens to a request after each answer: the state machine. Pure.
+//!
+//! ```text
+//!            ┌──────────── Again, NotSent ───────────┐
+//!            ▼                                       │
+//!   due ─▶ plan ─▶ calling ─▶ answer ─┬─ Accepted ─▶ waiting_provider ─▶ plan (look-up) ─▶ …
+//!            ▲                        ├─ Doubt, crash ─▶ in_doubt ─▶ plan (look-up or policy) ─▶ …
+//!            │                        └─ evidence ─▶ one of the six results
+//!            └── StillOpen, twice and spaced when in doubt ── look-up
+//! ```
+//!
+//! Two functions: [`Progress::plan`] says what is to be done when a request is due, and
+//! [`Progress::after`] what an answer leads to. Neither reads a clock or draws a number.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::backoff::Schedule;
+use crate::job::Amount;
+use crate::providers::{Abilities, DoubtPolicy, Learned};
+
+/// What an adapter may say of an answer: a closed set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The provider's evidence that the payment is cancelled.
+    Cancelled {
+        /// In which way.
+        reason: Cancelled,
+        /// The provider says that it was so before this call.
+        already: bool,
+        /// What the provider says was cancelled.
+        amount: Option<Amount>,
+    },
+    /// The payment had ended without money.
+    NothingToCancel(Nothing),
+    /// A definite no; nothing was changed.
+    Refused(Refused),
+    /// Taken, not finished: ask later.
+    Accepted,
+    /// Certainly not applied: send again.
+    Again {
+        /// The provider's `Retry-After`.
+        after: Option<Duration>,
+        /// For the metric.
+        cause: Cause,
+    },
+    /// May have been applied. Never send before the provider was asked.
+    Doubt,
+    /// Look-up: certainly not cancelled, and it can be.
+    StillOpen,
+    /// Look-up: under way, or the look-up failed. Cancel: this call changed nothing, and
+    /// only a look-up can say why.
+    NotYet {
+        /// The provider's `Retry-After`.
+        after: Option<Duration>,
+    },
+    /// The provider knows no such payment. Believed after two agreeing answers.
+    NotFound,
+    /// The token was refused.
+    Unauthorized,
+    /// Credentials, permissions, or malformed for the provider.
+    Misconfigured(Why),
+    /// Evidence that no automatic step can resolve.
+    Unresolved(Unresolved),
+}
+
+impl Verdict {
+    /// The name used in metrics, the log and the ledger.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Cancelled { .. } => "cancelled",
+            Self::NothingToCancel(_) => "nothing_to_cancel",
+            Self::Refused(_) => "refused",
+            Self::Accepted => "accepted",
+            Self::Again { .. } => "again",
+            Self::Doubt => "doubt",
+            Self::StillOpen => "still_open",
+            Self::NotYet { .. } => "not_yet",
+            Self::NotFound => "not_found",
+            Self::Unauthorized => "unauthorized",
+            Self::Misconfigured(_) => "misconfigured",
+            Self::Unresolved(_) => "unresolved",
+        }
+    }
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+        impl $name {
+            /// Every member, in the order of the contract.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            /// The name used in messages, metrics, tables and logs.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+names! {
+    /// Why a call is to be repeated, and the label of the metric of scheduled retries.
+    Cause {
+        /// The provider says it did not process the call, or nothing was sent.
+        Retryable = "retryable",
+        /// In doubt: a look-up is scheduled.
+        Unknown = "unknown",
+        /// Accepted and not finished: a look-up is scheduled.
+        Accepted = "accepted",
+        /// 429, or our own rate limit.
+        RateLimited = "rate_limited",
+        /// The circuit breaker is open.
+        BreakerOpen = "breaker_open",
+    }
+}
+
+names! {
+    /// Reasons of `cancelled`.
+    Cancelled {
+        /// An authorisation was voided.
+        Voided = "voided",
+        /// The whole payment was refunded.
+        Refunded = "refunded",
+        /// The requested part was refunded.
+        PartiallyRefunded = "partially_refunded",
+        /// Dismissed before anybody paid.
+        Dismissed = "dismissed",
+        /// Reversed.
+        Reversed = "reversed",
+        /// Cancelled, the provider does not say how.
+        Cancelled = "cancelled",
+        /// Cancelled; a partial payment is on its way back.
+        ReversalPending = "reversal_pending",
+    }
+}
+
+names! {
+    /// Reasons of `nothing_to_cancel`.
+    Nothing {
+        /// Expired unpaid.
+        Expired = "expired",
+        /// Denied.
+        Denied = "denied",
+        /// The payment failed.
+        PaymentFailed = "payment_failed",
+    }
+}
+
+names! {
+    /// Reasons of `refused`.
+    Refused {
+        /// The money has been settled: refund instead.
+        Settled = "settled",
+        /// It was refunded before.
+        AlreadyRefunded = "already_refunded",
+        /// In dispute.
+        Disputed = "disputed",
+        /// The provider cannot cancel such a payment.
+        Unsupported = "unsupported",
+        /// No such payment.
+        NotFound = "not_found",
+        /// Its state does not allow it.
+        NotEligible = "not_eligible",
+        /// The amount cannot be cancelled.
+        AmountNotAllowed = "amount_not_allowed",
+    }
+}
+
+names! {
+    /// Reasons of `failed`: certainly not cancelled, and the worker gave up.
+    Failed {
+        /// `retry.give_up_after` has passed.
+        RetriesExhausted = "retries_exhausted",
+        /// The request's deadline has passed.
+        DeadlinePassed = "deadline_passed",
+        /// The provider refuses our credentials.
+        CredentialsRefused = "credentials_refused",
+        /// The provider calls the request malformed.
+        RejectedByProvider = "rejected_by_provider",
+    }
+}
+
+names! {
+    /// Reasons of `unresolved`: it may or may not be cancelled.
+    Unresolved {
+        /// The provider offers no way to ask.
+        NoLookup = "no_lookup",
+        /// `poll.give_up_after` has passed.
+        LookupsExhausted = "lookups_exhausted",
+        /// The provider's answers contradict each other.
+        ContradictoryEvidence = "contradictory_evidence",
+        /// A refund was started and failed.
+        RefundFailed = "refund_failed",
+    }
+}
+
+names! {
+    /// Reasons of `invalid`.
+    Invalid {
+        /// The body is no JSON.
+        NotJson = "not_json",
+        /// The body is not of the contract's form.
+        Schema = "schema",
+        /// The message is over the size limit.
+        TooLarge = "too_large",
+        /// No such account is configured.
+        UnknownProvider = "unknown_provider",
+        /// The id was used before with other content.
+        RequestIdConflict = "request_id_conflict",
+    }
+}
+
+names! {
+    /// Why the provider cannot work with what it was sent.
+    Why {
+        /// Credentials or permissions.
+        Credentials = "credentials",
+        /// Malformed for the provider.
+        Rejected = "rejected",
+    }
+}
+
+names! {
+    /// A question to the provider.
+    Operation {
+        /// The call that moves money back.
+        Cancel = "cancel",
+        /// The question what became of it.
+        Lookup = "lookup",
+    }
+}
+
+names! {
+    /// Where a request without a result stands.
+    State {
+        /// Waiting for its first call.
+        Due = "due",
+        /// A call is on the wire, or was when the worker died.
+        Calling = "calling",
+        /// Certainly not applied; to be sent again.
+        WaitingRetry = "waiting_retry",
+        /// Accepted by the provider, not finished.
+        WaitingProvider = "waiting_provider",
+        /// Its outcome is not known; nothing is sent before the provider was asked.
+        InDoubt = "in_doubt",
+        /// It has its result.
+        Finished = "finished",
+    }
+}
+
+/// The end of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// On the provider's own evidence.
+    Cancelled {
+        /// In which way.
+        reason: Cancelled,
+        /// No attempt of this request can have done it.
+        already: bool,
+    },
+    /// Ended without money.
+    NothingToCancel(Nothing),
+    /// The provider's definite no.
+    Refused(Refused),
+    /// Certainly not cancelled; the worker gave up.
+    Failed(Failed),
+    /// Nobody knows; a person has to look.
+    Unresolved(Unresolved),
+    /// The request could not be understood.
+    Invalid(Invalid),
+}
+
+impl Outcome {
+    /// The names of the six outcomes.
+    pub const NAMES: [&'static str; 6] = [
+        "cancelled",
+        "nothing_to_cancel",
+        "refused",
+        "failed",
+        "unresolved",
+        "invalid",
+    ];
+
+    /// The outcome's name, without its reason.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled { .. } => "cancelled",
+            Self::NothingToCancel(_) => "nothing_to_cancel",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Unresolved(_) => "unresolved",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+
+    /// The reason's stable code.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Cancelled { reason, .. } => reason.as_str(),
+            Self::NothingToCancel(reason) => reason.as_str(),
+            Self::Refused(reason) => reason.as_str(),
+            Self::Failed(reason) => reason.as_str(),
+            Self::Unresolved(reason) => reason.as_str(),
+            Self::Invalid(reason) => reason.as_str(),
+        }
+    }
+
+    /// A person has to do something: the request is dead-lettered too.
+    pub const fn is_dead_letter(self) -> bool {
+        matches!(
+            self,
+            Self::Failed(_) | Self::Unresolved(_) | Self::Invalid(_)
+        )
+    }
+}
+
+/// Everything the lifecycle remembers of one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Where it stands.
+    pub state: State,
+    /// What is on the wire while `calling`.
+    pub operation: Option<Operation>,
+    /// When it is to be looked at again; `None` while calling and when finished.
+    pub due_at: Option<Timestamp>,
+    /// Cancel calls sent.
+    pub attempts: u32,
+    /// Status questions asked.
+    pub lookups: u32,
+    /// Retries in a row, for the backoff.
+    pub retries: u32,
+    /// Look-ups in a row, for the backoff.
+    pub polls: u32,
+    /// Times the provider changed nothing although a look-up says it could have.
+    pub refusals: u32,
+    /// The first of two agreeing answers.
+    pub sighting: Option<Sighting>,
+    /// The last attempt may have been applied and nothing has cleared it up.
+    pub doubtful: bool,
+    /// Some attempt may have been applied, ever. Decides `already`.
+    pub exposed: bool,
+    /// The provider took an attempt and has not finished it.
+    pub accepted: bool,
+    /// A call in doubt has been repeated once ([`DoubtPolicy::AskOnceMore`]).
+    pub asked_again: bool,
+    /// The state was asked before the first cancel ([`Abilities::look_first`]).
+    pub looked: bool,
+    /// First cancel call, for the life of the key.
+    pub first_sent_at: Option<Timestamp>,
+    /// Since when it is retried, for `retry.give_up_after`.
+    pub retrying_since: Option<Timestamp>,
+    /// Since when the provider is asked, for `poll.give_up_after`.
+    pub waiting_since: Option<Timestamp>,
+    /// What earlier answers taught.
+    pub learned: Learned,
+}
+
+/// One answer that is believed once a second one, spaced, agrees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// What was seen.
+    pub what: Seen,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What has to be seen twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// Certainly not cancelled.
+    StillOpen,
+    /// No such payment.
+    NotFound,
+}
+
+/// What applies to a request: its provider's abilities and its account's settings.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// What the provider offers.
+    pub abilities: Abilities,
+    /// Repeating a call that was certainly not applied.
+    pub retry: Schedule,
+    /// Asking what became of a call.
+    pub poll: Schedule,
+    /// The request's deadline.
+    pub deadline: Option<Timestamp>,
+}
+
+/// What is to be done with a request that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// Make this call; its intent is committed first.
+    Call(Operation),
+    /// Nothing more can be done: this is the result.
+    Finish(Outcome),
+}
+
+/// What an event led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It goes on at [`Progress::due_at`].
+    Wait(Cause),
+    /// It has its result.
+    Finish(Outcome),
+}
+
+/// A provider that says a payment is open but changes nothing is believed after this many
+/// tries (Midtrans: some banks refuse by the hour of the day).
+pub const REFUSALS_MAX: u32 = 4;
+
+impl Progress {
+    /// A request that has just been accepted.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            state: State::Due,
+            operation: None,
+            due_at: Some(now),
+            attempts: 0,
+            lookups: 0,
+            retries: 0,
+            polls: 0,
+            refusals: 0,
+            sighting: None,
+            doubtful: false,
+            exposed: false,
+            accepted: false,
+            asked_again: false,
+            looked: false,
+            first_sent_at: None,
+            retrying_since: None,
+            waiting_since: None,
+            learned: Learned::new(),
+        }
+    }
+
+    /// What to do now that the request is due.
+    pub fn plan(&self, terms: &Terms, now: Timestamp) -> Plan {
+        match self.state {
+            State::Due | State::WaitingRetry => self.plan_send(terms, now),
+            State::WaitingProvider | State::InDoubt => self.plan_question(terms, now),
+            // A row found calling is a crash; `lost` turns it into doubt before it is planned.
+            State::Calling => Plan::Call(Operation::Lookup),
+            State::Finished => Plan::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence)),
+        }
+    }
+
+    fn plan_send(&self, terms: &Terms, now: Timestamp) -> Plan {
+        if terms.deadline.is_some_and(|deadline| deadline <= now) {
+            return Plan::Finish(Outcome::Failed(Failed::DeadlinePassed));
+        }
+        if self
+            .retrying_since
+            .is_some_and(|since| terms.retry.is_over(since, now))
+        {
+            return Plan::Finish(Outcome::Failed(Failed::RetriesExhausted));
+        }
+        if terms.abilities.look_first && !self.looked {
+            return Plan::Call(Operation::Lookup);
+        }
+        Plan::Call(Operation::Cancel)
+    }
+
+    fn plan_question(&self, terms: &Terms, now: Timestamp) -> Plan {
+        let over = self
+            .waiting_since
+            .is_some_and(|since| terms.poll.is_over(since, now));
+        if terms.abilities.lookup {
+            return match over {
+                true => Plan::Finish(Outcome::Unresolved(Unresolved::LookupsExhausted)),
+                false => Plan::Call(Operation::Lookup),
+            };
+        }
+        let no_lookup = Plan::Finish(Outcome::Unresolved(Unresolved::NoLookup));
+        let too_late = terms.deadline.is_some_and(|deadline| deadline <= now);
+        match terms.abilities.doubt {
+            _ if over || too_late => no_lookup,
+            DoubtPolicy::SameKey { key_life } if self.key_lives(key_life, now) => {
+                Plan::Call(Operation::Cancel)
+            }
+            DoubtPolicy::AskOnceMore if !self.asked_again => Plan::Call(Operation::Cancel),
+            _ => no_lookup,
+        }
+    }
+
+    fn key_lives(&self, life: Duration, now: Timestamp) -> bool {
+        self.first_sent_at
+            .is_some_and(|first| crate::backoff::elapsed(first, now) < life)
+    }
+
+    /// The call is about to be made. Committed before its first byte.
+    pub fn begin(&mut self, operation: Operation, now: Timestamp) {
+        match operation {
+            Operation::Cancel => {
+                self.attempts += 1;
+                self.asked_again |= self.doubtful;
+                self.first_sent_at.get_or_insert(now);
+            }
+            Operation::Lookup => self.lookups += 1,
+        }
+        self.state = State::Calling;
+        self.operation = Some(operation);
+        self.due_at = None;
+    }
+
+    /// The worker died during the call, or lost its claim: it may have been applied.
+    pub fn lost(&mut self, now: Timestamp) {
+        let operation = self.operation.take();
+        if operation == Some(Operation::Cancel) {
+            self.doubtful = true;
+            self.exposed = true;
+        }
+        self.state = self.asking_state();
+        self.waiting_since.get_or_insert(now);
+        if self.state == State::WaitingRetry {
+            self.waiting_since = None;
+        }
+        self.due_at = Some(now);
+    }
+
+    /// Nothing was sent: no connection, no TLS, no token.
+    pub fn not_sent(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        match self.operation {
+            Some(Operation::Cancel) => {
+                self.attempts = self.attempts.saturating_sub(1);
+                self.asked_again &= !self.doubtful;
+                self.after(
+                    &Verdict::Again {
+                        after: None,
+                        cause: Cause::Retryable,
+                    },
+                    terms,
+                    now,
+                    jitter,
+                )
+            }
+            _ => {
+                self.lookups = self.lookups.saturating_sub(1);
+                self.after(&Verdict::NotYet { after: None }, terms, now, jitter)
+            }
+        }
+    }
+
+    /// What the answer to the call on the wire leads to. `jitter` is drawn from [0, 1).
+    pub fn after(&mut self, verdict: &Verdict, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        let operation = self.operation.take().unwrap_or(Operation::Lookup);
+        let step = match operation {
+            Operation::Cancel => self.after_cancel(verdict, terms, now, jitter),
+            Operation::Lookup => self.after_lookup(verdict, terms, now, jitter),
+        };
+        if let Step::Finish(_) = step {
+            self.state = State::Finished;
+            self.due_at = None;
+        }
+        step
+    }
+
+    fn after_cancel(
+        &mut self,
+        verdict: &Verdict,
+        terms: &Terms,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Step {
+        match *verdict {
+            Verdict::Cancelled {
+                reason, already, ..
+            } => self.cancelled(reason, already),
+            Verdict::NothingToCancel(reason) => Step::Finish(Outcome::NothingToCancel(reason)),
+            Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
+            Verdict::Refused(reason) => self.refused_when_sent(reason, terms, now),
+            Verdict::NotFound => self.not_found_when_sent(terms, now, jitter),
+            Verdict::Misconfigured(why) => self.misconfigured(why, terms, now, jitter),
+            Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
+            Verdict::Again { after, cause } => self.again(after, cause, terms, now, jitter),
+            Verdict::StillOpen => self.again(None, Cause::Retryable, terms, now, jitter),
+            Verdict::Accepted => {
+                self.accepted = true;
+                self.exposed = true;
+                self.doubtful = false;
+                self.ask(None, terms, now, jitter)
+            }
+            Verdict::Doubt => {
+                self.doubtful = true;
+                self.exposed = true;
+                self.sighting = None;
+                self.ask(None, terms, now, jitter)
+            }
+            Verdict::NotYet { after } => {
+                self.refusals += 1;
+                self.ask_at_once(after, terms, now, jitter)
+            }
+        }
+    }
+
+    fn after_lookup(
+        &mut self,
+        verdict: &Verdict,
+        terms: &Terms,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Step {
+        if !matches!(verdict, Verdict::StillOpen | Verdict::NotFound) {
+            self.sighting = None;
+        }
+        match *verdict {
+            Verdict::Cancelled {
+                reason, already, ..
+            } => self.cancelled(reason, already),
+            Verdict::NothingToCancel(reason) => Step::Finish(Outcome::NothingToCancel(reason)),
+            Verdict::Refused(reason) => Step::Finish(Outcome::Refused(reason)),
+            Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
+            Verdict::StillOpen => self.still_open(terms, now, jitter),
+            Verdict::NotFound => self.not_found_when_asked(terms, now, jitter),
+            Verdict::Misconfigured(why) => self.misconfigured(why, terms, now, jitter),
+            Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
+            Verdict::Again { after, cause } => {
+                // The provider says that what it had accepted, or may have, did not happen.
+                self.doubtful = false;
+                self.accepted = false;
+                self.again(after, cause, terms, now, jitter)
+            }
+            Verdict::NotYet { after } => self.ask(after, terms, now, jitter),
+            Verdict::Accepted | Verdict::Doubt => self.ask(None, terms, now, jitter),
+        }
+    }
+
+    fn cancelled(&self, reason: Cancelled, already: bool) -> Step {
+        Step::Finish(Outcome::Cancelled {
+            reason,
+            already: already && !self.exposed,
+        })
+    }
+
+    /// After an attempt that may have been applied, the refusal of a repeat says nothing
+    /// about the first.
+    fn refused_when_sent(&mut self, reason: Refused, terms: &Terms, now: Timestamp) -> Step {
+        match (self.exposed, terms.abilities.lookup) {
+            (false, _) => Step::Finish(Outcome::Refused(reason)),
+            (true, false) => Step::Finish(Outcome::Unresolved(Unresolved::NoLookup)),
+            (true, true) => self.ask_at_once(None, terms, now, 0.0),
+        }
+    }
+
+    fn not_found_when_sent(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        if terms.abilities.lookup {
+            self.sight(Seen::NotFound, now);
+            return self.ask_spaced(terms, now, jitter);
+        }
+        if self.exposed {
+            return Step::Finish(Outcome::Unresolved(Unresolved::NoLookup));
+        }
+        if self.agrees(Seen::NotFound, terms, now) {
+            return Step::Finish(Outcome::Refused(Refused::NotFound));
+        }
+        self.sight(Seen::NotFound, now);
+        self.again(Some(terms.poll.first), Cause::Retryable, terms, now, jitter)
+    }
+
+    fn not_found_when_asked(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        if !self.agrees(Seen::NotFound, terms, now) {
+            self.sight(Seen::NotFound, now);
+            return self.ask_spaced(terms, now, jitter);
+        }
+        match self.accepted {
+            true => Step::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence)),
+            false => Step::Finish(Outcome::Refused(Refused::NotFound)),
+        }
+    }
+
+    fn still_open(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        if self.accepted {
+            return self.ask(None, terms, now, jitter);
+        }
+        if self.doubtful && !self.agrees(Seen::StillOpen, terms, now) {
+            self.sight(Seen::StillOpen, now);
+            return self.ask_spaced(terms, now, jitter);
+        }
+        if self.refusals >= REFUSALS_MAX {
+            return Step::Finish(Outcome::Refused(Refused::NotEligible));
+        }
+        self.doubtful = false;
+        self.looked = true;
+        self.sighting = None;
+        match self.refusals {
+            0 => self.send_at_once(now),
+            _ => self.again(None, Cause::Retryable, terms, now, jitter),
+        }
+    }
+
+    /// `failed` promises that nothing was cancelled, so it needs to be certain of that.
+    fn misconfigured(&mut self, why: Why, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        if self.doubtful || self.accepted || self.refusals > 0 {
+            return self.ask(None, terms, now, jitter);
+        }
+        Step::Finish(Outcome::Failed(match why {
+            Why::Credentials => Failed::CredentialsRefused,
+            Why::Rejected => Failed::RejectedByProvider,
+        }))
+    }
+
+    /// Send again later. A wait that could only end after the deadline or after giving up
+    /// is not waited for.
+    fn again(
+        &mut self,
+        after: Option<Duration>,
+        cause: Cause,
+        terms: &Terms,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Step {
+        if self.doubtful {
+            // A repeat under the same key that was not processed: still as doubtful as before.
+            return self.ask(after, terms, now, jitter);
+        }
+        let since = *self.retrying_since.get_or_insert(now);
+        let due = terms.retry.due(self.retries, after, now, jitter);
+        if terms.deadline.is_some_and(|deadline| deadline <= due) {
+            return Step::Finish(Outcome::Failed(Failed::DeadlinePassed));
+        }
+        if terms.retry.is_over(since, due) {
+            return Step::Finish(Outcome::Failed(Failed::RetriesExhausted));
+        }
+        self.retries += 1;
+        self.waiting_since = None;
+        self.wait(State::WaitingRetry, due, cause)
+    }
+
+    fn send_at_once(&mut self, now: Timestamp) -> Step {
+        self.waiting_since = None;
+        self.wait(State::Due, now, Cause::Retryable)
+    }
+
+    /// Ask later what became of it.
+    fn ask(&mut self, after: Option<Duration>, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        let state = self.asking_state();
+        if state == State::WaitingRetry {
+            // Nothing was ever sent; the look-up before the first cancel is what failed.
+            return self.again(after, Cause::Retryable, terms, now, jitter);
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        let end = terms.poll.end(since);
+        let due = terms.poll.due(self.polls, after, now, jitter).min(end);
+        self.polls += 1;
+        self.wait(state, due, self.asking_cause())
+    }
+
+    fn ask_at_once(
+        &mut self,
+        after: Option<Duration>,
+        terms: &Terms,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Step {
+        if after.is_some() || !terms.abilities.lookup {
+            return self.ask(after, terms, now, jitter);
+        }
+        self.waiting_since.get_or_insert(now);
+        self.wait(self.asking_state(), now, self.asking_cause())
+    }
+
+    /// Ask again, late enough for a second answer to count as a second one.
+    fn ask_spaced(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        self.waiting_since.get_or_insert(now);
+        let due = crate::backoff::plus(now, terms.poll.first.mul_f64(1.0 + jitter));
+        self.polls += 1;
+        self.wait(self.asking_state(), due, self.asking_cause())
+    }
+
+    fn wait(&mut self, state: State, due: Timestamp, cause: Cause) -> Step {
+        self.state = state;
+        self.due_at = Some(due);
+        Step::Wait(cause)
+    }
+
+    fn asking_state(&self) -> State {
+        if self.doubtful || self.refusals > 0 || self.sighting.is_some() {
+            State::InDoubt
+        } else if self.accepted {
+            State::WaitingProvider
+        } else if self.exposed {
+            State::InDoubt
+        } else {
+            State::WaitingRetry
+        }
+    }
+
+    fn asking_cause(&self) -> Cause {
+        if self.accepted {
+            Cause::Accepted
+        } else {
+            Cause::Unknown
+        }
+    }
+
+    fn sight(&mut self, what: Seen, now: Timestamp) {
+        self.sighting = Some(Sighting { what, at: now });
+    }
+
+    fn agrees(&self, what: Seen, terms: &Terms, now: Timestamp) -> bool {
+        self.sighting.as_ref().is_some_and(|s| {
+            s.what == what && crate::backoff::elapsed(s.at, now) >= terms.poll.first
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! Bento, in its own words. Pure.
+
+/// Bento.
+pub(super) struct Bento;

@@ -1,0 +1,4 @@
+//! Midtrans, in its own words. Pure.
+
+/// Midtrans.
+pub(super) struct Midtrans;

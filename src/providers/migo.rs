@@ -1,0 +1,4 @@
+//! Migo, in its own words. Pure.
+
+/// Migo.
+pub(super) struct Migo;

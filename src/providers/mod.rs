@@ -1,0 +1,476 @@
+//! The seam to the providers: an adapter translates, it never sends. Pure.
+//!
+//! One file per kind of provider. An adapter builds the cancel request and the look-up,
+//! reads each answer into a [`Verdict`], and declares what its provider can do. Sending,
+//! timeouts, tokens, limits and counting are done once, in `call` and `dispatch`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::job::{Amount, Currency, Job, Payment};
+use crate::lifecycle::{Operation, Verdict};
+
+mod bento;
+mod gr4vy;
+mod midtrans;
+mod migo;
+mod pismo;
+mod tingg;
+
+/// Every kind of provider, in alphabetical order. The tests over all adapters, the
+/// configuration and the command line are driven by this list.
+pub const ALL: &[&dyn Provider] = &[];
+
+/// The adapter for a kind, by its configuration name.
+pub fn by_kind(kind: &str) -> Option<&'static dyn Provider> {
+    ALL.iter().copied().find(|provider| provider.kind() == kind)
+}
+
+/// One kind of provider: its dialect, nothing of its transport.
+pub trait Provider: Send + Sync {
+    /// Name in configuration and documentation, e.g. `midtrans`.
+    fn kind(&self) -> &'static str;
+
+    /// Name for people, e.g. `Midtrans`.
+    fn title(&self) -> &'static str;
+
+    /// The keys of its configuration table beyond the shared ones.
+    fn settings(&self) -> &'static [Setting];
+
+    /// Checks the settings of one account beyond presence, e.g. that a key can be read.
+    fn check(&self, account: &Account) -> Result<(), String>;
+
+    /// What this provider offers and what doubt means for it.
+    fn abilities(&self, account: &Account) -> Abilities;
+
+    /// Checks the `payment`, `amount` and `currency` of a request and names the payment.
+    /// The error is one sentence for the publisher.
+    fn payment(&self, asked: &Asked<'_>) -> Result<Payment, String>;
+
+    /// The call that cancels.
+    fn cancel(&self, ask: &Ask<'_>) -> Request;
+
+    /// The question what became of the payment; only called when [`Abilities::lookup`].
+    fn lookup(&self, ask: &Ask<'_>) -> Request;
+
+    /// What the answer to [`Provider::cancel`] says.
+    fn read_cancel(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading;
+
+    /// What the answer to [`Provider::lookup`] says. `Cancelled` is given with
+    /// `already: true`; the lifecycle knows whether an attempt of ours can have done it.
+    fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading;
+
+    /// How to authenticate: at once, or by asking for a token first. `nonce` is a fresh
+    /// random text for signed tokens.
+    fn login(&self, account: &Account, now: Timestamp, nonce: &str) -> Result<Login, String>;
+
+    /// Reads the answer to [`Login::Fetch`].
+    fn read_login(&self, response: &Response<'_>) -> Result<Token, String>;
+}
+
+/// One key of a provider's configuration table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Key below `[providers.<name>]`; a dot separates levels (`oauth.client_id`).
+    pub key: &'static str,
+    /// Wrapped from parsing on, never shown; may be given as `<key>_file`.
+    pub secret: bool,
+    /// Must be given. Alternatives are checked by [`Provider::check`].
+    pub required: bool,
+    /// May hold several values (a list in TOML).
+    pub many: bool,
+}
+
+/// One configured account at a provider.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// The name used in requests, routing keys, metrics and the ledger.
+    pub name: String,
+    /// Base URL without a trailing slash.
+    pub base_url: String,
+    /// Settings that are no secret, by key.
+    pub plain: BTreeMap<String, String>,
+    /// Secret settings, by key; more than one only where [`Setting::many`].
+    pub secrets: BTreeMap<String, Vec<SecretString>>,
+}
+
+impl Account {
+    /// A plain setting.
+    pub fn plain(&self, key: &str) -> Option<&str> {
+        self.plain.get(key).map(String::as_str)
+    }
+
+    /// A secret setting, exposed: for building a login, never for a log.
+    pub fn secret(&self, key: &str) -> Option<&str> {
+        self.secrets
+            .get(key)?
+            .first()
+            .map(ExposeSecret::expose_secret)
+    }
+}
+
+/// What a provider offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// There is a way to ask what became of a payment.
+    pub lookup: bool,
+    /// The state has to be asked before the first cancel, since it chooses the call.
+    pub look_first: bool,
+    /// What to do about a call that may have been applied.
+    pub doubt: DoubtPolicy,
+}
+
+/// What doubt means for a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoubtPolicy {
+    /// Ask the provider before anything is sent again.
+    LookUp,
+    /// The provider deduplicates by our key: the same call with the same key is the
+    /// question, for as long as the key lives.
+    SameKey {
+        /// Counted from the first send.
+        key_life: Duration,
+    },
+    /// A repeat does no harm, but its answer may be ambiguous: send once more, believe
+    /// only a clear answer.
+    AskOnceMore,
+    /// Nothing can be done safely: a person has to look.
+    Person,
+}
+
+/// The parts of a request that its provider's kind gives a meaning to.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The `payment` object as published.
+    pub payment: &'a serde_json::Map<String, serde_json::Value>,
+    /// Partial amount.
+    pub amount: Option<Amount>,
+    /// Its currency.
+    pub currency: Option<Currency>,
+}
+
+impl Asked<'_> {
+    /// A required id that is a non-empty string.
+    pub fn text(&self, name: &str) -> Result<String, String> {
+        self.optional_text(name)?
+            .ok_or_else(|| format!("payment.{name} is missing"))
+    }
+
+    /// An optional id; when present it must be a non-empty string without control characters.
+    pub fn optional_text(&self, name: &str) -> Result<Option<String>, String> {
+        match self.payment.get(name) {
+            None | Some(serde_json::Value::Null) => Ok(None),
+            Some(serde_json::Value::String(s)) if s.is_empty() => {
+                Err(format!("payment.{name} is empty"))
+            }
+            Some(serde_json::Value::String(s)) if s.chars().any(char::is_control) => {
+                Err(format!("payment.{name} holds a control character"))
+            }
+            Some(serde_json::Value::String(s)) => Ok(Some(s.clone())),
+            Some(_) => Err(format!("payment.{name} must be a string")),
+        }
+    }
+
+    /// An optional id that is an integer of at least 1, as decimal text.
+    pub fn optional_integer(&self, name: &str) -> Result<Option<String>, String> {
+        match self.payment.get(name) {
+            None | Some(serde_json::Value::Null) => Ok(None),
+            Some(value) => match value.as_i64() {
+                Some(n) if n >= 1 => Ok(Some(n.to_string())),
+                _ => Err(format!("payment.{name} must be an integer of at least 1")),
+            },
+        }
+    }
+
+    /// Refuses an amount where the provider can only cancel the whole payment.
+    pub fn whole_only(&self, title: &str) -> Result<(), String> {
+        match self.amount {
+            Some(_) => Err(format!(
+                "{title} cancels whole payments only; leave out amount"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the provider told us earlier and a later call needs, e.g. its own transaction id.
+/// Small, kept with the request in the ledger.
+pub type Learned = BTreeMap<String, String>;
+
+/// Everything an adapter may look at when it builds a call or reads an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The account whose settings apply.
+    pub account: &'a Account,
+    /// The request.
+    pub job: &'a Job,
+    /// Deterministic idempotency key of this cancellation, a UUID of 36 characters.
+    pub key: &'a str,
+    /// What earlier answers taught.
+    pub learned: &'a Learned,
+    /// An earlier attempt of this request may have been applied.
+    pub exposed: bool,
+    /// The provider has accepted an earlier attempt of this request.
+    pub accepted: bool,
+}
+
+impl Ask<'_> {
+    /// Something learned earlier.
+    pub fn learned(&self, name: &str) -> Option<&str> {
+        self.learned.get(name).map(String::as_str)
+    }
+}
+
+/// An HTTP method an adapter uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+}
+
+/// A call to be made, relative to the account's base URL and without its login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Method.
+    pub method: Method,
+    /// Path below the base URL, starting with `/`, ids percent-encoded by [`segment`].
+    /// A token endpoint may give an absolute URL instead.
+    pub path: String,
+    /// Headers beside the login's.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON body.
+    pub body: Option<String>,
+}
+
+impl Request {
+    /// A GET without a body.
+    pub fn get(path: String) -> Self {
+        Self {
+            method: Method::Get,
+            path,
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// A POST with an optional JSON body.
+    pub fn post(path: String, body: Option<String>) -> Self {
+        Self {
+            method: Method::Post,
+            path,
+            headers: Vec::new(),
+            body,
+        }
+    }
+
+    /// The same call with one more header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// Percent-encodes an id as one path segment: everything but unreserved characters, so
+/// that no id can change the path.
+pub fn segment(id: &str) -> String {
+    const KEPT: percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'~');
+    // A lone "." or ".." would be resolved away by URL parsers, so dots are encoded there.
+    let encoded = percent_encoding::utf8_percent_encode(id, &KEPT).to_string();
+    if id.chars().all(|c| c == '.') {
+        encoded
+    } else {
+        encoded.replace("%2E", ".")
+    }
+}
+
+/// A complete answer as an adapter sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// `Retry-After`, already turned into a duration from now.
+    pub retry_after: Option<Duration>,
+    /// The whole body, at most 256 KiB.
+    pub body: &'a [u8],
+}
+
+impl Response<'_> {
+    /// The body as JSON, or `Null`: an unreadable body has no fields.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(self.body).unwrap_or(serde_json::Value::Null)
+    }
+
+    /// True for 200 to 299.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// A number or a string as text: providers disagree with their own pages about which.
+pub fn loose_text(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(s) => Some(s.clone()),
+        serde_json::Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    }
+}
+
+/// A verdict with the words of the provider that it rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// What the answer means.
+    pub verdict: Verdict,
+    /// The provider's own words, for the result.
+    pub evidence: Evidence,
+    /// What a later call needs to know.
+    pub learned: Learned,
+}
+
+impl Reading {
+    /// A reading that rests on the HTTP status alone.
+    pub fn of(verdict: Verdict, response: &Response<'_>) -> Self {
+        let evidence = Evidence {
+            http_status: Some(response.status),
+            ..Evidence::default()
+        };
+        Self {
+            verdict,
+            evidence,
+            learned: Learned::new(),
+        }
+    }
+
+    /// The same with the provider's code, status and message.
+    #[must_use]
+    pub fn with(
+        mut self,
+        code: Option<String>,
+        status: Option<String>,
+        message: Option<String>,
+    ) -> Self {
+        self.evidence.code = code;
+        self.evidence.status = status;
+        self.evidence.message = message.map(|m| shorten(&m));
+        self
+    }
+
+    /// The same with an id that the provider returned.
+    #[must_use]
+    pub fn reference(mut self, name: &str, value: Option<String>) -> Self {
+        if let Some(value) = value {
+            self.evidence.reference.insert(name.to_owned(), value);
+        }
+        self
+    }
+
+    /// The same with something a later call needs.
+    #[must_use]
+    pub fn learn(mut self, name: &str, value: Option<String>) -> Self {
+        if let Some(value) = value {
+            self.learned.insert(name.to_owned(), value);
+        }
+        self
+    }
+}
+
+/// A provider's message is for a person; a page of HTML is not.
+fn shorten(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// The provider's own words behind a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    /// HTTP status of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// The provider's own code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The provider's own state, as received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// The provider's message, at most 300 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Ids that the provider returned.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reference: BTreeMap<String, String>,
+    /// What the provider says was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+    /// Currency of that amount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+}
+
+/// How a call authenticates.
+pub enum Login {
+    /// Value of the `Authorization` header, for as long as the settings stay.
+    Static(SecretString),
+    /// A token made here.
+    Minted(Token),
+    /// A token must be fetched with this call.
+    Fetch(Request),
+}
+
+/// A token and its life.
+#[derive(Clone)]
+pub struct Token {
+    /// Value of the `Authorization` header.
+    pub authorization: SecretString,
+    /// Life from the moment it was issued.
+    pub life: Duration,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token(life {:?})", self.life)
+    }
+}
+
+/// The verdict of an answer that has no readable meaning of the provider's own: what HTTP
+/// says about whether the call can have been applied.
+///
+/// 429 was not processed; 503 is documented as such by the providers that use it, and an
+/// adapter passes `unavailable_is_unprocessed` where that is so. Any other 5xx, and a 2xx
+/// that nobody could read, may hide an applied call.
+pub fn by_http_status(
+    operation: Operation,
+    response: &Response<'_>,
+    unavailable_is_unprocessed: bool,
+) -> Verdict {
+    use crate::lifecycle::{Cause, Why};
+    let again = |cause| match operation {
+        Operation::Cancel => Verdict::Again {
+            after: response.retry_after,
+            cause,
+        },
+        Operation::Lookup => Verdict::NotYet {
+            after: response.retry_after,
+        },
+    };
+    match response.status {
+        429 => again(Cause::RateLimited),
+        503 if unavailable_is_unprocessed => again(Cause::Retryable),
+        401 => Verdict::Unauthorized,
+        403 => Verdict::Misconfigured(Why::Credentials),
+        404 => Verdict::NotFound,
+        408 | 409 | 425 => Verdict::Doubt,
+        400..=499 => Verdict::Misconfigured(Why::Rejected),
+        _ => Verdict::Doubt,
+    }
+}

@@ -1,0 +1,4 @@
+//! Pismo, in its own words. Pure.
+
+/// Pismo.
+pub(super) struct Pismo;

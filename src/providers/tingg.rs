@@ -1,0 +1,4 @@
+//! Tingg, in its own words. Pure.
+
+/// Tingg.
+pub(super) struct Tingg;
