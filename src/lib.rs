@@ -2,5 +2,7 @@
 
 pub mod backoff;
 pub mod job;
+pub mod ledger;
 pub mod lifecycle;
 pub mod providers;
+pub mod wire;

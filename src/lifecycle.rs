@@ -328,6 +328,8 @@ pub struct Progress {
     pub operation: Option<Operation>,
     /// When it is to be looked at again; `None` while calling and when finished.
     pub due_at: Option<Timestamp>,
+    /// Calls begun, sent or not: numbers the attempt log.
+    pub calls: u32,
     /// Cancel calls sent.
     pub attempts: u32,
     /// Status questions asked.
@@ -421,6 +423,7 @@ impl Progress {
             state: State::Due,
             operation: None,
             due_at: Some(now),
+            calls: 0,
             attempts: 0,
             lookups: 0,
             retries: 0,
@@ -503,6 +506,7 @@ impl Progress {
             }
             Operation::Lookup => self.lookups += 1,
         }
+        self.calls += 1;
         self.state = State::Calling;
         self.operation = Some(operation);
         self.due_at = None;
