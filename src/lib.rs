@@ -1,6 +1,8 @@
 //! Rescind: an asynchronous payment-cancellation worker.
 
 pub mod backoff;
+pub mod config;
 pub mod job;
 pub mod lifecycle;
 pub mod providers;
+mod settings;
