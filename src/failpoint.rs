@@ -53,7 +53,8 @@ pub fn pass(_: Point) {}
 pub fn arm(_: Option<&str>) {}
 
 #[cfg(debug_assertions)]
-static ARMED: std::sync::OnceLock<(String, std::sync::atomic::AtomicI64)> = std::sync::OnceLock::new();
+static ARMED: std::sync::OnceLock<(String, std::sync::atomic::AtomicI64)> =
+    std::sync::OnceLock::new();
 
 /// Takes the value of `RESCIND_FAIL_POINT`.
 #[cfg(debug_assertions)]
@@ -67,10 +68,14 @@ pub fn arm(setting: Option<&str>) {
 /// Dies here, if this is the place.
 #[cfg(debug_assertions)]
 pub fn pass(point: Point) {
-    let Some((name, count)) = ARMED.get() else { return };
-    let last = name == point.as_str() && count.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1;
+    let Some((name, count)) = ARMED.get() else {
+        return;
+    };
+    let last =
+        name == point.as_str() && count.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1;
     if last {
-        let killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let killed =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         std::process::exit(if killed.is_ok() { 137 } else { 1 });
     }
 }

@@ -55,7 +55,14 @@ impl Gate {
     /// A gate with nothing in flight.
     pub fn new(limits: Limits) -> Self {
         let tokens = burst(limits.rate_per_second);
-        Self { limits, in_flight: 0, failures: 0, open_until: None, tokens, filled_at: Duration::ZERO }
+        Self {
+            limits,
+            in_flight: 0,
+            failures: 0,
+            open_until: None,
+            tokens,
+            filled_at: Duration::ZERO,
+        }
     }
 
     /// How many calls may begin now.
@@ -77,7 +84,11 @@ impl Gate {
             let wait = (1.0 - self.tokens) / self.limits.rate_per_second;
             return Err(Closed::Rate(now + Duration::from_secs_f64(wait)));
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "floored, positive, small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "floored, positive, small"
+        )]
         let allowed = self.tokens.floor() as u32;
         Ok(free.min(allowed))
     }
@@ -159,10 +170,16 @@ mod tests {
 
     #[test]
     fn the_rate_is_a_bucket_of_one_second() {
-        let mut gate = Gate::new(Limits { rate_per_second: 2.0, ..LIMITS });
+        let mut gate = Gate::new(Limits {
+            rate_per_second: 2.0,
+            ..LIMITS
+        });
         assert_eq!(gate.room(at(0)), Ok(2));
         gate.enter(2);
-        assert_eq!(gate.room(at(0)), Err(Closed::Rate(Duration::from_millis(500))));
+        assert_eq!(
+            gate.room(at(0)),
+            Err(Closed::Rate(Duration::from_millis(500)))
+        );
         assert_eq!(gate.room(Duration::from_millis(500)), Ok(1));
         gate.leave(Health::Untried, at(1));
         gate.leave(Health::Untried, at(1));

@@ -1,8 +1,15 @@
 //! Rescind: an asynchronous payment-cancellation worker.
 
 pub mod backoff;
+pub mod call;
+pub mod config;
+pub mod dispatch;
+pub mod failpoint;
+pub mod gate;
 pub mod job;
 pub mod ledger;
 pub mod lifecycle;
+pub mod metrics;
 pub mod providers;
+mod settings;
 pub mod wire;

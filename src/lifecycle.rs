@@ -558,10 +558,16 @@ impl Progress {
             Operation::Lookup => self.after_lookup(verdict, terms, now, jitter),
         };
         if let Step::Finish(_) = step {
-            self.state = State::Finished;
-            self.due_at = None;
+            self.finish();
         }
         step
+    }
+
+    /// It has its result.
+    pub fn finish(&mut self) {
+        self.state = State::Finished;
+        self.operation = None;
+        self.due_at = None;
     }
 
     fn after_cancel(

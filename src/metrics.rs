@@ -5,8 +5,8 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::ledger::Stats;
@@ -29,7 +29,13 @@ pub enum Received {
 }
 
 impl Received {
-    const ALL: [Self; 5] = [Self::New, Self::Repeated, Self::Conflicting, Self::Invalid, Self::Dropped];
+    const ALL: [Self; 5] = [
+        Self::New,
+        Self::Repeated,
+        Self::Conflicting,
+        Self::Invalid,
+        Self::Dropped,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -69,22 +75,57 @@ const CALL_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 const END_TO_END_BUCKETS: &[f64] = &[
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0,
 ];
-const COMMIT_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const COMMIT_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-const OPEN_STATES: [State; 5] =
-    [State::Due, State::Calling, State::WaitingRetry, State::WaitingProvider, State::InDoubt];
+const OPEN_STATES: [State; 5] = [
+    State::Due,
+    State::Calling,
+    State::WaitingRetry,
+    State::WaitingProvider,
+    State::InDoubt,
+];
 const OPERATIONS: [&str; 3] = ["cancel", "lookup", "token"];
 const VERDICTS: [&str; 14] = [
-    "cancelled", "nothing_to_cancel", "refused", "accepted", "again", "doubt", "still_open", "not_yet",
-    "not_found", "unauthorized", "misconfigured", "unresolved", "not_sent", "issued",
+    "cancelled",
+    "nothing_to_cancel",
+    "refused",
+    "accepted",
+    "again",
+    "doubt",
+    "still_open",
+    "not_yet",
+    "not_found",
+    "unauthorized",
+    "misconfigured",
+    "unresolved",
+    "not_sent",
+    "issued",
 ];
 const DEAD_REASONS: [&str; 13] = [
-    "retries_exhausted", "deadline_passed", "credentials_refused", "rejected_by_provider", "no_lookup",
-    "lookups_exhausted", "contradictory_evidence", "refund_failed", "not_json", "schema", "too_large",
-    "unknown_provider", "request_id_conflict",
+    "retries_exhausted",
+    "deadline_passed",
+    "credentials_refused",
+    "rejected_by_provider",
+    "no_lookup",
+    "lookups_exhausted",
+    "contradictory_evidence",
+    "refund_failed",
+    "not_json",
+    "schema",
+    "too_large",
+    "unknown_provider",
+    "request_id_conflict",
 ];
-const NOTIFICATION_VERDICTS: [&str; 6] =
-    ["applied", "confirmed_by_lookup", "unmatched", "forged", "duplicate", "contradictory"];
+const NOTIFICATION_VERDICTS: [&str; 6] = [
+    "applied",
+    "confirmed_by_lookup",
+    "unmatched",
+    "forged",
+    "duplicate",
+    "contradictory",
+];
 
 /// All metrics of a worker.
 pub struct Metrics {
@@ -119,13 +160,21 @@ pub struct Metrics {
 struct Builder(Registry);
 
 impl Builder {
-    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
+    fn add<C: Collector + Clone + 'static>(
+        &self,
+        made: prometheus::Result<C>,
+    ) -> prometheus::Result<C> {
         let collector = made?;
         self.0.register(Box::new(collector.clone()))?;
         Ok(collector)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
         self.add(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
@@ -144,11 +193,16 @@ impl Builder {
         labels: &[&str],
         buckets: &[f64],
     ) -> prometheus::Result<HistogramVec> {
-        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+        self.add(HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+            labels,
+        ))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+        self.add(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+        ))
     }
 }
 
@@ -157,11 +211,21 @@ impl Metrics {
     /// alert on an increase would miss the first event otherwise.
     pub fn new(providers: &[String], revision: &str) -> prometheus::Result<Self> {
         let b = Builder(Registry::new());
-        let build = b.gauges("rescind_build_info", "Version of the binary.", &["version", "revision"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
+        let build = b.gauges(
+            "rescind_build_info",
+            "Version of the binary.",
+            &["version", "revision"],
+        )?;
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), revision])
+            .set(1);
         b.0.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Self {
-            received: b.counters("rescind_requests_received_total", "Messages taken in.", &["kind"])?,
+            received: b.counters(
+                "rescind_requests_received_total",
+                "Messages taken in.",
+                &["kind"],
+            )?,
             cancellations: b.counters(
                 "rescind_cancellations_total",
                 "Results, once per request.",
@@ -194,7 +258,11 @@ impl Metrics {
                 "Calls put off to a later time, by cause.",
                 &["provider", "cause"],
             )?,
-            open: b.gauges("rescind_open", "Requests without a result.", &["provider", "state"])?,
+            open: b.gauges(
+                "rescind_open",
+                "Requests without a result.",
+                &["provider", "state"],
+            )?,
             oldest_open: b.add(GaugeVec::new(
                 Opts::new(
                     "rescind_oldest_open_timestamp_seconds",
@@ -202,7 +270,11 @@ impl Metrics {
                 ),
                 &["provider", "state"],
             ))?,
-            dead_letters: b.gauges("rescind_dead_letters", "Open dead letters.", &["provider", "reason"])?,
+            dead_letters: b.gauges(
+                "rescind_dead_letters",
+                "Open dead letters.",
+                &["provider", "reason"],
+            )?,
             oldest_dead_letter: b.add(Gauge::new(
                 "rescind_oldest_dead_letter_timestamp_seconds",
                 "When the oldest open dead letter was given up, 0 for none.",
@@ -221,12 +293,22 @@ impl Metrics {
                 "rescind_outbox_pending",
                 "Messages written and not yet confirmed by the broker.",
             )?,
-            publishes: b.counters("rescind_publishes_total", "Publications.", &["kind", "status"])?,
-            breaker_open: b.gauges("rescind_breaker_open", "1 while the circuit breaker is open.", &[
-                "provider",
-            ])?,
+            publishes: b.counters(
+                "rescind_publishes_total",
+                "Publications.",
+                &["kind", "status"],
+            )?,
+            breaker_open: b.gauges(
+                "rescind_breaker_open",
+                "1 while the circuit breaker is open.",
+                &["provider"],
+            )?,
             in_flight: b.gauges("rescind_in_flight", "Calls in flight.", &["provider"])?,
-            in_flight_limit: b.gauges("rescind_in_flight_limit", "Most calls in flight.", &["provider"])?,
+            in_flight_limit: b.gauges(
+                "rescind_in_flight_limit",
+                "Most calls in flight.",
+                &["provider"],
+            )?,
             broker_connected: b.gauge(
                 "rescind_broker_connected",
                 "1 while both connections to the broker are up.",
@@ -257,30 +339,40 @@ impl Metrics {
         for kind in Received::ALL {
             self.received.with_label_values(&[kind.as_str()]);
         }
-        for (kind, status) in Kind::ALL.iter().flat_map(|kind| Published::ALL.map(|status| (kind, status))) {
-            self.publishes.with_label_values(&[kind.as_str(), status.as_str()]);
+        for (kind, status) in Kind::ALL
+            .iter()
+            .flat_map(|kind| Published::ALL.map(|status| (kind, status)))
+        {
+            self.publishes
+                .with_label_values(&[kind.as_str(), status.as_str()]);
         }
         for action in ["replayed", "discarded"] {
             self.dead_letters_closed.with_label_values(&[action]);
         }
-        self.cancellations.with_label_values(&[UNKNOWN_PROVIDER, "invalid"]);
-        self.providers.iter().for_each(|provider| self.start_provider(provider));
+        self.cancellations
+            .with_label_values(&[UNKNOWN_PROVIDER, "invalid"]);
+        self.providers
+            .iter()
+            .for_each(|provider| self.start_provider(provider));
     }
 
     fn start_provider(&self, provider: &str) {
         for outcome in Outcome::NAMES {
             self.cancellations.with_label_values(&[provider, outcome]);
             self.corrections.with_label_values(&[provider, outcome]);
-            self.end_to_end_seconds.with_label_values(&[provider, outcome]);
+            self.end_to_end_seconds
+                .with_label_values(&[provider, outcome]);
         }
         for operation in OPERATIONS {
             self.call_seconds.with_label_values(&[provider, operation]);
             for verdict in VERDICTS {
-                self.calls.with_label_values(&[provider, operation, verdict]);
+                self.calls
+                    .with_label_values(&[provider, operation, verdict]);
             }
         }
         for cause in Cause::ALL {
-            self.retries_scheduled.with_label_values(&[provider, cause.as_str()]);
+            self.retries_scheduled
+                .with_label_values(&[provider, cause.as_str()]);
         }
         for verdict in NOTIFICATION_VERDICTS {
             self.notifications.with_label_values(&[provider, verdict]);
@@ -293,7 +385,11 @@ impl Metrics {
     /// The provider's label: only configured accounts have one, so that no publisher can
     /// make series.
     fn label<'a>(&self, provider: &'a str) -> &'a str {
-        if self.providers.iter().any(|known| known == provider) { provider } else { UNKNOWN_PROVIDER }
+        if self.providers.iter().any(|known| known == provider) {
+            provider
+        } else {
+            UNKNOWN_PROVIDER
+        }
     }
 
     /// A message was taken in.
@@ -303,42 +399,61 @@ impl Metrics {
 
     /// A request has its result.
     pub fn finished(&self, provider: &str, outcome: Outcome) {
-        self.cancellations.with_label_values(&[self.label(provider), outcome.as_str()]).inc();
+        self.cancellations
+            .with_label_values(&[self.label(provider), outcome.as_str()])
+            .inc();
     }
 
     /// A call on the wire ended.
     pub fn called(&self, provider: &str, operation: &str, verdict: &str, took: Duration) {
-        self.calls.with_label_values(&[provider, operation, verdict]).inc();
-        self.call_seconds.with_label_values(&[provider, operation]).observe(took.as_secs_f64());
+        self.calls
+            .with_label_values(&[provider, operation, verdict])
+            .inc();
+        self.call_seconds
+            .with_label_values(&[provider, operation])
+            .observe(took.as_secs_f64());
     }
 
     /// A call was put off.
     pub fn scheduled(&self, provider: &str, cause: Cause) {
-        self.retries_scheduled.with_label_values(&[provider, cause.as_str()]).inc();
+        self.retries_scheduled
+            .with_label_values(&[provider, cause.as_str()])
+            .inc();
     }
 
     /// A publication ended.
     pub fn publication(&self, kind: Kind, status: Published) {
-        self.publishes.with_label_values(&[kind.as_str(), status.as_str()]).inc();
+        self.publishes
+            .with_label_values(&[kind.as_str(), status.as_str()])
+            .inc();
     }
 
     /// A result is in its queue for the first time.
     pub fn end_to_end(&self, provider: &str, outcome: &str, took: Duration) {
         let labels = [self.label(provider), outcome];
-        self.end_to_end_seconds.with_label_values(&labels).observe(took.as_secs_f64());
+        self.end_to_end_seconds
+            .with_label_values(&labels)
+            .observe(took.as_secs_f64());
     }
 
     /// A commit of the ledger.
     pub fn committed(&self, seconds: f64, operations: usize) {
         self.ledger_commit_seconds.observe(seconds);
-        self.ledger_batch_operations.observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
+        self.ledger_batch_operations
+            .observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
     }
 
     /// Calls in flight, their limit and the breaker of one account.
     pub fn gate(&self, provider: &str, in_flight: u32, limit: u32, breaker_open: bool) {
-        self.in_flight.with_label_values(&[provider]).set(in_flight.into());
-        self.in_flight_limit.with_label_values(&[provider]).set(limit.into());
-        self.breaker_open.with_label_values(&[provider]).set(breaker_open.into());
+        self.in_flight
+            .with_label_values(&[provider])
+            .set(in_flight.into());
+        self.in_flight_limit
+            .with_label_values(&[provider])
+            .set(limit.into());
+        self.breaker_open
+            .with_label_values(&[provider])
+            .set(breaker_open.into());
     }
 
     /// Both connections to the broker are up, or not.
@@ -360,25 +475,39 @@ impl Metrics {
     pub fn stats(&self, stats: &Stats) {
         for provider in &self.providers {
             for state in OPEN_STATES {
-                self.open.with_label_values(&[provider, state.as_str()]).set(0);
-                self.oldest_open.with_label_values(&[provider, state.as_str()]).set(0.0);
+                self.open
+                    .with_label_values(&[provider, state.as_str()])
+                    .set(0);
+                self.oldest_open
+                    .with_label_values(&[provider, state.as_str()])
+                    .set(0.0);
             }
             for reason in DEAD_REASONS {
-                self.dead_letters.with_label_values(&[provider, reason]).set(0);
+                self.dead_letters
+                    .with_label_values(&[provider, reason])
+                    .set(0);
             }
         }
         for reason in DEAD_REASONS {
-            self.dead_letters.with_label_values(&[UNKNOWN_PROVIDER, reason]).set(0);
+            self.dead_letters
+                .with_label_values(&[UNKNOWN_PROVIDER, reason])
+                .set(0);
         }
         for (provider, state, count, oldest) in &stats.open {
             let labels = [provider.as_str(), state.as_str()];
             self.open.with_label_values(&labels).set(signed(*count));
-            self.oldest_open.with_label_values(&labels).set(oldest.as_duration().as_secs_f64());
+            self.oldest_open
+                .with_label_values(&labels)
+                .set(oldest.as_duration().as_secs_f64());
         }
         for (provider, reason, count) in &stats.dead {
-            self.dead_letters.with_label_values(&[self.label(provider), reason]).add(signed(*count));
+            self.dead_letters
+                .with_label_values(&[self.label(provider), reason])
+                .add(signed(*count));
         }
-        let oldest = stats.oldest_dead.map_or(0.0, |at| at.as_duration().as_secs_f64());
+        let oldest = stats
+            .oldest_dead
+            .map_or(0.0, |at| at.as_duration().as_secs_f64());
         self.oldest_dead_letter.set(oldest);
         self.outbox_pending.set(signed(stats.outbox));
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::lifecycle::{Outcome, Plan, Progress, State};
 use crate::providers::Evidence;
-use crate::wire::{Envelope, Outgoing};
+use crate::wire::{Envelope, Finding, Outgoing};
 
 mod lane;
 pub mod sqlite;
@@ -84,8 +84,8 @@ pub trait Ledger: Send + Sync {
     /// Commits what calls led to, with the messages that say so.
     fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Committed>>;
 
-    /// Messages that the broker has not confirmed, oldest first.
-    fn pending(&self, most: usize) -> Answer<'_, Vec<Pending>>;
+    /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`.
+    fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>>;
 
     /// Marks messages as confirmed by the broker.
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()>;
@@ -248,6 +248,22 @@ pub struct DeadLetter {
     pub received_at: Timestamp,
     /// When it was given up.
     pub dead_at: Timestamp,
+}
+
+impl DeadLetter {
+    /// The dead letter of a finding.
+    pub fn of(finding: &Finding<'_>) -> Self {
+        Self {
+            id: finding.dead_letter().id,
+            request_id: Some(finding.request_id.to_owned()).filter(|id| !id.is_empty()),
+            provider: finding.provider.to_owned(),
+            outcome: finding.outcome,
+            detail: finding.sentence(),
+            body: finding.envelope.body.clone(),
+            received_at: finding.envelope.received_at,
+            dead_at: finding.completed_at,
+        }
+    }
 }
 
 /// A message in the outbox.

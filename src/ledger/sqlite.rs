@@ -199,8 +199,8 @@ impl Ledger for Sqlite {
         self.write(move |db| changes.iter().map(|change| commit(db, change)).collect())
     }
 
-    fn pending(&self, most: usize) -> Answer<'_, Vec<Pending>> {
-        self.read.run(move |db| pending(db, most))
+    fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>> {
+        self.read.run(move |db| pending(db, after, most))
     }
 
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
@@ -560,14 +560,14 @@ fn unpark(
     Ok(freed > 0)
 }
 
-fn pending(db: &Connection, most: usize) -> rusqlite::Result<Vec<Pending>> {
+fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Result<Vec<Pending>> {
     db.prepare_cached(
         "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
                 r.provider, r.outcome, r.received_at
          FROM messages m LEFT JOIN requests r ON r.seq = m.request
-         WHERE m.published_at IS NULL ORDER BY m.seq LIMIT ?1",
+         WHERE m.published_at IS NULL AND m.seq > ?1 ORDER BY m.seq LIMIT ?2",
     )?
-    .query_map([most], |row| {
+    .query_map(params![after, most], |row| {
         let message = Outgoing {
             id: row.get::<_, String>(1)?.parse().map_err(unreadable)?,
             kind: kind(&row.get::<_, String>(2)?)?,
