@@ -1,15 +1,18 @@
 //! Rescind: an asynchronous payment-cancellation worker.
 
+pub mod amqp;
 pub mod backoff;
 pub mod call;
 pub mod config;
 pub mod dispatch;
 pub mod failpoint;
 pub mod gate;
+pub mod intake;
 pub mod job;
 pub mod ledger;
 pub mod lifecycle;
 pub mod metrics;
+pub mod outbox;
 pub mod providers;
 mod settings;
 pub mod wire;
