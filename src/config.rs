@@ -679,3 +679,6 @@ pub fn default_toml(providers: &[&'static dyn Provider]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
