@@ -194,13 +194,15 @@ pub struct Effective {
 /// the secret files that it or the environment names.
 ///
 /// # Errors
-/// All problems at once, in one [`ConfigError`].
+/// All problems at once, in one [`ConfigError`]. A file that cannot be read or is not TOML
+/// is the only one, since what it was to say is missing everywhere else.
 pub fn load(sources: &Sources, providers: &[&'static dyn Provider]) -> Result<Loaded, ConfigError> {
-    let mut problems = Vec::new();
-    let layers = Layers::read(sources, &mut problems);
+    let layers = Layers::read(sources).map_err(|problem| ConfigError {
+        problems: vec![problem],
+    })?;
     let mut loader = Loader {
         layers: &layers,
-        problems,
+        problems: Vec::new(),
         effective: Vec::new(),
         known: BTreeSet::new(),
     };
@@ -308,24 +310,19 @@ impl Loader<'_> {
         defaults: &Values,
         providers: &[&'static dyn Provider],
     ) -> Option<AccountConfig> {
-        let prefix = format!("providers.{name}.");
+        let path = format!("providers.{name}");
         if !check::is_account_name(name) {
             self.problem(
-                &format!("providers.{name}"),
+                &path,
                 "is no account name; use 1 to 64 of a-z, 0-9, _ and -",
             );
             return None;
         }
+        let prefix = format!("{path}.");
         let provider = self.provider(&prefix, providers)?;
-        let before = self.problems.len();
         let settings = provider.settings();
-        let shared = FIELDS.iter().filter_map(|field| {
-            let path = field.path.strip_prefix("defaults.")?;
-            Some(Field { path, ..*field })
-        });
-        let own = settings.iter().map(as_field);
-        let fields = ACCOUNT.iter().copied().chain(own).chain(shared);
-        let values = self.values(&prefix, fields, Some(defaults));
+        let before = self.problems.len();
+        let values = self.values(&prefix, account_fields(settings), Some(defaults));
         self.check_schedules(&prefix, &values, "", Some(defaults));
         self.check_presence(&prefix, &values, settings);
         let account = Account {
@@ -337,25 +334,9 @@ impl Loader<'_> {
         if self.problems.len() == before
             && let Err(what) = provider.check(&account)
         {
-            self.problem(
-                &format!("providers.{name}"),
-                format!("cannot be used: {what}"),
-            );
+            self.problem(&path, format!("cannot be used: {what}"));
         }
-        Some(AccountConfig {
-            provider,
-            account,
-            connect_timeout: values.span("connect_timeout"),
-            timeout: values.span("timeout"),
-            max_in_flight: values.whole("max_in_flight"),
-            rate_per_second: values.number("rate_per_second"),
-            retry: schedule(&values, "retry"),
-            poll: schedule(&values, "poll"),
-            breaker: Breaker {
-                failures: values.whole("breaker.failures"),
-                open_for: values.span("breaker.open_for"),
-            },
-        })
+        Some(account_config(provider, account, &values))
     }
 
     fn provider(
@@ -397,6 +378,37 @@ fn inherited(defaults: &Values, field: &Field) -> Option<Resolved> {
             ..resolved
         },
     })
+}
+
+/// Everything that may stand in the table of an account.
+fn account_fields(settings: &'static [Setting]) -> impl Iterator<Item = Field> {
+    let shared = FIELDS.iter().filter_map(|field| {
+        let path = field.path.strip_prefix("defaults.")?;
+        Some(Field { path, ..*field })
+    });
+    let own = settings.iter().map(as_field);
+    ACCOUNT.iter().copied().chain(own).chain(shared)
+}
+
+fn account_config(
+    provider: &'static dyn Provider,
+    account: Account,
+    values: &Values,
+) -> AccountConfig {
+    AccountConfig {
+        provider,
+        account,
+        connect_timeout: values.span("connect_timeout"),
+        timeout: values.span("timeout"),
+        max_in_flight: values.whole("max_in_flight"),
+        rate_per_second: values.number("rate_per_second"),
+        retry: schedule(values, "retry"),
+        poll: schedule(values, "poll"),
+        breaker: Breaker {
+            failures: values.whole("breaker.failures"),
+            open_for: values.span("breaker.open_for"),
+        },
+    }
 }
 
 fn as_field(setting: &Setting) -> Field {
@@ -502,4 +514,9 @@ pub fn default_toml(providers: &[&'static dyn Provider]) -> String {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 mod tests;

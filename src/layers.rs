@@ -58,7 +58,9 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
             None => write!(f, "{} {}", self.path, self.what),
-            Some(Origin::Environment(name)) => write!(f, "{name} {}", self.what),
+            Some(Origin::Environment(name)) if is_about(name, &self.path) => {
+                write!(f, "{name} {}", self.what)
+            }
             Some(origin) if self.path.is_empty() => write!(f, "{origin}: {}", self.what),
             Some(origin) => write!(f, "{origin}: {} {}", self.path, self.what),
         }
@@ -173,23 +175,13 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// Reads the file and sorts the rest. A file that cannot be used is a problem, and the
-    /// other layers are still looked at.
-    pub(crate) fn read(sources: &Sources, problems: &mut Vec<Problem>) -> Self {
+    /// Reads the file and sorts the rest.
+    pub(crate) fn read(sources: &Sources) -> Result<Self, Problem> {
         let mut file = Layer::new();
-        let path = match open(sources) {
-            Ok(Some((path, text))) => {
-                if let Err(problem) = parse(&path, &text, &mut file) {
-                    problems.push(problem);
-                }
-                Some(path)
-            }
-            Ok(None) => None,
-            Err(problem) => {
-                problems.push(problem);
-                None
-            }
-        };
+        let opened = open(sources)?;
+        if let Some((path, text)) = &opened {
+            parse(path, text, &mut file)?;
+        }
         let flags = sources.flags.iter().map(|(path, value)| {
             let value = Value::Loose(value.as_str().into());
             let origin = Origin::Flag;
@@ -197,10 +189,10 @@ impl Layers {
         });
         let mut layers = Self {
             layers: [flags.collect(), Layer::new(), file],
-            file: path,
+            file: opened.map(|(path, _)| path),
         };
         layers.layers[1] = environment(&sources.environment, &layers.accounts());
-        layers
+        Ok(layers)
     }
 
     /// Names of all accounts that something was written about.
@@ -330,6 +322,11 @@ fn account_of(path: &str) -> Option<String> {
     let quoted = rest.strip_prefix('"').and_then(|r| r.split_once('"'));
     let name = quoted.map_or_else(|| rest.split('.').next().unwrap_or(rest), |(name, _)| name);
     Some(name.to_owned())
+}
+
+/// Whether a variable sets exactly this path.
+fn is_about(name: &str, path: &str) -> bool {
+    name.replace('-', "_").eq_ignore_ascii_case(&variable(path))
 }
 
 fn environment(variables: &[(String, String)], accounts: &BTreeSet<String>) -> Layer {

@@ -436,6 +436,29 @@ fn no_secret_is_shown_anywhere() {
 }
 
 #[test]
+fn names_and_tables_of_the_wrong_shape_are_named() {
+    let error = errors(
+        "[providers.'a.b']\nkind = 'example'\n[amqp]\nurl = { host = 'x' }",
+        &[
+            ("RESCIND_PROVIDERS__SHOP", "x"),
+            ("RESCIND_PROVIDERS__A$__TIMEOUT", "1s"),
+            ("RESCIND_AMQP", "x"),
+        ],
+    );
+    holds(
+        &error,
+        &[
+            "providers.a.b is no account name",
+            "amqp.url.host is not a setting",
+            "providers.shop.kind is missing",
+            "RESCIND_PROVIDERS__A$__TIMEOUT: providers.a$ is no account name",
+            "RESCIND_AMQP is a table",
+        ],
+    );
+    holds(&errors("providers = 3", &[]), &["providers is a table"]);
+}
+
+#[test]
 fn a_file_that_is_not_toml_is_named_with_the_line() {
     let error = errors("[amqp]\n\nprefetch = = 3\n", &[]);
     holds(&error, &["rescind.toml: line 3: is not TOML: "]);
