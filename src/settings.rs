@@ -231,9 +231,13 @@ fn span(text: &str) -> Option<Duration> {
     (millis <= CENTURY).then(|| Duration::from_millis(millis))
 }
 
+/// In the largest unit that divides it; up to a day in hours, as people write it.
 fn span_text(span: Duration) -> String {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    let whole = |(_, unit): &&(&str, u64)| millis > 0 && millis.is_multiple_of(*unit);
+    let whole = |(name, unit): &&(&str, u64)| {
+        let day = *name == "d" && millis <= *unit;
+        millis > 0 && millis.is_multiple_of(*unit) && !day
+    };
     match UNITS.iter().find(whole) {
         Some((name, unit)) => format!("{}{name}", millis / unit),
         None => "0s".to_owned(),

@@ -122,6 +122,8 @@ fn nothing_at_all_is_valid_and_everything_is_default() {
     assert_eq!(loaded.config.amqp.prefetch, 256);
     assert_eq!(loaded.config.amqp.dropped_queue, "rescind.dropped");
     assert_eq!(loaded.config.ledger.retention.as_secs(), 90 * 86_400);
+    assert_eq!(shown(&loaded, "ledger.retention").0, "90d");
+    assert_eq!(shown(&loaded, "defaults.retry.give_up_after").0, "24h");
     let with_default = FIELDS.iter().filter(|f| f.default.is_some()).count();
     assert_eq!(loaded.effective.len(), with_default);
     assert!(loaded.effective.iter().all(|e| e.origin == Origin::Default));
