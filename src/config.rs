@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
-use url::{Host, Url};
+use secrecy::SecretString;
 
 use crate::backoff::Schedule;
+pub use crate::layers::{ConfigError, Origin, Problem, Sources};
+use crate::layers::{Layers, closest};
 use crate::providers::{Account, Provider, Setting};
-pub use crate::settings::{ACCOUNT, ConfigError, FIELDS, Field, Form, Origin, Problem, Sources};
-use crate::settings::{Layers, Parsed, Resolved, Values, closest, variable};
+pub use crate::settings::{ACCOUNT, FIELDS, Field, Form};
+use crate::settings::{Parsed, Resolved, Values};
+
+mod check;
 
 /// Everything the program was told.
 #[derive(Debug, Clone)]
@@ -191,13 +194,15 @@ pub struct Effective {
 /// the secret files that it or the environment names.
 ///
 /// # Errors
-/// All problems at once, in one [`ConfigError`].
+/// All problems at once, in one [`ConfigError`]. A file that cannot be read or is not TOML
+/// is the only one, since what it was to say is missing everywhere else.
 pub fn load(sources: &Sources, providers: &[&'static dyn Provider]) -> Result<Loaded, ConfigError> {
-    let mut problems = Vec::new();
-    let layers = Layers::read(sources, &mut problems);
+    let layers = Layers::read(sources).map_err(|problem| ConfigError {
+        problems: vec![problem],
+    })?;
     let mut loader = Loader {
         layers: &layers,
-        problems,
+        problems: Vec::new(),
         effective: Vec::new(),
         known: BTreeSet::new(),
     };
@@ -305,24 +310,19 @@ impl Loader<'_> {
         defaults: &Values,
         providers: &[&'static dyn Provider],
     ) -> Option<AccountConfig> {
-        let prefix = format!("providers.{name}.");
-        if !is_account_name(name) {
+        let path = format!("providers.{name}");
+        if !check::is_account_name(name) {
             self.problem(
-                &format!("providers.{name}"),
+                &path,
                 "is no account name; use 1 to 64 of a-z, 0-9, _ and -",
             );
             return None;
         }
+        let prefix = format!("{path}.");
         let provider = self.provider(&prefix, providers)?;
-        let before = self.problems.len();
         let settings = provider.settings();
-        let shared = FIELDS.iter().filter_map(|field| {
-            let path = field.path.strip_prefix("defaults.")?;
-            Some(Field { path, ..*field })
-        });
-        let own = settings.iter().map(as_field);
-        let fields = ACCOUNT.iter().copied().chain(own).chain(shared);
-        let values = self.values(&prefix, fields, Some(defaults));
+        let before = self.problems.len();
+        let values = self.values(&prefix, account_fields(settings), Some(defaults));
         self.check_schedules(&prefix, &values, "", Some(defaults));
         self.check_presence(&prefix, &values, settings);
         let account = Account {
@@ -334,25 +334,9 @@ impl Loader<'_> {
         if self.problems.len() == before
             && let Err(what) = provider.check(&account)
         {
-            self.problem(
-                &format!("providers.{name}"),
-                format!("cannot be used: {what}"),
-            );
+            self.problem(&path, format!("cannot be used: {what}"));
         }
-        Some(AccountConfig {
-            provider,
-            account,
-            connect_timeout: values.span("connect_timeout"),
-            timeout: values.span("timeout"),
-            max_in_flight: values.whole("max_in_flight"),
-            rate_per_second: values.number("rate_per_second"),
-            retry: schedule(&values, "retry"),
-            poll: schedule(&values, "poll"),
-            breaker: Breaker {
-                failures: values.whole("breaker.failures"),
-                open_for: values.span("breaker.open_for"),
-            },
-        })
+        Some(account_config(provider, account, &values))
     }
 
     fn provider(
@@ -382,154 +366,7 @@ impl Loader<'_> {
         }
         provider
     }
-
-    fn check_presence(&mut self, prefix: &str, values: &Values, settings: &[Setting]) {
-        let required = settings.iter().filter(|setting| setting.required);
-        let required = required.map(|s| (s.key, s.secret));
-        for (key, secret) in required.chain([("base_url", false)]) {
-            let path = format!("{prefix}{key}");
-            let file = format!("{path}_file");
-            let written = [&path, &file].map(|path| self.layers.origin(path).is_some());
-            if values.0.contains_key(key) || written[0] || (secret && written[1]) {
-                continue;
-            }
-            let variable = variable(&path);
-            let what = match secret {
-                true => format!("is missing; set it, {file}, {variable} or {variable}_FILE"),
-                false => format!("is missing; set it or {variable}"),
-            };
-            self.problem(&path, what);
-        }
-    }
-
-    /// The checked base URL without its trailing slash. Other addresses among the settings
-    /// get credentials too and are held to the same rule about plain HTTP.
-    fn base_url(&mut self, prefix: &str, values: &Values) -> String {
-        let plain = values.flag("allow_plain_http");
-        let others = values.0.keys().filter(|key| key.ends_with("_url"));
-        for key in others.filter(|key| **key != "base_url") {
-            if let Some(Err(what)) = values.optional(key).map(|url| web_address(&url, plain)) {
-                self.problem(&format!("{prefix}{key}"), what);
-            }
-        }
-        let text = values.text("base_url");
-        if !text.is_empty() {
-            match web_address(&text, plain) {
-                Err(what) => self.problem(&format!("{prefix}base_url"), what),
-                Ok(url) if url.query().is_some() => {
-                    self.problem(
-                        &format!("{prefix}base_url"),
-                        "must not have a query; remove everything from ?",
-                    );
-                }
-                Ok(_) => {}
-            }
-        }
-        text.trim_end_matches('/').to_owned()
-    }
-
-    fn check_schedules(
-        &mut self,
-        prefix: &str,
-        values: &Values,
-        table: &str,
-        defaults: Option<&Values>,
-    ) {
-        for name in ["retry", "poll"] {
-            let own = schedule(values, &format!("{table}{name}"));
-            let inherited = defaults.map(|d| schedule(d, &format!("defaults.{name}")));
-            if own.first > own.max && inherited != Some(own) {
-                self.problem(
-                    &format!("{prefix}{name}.max"),
-                    format!("must not be shorter than {prefix}{name}.first"),
-                );
-            }
-        }
-    }
-
-    fn check_amqp(&mut self, amqp: &Amqp) {
-        let path = self.written("amqp.url");
-        let url = Url::parse(amqp.url.expose_secret());
-        let secure = match &url {
-            Ok(url) if !matches!(url.scheme(), "amqp" | "amqps") => {
-                return self.problem(&path, "must begin with amqp:// or amqps://");
-            }
-            Ok(url) if !url.has_host() => return self.problem(&path, "must name a host"),
-            Ok(url) => url.scheme() == "amqps",
-            Err(_) => return self.problem(&path, UNREADABLE),
-        };
-        let files = [
-            ("amqp.ca_file", amqp.ca_file.is_some()),
-            ("amqp.cert_file", amqp.cert_file.is_some()),
-            ("amqp.key_file", amqp.key_file.is_some()),
-        ];
-        for (path, _) in files.iter().filter(|(_, given)| *given && !secure) {
-            self.problem(
-                path,
-                "is only for TLS; use amqps:// in amqp.url or remove it",
-            );
-        }
-        match (amqp.cert_file.is_some(), amqp.key_file.is_some()) {
-            (true, false) => self.problem("amqp.cert_file", "needs amqp.key_file beside it"),
-            (false, true) => self.problem("amqp.key_file", "needs amqp.cert_file beside it"),
-            _ => {}
-        }
-        self.check_names(amqp);
-    }
-
-    /// One queue for two purposes would feed the worker its own output.
-    fn check_names(&mut self, amqp: &Amqp) {
-        let queues = [
-            ("amqp.requests_queue", &amqp.requests_queue),
-            ("amqp.results_queue", &amqp.results_queue),
-            ("amqp.notifications_queue", &amqp.notifications_queue),
-            ("amqp.dead_queue", &amqp.dead_queue),
-            ("amqp.dropped_queue", &amqp.dropped_queue),
-        ];
-        let exchanges = [
-            ("amqp.requests_exchange", &amqp.requests_exchange),
-            ("amqp.results_exchange", &amqp.results_exchange),
-            ("amqp.dead_exchange", &amqp.dead_exchange),
-            ("amqp.dropped_exchange", &amqp.dropped_exchange),
-        ];
-        for names in [queues.as_slice(), exchanges.as_slice()] {
-            let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-            for (path, name) in names.iter().filter(|(_, name)| !name.is_empty()) {
-                if let Some(other) = seen.insert(name, path) {
-                    self.problem(path, format!("is the same as {other}; they have to differ"));
-                }
-            }
-        }
-    }
-
-    fn check_ledger(&mut self, ledger: &Ledger) {
-        let path = self.written("ledger.url");
-        let url = ledger.url.expose_secret();
-        let file = url.strip_prefix("sqlite:");
-        if file.is_some_and(|file| file.is_empty() || file.starts_with("//")) {
-            self.problem(
-                &path,
-                "must name a file, as sqlite:PATH without slashes of its own",
-            );
-        } else if file.is_none() && !url.starts_with("postgres://") {
-            self.problem(&path, "must be sqlite:PATH or postgres://user@host/db");
-        } else if file.is_none() && Url::parse(url).is_err() {
-            self.problem(&path, UNREADABLE);
-        }
-    }
-
-    /// The path under which a secret was written.
-    fn written(&self, path: &str) -> String {
-        let file = format!("{path}_file");
-        match (self.layers.origin(path), self.layers.origin(&file)) {
-            (None, Some(_)) => file,
-            _ => path.to_owned(),
-        }
-    }
 }
-
-const UNREADABLE: &str =
-    "cannot be read as a URL; special characters in a password must be percent-encoded";
 
 fn inherited(defaults: &Values, field: &Field) -> Option<Resolved> {
     let path = format!("defaults.{}", field.path);
@@ -543,9 +380,35 @@ fn inherited(defaults: &Values, field: &Field) -> Option<Resolved> {
     })
 }
 
-fn is_account_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+/// Everything that may stand in the table of an account.
+fn account_fields(settings: &'static [Setting]) -> impl Iterator<Item = Field> {
+    let shared = FIELDS.iter().filter_map(|field| {
+        let path = field.path.strip_prefix("defaults.")?;
+        Some(Field { path, ..*field })
+    });
+    let own = settings.iter().map(as_field);
+    ACCOUNT.iter().copied().chain(own).chain(shared)
+}
+
+fn account_config(
+    provider: &'static dyn Provider,
+    account: Account,
+    values: &Values,
+) -> AccountConfig {
+    AccountConfig {
+        provider,
+        account,
+        connect_timeout: values.span("connect_timeout"),
+        timeout: values.span("timeout"),
+        max_in_flight: values.whole("max_in_flight"),
+        rate_per_second: values.number("rate_per_second"),
+        retry: schedule(values, "retry"),
+        poll: schedule(values, "poll"),
+        breaker: Breaker {
+            failures: values.whole("breaker.failures"),
+            open_for: values.span("breaker.open_for"),
+        },
+    }
 }
 
 fn as_field(setting: &Setting) -> Field {
@@ -582,36 +445,6 @@ fn secrets(values: &Values, settings: &[Setting]) -> BTreeMap<String, Vec<Secret
         Some((setting.key.to_owned(), secrets.clone()))
     });
     given.collect()
-}
-
-/// Checks the address of a web service. No error shows it, since it may hold credentials.
-fn web_address(text: &str, allow_plain_http: bool) -> Result<Url, &'static str> {
-    let url = Url::parse(text).map_err(|_| "cannot be read as a URL")?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err("must begin with https://");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold credentials; they have settings of their own");
-    }
-    if url.fragment().is_some() {
-        return Err("must not have a fragment; remove everything from #");
-    }
-    if url.scheme() == "http" && !allow_plain_http && !is_loopback(&url) {
-        return Err(
-            "must begin with https://, since http:// is for loopback addresses; \
-                    allow_plain_http = true beside it accepts it",
-        );
-    }
-    Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }
 
 fn schedule(values: &Values, path: &str) -> Schedule {
@@ -679,3 +512,11 @@ pub fn default_toml(providers: &[&'static dyn Provider]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+mod tests;
