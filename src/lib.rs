@@ -1,1 +1,3 @@
 //! Rescind: an asynchronous payment-cancellation worker.
+
+pub mod simulate;
