@@ -16,7 +16,7 @@ use super::behaviour::Fault;
 use super::dialect::{Amount, Cancel, Dialect, Movement, Provider, Reply, Subject};
 use super::exchange;
 use super::logins::{BENTO_TOKEN, Login, Logins, bearer};
-use super::money::{Payment, Stage, State};
+use super::payment::{Payment, Stage, State};
 
 pub(super) struct Bento;
 

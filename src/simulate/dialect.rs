@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::behaviour::Fault;
 use super::logins::{Login, Logins};
-use super::money::Payment;
+use super::payment::Payment;
 
 /// The provider of a call; its name is also its path below the base URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -14,6 +14,8 @@ use p521::pkcs8::{EncodePrivateKey as _, LineEnding};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256, Sha512};
 
+use super::now;
+
 /// Clocks differ; more than this is refused.
 const LEEWAY_SECONDS: i64 = 30;
 
@@ -54,7 +56,7 @@ struct Claims {
 
 impl Claims {
     fn good_until(&self) -> Option<Timestamp> {
-        let now = Timestamp::now().as_second();
+        let now = now().as_second();
         let begun = self.nbf.max(self.iat) <= now + LEEWAY_SECONDS;
         let allowed = self.scopes.iter().any(|scope| {
             let (resource, _) = scope.split_once('.').unwrap_or_default();
@@ -120,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_token_is_good_between_its_times_and_with_its_signature_only() {
-        let now = Timestamp::now().as_second();
+        let now = now().as_second();
         let claims = |from: i64, to: i64| json!({"iat": from, "nbf": from, "exp": to, "scopes": ["*.write"]});
         let good = sign(&claims(now, now + 60));
         assert_eq!(verify(&good).unwrap().as_second(), now + 60);

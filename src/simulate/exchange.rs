@@ -13,7 +13,8 @@ use super::Simulator;
 use super::behaviour::{Act, Behaviour, Breakage, Fault};
 use super::dialect::{Cancel, Dialect, Reply, Subject};
 use super::logins::Login;
-use super::money::{Settled, State};
+use super::money::{Book, Settled};
+use super::payment::State;
 use super::record::Written;
 
 /// Longer than any client's patience.
@@ -121,13 +122,13 @@ fn cancel_turn(
     if let Err(fault) = payment.admit(login) {
         return Turn::answer(dialect.fault(fault, payment, Some(&call)));
     }
-    let act = payment.behaviour.act(payment.turns);
-    let delay = payment.behaviour.delay();
+    let turn = payment.turns;
     payment.turns += 1;
     if payment.state == State::Missing {
         return Turn::answer(dialect.fault(Fault::NotFound, payment, Some(&call)));
     }
-    match act {
+    let delay = payment.behaviour.delay();
+    match payment.behaviour.act(turn) {
         Act::Obey => Turn::settled(book.settle(dialect, &call)).after(delay),
         Act::Refuse(fault) => Turn::answer(dialect.fault(fault, payment, Some(&call))),
         Act::Stall => Turn::silent(),
@@ -140,21 +141,26 @@ fn cancel_turn(
             resume_later(Arc::clone(simulator), dialect, call);
             Turn::silent()
         }
-        Act::Accept => match book.accept(dialect, &call) {
-            Some(reply) => {
-                complete_later(Arc::clone(simulator), dialect, call.subject);
-                Turn::answer(reply)
-            }
-            None => {
-                let payment = book.payment(dialect, &call.subject);
-                // Whoever cannot accept cannot fail later either: it says no at once.
-                if payment.behaviour == Behaviour::RefundFailed && payment.state == State::Open {
-                    return Turn::answer(dialect.fault(Fault::Nonretryable, payment, Some(&call)));
-                }
-                Turn::settled(book.settle(dialect, &call))
-            }
-        },
+        Act::Accept => accepted(simulator, &mut book, dialect, call),
     }
+}
+
+fn accepted(
+    simulator: &Arc<Simulator>,
+    book: &mut Book,
+    dialect: &'static dyn Dialect,
+    call: Cancel,
+) -> Turn {
+    if let Some(reply) = book.accept(dialect, &call) {
+        complete_later(Arc::clone(simulator), dialect, call.subject);
+        return Turn::answer(reply);
+    }
+    let payment = book.payment(dialect, &call.subject);
+    // A provider that accepts nothing cannot fail later either: it says no at once.
+    if payment.behaviour == Behaviour::RefundFailed && payment.state == State::Open {
+        return Turn::answer(dialect.fault(Fault::Nonretryable, payment, Some(&call)));
+    }
+    Turn::settled(book.settle(dialect, &call))
 }
 
 fn broken(settled: Settled, breakage: Breakage, internal: Reply) -> Turn {
@@ -197,16 +203,25 @@ fn lookup_turn(
 
 /// The effect of a late call comes whether or not the caller still waits.
 fn resume_later(simulator: Arc<Simulator>, dialect: &'static dyn Dialect, call: Cancel) {
-    tokio::spawn(async move {
-        sleep(LATER).await;
-        drop(simulator.book().resume(dialect, &call));
+    later(move || {
+        simulator.book().resume(dialect, &call);
     });
 }
 
 fn complete_later(simulator: Arc<Simulator>, dialect: &'static dyn Dialect, subject: Subject) {
+    later(move || {
+        simulator.book().complete(dialect, &subject);
+    });
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a provider's own work needs no supervision: it ends by itself a second later"
+)]
+fn later(work: impl FnOnce() + Send + 'static) {
     tokio::spawn(async move {
         sleep(LATER).await;
-        drop(simulator.book().complete(dialect, &subject));
+        work();
     });
 }
 

@@ -16,7 +16,7 @@ use super::dialect::{Cancel, Dialect, Movement, Provider, Reply, Subject, Way};
 use super::es512;
 use super::exchange;
 use super::logins::{Login, Logins};
-use super::money::{Payment, Stage, State};
+use super::payment::{Payment, Stage, State};
 
 pub(super) struct Gr4vy;
 

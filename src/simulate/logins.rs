@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dialect::{Provider, Reply};
+use super::now;
 
 pub(super) const MIGO_TOKEN: &str = "demo-migo-token";
 pub(super) const BENTO_TOKEN: &str = "demo-bento-token";
@@ -77,7 +78,7 @@ impl Logins {
         let token = bearer(headers)?;
         let issued = lock(&self.issued);
         let expires = issued.get(&(provider, token.to_owned()))?;
-        (Timestamp::now() < *expires).then(|| Login::renewable(token))
+        (now() < *expires).then(|| Login::renewable(token))
     }
 
     /// How often each token endpoint was called.
@@ -103,7 +104,7 @@ impl Logins {
 
     fn fresh(&self, provider: Provider, client: &Client) -> Value {
         let token = format!("{}-{}", provider.name(), Uuid::new_v4().simple());
-        let now = Timestamp::now();
+        let now = now();
         let mut issued = lock(&self.issued);
         issued.retain(|_, expires| *expires > now);
         let expires = now + SignedDuration::from_secs(client.seconds);
@@ -118,7 +119,7 @@ impl Logins {
         verify: impl FnOnce(&str) -> Option<Timestamp>,
     ) -> Option<Login> {
         let token = bearer(headers)?;
-        let now = Timestamp::now();
+        let now = now();
         let seen = lock(&self.verified).get(token).copied();
         let expires = match seen {
             Some(expires) => expires,

@@ -14,7 +14,7 @@ use super::behaviour::Fault;
 use super::dialect::{Cancel, Dialect, Movement, Provider, Reply, Subject};
 use super::exchange;
 use super::logins::{Login, Logins, MIGO_TOKEN, bearer};
-use super::money::{Payment, Stage, State};
+use super::payment::{Payment, Stage, State};
 
 pub(super) struct Migo;
 

@@ -63,6 +63,7 @@ mod logins;
 mod midtrans;
 mod migo;
 mod money;
+mod payment;
 mod pismo;
 mod record;
 #[cfg(test)]
@@ -82,6 +83,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -196,6 +198,15 @@ fn dialect(provider: Provider) -> &'static dyn Dialect {
     }
 }
 
+/// The one place here that reads the clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the simulator plays the outside world, whose time is nobody's argument"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
 async fn money(Shared(simulator): Shared<Arc<Simulator>>) -> Json<Value> {
     let payments = simulator.book().views(dialect);
     Json(json!({"payments": payments, "token_calls": simulator.logins.token_calls()}))
@@ -240,6 +251,7 @@ mod tests {
     use reqwest::Method;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
 
     use super::rig::{Rig, seen, value};
     use super::*;
@@ -322,17 +334,21 @@ mod tests {
             record: None,
             latency: Duration::ZERO,
         };
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, options, async {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = serve(listener, options, async {
             stopped.await.ok();
-        }));
+        });
+        let ended = tokio::time::timeout(Duration::from_millis(900), server);
+        let (ended, ()) = tokio::join!(ended, hang_and_stop(listen, stop));
+        ended.unwrap().unwrap();
+    }
+
+    async fn hang_and_stop(listen: SocketAddr, stop: oneshot::Sender<()>) {
         let mut stream = TcpStream::connect(listen).await.unwrap();
         let request = "GET /midtrans/v2/hang/status HTTP/1.1\r\nhost: x\r\n\
                        authorization: Basic U0ItTWlkLXNlcnZlci1kZW1vOg==\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
         drop(stop);
-        let ended = tokio::time::timeout(Duration::from_millis(900), server).await;
-        ended.unwrap().unwrap().unwrap();
     }
 }

@@ -21,7 +21,7 @@ use super::behaviour::Fault;
 use super::dialect::{Amount, Cancel, Dialect, Movement, Provider, Reply, Subject};
 use super::exchange;
 use super::logins::{Login, Logins};
-use super::money::{Payment, State};
+use super::payment::{Payment, State};
 
 pub(super) struct Pismo;
 
@@ -198,6 +198,15 @@ mod tests {
         send(rig, &body).await
     }
 
+    /// Without a tracking id each call is a new cancellation.
+    async fn fresh(rig: &Rig, id: &str) -> Option<(u16, Value)> {
+        send(
+            rig,
+            &format!(r#"{{"original_tracking_id": "{id}", "amount": 100.0}}"#),
+        )
+        .await
+    }
+
     #[tokio::test]
     async fn the_same_tracking_id_moves_money_once_and_a_new_one_again() {
         let rig = Rig::start().await;
@@ -270,11 +279,11 @@ mod tests {
             ("nonretryable", 422),
             ("error-before-effect", 500),
         ] {
-            let seen = cancel(&rig, word, "100.0", 1).await.unwrap();
+            let seen = fresh(&rig, word).await.unwrap();
             assert_eq!(seen.0, expected, "{word}");
         }
         for expected in [503, 503, 200] {
-            let seen = cancel(&rig, "retryable-twice", "100.0", 2).await.unwrap();
+            let seen = fresh(&rig, "retryable-twice").await.unwrap();
             assert_eq!(seen.0, expected);
         }
     }

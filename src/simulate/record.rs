@@ -8,7 +8,7 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-use super::money::Effect;
+use super::payment::Effect;
 
 /// Resolves when the line is on disk; an error means that it could not be written.
 pub(super) type Written = oneshot::Receiver<()>;

@@ -1,16 +1,17 @@
 //! A simulator for the tests of its providers, and a client with their demo logins.
 
+use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
-use super::{Options, Scenario, es512, serve};
+use super::{Options, Scenario, es512, now, serve};
 
 /// A client waits no longer than this, so that a hung call costs little.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -21,7 +22,8 @@ pub(super) type Seen = Option<(u16, String)>;
 pub(super) struct Rig {
     address: SocketAddr,
     http: reqwest::Client,
-    _stop: oneshot::Sender<()>,
+    /// Ends when it is dropped.
+    _server: JoinSet<io::Result<()>>,
 }
 
 impl Rig {
@@ -42,15 +44,13 @@ impl Rig {
             record,
             latency: Duration::ZERO,
         };
-        let (stop, stopped) = oneshot::channel();
-        tokio::spawn(serve(listener, options, async {
-            stopped.await.ok();
-        }));
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, options, pending()));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             address: listen,
             http,
-            _stop: stop,
+            _server: server,
         }
     }
 
@@ -116,7 +116,7 @@ pub(super) fn value(text: &str) -> Value {
 }
 
 fn gr4vy_token() -> String {
-    let now = Timestamp::now().as_second();
+    let now = now().as_second();
     es512::sign(&json!({
         "iss": "rescind", "iat": now, "nbf": now, "exp": now + 60,
         "jti": uuid::Uuid::new_v4(), "scopes": ["transactions.write", "transactions.read"],

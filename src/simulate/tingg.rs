@@ -16,7 +16,7 @@ use super::behaviour::{Behaviour, Fault};
 use super::dialect::{Cancel, Dialect, Movement, Provider, Reply, Subject};
 use super::exchange;
 use super::logins::{Login, Logins};
-use super::money::{Payment, Stage, State};
+use super::payment::{Payment, Stage, State};
 
 pub(super) struct Tingg;
 
