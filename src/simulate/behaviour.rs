@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::dialect::Provider;
+
 /// How the simulated provider treats one payment; the table is in the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -197,7 +199,7 @@ pub struct Scenario {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
-    provider: Option<String>,
+    provider: Option<Provider>,
     payment: Option<String>,
     behaviour: Behaviour,
 }
@@ -209,7 +211,7 @@ impl Scenario {
     }
 
     /// The behaviour that the rules give to a payment known under these ids.
-    pub(super) fn behaviour(&self, provider: &str, ids: &[String]) -> Option<Behaviour> {
+    pub(super) fn behaviour(&self, provider: Provider, ids: &[String]) -> Option<Behaviour> {
         self.rules
             .iter()
             .find(|rule| rule.fits(provider, ids))
@@ -218,9 +220,9 @@ impl Scenario {
 }
 
 impl Rule {
-    fn fits(&self, provider: &str, ids: &[String]) -> bool {
+    fn fits(&self, provider: Provider, ids: &[String]) -> bool {
         let named = |glob: &String| ids.iter().any(|id| glob_fits(glob, id));
-        self.provider.as_ref().is_none_or(|name| name == provider)
+        self.provider.is_none_or(|named| named == provider)
             && self.payment.as_ref().is_none_or(named)
     }
 }
@@ -287,15 +289,23 @@ mod tests {
         )
         .unwrap();
         let ids = ["15301234".to_owned()];
-        assert_eq!(scenario.behaviour("pismo", &ids), Some(Behaviour::Hang));
-        assert_eq!(scenario.behaviour("migo", &ids), Some(Behaviour::Settled));
-        assert_eq!(scenario.behaviour("migo", &["x".to_owned()]), None);
+        assert_eq!(
+            scenario.behaviour(Provider::Pismo, &ids),
+            Some(Behaviour::Hang)
+        );
+        assert_eq!(
+            scenario.behaviour(Provider::Migo, &ids),
+            Some(Behaviour::Settled)
+        );
+        assert_eq!(scenario.behaviour(Provider::Migo, &["x".to_owned()]), None);
     }
 
     #[test]
-    fn an_unknown_behaviour_is_refused_by_name() {
+    fn an_unknown_behaviour_or_provider_is_refused_by_name() {
         let error = Scenario::parse("[[rule]]\nbehaviour = 'setled'\n").unwrap_err();
         assert!(error.to_string().contains("settled"));
+        let text = "[[rule]]\nprovider = 'midtran'\nbehaviour = 'settled'\n";
+        assert!(Scenario::parse(text).is_err());
     }
 
     #[test]

@@ -83,3 +83,33 @@ fn read_scenario(path: PathBuf) -> anyhow::Result<Scenario> {
         .with_context(|| format!("cannot read the scenario {}", path.display()))?;
     Scenario::parse(&text).with_context(|| format!("in the scenario {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let latency = |text| Line::try_parse_from(["simulate", "--latency", text]);
+        let parsed = latency("250ms").map(|line| line.args.latency);
+        assert_eq!(parsed.unwrap(), Duration::from_millis(250));
+        assert!(latency("0").is_ok());
+        assert!(latency("5").is_err());
+        assert!(latency("-1s").is_err());
+    }
+
+    #[tokio::test]
+    async fn other_addresses_than_loopback_are_refused() {
+        let line = Line::try_parse_from(["simulate", "--listen", "0.0.0.0:0"]);
+        let error = run(line.map(|line| line.args).unwrap()).await.unwrap_err();
+        assert!(error.to_string().contains("loopback"));
+    }
+}

@@ -307,6 +307,11 @@ mod tests {
                 "{word}"
             );
         }
+        // The client library must not have sent it again by itself.
+        assert_eq!(
+            rig.money("midtrans/reset-after-effect").await["cancel_calls"],
+            1
+        );
         assert_eq!(status(&rig, "stale-lookup").await, "authorize");
         assert_eq!(status(&rig, "stale-lookup").await, "cancel");
         for (word, http, effects) in [

@@ -57,7 +57,7 @@ impl Book {
             let mut ids = vec![subject.payment.clone()];
             ids.extend(subject.ids.iter().cloned());
             let behaviour = scenario
-                .behaviour(dialect.provider().name(), &ids)
+                .behaviour(dialect.provider(), &ids)
                 .or_else(|| Behaviour::in_ids(&ids))
                 .unwrap_or(Behaviour::Success);
             Payment::new(dialect, subject, behaviour)
