@@ -112,4 +112,23 @@ mod tests {
         let error = run(line.map(|line| line.args).unwrap()).await.unwrap_err();
         assert!(error.to_string().contains("loopback"));
     }
+
+    #[tokio::test]
+    async fn the_written_configuration_names_the_address_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
+        let words = [
+            "simulate",
+            "--listen",
+            "127.0.0.1:0",
+            "--write-config",
+            path,
+        ];
+        let args = Line::try_parse_from(words).map(|line| line.args).unwrap();
+        let running = tokio::time::timeout(Duration::from_millis(200), run(args));
+        assert!(running.await.is_err());
+        let text = fs::read_to_string(dir.path().join("rescind.toml")).unwrap();
+        assert!(text.contains("http://127.0.0.1:"));
+        assert!(!text.contains("127.0.0.1:0/"));
+    }
 }
