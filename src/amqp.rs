@@ -131,9 +131,13 @@ pub async fn watch(connection: &Connection, channels: &[&Channel]) {
 }
 
 /// Runs sessions, one after the other, until `stop`. A session that was up for a while
-/// starts the waits anew.
-pub async fn supervise<F>(what: &'static str, stop: &CancellationToken, session: impl Fn() -> F)
-where
+/// starts the waits anew. `rebuilt` is told of every session but the first.
+pub async fn supervise<F>(
+    what: &'static str,
+    stop: &CancellationToken,
+    rebuilt: impl Fn(),
+    session: impl Fn() -> F,
+) where
     F: Future<Output = Result<(), AmqpError>>,
 {
     let mut failures = 0;
@@ -154,7 +158,7 @@ where
             .interval(failures)
             .mul_f64(0.5 + rand::random::<f64>() / 2.0);
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(wait) => rebuilt(),
             () = stop.cancelled() => {}
         }
     }

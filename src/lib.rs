@@ -3,6 +3,7 @@
 pub mod amqp;
 pub mod backoff;
 pub mod call;
+pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod failpoint;
@@ -15,6 +16,9 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod outbox;
 pub mod providers;
+pub mod run;
+pub mod server;
 mod settings;
 pub mod simulate;
+pub mod trace;
 pub mod wire;

@@ -697,8 +697,9 @@ impl Progress {
         self.doubtful = false;
         self.looked = true;
         self.sighting = None;
-        match self.refusals {
+        match self.attempts {
             0 => self.send_at_once(now),
+            // A repetition like any other: later and later, and not for ever.
             _ => self.again(None, Cause::Retryable, terms, now, jitter),
         }
     }
