@@ -212,7 +212,6 @@ impl Answer {
         let refused = message.to_ascii_lowercase().starts_with("unauthenticated");
         match response.status {
             _ if !has_status && refused => Source::Unauthenticated,
-            401 if !has_status => Source::Unauthenticated,
             200..=499 if !has_status => Source::Http,
             200..=299 | 400..=499 if self.is_ours(ask) => Source::Body,
             _ => Source::Unclear,
@@ -257,6 +256,7 @@ fn cancel_verdict(answer: &Answer, is_success: bool) -> Option<Verdict> {
         // 133 in here is the page's own sample of a success.
         ("200", "131" | "133") if is_success => cancelled(Cancelled::Cancelled, false),
         ("200", "181") if is_success => cancelled(Cancelled::ReversalPending, false),
+        // Also under a 4xx: what contradicts itself is not judged by HTTP either.
         ("200" | "500", _) => Verdict::Doubt,
         _ => return error_verdict(&answer.code),
     })
