@@ -501,7 +501,7 @@ impl Progress {
         match operation {
             Operation::Cancel => {
                 self.attempts += 1;
-                self.asked_again |= self.doubtful;
+                self.asked_again |= self.doubtful || self.accepted;
                 self.first_sent_at.get_or_insert(now);
             }
             Operation::Lookup => self.lookups += 1,
@@ -520,10 +520,10 @@ impl Progress {
             self.exposed = true;
         }
         self.state = self.asking_state();
-        self.waiting_since.get_or_insert(now);
-        if self.state == State::WaitingRetry {
-            self.waiting_since = None;
-        }
+        match self.state {
+            State::WaitingRetry => self.retrying_since.get_or_insert(now),
+            _ => self.waiting_since.get_or_insert(now),
+        };
         self.due_at = Some(now);
     }
 
@@ -532,7 +532,7 @@ impl Progress {
         match self.operation {
             Some(Operation::Cancel) => {
                 self.attempts = self.attempts.saturating_sub(1);
-                self.asked_again &= !self.doubtful;
+                self.asked_again &= !(self.doubtful || self.accepted);
                 self.after(
                     &Verdict::Again {
                         after: None,
@@ -653,7 +653,10 @@ impl Progress {
         match (self.exposed, terms.abilities.lookup) {
             (false, _) => Step::Finish(Outcome::Refused(reason)),
             (true, false) => Step::Finish(Outcome::Unresolved(Unresolved::NoLookup)),
-            (true, true) => self.ask_at_once(None, terms, now, 0.0),
+            (true, true) => {
+                self.refusals += 1;
+                self.ask_at_once(None, terms, now, 0.0)
+            }
         }
     }
 
@@ -725,7 +728,7 @@ impl Progress {
         now: Timestamp,
         jitter: f64,
     ) -> Step {
-        if self.doubtful {
+        if self.doubtful || self.accepted {
             // A repeat under the same key that was not processed: still as doubtful as before.
             return self.ask(after, terms, now, jitter);
         }

@@ -14,7 +14,7 @@ use crate::config::LogFormat;
 
 /// Levels when `RUST_LOG` is not set; the broker client is chatty about what the
 /// supervisor handles.
-const LEVELS: &str = "info,lapin=error";
+const LEVELS: &str = "info,lapin=off";
 
 /// Starts logging. `levels` is the value of `RUST_LOG`.
 pub fn start(format: LogFormat, levels: Option<&str>, now: fn() -> jiff::Timestamp) {
