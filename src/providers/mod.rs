@@ -16,11 +16,9 @@ use crate::job::{Amount, Currency, Job, Payment};
 use crate::lifecycle::{Operation, Verdict};
 
 mod bento;
-mod es512;
 mod gr4vy;
 mod midtrans;
 mod migo;
-mod oauth;
 mod pismo;
 mod tingg;
 

@@ -16,12 +16,12 @@ use sha2::{Digest as _, Sha256, Sha512};
 const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----";
 
 /// A private key on P-521.
-pub(super) struct SigningKey(SecretKey);
+pub(crate) struct SigningKey(SecretKey);
 
 impl SigningKey {
     /// Reads PEM, either PKCS#8 (`BEGIN PRIVATE KEY`) or SEC1 (`BEGIN EC PRIVATE KEY`). The
     /// error never repeats what was given.
-    pub(super) fn from_pem(pem: &str) -> Result<Self, String> {
+    pub(crate) fn from_pem(pem: &str) -> Result<Self, String> {
         let sec1 = pem.find(SEC1).and_then(|start| pem.get(start..));
         let key = match sec1 {
             Some(sec1) => SecretKey::from_sec1_pem(sec1).ok(),
@@ -33,7 +33,7 @@ impl SigningKey {
     }
 
     /// RFC 7638: SHA-256 over the required members of the public JWK in their order.
-    pub(super) fn thumbprint(&self) -> String {
+    pub(crate) fn thumbprint(&self) -> String {
         let point = self.0.public_key().to_encoded_point(false);
         let coordinate =
             |bytes: Option<&FieldBytes>| BASE64URL.encode(bytes.copied().unwrap_or_default());
@@ -46,7 +46,7 @@ impl SigningKey {
     }
 
     /// A signed token with these claims, in compact form (RFC 7515, RFC 7518 section 3.4).
-    pub(super) fn token(&self, claims: &Value) -> Result<String, String> {
+    pub(crate) fn token(&self, claims: &Value) -> Result<String, String> {
         let header = json!({"alg": "ES512", "typ": "JWT", "kid": self.thumbprint()});
         let part = |json: &Value| BASE64URL.encode(json.to_string());
         let signed = format!("{}.{}", part(&header), part(claims));
@@ -96,13 +96,13 @@ fn leftmost_521_bits(bytes: FieldBytes) -> FieldBytes {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use p521::ecdsa::VerifyingKey;
     use p521::ecdsa::signature::Verifier as _;
 
     /// Made for this test and used nowhere else.
-    pub(in crate::providers) const PKCS8: &str = "-----BEGIN PRIVATE KEY-----
+    pub(crate) const PKCS8: &str = "-----BEGIN PRIVATE KEY-----
 MIHuAgEAMBAGByqGSM49AgEGBSuBBAAjBIHWMIHTAgEBBEIBq0S0fygw0MNzCEL9
 zD2RUFe2mJOeYIYLALPN9+WWZjhBc4lyzKfTDln/bqvht4s28RzDtufHEZh8fMVZ
 IBZje42hgYkDgYYABAA+ytevOk/ypLU/9nFTunPEhFpjAd40/xZwRERoBXnCNzme

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Request, Response, Token, loose_text};
+use crate::providers::{Request, Response, Token, loose_text};
 
 /// A token that outlives a day is fetched anew anyway.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// The call that asks for a token: form-encoded, as
 /// <https://www.rfc-editor.org/rfc/rfc6749#section-4.4.2> has it.
-pub(super) fn ask(path: &str, fields: &[(&str, &str)]) -> Request {
+pub(crate) fn ask(path: &str, fields: &[(&str, &str)]) -> Request {
     let form = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs(fields)
         .finish();
@@ -21,7 +21,7 @@ pub(super) fn ask(path: &str, fields: &[(&str, &str)]) -> Request {
 
 /// The answer, <https://www.rfc-editor.org/rfc/rfc6749#section-5.1>. `expires_in` is only
 /// recommended there: without it the token is used for `unless_told`.
-pub(super) fn read(response: &Response<'_>, unless_told: Duration) -> Result<Token, String> {
+pub(crate) fn read(response: &Response<'_>, unless_told: Duration) -> Result<Token, String> {
     let body = response.json();
     if !response.is_success() {
         return Err(refusal(response.status, &body));
