@@ -1,4 +1,301 @@
-//! Midtrans, in its own words. Pure.
+//! Midtrans, in its own words: one cancel for whole payments, judged by the body first. Pure.
+//!
+//! Pages: <https://docs.midtrans.com/reference/cancel-transaction>,
+//! <https://docs.midtrans.com/reference/cancel-transaction-card>,
+//! <https://docs.midtrans.com/reference/get-transaction-status>,
+//! <https://docs.midtrans.com/reference/code-4xx>,
+//! <https://docs.midtrans.com/reference/api-headers>.
+//!
+//! The transport status and the body's `status_code` differ: the documentation shows the
+//! 412 body under HTTP 200. So the body is believed first, and HTTP only where there is none.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
+    Setting, Token, by_http_status, loose_text, segment,
+};
+use crate::job::Payment;
+use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 
 /// Midtrans.
 pub(super) struct Midtrans;
+
+impl Provider for Midtrans {
+    fn kind(&self) -> &'static str {
+        "midtrans"
+    }
+
+    fn title(&self) -> &'static str {
+        "Midtrans"
+    }
+
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
+            key: "server_key",
+            secret: true,
+            required: true,
+            many: false,
+        }]
+    }
+
+    fn check(&self, account: &Account) -> Result<(), String> {
+        match account.secret("server_key") {
+            Some(key) if !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic()) => Ok(()),
+            _ => Err("server_key is empty or holds a space".to_owned()),
+        }
+    }
+
+    /// A key lives for five minutes only and some payment methods ignore it
+    /// (<https://docs.midtrans.com/reference/api-headers>), so doubt is cleared up by asking.
+    fn abilities(&self, _account: &Account) -> Abilities {
+        Abilities {
+            lookup: true,
+            look_first: false,
+            doubt: DoubtPolicy::LookUp,
+        }
+    }
+
+    /// The key says which of the two ids it is: an order id may look like a transaction id.
+    fn payment(&self, asked: &Asked<'_>) -> Result<Payment, String> {
+        asked.whole_only(self.title())?;
+        let order = asked.optional_text("order_id")?;
+        let transaction = asked.optional_text("transaction_id")?;
+        let key = match (&transaction, &order) {
+            (Some(id), _) => format!("transaction_id:{id}"),
+            (None, Some(id)) => format!("order_id:{id}"),
+            (None, None) => {
+                return Err("payment.order_id or payment.transaction_id is missing".to_owned());
+            }
+        };
+        let ids = [("order_id", order), ("transaction_id", transaction)];
+        let ids = ids.into_iter().filter_map(|(name, id)| Some((name, id?)));
+        Ok(Payment {
+            key,
+            ids: ids.collect(),
+        })
+    }
+
+    fn cancel(&self, ask: &Ask<'_>) -> Request {
+        Request::post(format!("/v2/{}/cancel", id_in_path(ask)), None)
+            .header("Accept", "application/json")
+            .header("Content-Type", "application/json")
+            .header("Idempotency-Key", ask.key)
+    }
+
+    fn lookup(&self, ask: &Ask<'_>) -> Request {
+        Request::get(format!("/v2/{}/status", id_in_path(ask))).header("Accept", "application/json")
+    }
+
+    fn read_cancel(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
+        let body = response.json();
+        let verdict = match Source::of(ask, response, &body) {
+            Source::Unclear => Verdict::Doubt,
+            Source::Http => of_http(Operation::Cancel, response),
+            Source::Body { code, status } => cancel_verdict(&code, &status, response),
+        };
+        reading(verdict, ask, response, &body)
+    }
+
+    fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
+        let body = response.json();
+        let failed = Verdict::NotYet {
+            after: response.retry_after,
+        };
+        let verdict = match Source::of(ask, response, &body) {
+            Source::Unclear => failed,
+            Source::Http => match of_http(Operation::Lookup, response) {
+                Verdict::Doubt => failed,
+                verdict => verdict,
+            },
+            Source::Body { code, status } => lookup_verdict(&code, &status).unwrap_or(failed),
+        };
+        reading(verdict, ask, response, &body)
+    }
+
+    /// Basic, the server key as the user and no password
+    /// (<https://docs.midtrans.com/docs/api-authorization-headers>).
+    fn login(&self, account: &Account, _now: Timestamp, _nonce: &str) -> Result<Login, String> {
+        let key = account
+            .secret("server_key")
+            .ok_or("server_key is missing")?;
+        let basic = format!("Basic {}", STANDARD.encode(format!("{key}:")));
+        Ok(Login::Static(basic.into()))
+    }
+
+    fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
+        Err("Midtrans has no token to fetch".to_owned())
+    }
+}
+
+/// The most precise id known. An order id may be charged again after a cancel, and a late
+/// call by order id would then hit the new payment; a transaction id names one for ever.
+fn id_in_path(ask: &Ask<'_>) -> String {
+    segment(match known_transaction(ask) {
+        Some(id) => id,
+        None => ask.job.payment.id("order_id"),
+    })
+}
+
+/// Given by the publisher, or else learned from an answer.
+fn known_transaction<'a>(ask: &'a Ask<'_>) -> Option<&'a str> {
+    let given = Some(ask.job.payment.id("transaction_id")).filter(|id| !id.is_empty());
+    given.or_else(|| ask.learned("transaction_id"))
+}
+
+/// What an answer can be judged by.
+enum Source {
+    /// Midtrans wrote the body, about this payment. An absent field is the empty string.
+    Body { code: String, status: String },
+    /// There is no body of Midtrans' own.
+    Http,
+    /// A server error, a redirect, another payment, or a body that HTTP contradicts.
+    Unclear,
+}
+
+impl Source {
+    fn of(ask: &Ask<'_>, response: &Response<'_>, body: &Value) -> Self {
+        let code = loose_text(&body["status_code"]).unwrap_or_default();
+        let status = loose_text(&body["transaction_status"]).unwrap_or_default();
+        let status = status.to_ascii_lowercase();
+        let is_ours = is_ours(ask, body);
+        match response.status {
+            200..=499 if code.is_empty() && status.is_empty() => Self::Http,
+            200..=299 if is_ours => Self::Body { code, status },
+            // Both SDKs call any transport status from 400 on an error, so a success inside
+            // one proves nothing.
+            400..=499 if is_ours && !is_success(&code) => Self::Body { code, status },
+            _ => Self::Unclear,
+        }
+    }
+}
+
+/// False where an answer shows another payment than the one that was asked about.
+fn is_ours(ask: &Ask<'_>, body: &Value) -> bool {
+    let differs = |name: &str, ours: &str| {
+        let theirs = loose_text(&body[name]);
+        !ours.is_empty() && theirs.is_some_and(|theirs| theirs != ours)
+    };
+    !differs("order_id", ask.job.payment.id("order_id"))
+        && !differs("transaction_id", known_transaction(ask).unwrap_or(""))
+}
+
+/// Codes under which `transaction_status` speaks. Without a code it speaks too.
+fn is_success(code: &str) -> bool {
+    matches!(code, "" | "200" | "201" | "202")
+}
+
+/// The answer to a cancel
+/// (<https://docs.midtrans.com/reference/cancel-transaction>, <https://docs.midtrans.com/reference/code-4xx>).
+///
+/// 201, and any success whose `transaction_status` is not `cancel`, is [`Verdict::Doubt`]
+/// and not [`Verdict::Accepted`]: those codes are about the transaction and promise nothing
+/// of this call, and a repeat of a cancel of the whole payment does no harm, so a look-up
+/// that finds it open may lead to another try.
+fn cancel_verdict(code: &str, status: &str, response: &Response<'_>) -> Verdict {
+    match (code, status) {
+        ("" | "200" | "202", "cancel") => Verdict::Cancelled {
+            reason: Cancelled::Voided,
+            already: false,
+            amount: None,
+        },
+        ("202", "deny") => Verdict::NothingToCancel(Nothing::Denied),
+        ("407", "" | "expire") => Verdict::NothingToCancel(Nothing::Expired),
+        // Covers "already cancelled", "settled" and "expired"; 409 a key or a call in the
+        // way. Nothing was changed, and only a look-up can say why.
+        ("409" | "412", _) => Verdict::NotYet {
+            after: response.retry_after,
+        },
+        ("414", _) => Verdict::Refused(Refused::NotEligible),
+        ("501", _) => Verdict::Refused(Refused::Unsupported),
+        ("429", _) => Verdict::Again {
+            after: response.retry_after,
+            cause: Cause::RateLimited,
+        },
+        _ => error_verdict(code).unwrap_or(Verdict::Doubt),
+    }
+}
+
+/// The answer to a look-up
+/// (<https://docs.midtrans.com/reference/get-transaction-status>); `None` where it failed.
+fn lookup_verdict(code: &str, status: &str) -> Option<Verdict> {
+    if code == "407" && matches!(status, "" | "expire") {
+        return Some(Verdict::NothingToCancel(Nothing::Expired));
+    }
+    if !is_success(code) {
+        return error_verdict(code);
+    }
+    Some(match status {
+        "cancel" => Verdict::Cancelled {
+            reason: Cancelled::Voided,
+            already: true,
+            amount: None,
+        },
+        "expire" => Verdict::NothingToCancel(Nothing::Expired),
+        "deny" => Verdict::NothingToCancel(Nothing::Denied),
+        "failure" => Verdict::NothingToCancel(Nothing::PaymentFailed),
+        "settlement" => Verdict::Refused(Refused::Settled),
+        "refund" | "partial_refund" => Verdict::Refused(Refused::AlreadyRefunded),
+        "chargeback" | "partial_chargeback" => Verdict::Refused(Refused::Disputed),
+        "pending" | "authorize" | "capture" => Verdict::StillOpen,
+        _ => return None,
+    })
+}
+
+/// The codes that mean the same to both calls
+/// (<https://docs.midtrans.com/reference/code-4xx>).
+fn error_verdict(code: &str) -> Option<Verdict> {
+    Some(match code {
+        // 410: the merchant's account is closed. There is no token that could be refreshed.
+        "401" | "402" | "403" | "410" => Verdict::Misconfigured(Why::Credentials),
+        "400" | "405" | "408" | "411" | "413" => Verdict::Misconfigured(Why::Rejected),
+        // Also a Snap transaction whose method was not chosen yet (Midtrans/midtrans-php#61).
+        "404" => Verdict::NotFound,
+        _ => return None,
+    })
+}
+
+/// HTTP alone. A 404 page is a wrong base URL and no word on the payment; a 407 is a
+/// proxy's. A transport 202 means that the first call with this key still runs
+/// (<https://docs.midtrans.com/reference/api-headers>): it may be applied, so it is doubt.
+fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
+    match response.status {
+        401 | 402 => Verdict::Misconfigured(Why::Credentials),
+        404 => Verdict::Misconfigured(Why::Rejected),
+        412 => Verdict::NotYet {
+            after: response.retry_after,
+        },
+        _ => by_http_status(operation, response, false),
+    }
+}
+
+fn reading(verdict: Verdict, ask: &Ask<'_>, response: &Response<'_>, body: &Value) -> Reading {
+    let text = |name: &str| loose_text(&body[name]);
+    let believed = response.is_success() && is_ours(ask, body);
+    let is_cancelled = matches!(verdict, Verdict::Cancelled { .. });
+    let mut reading = Reading::of(verdict, response)
+        .with(
+            text("status_code"),
+            text("transaction_status"),
+            text("status_message"),
+        )
+        .reference("order_id", text("order_id"))
+        .reference("transaction_id", text("transaction_id"))
+        .learn(
+            "transaction_id",
+            text("transaction_id").filter(|id| believed && is_id(id)),
+        );
+    if is_cancelled {
+        reading.evidence.amount = text("gross_amount");
+        reading.evidence.currency = text("currency");
+    }
+    reading
+}
+
+/// Midtrans' transaction ids are UUIDs; nothing else may find its way into a path.
+fn is_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}

@@ -24,7 +24,7 @@ mod tingg;
 
 /// Every kind of provider, in alphabetical order. The tests over all adapters, the
 /// configuration and the command line are driven by this list.
-pub const ALL: &[&dyn Provider] = &[];
+pub const ALL: &[&dyn Provider] = &[&midtrans::Midtrans];
 
 /// The adapter for a kind, by its configuration name.
 pub fn by_kind(kind: &str) -> Option<&'static dyn Provider> {
@@ -171,6 +171,9 @@ impl Asked<'_> {
             Some(serde_json::Value::String(s)) if s.chars().any(char::is_control) => {
                 Err(format!("payment.{name} holds a control character"))
             }
+            Some(serde_json::Value::String(s)) if is_dots(s) => Err(format!(
+                "payment.{name} cannot be {s}, which no URL can carry"
+            )),
             Some(serde_json::Value::String(s)) => Ok(Some(s.clone())),
             Some(_) => Err(format!("payment.{name} must be a string")),
         }
@@ -238,7 +241,7 @@ pub enum Method {
 }
 
 /// A call to be made, relative to the account's base URL and without its login.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// Method.
     pub method: Method,
@@ -249,6 +252,14 @@ pub struct Request {
     pub headers: Vec<(&'static str, String)>,
     /// JSON body.
     pub body: Option<String>,
+}
+
+impl fmt::Debug for Request {
+    /// Method and path only: the call that fetches a token carries a secret in its body.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.body.as_ref().map_or(0, String::len);
+        write!(f, "Request({:?} {}, {size} bytes)", self.method, self.path)
+    }
 }
 
 impl Request {
@@ -281,19 +292,20 @@ impl Request {
 }
 
 /// Percent-encodes an id as one path segment: everything but unreserved characters, so
-/// that no id can change the path.
+/// that no id can change the path. `.` and `..` are beyond help: URL parsers resolve them
+/// away even as `%2E`, so [`Asked`] refuses them.
 pub fn segment(id: &str) -> String {
     const KEPT: percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC
         .remove(b'-')
         .remove(b'_')
+        .remove(b'.')
         .remove(b'~');
-    // A lone "." or ".." would be resolved away by URL parsers, so dots are encoded there.
-    let encoded = percent_encoding::utf8_percent_encode(id, &KEPT).to_string();
-    if id.chars().all(|c| c == '.') {
-        encoded
-    } else {
-        encoded.replace("%2E", ".")
-    }
+    percent_encoding::utf8_percent_encode(id, &KEPT).to_string()
+}
+
+/// The path segments that mean a step and not a name.
+fn is_dots(id: &str) -> bool {
+    id == "." || id == ".."
 }
 
 /// A complete answer as an adapter sees it.
