@@ -24,7 +24,7 @@ mod tingg;
 
 /// Every kind of provider, in alphabetical order. The tests over all adapters, the
 /// configuration and the command line are driven by this list.
-pub const ALL: &[&dyn Provider] = &[&midtrans::Midtrans];
+pub const ALL: &[&dyn Provider] = &[&bento::Bento, &midtrans::Midtrans];
 
 /// The adapter for a kind, by its configuration name.
 pub fn by_kind(kind: &str) -> Option<&'static dyn Provider> {
