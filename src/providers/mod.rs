@@ -24,7 +24,12 @@ mod tingg;
 
 /// Every kind of provider, in alphabetical order. The tests over all adapters, the
 /// configuration and the command line are driven by this list.
-pub const ALL: &[&dyn Provider] = &[&bento::Bento, &midtrans::Midtrans];
+pub const ALL: &[&dyn Provider] = &[
+    &bento::Bento,
+    &gr4vy::Gr4vy,
+    &midtrans::Midtrans,
+    &pismo::Pismo,
+];
 
 /// The adapter for a kind, by its configuration name.
 pub fn by_kind(kind: &str) -> Option<&'static dyn Provider> {
