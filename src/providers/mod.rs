@@ -28,7 +28,9 @@ pub const ALL: &[&dyn Provider] = &[
     &bento::Bento,
     &gr4vy::Gr4vy,
     &midtrans::Midtrans,
+    &migo::Migo,
     &pismo::Pismo,
+    &tingg::Tingg,
 ];
 
 /// The adapter for a kind, by its configuration name.

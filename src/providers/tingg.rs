@@ -1,4 +1,329 @@
-//! Tingg, in its own words. Pure.
+//! Tingg (Cellulant), Checkout 2.8, in its own words: two shapes of answer, codes in two places. Pure.
+//!
+//! Pages: <https://docs.tingg.africa/docs/checkout-v2-custom-checkout-api-cancel-request> and
+//! the query-status and authentication pages beside it.
+//!
+//! HTTP statuses are not documented, so the body is judged first. `status.statusCode` says
+//! what became of the call, `results.requestStatusCode` what state the request is in; 133 is
+//! a code of both and means something else in each, so it is never searched for.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
+    Setting, Token, by_http_status, loose_text, segment,
+};
+use crate::job::Payment;
+use crate::lifecycle::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict, Why};
 
 /// Tingg.
 pub(super) struct Tingg;
+
+/// Life of a token where the answer does not say; the documented one.
+const TOKEN_LIFE_SECONDS: u64 = 120;
+
+/// No life is believed beyond a day.
+const TOKEN_LIFE_SECONDS_MAX: u64 = 86_400;
+
+impl Provider for Tingg {
+    fn kind(&self) -> &'static str {
+        "tingg"
+    }
+
+    fn title(&self) -> &'static str {
+        "Tingg"
+    }
+
+    fn settings(&self) -> &'static [Setting] {
+        const fn required(key: &'static str, secret: bool) -> Setting {
+            Setting {
+                key,
+                secret,
+                required: true,
+                many: false,
+            }
+        }
+        const {
+            &[
+                required("client_id", false),
+                required("client_secret", true),
+            ]
+        }
+    }
+
+    fn check(&self, account: &Account) -> Result<(), String> {
+        match (account.plain("client_id"), account.secret("client_secret")) {
+            (Some(""), _) => Err("client_id is empty".to_owned()),
+            (_, Some("")) => Err("client_secret is empty".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// There is no key: a repeat is recognised by the payment's own ids and answered 133.
+    fn abilities(&self, _account: &Account) -> Abilities {
+        Abilities {
+            lookup: true,
+            look_first: false,
+            doubt: DoubtPolicy::LookUp,
+        }
+    }
+
+    /// The merchant's id and the service name a payment; Tingg's own id is an addition.
+    /// The encoding keeps a slash in an id apart from the one between them.
+    fn payment(&self, asked: &Asked<'_>) -> Result<Payment, String> {
+        asked.whole_only(self.title())?;
+        let service = asked.text("service_code")?;
+        let merchant = asked.text("merchant_transaction_id")?;
+        let checkout = asked.optional_integer("checkout_request_id")?;
+        let key = format!("{}/{}", segment(&service), segment(&merchant));
+        let mut ids: std::collections::BTreeMap<_, _> = [
+            ("service_code", service),
+            ("merchant_transaction_id", merchant),
+        ]
+        .into();
+        ids.extend(checkout.map(|id| ("checkout_request_id", id)));
+        Ok(Payment { key, ids })
+    }
+
+    fn cancel(&self, ask: &Ask<'_>) -> Request {
+        Request::post("/requests/cancel".to_owned(), Some(parameters(ask)))
+    }
+
+    fn lookup(&self, ask: &Ask<'_>) -> Request {
+        Request::post("/requests/query-status".to_owned(), Some(parameters(ask)))
+    }
+
+    fn read_cancel(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
+        let answer = Answer::of(response);
+        let verdict = match answer.source(ask, response) {
+            Source::Unauthenticated => Verdict::Unauthorized,
+            Source::Unclear => Verdict::Doubt,
+            Source::Http => of_http(Operation::Cancel, response),
+            Source::Body => match cancel_verdict(&answer, response.is_success()) {
+                Some(verdict) => verdict,
+                None => unknown_code(Operation::Cancel, response),
+            },
+        };
+        answer.reading(verdict, response)
+    }
+
+    fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
+        let answer = Answer::of(response);
+        let verdict = match answer.source(ask, response) {
+            Source::Unauthenticated => Verdict::Unauthorized,
+            Source::Unclear => Verdict::Doubt,
+            Source::Http => of_http(Operation::Lookup, response),
+            Source::Body => match lookup_verdict(&answer, response.is_success()) {
+                Some(verdict) => verdict,
+                None => unknown_code(Operation::Lookup, response),
+            },
+        };
+        // A question that got no answer is asked again.
+        let verdict = match verdict {
+            Verdict::Doubt => Verdict::NotYet {
+                after: response.retry_after,
+            },
+            verdict => verdict,
+        };
+        answer.reading(verdict, response)
+    }
+
+    /// A token of 120 seconds by client credentials, from below the same base URL.
+    fn login(&self, account: &Account, _now: Timestamp, _nonce: &str) -> Result<Login, String> {
+        let body = json!({
+            "grant_type": "client_credentials",
+            "client_id": account.plain("client_id").ok_or("client_id is missing")?,
+            "client_secret": account.secret("client_secret").ok_or("client_secret is missing")?,
+        });
+        let request = Request::post("/oauth/token".to_owned(), Some(body.to_string()));
+        Ok(Login::Fetch(request))
+    }
+
+    /// The message of a refusal is passed on, a token never is.
+    fn read_login(&self, response: &Response<'_>) -> Result<Token, String> {
+        let body = response.json();
+        let token = body["access_token"].as_str().unwrap_or("");
+        let is_token = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        if !response.is_success() || !is_token {
+            return Err(format!("Tingg gave no token: HTTP {}", response.status));
+        }
+        let said = loose_text(&body["expires_in"]).and_then(|text| text.parse().ok());
+        let seconds = said.unwrap_or(TOKEN_LIFE_SECONDS);
+        Ok(Token {
+            authorization: format!("Bearer {token}").into(),
+            life: Duration::from_secs(seconds.min(TOKEN_LIFE_SECONDS_MAX)),
+        })
+    }
+}
+
+/// The three parameters that cancel and query-status share.
+fn parameters(ask: &Ask<'_>) -> String {
+    let payment = &ask.job.payment;
+    let mut body = json!({
+        "merchantTransactionID": payment.id("merchant_transaction_id"),
+        "serviceCode": payment.id("service_code"),
+    });
+    // An integer on the wire; `payment` has taken it from one.
+    if let Ok(id) = payment.id("checkout_request_id").parse::<i64>() {
+        body["checkoutRequestID"] = id.into();
+    }
+    body.to_string()
+}
+
+/// The parts of an answer that mean something. An absent field is the empty string.
+struct Answer {
+    body: Value,
+    /// `status.statusCode`: what became of the call.
+    code: String,
+    /// `results.requestStatusCode`: the state of the request.
+    state: String,
+}
+
+/// What an answer can be judged by.
+enum Source {
+    /// Tingg wrote the body, about this payment.
+    Body,
+    /// Tingg refuses the token.
+    Unauthenticated,
+    /// There is no body of Tingg's own.
+    Http,
+    /// A server error, a redirect, or another payment.
+    Unclear,
+}
+
+impl Answer {
+    fn of(response: &Response<'_>) -> Self {
+        let body = response.json();
+        Self {
+            code: loose_text(&body["status"]["statusCode"]).unwrap_or_default(),
+            state: loose_text(&body["results"]["requestStatusCode"]).unwrap_or_default(),
+            body,
+        }
+    }
+
+    /// The refusal of a token is another shape with another casing
+    /// (`{"message":"Unauthenticated.","status_code":500}`), under whatever HTTP status.
+    fn source(&self, ask: &Ask<'_>, response: &Response<'_>) -> Source {
+        let has_status = self.body["status"].is_object();
+        let message = self.body["message"].as_str().unwrap_or("");
+        let refused = message.to_ascii_lowercase().starts_with("unauthenticated");
+        match response.status {
+            _ if !has_status && refused => Source::Unauthenticated,
+            200..=499 if !has_status => Source::Http,
+            200..=299 | 400..=499 if self.is_ours(ask) => Source::Body,
+            _ => Source::Unclear,
+        }
+    }
+
+    /// False where the answer shows another payment. The page's sample answers another id
+    /// than its sample request asks for; ids are compared all the same, where they are
+    /// given: the other payment's state must never be taken for this one's.
+    fn is_ours(&self, ask: &Ask<'_>) -> bool {
+        let same = |theirs: &str, ours: &str| {
+            let ours = ask.job.payment.id(ours);
+            let theirs = loose_text(&self.body["results"][theirs]);
+            ours.is_empty() || theirs.is_none_or(|theirs| theirs == ours)
+        };
+        same("merchantTransactionID", "merchant_transaction_id")
+            && same("checkoutRequestID", "checkout_request_id")
+    }
+
+    fn reading(&self, verdict: Verdict, response: &Response<'_>) -> Reading {
+        let text = |value: &Value| loose_text(value);
+        let (status, results) = (&self.body["status"], &self.body["results"]);
+        let code = text(&status["statusCode"]).or_else(|| text(&self.body["status_code"]));
+        let message = text(&status["statusDescription"]).or_else(|| text(&self.body["message"]));
+        Reading::of(verdict, response)
+            .with(code, text(&results["requestStatusCode"]), message)
+            .reference(
+                "merchant_transaction_id",
+                text(&results["merchantTransactionID"]),
+            )
+            .reference("checkout_request_id", text(&results["checkoutRequestID"]))
+    }
+}
+
+/// The answer to a cancel
+/// (<https://docs.tingg.africa/docs/checkout-v2-custom-checkout-api-cancel-request>); `None`
+/// where the code is not on that page. What is sent after expiry or full payment is not
+/// documented, so an unknown code is doubt and the look-up says what it was.
+fn cancel_verdict(answer: &Answer, is_success: bool) -> Option<Verdict> {
+    Some(match (answer.code.as_str(), answer.state.as_str()) {
+        ("133", _) => cancelled(Cancelled::Cancelled, true),
+        // 133 in here is the page's own sample of a success.
+        ("200", "131" | "133") if is_success => cancelled(Cancelled::Cancelled, false),
+        ("200", "181") if is_success => cancelled(Cancelled::ReversalPending, false),
+        // Also under a 4xx: what contradicts itself is not judged by HTTP either.
+        ("200" | "500", _) => Verdict::Doubt,
+        _ => return error_verdict(&answer.code),
+    })
+}
+
+/// The answer to a look-up, by the states listed in
+/// <https://docs.tingg.africa/docs/checkout-v2-custom-checkout-api-cancel-request> and in the
+/// query-status page; `None` where it means nothing known.
+fn lookup_verdict(answer: &Answer, is_success: bool) -> Option<Verdict> {
+    match answer.code.as_str() {
+        "200" if is_success => state_verdict(&answer.state),
+        code => error_verdict(code),
+    }
+}
+
+fn state_verdict(state: &str) -> Option<Verdict> {
+    Some(match state {
+        // New; a payment failed and the request is still open.
+        "130" | "99" => Verdict::StillOpen,
+        "131" | "133" => cancelled(Cancelled::Cancelled, true),
+        // 180: paid in full and rejected by the merchant. It is the state that a cancel
+        // puts payments into ("rejected", reversal follows), reached another way.
+        "181" | "180" => cancelled(Cancelled::ReversalPending, true),
+        // 179: expired with a partial payment, which is reversed.
+        "129" | "179" => Verdict::NothingToCancel(Nothing::Expired),
+        // Partly paid and closed.
+        "176" => Verdict::Refused(Refused::NotEligible),
+        // Paid; paid and accepted; paid, to be acknowledged later.
+        "178" | "183" | "188" => Verdict::Refused(Refused::Settled),
+        // Partial and full refund, initiated and done.
+        "184" | "185" | "186" | "187" => Verdict::Refused(Refused::AlreadyRefunded),
+        "191" => Verdict::Unresolved(Unresolved::RefundFailed),
+        // 422, "invalid", tells nothing either.
+        _ => return None,
+    })
+}
+
+/// The codes that mean the same to both calls.
+fn error_verdict(code: &str) -> Option<Verdict> {
+    Some(match code {
+        "1001" => Verdict::NotFound,
+        // No JSON, or a parameter missing.
+        "1013" | "1014" | "1015" | "1017" => Verdict::Misconfigured(Why::Rejected),
+        _ => return None,
+    })
+}
+
+fn cancelled(reason: Cancelled, already: bool) -> Verdict {
+    Verdict::Cancelled {
+        reason,
+        already,
+        amount: None,
+    }
+}
+
+/// A code that no page lists. HTTP is asked only for what it says of every API alike.
+fn unknown_code(operation: Operation, response: &Response<'_>) -> Verdict {
+    match response.status {
+        401 | 403 | 429 => by_http_status(operation, response, false),
+        _ => Verdict::Doubt,
+    }
+}
+
+/// HTTP alone. A payment that is not found is code 1001, so a 404 is a wrong base URL.
+fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
+    match response.status {
+        404 => Verdict::Misconfigured(Why::Rejected),
+        _ => by_http_status(operation, response, false),
+    }
+}

@@ -330,9 +330,11 @@ fn render_login(login: &Login) -> String {
     }
 }
 
-/// True where every field of `part` is in `whole` with the same value.
+/// True where every field of `part` is in `whole` with the same value. Nothing holds only
+/// nothing: `"learned":{}` says that nothing was learned.
 fn holds(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) if part.is_empty() => whole.is_empty(),
         (Value::Object(whole), Value::Object(part)) => part
             .iter()
             .all(|(key, value)| whole.get(key).is_some_and(|w| holds(w, value))),
@@ -473,7 +475,7 @@ fn the_list_the_files_and_the_tables_agree() {
 
 #[test]
 fn every_table_shows_each_kind_of_verdict() {
-    for provider in ALL.iter().copied() {
+    for provider in ALL {
         let table = table(provider.kind());
         let seen: BTreeSet<&str> = answers(&table)
             .filter_map(|a| a.verdict.split([':', '+']).next())
@@ -656,7 +658,17 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A status, its wait, and the situation in which it is read.
+/// A body that no provider can have meant.
+fn unwritten_body() -> impl Strategy<Value = Vec<u8>> {
+    any_body().prop_map(|mut body| {
+        if is_written(&body) {
+            body.insert(0, b'<');
+        }
+        body
+    })
+}
+
+/// The statuses that adapters tell apart, and any other.
 fn any_status() -> impl Strategy<Value = u16> {
     prop_oneof![
         3 => 200u16..210,
@@ -732,7 +744,7 @@ fn operations(provider: &dyn Provider, table: &Table) -> Vec<Operation> {
 
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: 512,
+        cases: 2048,
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -780,9 +792,8 @@ proptest! {
     /// A 2xx that nobody can read may be a success or a proxy's page.
     #[test]
     fn an_unreadable_success_is_doubt(
-        status in 200u16..300, body in any_body(), situation in any::<(bool, bool)>(),
+        status in 200u16..300, body in unwritten_body(), situation in any::<(bool, bool)>(),
     ) {
-        prop_assume!(!is_written(&body));
         for (name, operation, reading) in readings(status, &body, situation) {
             let verdict = reading.verdict.as_str();
             let asked = operation == Operation::Lookup && verdict == "not_yet";
@@ -792,8 +803,7 @@ proptest! {
 
     /// 429 was not processed, and its wait is kept.
     #[test]
-    fn too_many_requests_waits(body in any_body()) {
-        prop_assume!(!is_written(&body));
+    fn too_many_requests_waits(body in unwritten_body()) {
         for (name, operation, reading) in readings(429, &body, (false, false)) {
             let expected = match operation {
                 Operation::Cancel => "again:rate_limited+7s",
@@ -902,7 +912,9 @@ proptest! {
         for (provider, table) in tables() {
             let plain = default_job(*provider, table);
             let (one, other) = (with_ids(&plain, &one), with_ids(&plain, &other));
-            prop_assume!(one != other);
+            if one == other {
+                continue;
+            }
             if let (Ok(one), Ok(other)) = (job(*provider, &one), job(*provider, &other)) {
                 prop_assert_ne!(one.payment.key, other.payment.key, "{}", provider.kind());
             }
