@@ -328,6 +328,8 @@ pub struct Progress {
     pub operation: Option<Operation>,
     /// When it is to be looked at again; `None` while calling and when finished.
     pub due_at: Option<Timestamp>,
+    /// Calls begun, sent or not: numbers the attempt log.
+    pub calls: u32,
     /// Cancel calls sent.
     pub attempts: u32,
     /// Status questions asked.
@@ -421,6 +423,7 @@ impl Progress {
             state: State::Due,
             operation: None,
             due_at: Some(now),
+            calls: 0,
             attempts: 0,
             lookups: 0,
             retries: 0,
@@ -503,6 +506,7 @@ impl Progress {
             }
             Operation::Lookup => self.lookups += 1,
         }
+        self.calls += 1;
         self.state = State::Calling;
         self.operation = Some(operation);
         self.due_at = None;
@@ -554,10 +558,16 @@ impl Progress {
             Operation::Lookup => self.after_lookup(verdict, terms, now, jitter),
         };
         if let Step::Finish(_) = step {
-            self.state = State::Finished;
-            self.due_at = None;
+            self.finish();
         }
         step
+    }
+
+    /// It has its result.
+    pub fn finish(&mut self) {
+        self.state = State::Finished;
+        self.operation = None;
+        self.due_at = None;
     }
 
     fn after_cancel(
@@ -687,8 +697,9 @@ impl Progress {
         self.doubtful = false;
         self.looked = true;
         self.sighting = None;
-        match self.refusals {
+        match self.attempts {
             0 => self.send_at_once(now),
+            // A repetition like any other: later and later, and not for ever.
             _ => self.again(None, Cause::Retryable, terms, now, jitter),
         }
     }

@@ -1,0 +1,195 @@
+//! The checks beyond the form of a single value: what has to fit together.
+
+use std::collections::BTreeMap;
+
+use secrecy::ExposeSecret;
+use url::{Host, Url};
+
+use super::{Amqp, Ledger, Loader, schedule};
+use crate::layers::variable;
+use crate::providers::Setting;
+use crate::settings::Values;
+
+const UNREADABLE: &str =
+    "cannot be read as a URL; special characters in a password must be percent-encoded";
+
+impl Loader<'_> {
+    pub(super) fn check_presence(&mut self, prefix: &str, values: &Values, settings: &[Setting]) {
+        let required = settings.iter().filter(|setting| setting.required);
+        let required = required.map(|s| (s.key, s.secret));
+        for (key, secret) in required.chain([("base_url", false)]) {
+            let path = format!("{prefix}{key}");
+            let file = format!("{path}_file");
+            let written = [&path, &file].map(|path| self.layers.origin(path).is_some());
+            if values.0.contains_key(key) || written[0] || (secret && written[1]) {
+                continue;
+            }
+            let variable = variable(&path);
+            let what = match secret {
+                true => format!("is missing; set it, {file}, {variable} or {variable}_FILE"),
+                false => format!("is missing; set it or {variable}"),
+            };
+            self.problem(&path, what);
+        }
+    }
+
+    /// The checked base URL without its trailing slash. Other addresses among the settings
+    /// get credentials too and are held to the same rule about plain HTTP.
+    pub(super) fn base_url(&mut self, prefix: &str, values: &Values) -> String {
+        let plain = values.flag("allow_plain_http");
+        let others = values.0.keys().filter(|key| key.ends_with("_url"));
+        for key in others.filter(|key| **key != "base_url") {
+            if let Some(Err(what)) = values.optional(key).map(|url| web_address(&url, plain)) {
+                self.problem(&format!("{prefix}{key}"), what);
+            }
+        }
+        let text = values.text("base_url");
+        if !text.is_empty() {
+            match web_address(&text, plain) {
+                Err(what) => self.problem(&format!("{prefix}base_url"), what),
+                Ok(url) if url.query().is_some() => {
+                    self.problem(
+                        &format!("{prefix}base_url"),
+                        "must not have a query; remove everything from ?",
+                    );
+                }
+                Ok(_) => {}
+            }
+        }
+        text.trim_end_matches('/').to_owned()
+    }
+
+    pub(super) fn check_schedules(
+        &mut self,
+        prefix: &str,
+        values: &Values,
+        table: &str,
+        defaults: Option<&Values>,
+    ) {
+        for name in ["retry", "poll"] {
+            let own = schedule(values, &format!("{table}{name}"));
+            let inherited = defaults.map(|d| schedule(d, &format!("defaults.{name}")));
+            if own.first > own.max && inherited != Some(own) {
+                self.problem(
+                    &format!("{prefix}{name}.max"),
+                    format!("must not be shorter than {prefix}{name}.first"),
+                );
+            }
+        }
+    }
+
+    pub(super) fn check_amqp(&mut self, amqp: &Amqp) {
+        let path = self.written("amqp.url");
+        let url = Url::parse(amqp.url.expose_secret());
+        let secure = match &url {
+            Ok(url) if !matches!(url.scheme(), "amqp" | "amqps") => {
+                return self.problem(&path, "must begin with amqp:// or amqps://");
+            }
+            Ok(url) if !url.has_host() => return self.problem(&path, "must name a host"),
+            Ok(url) => url.scheme() == "amqps",
+            Err(_) => return self.problem(&path, UNREADABLE),
+        };
+        let files = [
+            ("amqp.ca_file", amqp.ca_file.is_some()),
+            ("amqp.cert_file", amqp.cert_file.is_some()),
+            ("amqp.key_file", amqp.key_file.is_some()),
+        ];
+        for (path, _) in files.iter().filter(|(_, given)| *given && !secure) {
+            self.problem(
+                path,
+                "is only for TLS; use amqps:// in amqp.url or remove it",
+            );
+        }
+        match (amqp.cert_file.is_some(), amqp.key_file.is_some()) {
+            (true, false) => self.problem("amqp.cert_file", "needs amqp.key_file beside it"),
+            (false, true) => self.problem("amqp.key_file", "needs amqp.cert_file beside it"),
+            _ => {}
+        }
+        self.check_names(amqp);
+    }
+
+    /// One queue for two purposes would feed the worker its own output.
+    fn check_names(&mut self, amqp: &Amqp) {
+        let queues = [
+            ("amqp.requests_queue", &amqp.requests_queue),
+            ("amqp.results_queue", &amqp.results_queue),
+            ("amqp.notifications_queue", &amqp.notifications_queue),
+            ("amqp.dead_queue", &amqp.dead_queue),
+            ("amqp.dropped_queue", &amqp.dropped_queue),
+        ];
+        let exchanges = [
+            ("amqp.requests_exchange", &amqp.requests_exchange),
+            ("amqp.results_exchange", &amqp.results_exchange),
+            ("amqp.dead_exchange", &amqp.dead_exchange),
+            ("amqp.dropped_exchange", &amqp.dropped_exchange),
+        ];
+        for names in [queues.as_slice(), exchanges.as_slice()] {
+            let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+            for (path, name) in names.iter().filter(|(_, name)| !name.is_empty()) {
+                if let Some(other) = seen.insert(name, path) {
+                    self.problem(path, format!("is the same as {other}; they have to differ"));
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_ledger(&mut self, ledger: &Ledger) {
+        let path = self.written("ledger.url");
+        let url = ledger.url.expose_secret();
+        let file = url.strip_prefix("sqlite:");
+        if file.is_some_and(|file| file.is_empty() || file.starts_with("//")) {
+            self.problem(
+                &path,
+                "must name a file, as sqlite:PATH without slashes of its own",
+            );
+        } else if file.is_none() && !url.starts_with("postgres://") {
+            self.problem(&path, "must be sqlite:PATH or postgres://user@host/db");
+        } else if file.is_none() && Url::parse(url).is_err() {
+            self.problem(&path, UNREADABLE);
+        }
+    }
+
+    /// The path under which a secret was written.
+    fn written(&self, path: &str) -> String {
+        let file = format!("{path}_file");
+        match (self.layers.origin(path), self.layers.origin(&file)) {
+            (None, Some(_)) => file,
+            _ => path.to_owned(),
+        }
+    }
+}
+
+pub(super) fn is_account_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+/// Checks the address of a web service. No error shows it, since it may hold credentials.
+fn web_address(text: &str, allow_plain_http: bool) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "cannot be read as a URL")?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("must begin with https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold credentials; they have settings of their own");
+    }
+    if url.fragment().is_some() {
+        return Err("must not have a fragment; remove everything from #");
+    }
+    if url.scheme() == "http" && !allow_plain_http && !is_loopback(&url) {
+        return Err(
+            "must begin with https://, since http:// is for loopback addresses; \
+                    allow_plain_http = true beside it accepts it",
+        );
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}

@@ -1,0 +1,206 @@
+//! What keeps one account from hurting itself or the others: how many calls at once, how
+//! many a second, and a circuit breaker. Pure: time is an argument.
+//!
+//! A closed gate postpones; it spends no attempt and turns no doubt into a failure.
+
+use std::time::Duration;
+
+/// Limits of one account.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Calls at once.
+    pub in_flight: u32,
+    /// Calls a second, 0 for no limit.
+    pub rate_per_second: f64,
+    /// Failures in a row that open the breaker.
+    pub breaker_failures: u32,
+    /// How long it stays open.
+    pub breaker_open_for: Duration,
+}
+
+/// How a call ended, as far as the provider's health is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It answered, whatever it said.
+    Answered,
+    /// No connection, no answer in time, or a server error.
+    Failed,
+    /// No call was made after all.
+    Untried,
+}
+
+/// Why a call may not begin now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// As many calls as allowed are in flight; one of them ending opens it.
+    Full,
+    /// The rate is used up until then.
+    Rate(Duration),
+    /// The breaker is open until then.
+    Breaker(Duration),
+}
+
+/// The state of one account's gate. Times are durations since any fixed start.
+#[derive(Debug)]
+pub struct Gate {
+    limits: Limits,
+    in_flight: u32,
+    failures: u32,
+    open_until: Option<Duration>,
+    tokens: f64,
+    filled_at: Duration,
+}
+
+impl Gate {
+    /// A gate with nothing in flight.
+    pub fn new(limits: Limits) -> Self {
+        let tokens = burst(limits.rate_per_second);
+        Self {
+            limits,
+            in_flight: 0,
+            failures: 0,
+            open_until: None,
+            tokens,
+            filled_at: Duration::ZERO,
+        }
+    }
+
+    /// How many calls may begin now.
+    pub fn room(&mut self, now: Duration) -> Result<u32, Closed> {
+        let free = self.limits.in_flight.saturating_sub(self.in_flight);
+        match self.open_until {
+            Some(until) if now < until => return Err(Closed::Breaker(until)),
+            // Half open: one call finds out.
+            Some(_) if self.in_flight > 0 => return Err(Closed::Full),
+            Some(_) => return Ok(1),
+            None if free == 0 => return Err(Closed::Full),
+            None => {}
+        }
+        if self.limits.rate_per_second <= 0.0 {
+            return Ok(free);
+        }
+        self.fill(now);
+        if self.tokens < 1.0 {
+            let wait = (1.0 - self.tokens) / self.limits.rate_per_second;
+            return Err(Closed::Rate(now + Duration::from_secs_f64(wait)));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "floored, positive, small"
+        )]
+        let allowed = self.tokens.floor() as u32;
+        Ok(free.min(allowed))
+    }
+
+    fn fill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.filled_at).as_secs_f64();
+        let most = burst(self.limits.rate_per_second);
+        self.tokens = (self.tokens + passed * self.limits.rate_per_second).min(most);
+        self.filled_at = now;
+    }
+
+    /// Takes places for calls that are about to begin.
+    pub fn enter(&mut self, calls: u32) {
+        self.in_flight += calls;
+        if self.limits.rate_per_second > 0.0 {
+            self.tokens -= f64::from(calls);
+        }
+    }
+
+    /// Gives a place back.
+    pub fn leave(&mut self, health: Health, now: Duration) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match health {
+            Health::Answered => {
+                self.failures = 0;
+                self.open_until = None;
+            }
+            Health::Failed => {
+                self.failures = self.failures.saturating_add(1);
+                if self.failures >= self.limits.breaker_failures {
+                    self.open_until = Some(now + self.limits.breaker_open_for);
+                }
+            }
+            Health::Untried if self.limits.rate_per_second > 0.0 => self.tokens += 1.0,
+            Health::Untried => {}
+        }
+    }
+
+    /// Calls in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Whether the breaker is open, or half open.
+    pub fn breaker_open(&self) -> bool {
+        self.open_until.is_some()
+    }
+}
+
+/// A second's worth, and at least one call.
+fn burst(rate_per_second: f64) -> f64 {
+    rate_per_second.max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        in_flight: 4,
+        rate_per_second: 0.0,
+        breaker_failures: 3,
+        breaker_open_for: Duration::from_secs(30),
+    };
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn no_more_calls_at_once_than_allowed() {
+        let mut gate = Gate::new(LIMITS);
+        assert_eq!(gate.room(at(0)), Ok(4));
+        gate.enter(4);
+        assert_eq!(gate.room(at(0)), Err(Closed::Full));
+        gate.leave(Health::Answered, at(1));
+        assert_eq!(gate.room(at(1)), Ok(1));
+    }
+
+    #[test]
+    fn the_rate_is_a_bucket_of_one_second() {
+        let mut gate = Gate::new(Limits {
+            rate_per_second: 2.0,
+            ..LIMITS
+        });
+        assert_eq!(gate.room(at(0)), Ok(2));
+        gate.enter(2);
+        assert_eq!(
+            gate.room(at(0)),
+            Err(Closed::Rate(Duration::from_millis(500)))
+        );
+        assert_eq!(gate.room(Duration::from_millis(500)), Ok(1));
+        gate.leave(Health::Untried, at(1));
+        gate.leave(Health::Untried, at(1));
+        assert_eq!(gate.room(at(9)), Ok(2));
+    }
+
+    #[test]
+    fn the_breaker_opens_lets_one_call_try_and_closes_on_an_answer() {
+        let mut gate = Gate::new(LIMITS);
+        for _ in 0..3 {
+            gate.enter(1);
+            gate.leave(Health::Failed, at(10));
+        }
+        assert_eq!(gate.room(at(11)), Err(Closed::Breaker(at(40))));
+        assert_eq!(gate.room(at(40)), Ok(1));
+        gate.enter(1);
+        assert_eq!(gate.room(at(40)), Err(Closed::Full));
+        gate.leave(Health::Failed, at(41));
+        assert_eq!(gate.room(at(42)), Err(Closed::Breaker(at(71))));
+        gate.enter(1);
+        gate.leave(Health::Answered, at(72));
+        assert_eq!(gate.room(at(72)), Ok(4));
+    }
+}

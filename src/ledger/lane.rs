@@ -1,0 +1,143 @@
+//! A thread that owns one SQLite connection and commits whatever has queued up as a group.
+//!
+//! Whatever arrived while the last commit was running goes into the next one. There is no
+//! timer: a lone operation commits at once, a crowd shares its `fsync`.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::{Answer, LedgerError};
+
+/// Operations in one commit; keeps the longest transaction in the milliseconds.
+const GROUP_MAX: usize = 512;
+
+/// Told of every commit: seconds it took, operations in it.
+pub(super) type Observer = Box<dyn Fn(f64, usize) + Send>;
+
+trait Work: Send {
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    fn answer(self: Box<Self>, committed: Result<(), LedgerError>);
+}
+
+struct Unit<T, F> {
+    operation: F,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, LedgerError>>,
+}
+
+impl<T, F> Work for Unit<T, F>
+where
+    T: Send,
+    F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
+{
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.result = Some((self.operation)(connection)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), LedgerError>) {
+        let Unit { result, reply, .. } = *self;
+        let lost = LedgerError::Failed("the operation gave no result".into());
+        // The asker may have gone away; what it asked for stays done.
+        drop(reply.send(committed.and_then(|()| result.ok_or(lost))));
+    }
+}
+
+/// A handle to the thread; it ends when the last handle is dropped.
+pub(super) struct Lane(mpsc::Sender<Box<dyn Work>>);
+
+impl Lane {
+    /// Starts a thread that commits in groups.
+    pub(super) fn writer(connection: Connection, observer: Observer) -> std::io::Result<Self> {
+        Self::start("ledger-write", connection, move |connection, group| {
+            commit(connection, group, &observer)
+        })
+    }
+
+    /// Starts a thread that answers questions.
+    pub(super) fn reader(connection: Connection) -> std::io::Result<Self> {
+        Self::start("ledger-read", connection, |connection, group| {
+            for mut unit in group {
+                let done = unit.run(connection).map_err(failed);
+                unit.answer(done);
+            }
+        })
+    }
+
+    fn start(
+        name: &str,
+        mut connection: Connection,
+        serve: impl Fn(&mut Connection, Vec<Box<dyn Work>>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (sender, queue) = mpsc::channel::<Box<dyn Work>>();
+        thread::Builder::new().name(name.into()).spawn(move || {
+            while let Ok(first) = queue.recv() {
+                let group = std::iter::once(first)
+                    .chain(queue.try_iter().take(GROUP_MAX - 1))
+                    .collect();
+                serve(&mut connection, group);
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    /// Runs an operation, which may be run a second time if its group cannot be committed.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        operation: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || LedgerError::Failed("it is shut down".into());
+        let sent = self.0.send(Box::new(Unit {
+            operation,
+            result: None,
+            reply,
+        }));
+        Box::pin(async move {
+            sent.map_err(|_| ended())?;
+            answer.await.map_err(|_| ended())?
+        })
+    }
+}
+
+/// All in one transaction; if that fails, each in its own, so that one operation that
+/// cannot be done takes no other with it.
+fn commit(connection: &mut Connection, mut group: Vec<Box<dyn Work>>, observer: &Observer) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measures the commit; nothing is decided by it"
+    )]
+    let started = Instant::now();
+    let together = transact(connection, &mut group);
+    observer(started.elapsed().as_secs_f64(), group.len());
+    if together.is_ok() || group.len() == 1 {
+        for unit in group {
+            unit.answer(together.clone());
+        }
+        return;
+    }
+    for unit in group {
+        let mut alone = vec![unit];
+        let done = transact(connection, &mut alone);
+        alone.into_iter().for_each(|unit| unit.answer(done.clone()));
+    }
+}
+
+fn transact(connection: &mut Connection, group: &mut [Box<dyn Work>]) -> Result<(), LedgerError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed)?;
+    for unit in group {
+        unit.run(&transaction).map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)
+}
+
+/// The library's error without the values that were bound.
+pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
+    LedgerError::Failed(error.to_string())
+}

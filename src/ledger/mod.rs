@@ -1,0 +1,383 @@
+//! The ledger: where everything meets, and the only truth after a crash.
+//!
+//! A trait of a few operations, each one transaction. A request is accepted once, claimed
+//! with its intent, and committed with its messages; nothing that was promised lives
+//! anywhere else.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::lifecycle::{Outcome, Plan, Progress, State};
+use crate::providers::Evidence;
+use crate::wire::{Envelope, Finding, Outgoing};
+
+mod lane;
+pub mod sqlite;
+
+/// An operation's answer; it is durable when it arrives.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
+
+/// What keeps a ledger from doing what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// Another worker has the file.
+    #[error(
+        "the ledger {path} is in use by another worker; one worker works on one file, use PostgreSQL for several"
+    )]
+    InUse {
+        /// The file.
+        path: String,
+    },
+    /// Written by an older Rescind, for a command that only reads.
+    #[error(
+        "the ledger {path} has schema {found}, this version needs {known}; start the worker once, it migrates the ledger"
+    )]
+    TooOld {
+        /// The file.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Written by a newer Rescind.
+    #[error(
+        "the ledger {path} has schema {found}, this version knows up to {known}; run the newer version"
+    )]
+    TooNew {
+        /// The file.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// There is no such ledger, for a command that only reads.
+    #[error("there is no ledger at {path}; is this the configuration of the worker?")]
+    Missing {
+        /// The file.
+        path: String,
+    },
+    /// The operation did not happen: disk full, input or output error, shut down.
+    #[error("the ledger did not answer: {0}")]
+    Failed(String),
+}
+
+/// The operations. Every one is a transaction, and atomic.
+pub trait Ledger: Send + Sync {
+    /// Takes in what intake has read. Answers are in the order of the arrivals.
+    fn accept(&self, arrivals: Vec<Arrival>) -> Answer<'_, Vec<Accepted>>;
+
+    /// Takes up to `most` due requests of an account and commits what `begin` plans for
+    /// each: a call's intent is on disk before this answers.
+    fn claim(
+        &self,
+        provider: &str,
+        most: usize,
+        now: Timestamp,
+        begin: Begin,
+    ) -> Answer<'_, Claims>;
+
+    /// Commits what calls led to, with the messages that say so.
+    fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Committed>>;
+
+    /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`.
+    fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>>;
+
+    /// Marks messages as confirmed by the broker.
+    fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()>;
+
+    /// After a start: what was on the wire when the last worker ended is in doubt.
+    fn recover(&self, now: Timestamp) -> Answer<'_, u64>;
+
+    /// Removes up to `most` finished requests older than `before`; says how many.
+    fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64>;
+
+    /// Counts for the gauges.
+    fn stats(&self) -> Answer<'_, Stats>;
+
+    /// All that is known of one request.
+    fn history(&self, request_id: &str) -> Answer<'_, Option<History>>;
+
+    /// Requests by filter, oldest first.
+    fn list(&self, filter: Filter) -> Answer<'_, Vec<Summary>>;
+}
+
+/// Decides, inside the claiming transaction, what is to be done with a due request. Pure.
+pub type Begin = Arc<dyn Fn(&Stored, &mut Progress) -> Plan + Send + Sync>;
+
+/// What intake has read.
+#[derive(Debug, Clone)]
+pub enum Arrival {
+    /// A request that was understood.
+    Request(Box<NewRequest>),
+    /// A message that was not: its dead letter and, where an id could be read, its result.
+    Invalid(Box<DeadLetter>, Vec<Outgoing>),
+}
+
+/// A request as it enters the ledger.
+#[derive(Debug, Clone)]
+pub struct NewRequest {
+    /// Unique for ever.
+    pub request_id: String,
+    /// Account name.
+    pub provider: String,
+    /// [`crate::job::Payment::key`].
+    pub payment_key: String,
+    /// SHA-256 of the content.
+    pub digest: [u8; 32],
+    /// The delivery.
+    pub envelope: Envelope,
+    /// How it starts: due, or already calling when there is room for it at once.
+    pub progress: Progress,
+}
+
+/// What became of an arrival.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// Stored. With a claim when it entered as `calling` and its payment was free.
+    New(Option<ClaimId>),
+    /// Known, with the same content; a stored result will be published again.
+    Repeated,
+    /// The id is taken by other content. Nothing was stored.
+    Conflicting,
+    /// An invalid message was stored.
+    Recorded,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// The claim was no longer held; nothing was written.
+    Lost,
+    /// Written.
+    Done,
+    /// Written, and another request on the same payment became due by it.
+    Freed,
+}
+
+/// The right to change one request: lost when somebody else takes it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimId {
+    /// Row of the request.
+    pub seq: i64,
+    /// Fencing token.
+    pub token: i64,
+}
+
+/// A request as stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The publisher's id.
+    pub request_id: String,
+    /// Account name.
+    pub provider: String,
+    /// The delivery.
+    pub envelope: Envelope,
+}
+
+/// A request that is ours to work on.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The right to it.
+    pub id: ClaimId,
+    /// The request.
+    pub stored: Stored,
+    /// Where it stands; `calling` when the plan is a call.
+    pub progress: Progress,
+    /// What is to be done.
+    pub plan: Plan,
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone, Default)]
+pub struct Claims {
+    /// At most as many as asked for.
+    pub claims: Vec<Claim>,
+    /// When the next one of this account is due, if none is due now.
+    pub next_due: Option<Timestamp>,
+}
+
+/// What a call, or a decision without one, led to.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The right to it; given up by this change.
+    pub id: ClaimId,
+    /// Where it stands now.
+    pub progress: Progress,
+    /// The call that ended, for the attempt log.
+    pub call: Option<CallEnd>,
+    /// Its end, if this is it.
+    pub outcome: Option<Outcome>,
+    /// For the outbox.
+    pub messages: Vec<Outgoing>,
+    /// Beside a result that a person has to look at.
+    pub dead_letter: Option<DeadLetter>,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// How one call ended.
+#[derive(Debug, Clone)]
+pub struct CallEnd {
+    /// The verdict's name, or `not_sent`.
+    pub verdict: &'static str,
+    /// The provider's words, or ours where there were none.
+    pub evidence: Evidence,
+}
+
+/// A request or message that a person has to look at.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Same as the id of its message.
+    pub id: Uuid,
+    /// Where it could be read.
+    pub request_id: Option<String>,
+    /// Account, or `unknown`.
+    pub provider: String,
+    /// Outcome and reason.
+    pub outcome: Outcome,
+    /// One sentence.
+    pub detail: String,
+    /// The message's bytes.
+    pub body: Vec<u8>,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+    /// When it was given up.
+    pub dead_at: Timestamp,
+}
+
+impl DeadLetter {
+    /// The dead letter of a finding.
+    pub fn of(finding: &Finding<'_>) -> Self {
+        Self {
+            id: finding.dead_letter().id,
+            request_id: Some(finding.request_id.to_owned()).filter(|id| !id.is_empty()),
+            provider: finding.provider.to_owned(),
+            outcome: finding.outcome,
+            detail: finding.sentence(),
+            body: finding.envelope.body.clone(),
+            received_at: finding.envelope.received_at,
+            dead_at: finding.completed_at,
+        }
+    }
+}
+
+/// A message in the outbox.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    /// Row.
+    pub seq: i64,
+    /// What is to be published.
+    pub message: Outgoing,
+    /// Account and outcome, for the metric of time from intake to confirmed result.
+    pub about: Option<About>,
+}
+
+/// What a result is about.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Account.
+    pub provider: String,
+    /// Outcome's name.
+    pub outcome: String,
+    /// When the request was taken in.
+    pub received_at: Timestamp,
+}
+
+/// Counts for the gauges.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// Open requests by account and state, with the oldest arrival.
+    pub open: Vec<(String, State, u64, Timestamp)>,
+    /// Open dead letters by account and reason.
+    pub dead: Vec<(String, String, u64)>,
+    /// The oldest open dead letter.
+    pub oldest_dead: Option<Timestamp>,
+    /// Messages waiting for the broker.
+    pub outbox: u64,
+}
+
+/// All that is known of one request.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// The request.
+    pub stored: Stored,
+    /// Where it stands.
+    pub progress: Progress,
+    /// Waits for another request on the same payment.
+    pub parked: bool,
+    /// Outcome, reason and when, once finished.
+    pub end: Option<(String, String, Timestamp)>,
+    /// Its calls, oldest first.
+    pub calls: Vec<CallRecord>,
+    /// Its messages.
+    pub messages: Vec<MessageRecord>,
+}
+
+/// One line of the attempt log.
+#[derive(Debug, Clone)]
+pub struct CallRecord {
+    /// `cancel` or `lookup`.
+    pub operation: String,
+    /// The intent's commit.
+    pub started_at: Timestamp,
+    /// The outcome's commit; `None` for a call that is on the wire or died there.
+    pub finished_at: Option<Timestamp>,
+    /// Verdict's name.
+    pub verdict: Option<String>,
+    /// The provider's words.
+    pub evidence: Evidence,
+}
+
+/// One message of a request.
+#[derive(Debug, Clone)]
+pub struct MessageRecord {
+    /// Its id.
+    pub id: String,
+    /// `result`, `correction`, `dead_letter`.
+    pub kind: String,
+    /// Routing key.
+    pub routing_key: String,
+    /// The bytes.
+    pub body: Vec<u8>,
+    /// Last confirmed publication.
+    pub published_at: Option<Timestamp>,
+}
+
+/// Which requests to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// A state, or an outcome's name.
+    pub state: Option<String>,
+    /// Account.
+    pub provider: Option<String>,
+    /// Taken in before.
+    pub received_before: Option<Timestamp>,
+    /// At most so many.
+    pub most: usize,
+}
+
+/// One line of a list.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The publisher's id.
+    pub request_id: String,
+    /// Account.
+    pub provider: String,
+    /// State's name.
+    pub state: String,
+    /// Outcome and reason, once finished.
+    pub end: Option<(String, String)>,
+    /// Cancel calls sent.
+    pub attempts: u32,
+    /// Status questions asked.
+    pub lookups: u32,
+    /// Taken in.
+    pub received_at: Timestamp,
+    /// Next look at it.
+    pub due_at: Option<Timestamp>,
+}

@@ -1,0 +1,525 @@
+//! Every metric, declared once; names and labels are a public contract.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::ledger::Stats;
+use crate::lifecycle::{Cause, Outcome, State};
+use crate::wire::{Kind, UNKNOWN_PROVIDER};
+
+/// How an arriving message was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// A request seen for the first time.
+    New,
+    /// A request that was known.
+    Repeated,
+    /// An id that was taken by other content.
+    Conflicting,
+    /// A message that was not understood.
+    Invalid,
+    /// Taken from the queue of what the broker gave up on.
+    Dropped,
+}
+
+impl Received {
+    const ALL: [Self; 5] = [
+        Self::New,
+        Self::Repeated,
+        Self::Conflicting,
+        Self::Invalid,
+        Self::Dropped,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Repeated => "repeated",
+            Self::Conflicting => "conflicting",
+            Self::Invalid => "invalid",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// How a publication ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The broker has it in a queue.
+    Confirmed,
+    /// No queue wanted it.
+    Returned,
+    /// The broker could not take it.
+    Nacked,
+}
+
+impl Published {
+    const ALL: [Self; 3] = [Self::Confirmed, Self::Returned, Self::Nacked];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Returned => "returned",
+            Self::Nacked => "nacked",
+        }
+    }
+}
+
+const CALL_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const END_TO_END_BUCKETS: &[f64] = &[
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0,
+];
+const COMMIT_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+const OPEN_STATES: [State; 5] = [
+    State::Due,
+    State::Calling,
+    State::WaitingRetry,
+    State::WaitingProvider,
+    State::InDoubt,
+];
+const OPERATIONS: [&str; 3] = ["cancel", "lookup", "token"];
+const VERDICTS: [&str; 14] = [
+    "cancelled",
+    "nothing_to_cancel",
+    "refused",
+    "accepted",
+    "again",
+    "doubt",
+    "still_open",
+    "not_yet",
+    "not_found",
+    "unauthorized",
+    "misconfigured",
+    "unresolved",
+    "not_sent",
+    "issued",
+];
+const DEAD_REASONS: [&str; 13] = [
+    "retries_exhausted",
+    "deadline_passed",
+    "credentials_refused",
+    "rejected_by_provider",
+    "no_lookup",
+    "lookups_exhausted",
+    "contradictory_evidence",
+    "refund_failed",
+    "not_json",
+    "schema",
+    "too_large",
+    "unknown_provider",
+    "request_id_conflict",
+];
+const NOTIFICATION_VERDICTS: [&str; 6] = [
+    "applied",
+    "confirmed_by_lookup",
+    "unmatched",
+    "forged",
+    "duplicate",
+    "contradictory",
+];
+
+/// All metrics of a worker.
+pub struct Metrics {
+    registry: Registry,
+    providers: Vec<String>,
+    received: IntCounterVec,
+    cancellations: IntCounterVec,
+    corrections: IntCounterVec,
+    calls: IntCounterVec,
+    call_seconds: HistogramVec,
+    end_to_end_seconds: HistogramVec,
+    retries_scheduled: IntCounterVec,
+    open: IntGaugeVec,
+    oldest_open: GaugeVec,
+    dead_letters: IntGaugeVec,
+    oldest_dead_letter: Gauge,
+    dead_letters_closed: IntCounterVec,
+    notifications: IntCounterVec,
+    outbox_pending: IntGauge,
+    publishes: IntCounterVec,
+    breaker_open: IntGaugeVec,
+    in_flight: IntGaugeVec,
+    in_flight_limit: IntGaugeVec,
+    broker_connected: IntGauge,
+    broker_reconnects: IntCounter,
+    ledger_commit_seconds: Histogram,
+    ledger_batch_operations: Histogram,
+    draining: IntGauge,
+}
+
+/// Registers what it builds.
+struct Builder(Registry);
+
+impl Builder {
+    fn add<C: Collector + Clone + 'static>(
+        &self,
+        made: prometheus::Result<C>,
+    ) -> prometheus::Result<C> {
+        let collector = made?;
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
+        self.add(HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+            labels,
+        ))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        self.add(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+        ))
+    }
+}
+
+impl Metrics {
+    /// Declares everything; every series of a configured provider exists at 0, since an
+    /// alert on an increase would miss the first event otherwise.
+    pub fn new(providers: &[String], revision: &str) -> prometheus::Result<Self> {
+        let b = Builder(Registry::new());
+        let build = b.gauges(
+            "rescind_build_info",
+            "Version of the binary.",
+            &["version", "revision"],
+        )?;
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), revision])
+            .set(1);
+        b.0.register(Box::new(ProcessCollector::for_self()))?;
+        let metrics = Self {
+            received: b.counters(
+                "rescind_requests_received_total",
+                "Messages taken in.",
+                &["kind"],
+            )?,
+            cancellations: b.counters(
+                "rescind_cancellations_total",
+                "Results, once per request.",
+                &["provider", "outcome"],
+            )?,
+            corrections: b.counters(
+                "rescind_corrections_total",
+                "Findings that contradict a published result.",
+                &["provider", "outcome"],
+            )?,
+            calls: b.counters(
+                "rescind_provider_calls_total",
+                "Calls to providers, one per call on the wire.",
+                &["provider", "operation", "verdict"],
+            )?,
+            call_seconds: b.histograms(
+                "rescind_provider_call_seconds",
+                "Duration of calls to providers.",
+                &["provider", "operation"],
+                CALL_BUCKETS,
+            )?,
+            end_to_end_seconds: b.histograms(
+                "rescind_end_to_end_seconds",
+                "From a request taken in to its result confirmed by the broker.",
+                &["provider", "outcome"],
+                END_TO_END_BUCKETS,
+            )?,
+            retries_scheduled: b.counters(
+                "rescind_retries_scheduled_total",
+                "Calls put off to a later time, by cause.",
+                &["provider", "cause"],
+            )?,
+            open: b.gauges(
+                "rescind_open",
+                "Requests without a result.",
+                &["provider", "state"],
+            )?,
+            oldest_open: b.add(GaugeVec::new(
+                Opts::new(
+                    "rescind_oldest_open_timestamp_seconds",
+                    "When the oldest request without a result was taken in, 0 for none.",
+                ),
+                &["provider", "state"],
+            ))?,
+            dead_letters: b.gauges(
+                "rescind_dead_letters",
+                "Open dead letters.",
+                &["provider", "reason"],
+            )?,
+            oldest_dead_letter: b.add(Gauge::new(
+                "rescind_oldest_dead_letter_timestamp_seconds",
+                "When the oldest open dead letter was given up, 0 for none.",
+            ))?,
+            dead_letters_closed: b.counters(
+                "rescind_dead_letters_closed_total",
+                "Dead letters closed by an operator.",
+                &["action"],
+            )?,
+            notifications: b.counters(
+                "rescind_notifications_total",
+                "Provider notifications, by what became of them.",
+                &["provider", "verdict"],
+            )?,
+            outbox_pending: b.gauge(
+                "rescind_outbox_pending",
+                "Messages written and not yet confirmed by the broker.",
+            )?,
+            publishes: b.counters(
+                "rescind_publishes_total",
+                "Publications.",
+                &["kind", "status"],
+            )?,
+            breaker_open: b.gauges(
+                "rescind_breaker_open",
+                "1 while the circuit breaker is open.",
+                &["provider"],
+            )?,
+            in_flight: b.gauges("rescind_in_flight", "Calls in flight.", &["provider"])?,
+            in_flight_limit: b.gauges(
+                "rescind_in_flight_limit",
+                "Most calls in flight.",
+                &["provider"],
+            )?,
+            broker_connected: b.gauge(
+                "rescind_broker_connected",
+                "1 while both connections to the broker are up.",
+            )?,
+            broker_reconnects: b.add(IntCounter::new(
+                "rescind_broker_reconnects_total",
+                "Connections to the broker made again.",
+            ))?,
+            ledger_commit_seconds: b.histogram(
+                "rescind_ledger_commit_seconds",
+                "Duration of commits of the ledger.",
+                COMMIT_BUCKETS,
+            )?,
+            ledger_batch_operations: b.histogram(
+                "rescind_ledger_batch_operations",
+                "Operations in one commit of the ledger.",
+                BATCH_BUCKETS,
+            )?,
+            draining: b.gauge("rescind_draining", "1 while the worker is stopping.")?,
+            providers: providers.to_vec(),
+            registry: b.0,
+        };
+        metrics.start_at_zero();
+        Ok(metrics)
+    }
+
+    fn start_at_zero(&self) {
+        for kind in Received::ALL {
+            self.received.with_label_values(&[kind.as_str()]);
+        }
+        for (kind, status) in Kind::ALL
+            .iter()
+            .flat_map(|kind| Published::ALL.map(|status| (kind, status)))
+        {
+            self.publishes
+                .with_label_values(&[kind.as_str(), status.as_str()]);
+        }
+        for action in ["replayed", "discarded"] {
+            self.dead_letters_closed.with_label_values(&[action]);
+        }
+        self.cancellations
+            .with_label_values(&[UNKNOWN_PROVIDER, "invalid"]);
+        self.providers
+            .iter()
+            .for_each(|provider| self.start_provider(provider));
+    }
+
+    fn start_provider(&self, provider: &str) {
+        for outcome in Outcome::NAMES {
+            self.cancellations.with_label_values(&[provider, outcome]);
+            self.corrections.with_label_values(&[provider, outcome]);
+            self.end_to_end_seconds
+                .with_label_values(&[provider, outcome]);
+        }
+        for operation in OPERATIONS {
+            self.call_seconds.with_label_values(&[provider, operation]);
+            for verdict in VERDICTS {
+                self.calls
+                    .with_label_values(&[provider, operation, verdict]);
+            }
+        }
+        for cause in Cause::ALL {
+            self.retries_scheduled
+                .with_label_values(&[provider, cause.as_str()]);
+        }
+        for verdict in NOTIFICATION_VERDICTS {
+            self.notifications.with_label_values(&[provider, verdict]);
+        }
+        self.breaker_open.with_label_values(&[provider]);
+        self.in_flight.with_label_values(&[provider]);
+        self.in_flight_limit.with_label_values(&[provider]);
+    }
+
+    /// The provider's label: only configured accounts have one, so that no publisher can
+    /// make series.
+    fn label<'a>(&self, provider: &'a str) -> &'a str {
+        if self.providers.iter().any(|known| known == provider) {
+            provider
+        } else {
+            UNKNOWN_PROVIDER
+        }
+    }
+
+    /// A message was taken in.
+    pub fn received(&self, kind: Received) {
+        self.received.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// A request has its result.
+    pub fn finished(&self, provider: &str, outcome: Outcome) {
+        self.cancellations
+            .with_label_values(&[self.label(provider), outcome.as_str()])
+            .inc();
+    }
+
+    /// A call on the wire ended.
+    pub fn called(&self, provider: &str, operation: &str, verdict: &str, took: Duration) {
+        self.calls
+            .with_label_values(&[provider, operation, verdict])
+            .inc();
+        self.call_seconds
+            .with_label_values(&[provider, operation])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A call was put off.
+    pub fn scheduled(&self, provider: &str, cause: Cause) {
+        self.retries_scheduled
+            .with_label_values(&[provider, cause.as_str()])
+            .inc();
+    }
+
+    /// A publication ended.
+    pub fn publication(&self, kind: Kind, status: Published) {
+        self.publishes
+            .with_label_values(&[kind.as_str(), status.as_str()])
+            .inc();
+    }
+
+    /// A result is in its queue for the first time.
+    pub fn end_to_end(&self, provider: &str, outcome: &str, took: Duration) {
+        let labels = [self.label(provider), outcome];
+        self.end_to_end_seconds
+            .with_label_values(&labels)
+            .observe(took.as_secs_f64());
+    }
+
+    /// A commit of the ledger.
+    pub fn committed(&self, seconds: f64, operations: usize) {
+        self.ledger_commit_seconds.observe(seconds);
+        self.ledger_batch_operations
+            .observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
+    }
+
+    /// Calls in flight, their limit and the breaker of one account.
+    pub fn gate(&self, provider: &str, in_flight: u32, limit: u32, breaker_open: bool) {
+        self.in_flight
+            .with_label_values(&[provider])
+            .set(in_flight.into());
+        self.in_flight_limit
+            .with_label_values(&[provider])
+            .set(limit.into());
+        self.breaker_open
+            .with_label_values(&[provider])
+            .set(breaker_open.into());
+    }
+
+    /// Both connections to the broker are up, or not.
+    pub fn broker_connected(&self, connected: bool) {
+        self.broker_connected.set(connected.into());
+    }
+
+    /// A connection is being made again.
+    pub fn broker_reconnect(&self) {
+        self.broker_reconnects.inc();
+    }
+
+    /// The worker is stopping.
+    pub fn draining(&self) {
+        self.draining.set(1);
+    }
+
+    /// Sets the gauges that are read from the ledger; what is no longer there becomes 0.
+    pub fn stats(&self, stats: &Stats) {
+        for provider in &self.providers {
+            for state in OPEN_STATES {
+                self.open
+                    .with_label_values(&[provider, state.as_str()])
+                    .set(0);
+                self.oldest_open
+                    .with_label_values(&[provider, state.as_str()])
+                    .set(0.0);
+            }
+            for reason in DEAD_REASONS {
+                self.dead_letters
+                    .with_label_values(&[provider, reason])
+                    .set(0);
+            }
+        }
+        for reason in DEAD_REASONS {
+            self.dead_letters
+                .with_label_values(&[UNKNOWN_PROVIDER, reason])
+                .set(0);
+        }
+        for (provider, state, count, oldest) in &stats.open {
+            let labels = [provider.as_str(), state.as_str()];
+            self.open.with_label_values(&labels).set(signed(*count));
+            self.oldest_open
+                .with_label_values(&labels)
+                .set(oldest.as_duration().as_secs_f64());
+        }
+        for (provider, reason, count) in &stats.dead {
+            self.dead_letters
+                .with_label_values(&[self.label(provider), reason])
+                .add(signed(*count));
+        }
+        let oldest = stats
+            .oldest_dead
+            .map_or(0.0, |at| at.as_duration().as_secs_f64());
+        self.oldest_dead_letter.set(oldest);
+        self.outbox_pending.set(signed(stats.outbox));
+    }
+
+    /// The text that Prometheus reads.
+    pub fn text(&self) -> prometheus::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,266 @@
+//! Wires the parts of a worker, starts them, and drains them in reverse.
+//!
+//! The only file that reads the clock and spawns tasks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::amqp::{self, AmqpError};
+use crate::config::Config;
+use crate::dispatch::{Dispatcher, Shared};
+use crate::intake::Intake;
+use crate::ledger::Ledger;
+use crate::ledger::sqlite::Sqlite;
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::server::Server;
+
+/// Rows that retention removes in one transaction.
+const PURGE_BATCH: usize = 200;
+/// How often retention looks.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// Kept of the drain for publishing what the last calls led to.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// The wall clock, for everybody.
+pub fn now() -> Timestamp {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the clock"
+    )]
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+/// Runs a worker until SIGTERM or SIGINT, and drains it.
+pub async fn worker(config: Config, revision: &str) -> anyhow::Result<()> {
+    check_broker(&config).await?;
+    let names: Vec<String> = config.accounts.keys().cloned().collect();
+    let metrics = Arc::new(Metrics::new(&names, revision)?);
+    let ledger = open_ledger(&config, Arc::clone(&metrics))?;
+    let in_doubt = ledger.recover(now()).await?;
+    info!(
+        in_doubt,
+        "the ledger is open; what was under way at the last end is in doubt"
+    );
+    let shared = Arc::new(Shared {
+        ledger,
+        metrics,
+        clock: now,
+        outbox: Arc::new(Notify::new()),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+    });
+    let listener = TcpListener::bind(config.http.listen)
+        .await
+        .with_context(|| format!("cannot listen on http.listen = {}", config.http.listen))?;
+    let worker = Worker::start(&config, Arc::clone(&shared), listener)?;
+    wait_for_signal().await?;
+    worker.drain(config.shutdown.drain).await;
+    Ok(())
+}
+
+/// A broker that answers and has another topology is a mistake to be told at once; one that
+/// does not answer is waited for.
+async fn check_broker(config: &Config) -> anyhow::Result<()> {
+    let connection = match amqp::connect(&config.amqp, "rescind start").await {
+        Ok(connection) => connection,
+        Err(error @ AmqpError::Settings(_)) => return Err(error.into()),
+        Err(error) => {
+            warn!(%error, "the broker cannot be reached; trying for as long as it takes");
+            return Ok(());
+        }
+    };
+    let prepared = amqp::prepare(&connection, &config.amqp).await;
+    amqp::close(&connection).await;
+    match prepared {
+        Err(error @ AmqpError::Topology(_)) => Err(error.into()),
+        Err(AmqpError::Protocol(what, error)) if amqp::refusal(&error).is_some() => {
+            let why = amqp::refusal(&error)
+                .map(|(_, text)| text)
+                .unwrap_or_default();
+            bail!(
+                "the broker refuses to {what}: {why}. Correct the object at the broker or the names in [amqp], or set amqp.topology = \"verify\" and declare it elsewhere"
+            )
+        }
+        Err(error) => {
+            warn!(%error, "the topology could not be checked; trying again");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn open_ledger(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Arc<dyn Ledger>> {
+    let path = sqlite_path(config)?;
+    let observer = Box::new(move |seconds, operations| metrics.committed(seconds, operations));
+    Ok(Arc::new(Sqlite::open(&path, observer)?))
+}
+
+/// The file of a SQLite ledger.
+pub fn sqlite_path(config: &Config) -> anyhow::Result<PathBuf> {
+    match config.ledger.url.expose_secret().strip_prefix("sqlite:") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => bail!("ledger.url: this version keeps its ledger in SQLite only; use sqlite:PATH"),
+    }
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// A worker that runs.
+struct Worker {
+    shared: Arc<Shared>,
+    /// Everything but the calls.
+    parts: TaskTracker,
+    /// Ends the outbox once it is empty.
+    flush: CancellationToken,
+    /// Ends the endpoints.
+    close: CancellationToken,
+}
+
+impl Worker {
+    fn start(config: &Config, shared: Arc<Shared>, listener: TcpListener) -> anyhow::Result<Self> {
+        let dispatchers: Vec<Arc<Dispatcher>> = config
+            .accounts
+            .values()
+            .map(|account| Dispatcher::new(account.clone(), Arc::clone(&shared)))
+            .collect::<Result<_, _>>()
+            .context("cannot build the HTTP client")?;
+        let intake = Arc::new(Intake::new(
+            config.amqp.clone(),
+            &dispatchers,
+            Arc::clone(&shared),
+        ));
+        let outbox = Arc::new(Outbox::new(config.amqp.clone(), Arc::clone(&shared)));
+        let worker = Self {
+            shared: Arc::clone(&shared),
+            parts: TaskTracker::new(),
+            flush: CancellationToken::new(),
+            close: CancellationToken::new(),
+        };
+        let server = Server {
+            shared,
+            intake: Arc::clone(&intake),
+            outbox: Arc::clone(&outbox),
+        };
+        worker.start_server(server, listener);
+        worker.start_outbox(outbox);
+        for dispatcher in dispatchers {
+            worker.parts.spawn(dispatcher.run());
+        }
+        worker.start_intake(intake);
+        worker.start_retention(config.ledger.retention);
+        Ok(worker)
+    }
+
+    fn start_server(&self, server: Server, listener: TcpListener) {
+        let close = self.close.clone();
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "metrics and health");
+        }
+        self.parts.spawn(async move {
+            if let Err(error) = Arc::new(server)
+                .serve(listener, close.cancelled_owned())
+                .await
+            {
+                error!(%error, "the HTTP endpoints ended");
+            }
+        });
+    }
+
+    fn start_outbox(&self, outbox: Arc<Outbox>) {
+        let flush = self.flush.clone();
+        let metrics = Arc::clone(&self.shared.metrics);
+        self.parts.spawn(async move {
+            let rebuilt = || metrics.broker_reconnect();
+            amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)).await;
+        });
+    }
+
+    fn start_intake(&self, intake: Arc<Intake>) {
+        let shared = Arc::clone(&self.shared);
+        self.parts.spawn(async move {
+            let rebuilt = || shared.metrics.broker_reconnect();
+            amqp::supervise("intake", &shared.stop, rebuilt, || intake.session()).await;
+        });
+    }
+
+    fn start_retention(&self, retention: Duration) {
+        let shared = Arc::clone(&self.shared);
+        self.parts.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = shared.stop.cancelled() => return,
+                    () = tokio::time::sleep(PURGE_EVERY) => purge(&shared, retention).await,
+                }
+            }
+        });
+    }
+
+    /// Stop taking in and beginning; let calls end; publish what they led to. A call that
+    /// does not end in time stays in the ledger as under way and is in doubt at the next
+    /// start, as after a crash.
+    async fn drain(self, limit: Duration) {
+        info!("draining");
+        let end = Instant::now() + limit;
+        let calls_end = end - FLUSH.min(limit / 2);
+        self.shared.metrics.draining();
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout_at(calls_end, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!(
+                calls = self.shared.tasks.len(),
+                "calls did not end in time; they are in doubt now"
+            );
+        }
+        self.flush.cancel();
+        self.shared.outbox.notify_one();
+        self.close.cancel();
+        self.parts.close();
+        if tokio::time::timeout_at(end, self.parts.wait())
+            .await
+            .is_err()
+        {
+            warn!("the outbox was not empty in time; it is published at the next start");
+        }
+        info!("stopped");
+    }
+}
+
+async fn purge(shared: &Shared, retention: Duration) {
+    let before = now().checked_sub(jiff::SignedDuration::try_from(retention).unwrap_or_default());
+    let Ok(before) = before else { return };
+    loop {
+        match shared.ledger.purge(before, PURGE_BATCH).await {
+            Ok(0) => return,
+            Ok(removed) => info!(
+                removed,
+                "removed finished requests older than ledger.retention"
+            ),
+            Err(error) => return warn!(%error, "cannot remove old requests"),
+        }
+    }
+}

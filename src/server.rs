@@ -1,0 +1,108 @@
+//! The HTTP endpoints: metrics, liveness, readiness.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::dispatch::Shared;
+use crate::intake::Intake;
+use crate::outbox::Outbox;
+
+/// Longest wait for the ledger's answer to a probe or a scrape.
+const LEDGER_WAIT: Duration = Duration::from_secs(2);
+
+/// What the endpoints look at.
+pub struct Server {
+    /// Ledger, metrics, stop signal.
+    pub shared: Arc<Shared>,
+    /// Whether requests are consumed.
+    pub intake: Arc<Intake>,
+    /// Whether results can be published.
+    pub outbox: Arc<Outbox>,
+}
+
+impl Server {
+    /// Serves until `stop`.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let router = Router::new()
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(self);
+        axum::serve(listener, router)
+            .with_graceful_shutdown(stop)
+            .await
+    }
+
+    async fn ledger_answers(&self) -> bool {
+        match tokio::time::timeout(LEDGER_WAIT, self.shared.ledger.stats()).await {
+            Ok(Ok(stats)) => {
+                self.shared.metrics.stats(&stats);
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    fn connected(&self) -> (bool, bool) {
+        let consuming = self.intake.consuming.load(Ordering::Acquire);
+        (consuming, self.outbox.publishing.load(Ordering::Acquire))
+    }
+}
+
+async fn readyz(State(server): State<Arc<Server>>) -> Response {
+    let (consuming, publishing) = server.connected();
+    let ledger = server.ledger_answers().await;
+    let draining = server.shared.stop.is_cancelled();
+    let ready = consuming && publishing && ledger && !draining;
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let checks = json!({
+        "ready": ready,
+        "checks": {
+            "broker_consuming": consuming,
+            "broker_publishing": publishing,
+            "ledger": ledger,
+            "not_draining": !draining,
+        }
+    });
+    (status, Json(checks)).into_response()
+}
+
+async fn metrics(State(server): State<Arc<Server>>) -> Response {
+    let (consuming, publishing) = server.connected();
+    server
+        .shared
+        .metrics
+        .broker_connected(consuming && publishing);
+    // A ledger that does not answer leaves its gauges as they were; the counters still say
+    // what goes on.
+    server.ledger_answers().await;
+    match server.shared.metrics.text() {
+        Ok(text) => (
+            [(
+                header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

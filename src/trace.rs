@@ -1,0 +1,98 @@
+//! The log: one flat JSON object a line on stdout, or text for a person.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::LogFormat;
+
+/// Levels when `RUST_LOG` is not set; the broker client is chatty about what the
+/// supervisor handles.
+const LEVELS: &str = "info,lapin=error";
+
+/// Starts logging. `levels` is the value of `RUST_LOG`.
+pub fn start(format: LogFormat, levels: Option<&str>, now: fn() -> jiff::Timestamp) {
+    let filter =
+        EnvFilter::try_new(levels.unwrap_or(LEVELS)).unwrap_or_else(|_| EnvFilter::new(LEVELS));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    // A second start in one process, as in tests, keeps the first.
+    let started = match format {
+        LogFormat::Json => builder
+            .fmt_fields(JsonFields::new())
+            .event_format(FlatJson { now })
+            .try_init(),
+        LogFormat::Text => builder.with_writer(std::io::stderr).try_init(),
+    };
+    drop(started);
+}
+
+/// Fields of the event and of its spans side by side: `request_id` is found in one place
+/// whatever logged it.
+struct FlatJson {
+    now: fn() -> jiff::Timestamp,
+}
+
+impl<S, N> FormatEvent<S, N> for FlatJson
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Map::new();
+        let metadata = event.metadata();
+        line.insert("timestamp".into(), format!("{:.3}", (self.now)()).into());
+        line.insert("level".into(), metadata.level().as_str().into());
+        line.insert("target".into(), metadata.target().into());
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            let fields = extensions
+                .get::<FormattedFields<N>>()
+                .map(|fields| fields.fields.as_str());
+            if let Some(Ok(Value::Object(fields))) = fields.map(serde_json::from_str) {
+                line.extend(fields);
+            }
+        }
+        event.record(&mut Fields(&mut line));
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0
+            .insert(field.name().into(), format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().into(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.insert(field.name().into(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().into(), value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.0.insert(field.name().into(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.insert(field.name().into(), value.into());
+    }
+}

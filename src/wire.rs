@@ -1,0 +1,670 @@
+//! Bytes to nouns and back: the request, the result, the dead letter. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::job::{Amount, Currency, Job, Payment};
+use crate::lifecycle::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, Unresolved};
+use crate::providers::{Asked, Evidence, Provider};
+
+/// Largest request that is understood, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Largest message that is searched for a `request_id`, in bytes.
+pub const SEARCHED_BYTES_MAX: usize = 1024 * 1024;
+/// Stands where no provider could be read.
+pub const UNKNOWN_PROVIDER: &str = "unknown";
+
+/// Namespace of every identifier that Rescind derives.
+const NAMESPACE: Uuid = Uuid::from_u128(0x7265_7363_696e_6400_8000_6361_6e63_656c);
+
+/// A request as published, before its provider's kind has read the payment.
+#[derive(Deserialize)]
+struct Body<'a> {
+    request_id: String,
+    provider: String,
+    payment: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    amount: Option<String>,
+    #[serde(default)]
+    currency: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    deadline: Option<String>,
+    #[serde(default, borrow)]
+    metadata: Option<&'a RawValue>,
+}
+
+/// A request that was understood.
+#[derive(Debug, Clone)]
+pub struct Understood {
+    /// What is to be done.
+    pub job: Job,
+    /// SHA-256 of the content, independent of white space and the order of keys.
+    pub digest: [u8; 32],
+}
+
+/// A request that was not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misunderstood {
+    /// The id, where it could be read.
+    pub request_id: Option<String>,
+    /// The provider, where it could be read.
+    pub provider: Option<String>,
+    /// Why.
+    pub reason: Invalid,
+    /// One sentence for the publisher.
+    pub detail: String,
+}
+
+/// Reads a request. `provider_of` gives the adapter of a configured account.
+pub fn read_request(
+    bytes: &[u8],
+    provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
+) -> Result<Understood, Misunderstood> {
+    if bytes.len() > REQUEST_BYTES_MAX {
+        let detail = format!(
+            "the message has {} bytes; at most {REQUEST_BYTES_MAX} are taken",
+            bytes.len()
+        );
+        return Err(misunderstood(bytes, Invalid::TooLarge, detail));
+    }
+    let body: Body<'_> = serde_json::from_slice(bytes).map_err(|error| {
+        let reason = match error.classify() {
+            serde_json::error::Category::Data => Invalid::Schema,
+            _ => Invalid::NotJson,
+        };
+        misunderstood(
+            bytes,
+            reason,
+            format!("the request cannot be read: {error}"),
+        )
+    })?;
+    let schema = |detail: String| misunderstood(bytes, Invalid::Schema, detail);
+    check_form(&body).map_err(schema)?;
+    let Some(provider) = provider_of(&body.provider) else {
+        let detail = format!("no provider named {:?} is configured", body.provider);
+        return Err(misunderstood(bytes, Invalid::UnknownProvider, detail));
+    };
+    let digest = digest(&body);
+    let job = understand(body, provider).map_err(schema)?;
+    Ok(Understood { job, digest })
+}
+
+fn check_form(body: &Body<'_>) -> Result<(), String> {
+    if !is_request_id(&body.request_id) {
+        return Err("request_id must match ^[A-Za-z0-9._:-]{1,128}$".into());
+    }
+    if !is_provider_name(&body.provider) {
+        return Err("provider must match ^[a-z0-9_-]{1,64}$".into());
+    }
+    if body.payment.is_empty() {
+        return Err("payment is empty".into());
+    }
+    if body
+        .reason
+        .as_ref()
+        .is_some_and(|reason| reason.chars().count() > 255)
+    {
+        return Err("reason has more than 255 characters".into());
+    }
+    if body
+        .metadata
+        .is_some_and(|metadata| !metadata.get().starts_with('{'))
+    {
+        return Err("metadata must be an object".into());
+    }
+    Ok(())
+}
+
+fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, String> {
+    let amount = body
+        .amount
+        .as_deref()
+        .map(Amount::parse)
+        .transpose()
+        .map_err(|error| error.to_string())?;
+    let currency = body
+        .currency
+        .map(|code| {
+            Currency::parse(&code).ok_or(format!("currency {code:?} is not known to ISO 4217"))
+        })
+        .transpose()?;
+    let deadline = body
+        .deadline
+        .map(|text| {
+            text.parse::<Timestamp>()
+                .map_err(|_| format!("deadline {text:?} is not an RFC 3339 time"))
+        })
+        .transpose()?;
+    if amount.is_some_and(Amount::is_zero) {
+        return Err("amount is zero; leave it out to cancel the whole payment".into());
+    }
+    let payment: Payment = provider.payment(&Asked {
+        payment: &body.payment,
+        amount,
+        currency,
+    })?;
+    Ok(Job {
+        request_id: body.request_id,
+        provider: body.provider,
+        payment,
+        amount,
+        currency,
+        reason: body.reason,
+        deadline,
+    })
+}
+
+/// Content, not bytes: a publisher that serialises again has not changed its mind.
+fn digest(body: &Body<'_>) -> [u8; 32] {
+    let metadata: serde_json::Value = body
+        .metadata
+        .and_then(|raw| serde_json::from_str(raw.get()).ok())
+        .unwrap_or_default();
+    let content = serde_json::json!([
+        body.provider,
+        body.payment,
+        body.amount,
+        body.currency,
+        body.reason,
+        body.deadline,
+        metadata
+    ]);
+    Sha256::digest(content.to_string()).into()
+}
+
+fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood {
+    #[derive(Deserialize)]
+    struct Glimpse {
+        request_id: Option<serde_json::Value>,
+        provider: Option<serde_json::Value>,
+    }
+    let glimpse = (bytes.len() <= SEARCHED_BYTES_MAX)
+        .then(|| serde_json::from_slice::<Glimpse>(bytes).ok())
+        .flatten();
+    let text = |value: Option<serde_json::Value>| value?.as_str().map(str::to_owned);
+    let (request_id, provider) = glimpse.map_or((None, None), |glimpse| {
+        (text(glimpse.request_id), text(glimpse.provider))
+    });
+    Misunderstood {
+        request_id: request_id.filter(|id| is_request_id(id)),
+        provider: provider.filter(|name| is_provider_name(name)),
+        reason,
+        detail,
+    }
+}
+
+/// `^[A-Za-z0-9._:-]{1,128}$`
+pub fn is_request_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+}
+
+/// `^[a-z0-9_-]{1,64}$`
+pub fn is_provider_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+}
+
+/// The idempotency key that a provider sees: the same for every send of one cancellation,
+/// and the same again after the loss of everything but the request.
+pub fn idempotency_key(provider: &str, request_id: &str) -> String {
+    Uuid::new_v5(
+        &NAMESPACE,
+        format!("cancel\n{provider}\n{request_id}").as_bytes(),
+    )
+    .to_string()
+}
+
+/// A message that waits in the outbox until the broker has confirmed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// `message_id`; for a result also its `result_id`.
+    pub id: Uuid,
+    /// Which exchange and which metric.
+    pub kind: Kind,
+    /// Routing key.
+    pub routing_key: String,
+    /// Everything beside the body.
+    pub properties: Properties,
+    /// The bytes that every publication repeats.
+    pub body: Vec<u8>,
+}
+
+/// What a message of ours is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The one result of a request.
+    Result,
+    /// A later finding that contradicts it.
+    Correction,
+    /// A request that a person has to look at.
+    DeadLetter,
+    /// A provider's notification, passed on.
+    Notification,
+}
+
+impl Kind {
+    /// Every kind, in the order of the metric's labels.
+    pub const ALL: [Self; 4] = [
+        Self::Result,
+        Self::Correction,
+        Self::DeadLetter,
+        Self::Notification,
+    ];
+
+    /// Name in the ledger and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Result => "result",
+            Self::Correction => "correction",
+            Self::DeadLetter => "dead_letter",
+            Self::Notification => "notification",
+        }
+    }
+}
+
+/// AMQP properties and headers of an outgoing message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Properties {
+    /// `correlation_id`
+    pub correlation_id: Option<String>,
+    /// `type`
+    pub message_type: Option<String>,
+    /// Where a copy is wanted (`amqp.reply_to`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+    /// Seconds since the epoch.
+    pub timestamp: i64,
+    /// Flat headers.
+    pub headers: BTreeMap<String, Header>,
+}
+
+/// A flat header value: nothing else survives a change of protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Header {
+    /// A count.
+    Count(i64),
+    /// Text.
+    Text(String),
+}
+
+/// A delivery as the broker gave it, kept with the request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Envelope {
+    /// The bytes exactly as received.
+    pub body: Vec<u8>,
+    /// `correlation_id` of the delivery.
+    pub correlation_id: Option<String>,
+    /// `reply_to` of the delivery.
+    pub reply_to: Option<String>,
+    /// W3C trace context, passed through.
+    pub traceparent: Option<String>,
+    /// W3C trace state, passed through.
+    pub tracestate: Option<String>,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+}
+
+/// Where an outcome was learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The answer to the cancel call.
+    Response,
+    /// The answer to a look-up.
+    Lookup,
+    /// A notification.
+    Notification,
+    /// The worker's own decision: a deadline, a schedule's end.
+    Worker,
+}
+
+/// Everything a result is made of.
+#[derive(Debug, Clone)]
+pub struct Finding<'a> {
+    /// The request's id.
+    pub request_id: &'a str,
+    /// The account's name.
+    pub provider: &'a str,
+    /// The provider's name for people.
+    pub title: &'a str,
+    /// The delivery.
+    pub envelope: &'a Envelope,
+    /// The end.
+    pub outcome: Outcome,
+    /// A sentence that replaces the standard one.
+    pub detail: Option<&'a str>,
+    /// Where it was learned.
+    pub source: Source,
+    /// The provider's words.
+    pub evidence: &'a Evidence,
+    /// Cancel calls sent.
+    pub attempts: u32,
+    /// Status questions asked.
+    pub lookups: u32,
+    /// When the outcome was found.
+    pub completed_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct ResultBody<'a> {
+    result_id: Uuid,
+    request_id: &'a str,
+    provider: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment: Option<&'a RawValue>,
+    outcome: &'a str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    already: Option<bool>,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<&'a str>,
+    evidence: EvidenceBody<'a>,
+    attempts: u32,
+    lookups: u32,
+    received_at: String,
+    completed_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct EvidenceBody<'a> {
+    source: Source,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    reference: &'a BTreeMap<String, String>,
+}
+
+/// What the publisher sent and wants to see again.
+#[derive(Deserialize, Default)]
+struct Echo<'a> {
+    #[serde(default, borrow)]
+    payment: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    metadata: Option<&'a RawValue>,
+}
+
+impl Finding<'_> {
+    /// The sentence for a person.
+    pub fn sentence(&self) -> String {
+        self.detail
+            .map_or_else(|| sentence(self.title, self.outcome), str::to_owned)
+    }
+
+    /// The result, and the dead letter where the outcome asks for one.
+    pub fn messages(&self) -> Vec<Outgoing> {
+        let mut messages = vec![self.result()];
+        if self.outcome.is_dead_letter() {
+            messages.push(self.dead_letter());
+        }
+        messages
+    }
+
+    /// Derived, so that the same finding has the same id even after a crash. An invalid
+    /// message shares its `request_id` with the request it is not: its bytes tell it apart.
+    pub fn result_id(&self) -> Uuid {
+        let mut name = format!("result\n{}\n{}", self.provider, self.request_id).into_bytes();
+        if let Outcome::Invalid(reason) = self.outcome {
+            name.extend_from_slice(reason.as_str().as_bytes());
+            name.extend_from_slice(&Sha256::digest(&self.envelope.body));
+        }
+        Uuid::new_v5(&NAMESPACE, &name)
+    }
+
+    fn result(&self) -> Outgoing {
+        let echo: Echo<'_> = serde_json::from_slice(&self.envelope.body).unwrap_or_default();
+        let is_object = |raw: &&RawValue| raw.get().starts_with('{');
+        let body = ResultBody {
+            result_id: self.result_id(),
+            request_id: self.request_id,
+            provider: self.provider,
+            payment: echo.payment.filter(is_object),
+            outcome: self.outcome.as_str(),
+            reason: self.outcome.reason(),
+            already: match self.outcome {
+                Outcome::Cancelled { already, .. } => Some(already),
+                _ => None,
+            },
+            message: self.sentence(),
+            amount: self.evidence.amount.as_deref(),
+            currency: self.evidence.currency.as_deref(),
+            evidence: self.evidence_body(),
+            attempts: self.attempts,
+            lookups: self.lookups,
+            received_at: self.envelope.received_at.to_string(),
+            completed_at: self.completed_at.to_string(),
+            metadata: echo.metadata.filter(is_object),
+        };
+        Outgoing {
+            id: body.result_id,
+            kind: Kind::Result,
+            routing_key: format!("result.{}.{}", self.provider, self.outcome.as_str()),
+            properties: self.properties(Some("cancellation.result")),
+            body: serde_json::to_vec(&body).unwrap_or_default(),
+        }
+    }
+
+    fn evidence_body(&self) -> EvidenceBody<'_> {
+        EvidenceBody {
+            source: self.source,
+            http_status: self.evidence.http_status,
+            code: self.evidence.code.as_deref(),
+            status: self.evidence.status.as_deref(),
+            message: self.evidence.message.as_deref(),
+            reference: &self.evidence.reference,
+        }
+    }
+
+    fn properties(&self, message_type: Option<&str>) -> Properties {
+        let mut headers = BTreeMap::new();
+        let trace = [
+            ("traceparent", &self.envelope.traceparent),
+            ("tracestate", &self.envelope.tracestate),
+        ];
+        for (name, value) in trace {
+            if let Some(value) = value {
+                headers.insert(name.to_owned(), Header::Text(value.clone()));
+            }
+        }
+        let correlation_id = self.envelope.correlation_id.clone();
+        Properties {
+            correlation_id: Some(correlation_id.unwrap_or_else(|| self.request_id.to_owned())),
+            message_type: message_type.map(str::to_owned),
+            reply_to: self.envelope.reply_to.clone(),
+            timestamp: self.completed_at.as_second(),
+            headers,
+        }
+    }
+
+    /// The request's bytes exactly as received, with what is known in flat headers.
+    pub fn dead_letter(&self) -> Outgoing {
+        let mut properties = self.properties(None);
+        properties.reply_to = None;
+        let mut set = |name: &str, value: Header| properties.headers.insert(name.to_owned(), value);
+        let text = |value: &str| Header::Text(value.to_owned());
+        set("rescind-reason", text(self.outcome.reason()));
+        set("rescind-outcome", text(self.outcome.as_str()));
+        set("rescind-request-id", text(self.request_id));
+        set("rescind-provider", text(self.provider));
+        set("rescind-attempts", Header::Count(self.attempts.into()));
+        set("rescind-lookups", Header::Count(self.lookups.into()));
+        set("rescind-detail", Header::Text(self.sentence()));
+        set(
+            "rescind-received-at",
+            Header::Text(self.envelope.received_at.to_string()),
+        );
+        set(
+            "rescind-dead-at",
+            Header::Text(self.completed_at.to_string()),
+        );
+        let name = [self.result_id().as_bytes().as_slice(), b"dead"].concat();
+        Outgoing {
+            id: Uuid::new_v5(&NAMESPACE, &name),
+            kind: Kind::DeadLetter,
+            routing_key: format!("dead.{}.{}", self.provider, self.outcome.reason()),
+            properties,
+            body: self.envelope.body.clone(),
+        }
+    }
+}
+
+/// One plain sentence for a person.
+fn sentence(title: &str, outcome: Outcome) -> String {
+    let mut text = String::new();
+    let written = match outcome {
+        Outcome::Cancelled { reason, already } => {
+            let before = if already { " had already" } else { "" };
+            let what = match reason {
+                Cancelled::Voided => "voided the payment",
+                Cancelled::Refunded => "refunded the payment",
+                Cancelled::PartiallyRefunded => "refunded the requested part",
+                Cancelled::Dismissed => "dismissed the payment",
+                Cancelled::Reversed => "reversed the payment",
+                Cancelled::Cancelled => "cancelled the payment",
+                Cancelled::ReversalPending => {
+                    "cancelled the payment; what was paid is on its way back"
+                }
+            };
+            write!(text, "{title}{before} {what}.")
+        }
+        Outcome::NothingToCancel(reason) => write!(
+            text,
+            "{title} says that the payment had {}.",
+            match reason {
+                Nothing::Expired => "expired unpaid",
+                Nothing::Denied => "been denied",
+                Nothing::PaymentFailed => "failed",
+            }
+        ),
+        Outcome::Refused(reason) => write!(
+            text,
+            "{title} {}",
+            match reason {
+                Refused::Settled => "has settled the payment; refund it instead.",
+                Refused::AlreadyRefunded => "refunded the payment before.",
+                Refused::Disputed => "has the payment in dispute.",
+                Refused::Unsupported => "cannot cancel such a payment.",
+                Refused::NotFound => "knows no such payment.",
+                Refused::NotEligible => "does not allow the payment to be cancelled in its state.",
+                Refused::AmountNotAllowed => "does not allow this amount to be cancelled.",
+            }
+        ),
+        Outcome::Failed(reason) => write!(
+            text,
+            "Nothing was cancelled: {}",
+            match reason {
+                Failed::RetriesExhausted =>
+                    "the provider did not take the call for as long as it was tried.",
+                Failed::DeadlinePassed => "the request's deadline passed.",
+                Failed::CredentialsRefused =>
+                    "the provider refuses our credentials or permissions.",
+                Failed::RejectedByProvider => "the provider calls the request malformed.",
+            }
+        ),
+        Outcome::Unresolved(reason) => write!(
+            text,
+            "It is not known whether the payment is cancelled: {}",
+            match reason {
+                Unresolved::NoLookup => "the provider offers no way to ask. A person has to look.",
+                Unresolved::LookupsExhausted =>
+                    "the provider gave no final answer for as long as it was asked. A person has to look.",
+                Unresolved::ContradictoryEvidence =>
+                    "the provider's answers contradict each other. A person has to look.",
+                Unresolved::RefundFailed =>
+                    "a refund was started and failed. A person has to look.",
+            }
+        ),
+        Outcome::Invalid(reason) => {
+            write!(text, "The request was not understood: {}.", reason.as_str())
+        }
+    };
+    debug_assert!(written.is_ok());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_provider(_: &str) -> Option<&'static dyn Provider> {
+        None
+    }
+
+    #[test]
+    fn what_cannot_be_understood_says_why_and_whose_it_was() {
+        let cases: [(&[u8], Invalid, Option<&str>); 6] = [
+            (b"{", Invalid::NotJson, None),
+            (b"\xff\xfe", Invalid::NotJson, None),
+            (br#"{"request_id":"a"}"#, Invalid::Schema, Some("a")),
+            (
+                br#"{"request_id":"a b","provider":"x","payment":{"a":1}}"#,
+                Invalid::Schema,
+                None,
+            ),
+            (
+                br#"{"request_id":"a","provider":"x","payment":{}}"#,
+                Invalid::Schema,
+                Some("a"),
+            ),
+            (
+                br#"{"request_id":"a","provider":"x","payment":{"k":"v"}}"#,
+                Invalid::UnknownProvider,
+                Some("a"),
+            ),
+        ];
+        for (bytes, reason, id) in cases {
+            let error = read_request(bytes, no_provider).expect_err("understood");
+            assert_eq!(
+                (error.reason, error.request_id.as_deref()),
+                (reason, id),
+                "{bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_message_over_the_limit_is_still_read() {
+        let filler = "x".repeat(REQUEST_BYTES_MAX);
+        let message =
+            format!(r#"{{"request_id":"big","provider":"x","payment":{{"k":"{filler}"}}}}"#);
+        let error = read_request(message.as_bytes(), no_provider).expect_err("understood");
+        assert_eq!(
+            (error.reason, error.request_id.as_deref()),
+            (Invalid::TooLarge, Some("big"))
+        );
+    }
+
+    #[test]
+    fn the_key_is_a_uuid_that_depends_on_account_and_request_only() {
+        let key = idempotency_key("midtrans", "r-1");
+        assert_eq!(key.len(), 36);
+        assert_eq!(key, idempotency_key("midtrans", "r-1"));
+        assert_ne!(key, idempotency_key("midtrans", "r-2"));
+        assert_ne!(key, idempotency_key("midtrans2", "r-1"));
+    }
+}
