@@ -1,4 +1,442 @@
-//! Gr4vy, in its own words. Pure.
+//! Gr4vy, in its own words: two ways to cancel, chosen by the state, and tokens made here. Pure.
+//!
+//! Pages: <https://docs.gr4vy.com/reference/transactions/void-transaction>,
+//! <https://docs.gr4vy.com/guides/api/idempotent-requests>,
+//! <https://docs.gr4vy.com/guides/timeouts>, and the specification
+//! <https://github.com/gr4vy/gr4vy-openapi/blob/main/openapi.json>.
+//!
+//! An authorised payment is voided, a pending one is cancelled, by different endpoints: so the
+//! transaction is looked up first and teaches the route. A 200 is no success by itself, its
+//! inner `status` is. Which error a call in the wrong state gets is not specified: after a 4xx
+//! the look-up tells whether the state was the reason.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
+    Setting, Token, by_http_status, loose_text, segment,
+};
+use crate::es512::SigningKey;
+use crate::job::Payment;
+use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 
 /// Gr4vy.
 pub(super) struct Gr4vy;
+
+/// Life of a token made here; the SDKs use 30 s and 3600 s.
+const TOKEN_LIFE: Duration = Duration::from_secs(300);
+
+/// A token is dated back, since a verifier whose clock is behind refuses one of the future.
+const CLOCK_SKEW: i64 = 30;
+
+/// Learned: `void` or `cancel`, by the state that was seen last.
+const ROUTE: &str = "route";
+/// Learned: how many stored failures the idempotency key has met.
+const GENERATION: &str = "generation";
+/// Learned: the route that was refused and what that means if the state is not the reason.
+const REFUSED_WITH: &str = "refused_with";
+
+impl Provider for Gr4vy {
+    fn kind(&self) -> &'static str {
+        "gr4vy"
+    }
+
+    fn title(&self) -> &'static str {
+        "Gr4vy"
+    }
+
+    fn settings(&self) -> &'static [Setting] {
+        &[
+            Setting {
+                key: "private_key",
+                secret: true,
+                required: true,
+                many: false,
+            },
+            Setting {
+                key: "merchant_account_id",
+                secret: false,
+                required: false,
+                many: false,
+            },
+            Setting {
+                key: "webhook_secrets",
+                secret: true,
+                required: false,
+                many: true,
+            },
+        ]
+    }
+
+    fn check(&self, account: &Account) -> Result<(), String> {
+        signing_key(account)?;
+        match account.plain("merchant_account_id") {
+            Some(id) if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic()) => {
+                Err("merchant_account_id is empty or no plain text".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gr4vy's pages contradict each other on whether a void's idempotency key is honoured:
+    /// it is sent and never relied upon.
+    fn abilities(&self, _account: &Account) -> Abilities {
+        Abilities {
+            lookup: true,
+            look_first: true,
+            doubt: DoubtPolicy::LookUp,
+        }
+    }
+
+    fn payment(&self, asked: &Asked<'_>) -> Result<Payment, String> {
+        asked.whole_only(self.title())?;
+        let id = asked.text("transaction_id")?;
+        Ok(Payment {
+            key: id.clone(),
+            ids: [("transaction_id", id)].into(),
+        })
+    }
+
+    /// `prefer` makes a void answer with its own result instead of the transaction.
+    fn cancel(&self, ask: &Ask<'_>) -> Request {
+        let route = Route::learned(ask);
+        let path = format!("{}/{}", transaction_path(ask), route.as_str());
+        let request = for_merchant(Request::post(path, None), ask);
+        match route {
+            Route::Void => request
+                .header("prefer", "resource=transaction-void")
+                .header("idempotency-key", void_key(ask)),
+            Route::Cancel => request,
+        }
+    }
+
+    fn lookup(&self, ask: &Ask<'_>) -> Request {
+        for_merchant(Request::get(transaction_path(ask)), ask)
+    }
+
+    fn read_cancel(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
+        let body = response.json();
+        let (verdict, refused_with) = match response.status {
+            200..=299 => (result(ask, &body), None),
+            _ => not_done(&body, response),
+        };
+        let route = Route::learned(ask).as_str();
+        let refused_with = match (refused_with, ask.learned(REFUSED_WITH)) {
+            (Some(why), _) => Some(format!("{route}:{}", why.as_str())),
+            // What an earlier attempt was refused with says nothing about this one.
+            (None, Some(_)) => Some(String::new()),
+            (None, None) => None,
+        };
+        // A failure is stored under its key for 24 h, so the next void needs another one.
+        let failed = response.is_success() && matches!(verdict, Verdict::NotYet { .. });
+        let generation = failed.then(|| (generation(ask) + 1).to_string());
+        words(verdict, response, &body)
+            .learn(REFUSED_WITH, refused_with)
+            .learn(GENERATION, generation)
+    }
+
+    fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
+        let body = response.json();
+        let not_yet = Verdict::NotYet {
+            after: response.retry_after,
+        };
+        if !response.is_success() {
+            let verdict = match by_http_status(Operation::Lookup, response, false) {
+                Verdict::Doubt => not_yet,
+                verdict => verdict,
+            };
+            return words(verdict, response, &body);
+        }
+        if !is_about(ask, &body) {
+            return words(not_yet, response, &body);
+        }
+        match Route::of_state(&body) {
+            Some(route) => words(still_open(ask, route), response, &body)
+                .learn(ROUTE, Some(route.as_str().to_owned())),
+            None => words(by_state(&body).unwrap_or(not_yet), response, &body),
+        }
+    }
+
+    /// Claims and scopes as Gr4vy's SDKs make them
+    /// (<https://github.com/gr4vy/gr4vy-typescript>); there is no token endpoint.
+    fn login(&self, account: &Account, now: Timestamp, nonce: &str) -> Result<Login, String> {
+        let now = now.as_second();
+        let life = i64::try_from(TOKEN_LIFE.as_secs()).unwrap_or(0);
+        let token = signing_key(account)?.token(&json!({
+            "iss": "rescind",
+            "iat": now - CLOCK_SKEW,
+            "nbf": now - CLOCK_SKEW,
+            "exp": now + life,
+            "jti": nonce,
+            "scopes": ["transactions.read", "transactions.write"],
+        }));
+        Ok(Login::Minted(Token {
+            authorization: format!("Bearer {}", token.map_err(named)?).into(),
+            life: TOKEN_LIFE,
+        }))
+    }
+
+    fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
+        Err("Gr4vy has no token endpoint".to_owned())
+    }
+}
+
+fn signing_key(account: &Account) -> Result<SigningKey, String> {
+    SigningKey::from_pem(account.secret("private_key").unwrap_or_default()).map_err(named)
+}
+
+fn named(problem: String) -> String {
+    format!("private_key {problem}")
+}
+
+/// The two endpoints that cancel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Void,
+    Cancel,
+}
+
+impl Route {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Void => "void",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// The route of the last look-up. The state is always asked first.
+    fn learned(ask: &Ask<'_>) -> Self {
+        match ask.learned(ROUTE) {
+            Some("cancel") => Self::Cancel,
+            _ => Self::Void,
+        }
+    }
+
+    /// The route that an open transaction takes.
+    fn of_state(body: &Value) -> Option<Self> {
+        if is_set(&body["voided_at"]) || is_set(&body["canceled_at"]) {
+            return None;
+        }
+        match status(body).as_str() {
+            "authorization_succeeded" => Some(Self::Void),
+            "processing" | "buyer_approval_pending" => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+}
+
+fn transaction_path(ask: &Ask<'_>) -> String {
+    format!(
+        "/transactions/{}",
+        segment(ask.job.payment.id("transaction_id"))
+    )
+}
+
+fn for_merchant(request: Request, ask: &Ask<'_>) -> Request {
+    match ask.account.plain("merchant_account_id") {
+        Some(id) => request.header("x-gr4vy-merchant-account-id", id),
+        None => request,
+    }
+}
+
+fn generation(ask: &Ask<'_>) -> u32 {
+    let known = ask.learned(GENERATION).and_then(|n| n.parse::<u32>().ok());
+    known.unwrap_or(0).min(u32::MAX - 1)
+}
+
+/// The request's key; after a stored failure one derived from it, the same for every repeat of
+/// that attempt (<https://docs.gr4vy.com/guides/api/idempotent-requests>).
+fn void_key(ask: &Ask<'_>) -> String {
+    let space = Uuid::try_parse(ask.key).unwrap_or(Uuid::NAMESPACE_OID);
+    match generation(ask) {
+        0 => ask.key.to_owned(),
+        n => Uuid::new_v5(&space, format!("generation {n}").as_bytes()).to_string(),
+    }
+}
+
+fn status(body: &Value) -> String {
+    body["status"]
+        .as_str()
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+}
+
+fn is_set(timestamp: &Value) -> bool {
+    timestamp.as_str().is_some_and(|text| !text.is_empty())
+}
+
+/// False for an answer that is about another transaction than the one asked for.
+fn is_about(ask: &Ask<'_>, transaction: &Value) -> bool {
+    let ours = ask.job.payment.id("transaction_id");
+    match transaction["id"].as_str() {
+        Some(id) => id.eq_ignore_ascii_case(ours),
+        None => true,
+    }
+}
+
+/// A 2xx to the void or cancel.
+fn result(ask: &Ask<'_>, body: &Value) -> Verdict {
+    let transaction = match &body["transaction"] {
+        inner if inner.is_object() => inner,
+        _ => body,
+    };
+    if !is_about(ask, transaction) {
+        return Verdict::Doubt;
+    }
+    let route = Route::learned(ask);
+    match status(body).as_str() {
+        "succeeded" => cancelled(route, false),
+        "pending" => Verdict::Accepted,
+        // No success; whether the state is the reason, only the look-up says.
+        "declined" | "failed" => Verdict::NotYet { after: None },
+        // `prefer` was not honoured: the transaction itself.
+        "authorization_voided" => cancelled(Route::Void, false),
+        "authorization_void_pending" => Verdict::Accepted,
+        _ if is_set(&body["canceled_at"]) && route == Route::Cancel => cancelled(route, false),
+        _ => Verdict::Doubt,
+    }
+}
+
+fn cancelled(route: Route, already: bool) -> Verdict {
+    Verdict::Cancelled {
+        reason: match route {
+            Route::Void => Cancelled::Voided,
+            Route::Cancel => Cancelled::Cancelled,
+        },
+        already,
+        amount: None,
+    }
+}
+
+/// Any other answer to the void or cancel, and what it means if the state is not the reason.
+fn not_done(body: &Value, response: &Response<'_>) -> (Verdict, Option<Why>) {
+    let again = Verdict::Again {
+        after: response.retry_after,
+        cause: Cause::Retryable,
+    };
+    let not_yet = Verdict::NotYet {
+        after: response.retry_after,
+    };
+    match (response.status, body["code"].as_str().unwrap_or_default()) {
+        (403, _) => (not_yet, Some(Why::Credentials)),
+        (409, "concurrent_request") | (425, _) => (again, None),
+        (409, "duplicate_record") => (not_yet, None),
+        (401 | 404 | 408 | 409 | 429, _) => {
+            (by_http_status(Operation::Cancel, response, false), None)
+        }
+        (400..=499, _) => (not_yet, Some(Why::Rejected)),
+        _ => (by_http_status(Operation::Cancel, response, false), None),
+    }
+}
+
+/// Open. Where the last call was refused in a state that allowed it, the state was not the
+/// reason; where the state has moved on since, it was.
+fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
+    let refused_with = ask.learned(REFUSED_WITH).and_then(|r| r.split_once(':'));
+    match refused_with {
+        Some((refused, why)) if refused == route.as_str() => {
+            let why = Why::ALL.iter().find(|w| w.as_str() == why);
+            why.map_or(Verdict::StillOpen, |why| Verdict::Misconfigured(*why))
+        }
+        _ => Verdict::StillOpen,
+    }
+}
+
+/// What a state says that is not open. There is no "cancelled" among the statuses: a cancelled
+/// pending transaction shows by `canceled_at`. Money that was captured comes before either.
+///
+/// A pending capture is waited for: it ends as captured, or the void becomes possible again.
+fn by_state(body: &Value) -> Option<Verdict> {
+    let refunded = body["refunded_amount"]
+        .as_i64()
+        .is_some_and(|units| units > 0);
+    match status(body).as_str() {
+        "capture_succeeded" if refunded => Some(Verdict::Refused(Refused::AlreadyRefunded)),
+        "capture_succeeded" => Some(Verdict::Refused(Refused::Settled)),
+        "capture_pending" => None,
+        "authorization_voided" => Some(cancelled(Route::Void, true)),
+        _ if is_set(&body["voided_at"]) => Some(cancelled(Route::Void, true)),
+        _ if is_set(&body["canceled_at"]) => Some(cancelled(Route::Cancel, true)),
+        "authorization_declined" => Some(Verdict::NothingToCancel(Nothing::Denied)),
+        "authorization_failed" => Some(Verdict::NothingToCancel(Nothing::PaymentFailed)),
+        _ => None,
+    }
+}
+
+/// The three shapes: an operation's result, a transaction or error, and a failed validation.
+fn words(verdict: Verdict, response: &Response<'_>, body: &Value) -> Reading {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let code = ["code", "error_code", "raw_response_code"];
+    let code = code.iter().find_map(|field| loose_text(&body[*field]));
+    let message = text(&body["message"])
+        .or_else(|| text(&body["raw_response_description"]))
+        .or_else(|| text(&body["detail"][0]["msg"]))
+        .or_else(|| text(&body["detail"]));
+    Reading::of(verdict, response).with(code, text(&body["status"]), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use secrecy::ExposeSecret as _;
+
+    fn account() -> Account {
+        let key = crate::es512::tests::PKCS8.to_owned().into();
+        Account {
+            secrets: [("private_key".to_owned(), vec![key])].into(),
+            ..Account::default()
+        }
+    }
+
+    #[test]
+    fn a_token_says_who_until_when_and_for_what() {
+        let now = Timestamp::from_second(1_700_000_000).expect("a time");
+        let Ok(Login::Minted(token)) = Gr4vy.login(&account(), now, "nonce-1") else {
+            panic!("no token was made");
+        };
+        assert_eq!(token.life, TOKEN_LIFE);
+        let jwt = token
+            .authorization
+            .expose_secret()
+            .strip_prefix("Bearer ")
+            .expect("a scheme");
+        let parts: Vec<Value> = jwt
+            .split('.')
+            .take(2)
+            .map(|part| URL_SAFE_NO_PAD.decode(part).expect("base64url"))
+            .map(|json| serde_json::from_slice(&json).expect("JSON"))
+            .collect();
+        assert_eq!(parts[0]["alg"], "ES512");
+        assert_eq!(parts[0]["typ"], "JWT");
+        assert_eq!(
+            parts[0]["kid"],
+            "yqCt3pl_5Cde5H-6JQkVs7LOUwJWK1dWiBE0UzHE8eA"
+        );
+        let expected = json!({
+            "iss": "rescind", "iat": 1_699_999_970, "nbf": 1_699_999_970, "exp": 1_700_000_300,
+            "jti": "nonce-1", "scopes": ["transactions.read", "transactions.write"],
+        });
+        assert_eq!(parts[1], expected);
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_and_not_shown() {
+        let wrong = vec!["hunter2".to_owned().into()];
+        let account = Account {
+            secrets: [("private_key".to_owned(), wrong)].into(),
+            ..Account::default()
+        };
+        let error = Gr4vy.check(&account).expect_err("no key");
+        assert!(
+            error.starts_with("private_key ") && !error.contains("hunter2"),
+            "{error}"
+        );
+        assert!(Gr4vy.check(&self::account()).is_ok());
+    }
+}

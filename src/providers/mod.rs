@@ -24,7 +24,14 @@ mod tingg;
 
 /// Every kind of provider, in alphabetical order. The tests over all adapters, the
 /// configuration and the command line are driven by this list.
-pub const ALL: &[&dyn Provider] = &[&midtrans::Midtrans, &migo::Migo, &tingg::Tingg];
+pub const ALL: &[&dyn Provider] = &[
+    &bento::Bento,
+    &gr4vy::Gr4vy,
+    &midtrans::Midtrans,
+    &migo::Migo,
+    &pismo::Pismo,
+    &tingg::Tingg,
+];
 
 /// The adapter for a kind, by its configuration name.
 pub fn by_kind(kind: &str) -> Option<&'static dyn Provider> {
