@@ -1,1 +1,11 @@
 //! The one integration test binary; each module is a subject.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, with the place and the reason"
+)]
+
+mod rig;
+mod rig_works;
