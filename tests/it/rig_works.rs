@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::rig::broker::Names;
 use crate::rig::client::{Outgoing, Published, persistent_json};
-use crate::rig::{Broker, Client, until};
+use crate::rig::{Broker, Client, until, until_blocking};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -101,7 +101,8 @@ async fn a_confirmed_message_survives_a_crash_and_consumers_come_back() {
     broker.kill9();
     until("the client sees the crash", PATIENCE, || {
         !client.connected()
-    });
+    })
+    .await;
     broker.start_again();
 
     let client = Client::connect(broker.url()).await;
@@ -126,7 +127,7 @@ fn a_dropped_broker_leaves_no_process_and_no_folder() {
     drop(broker);
     assert!(!dir.exists());
     // The watchdog looks around a few times a second.
-    until("all its processes end", PATIENCE, || {
+    until_blocking("all its processes end", PATIENCE, || {
         processes_of(&dir).is_empty()
     });
 }

@@ -83,6 +83,23 @@ impl Broker {
         self.ctl(&["eval", flush]);
     }
 
+    fn last_words(&self) -> String {
+        let mut words = String::new();
+        for entry in std::fs::read_dir(self.dir.join("log"))
+            .into_iter()
+            .flatten()
+        {
+            let Ok(text) = entry.and_then(|entry| std::fs::read_to_string(entry.path())) else {
+                continue;
+            };
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines.len().saturating_sub(25);
+            words += &lines[last..].join("\n");
+            words += "\n";
+        }
+        words
+    }
+
     fn breaking(&self, what: &str) {
         assert!(!self.shared, "other tests use this node: no {what}");
     }
@@ -92,9 +109,7 @@ impl Drop for Broker {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // The folder goes now, and with it what the node had to say.
-            if let Ok(log) = std::fs::read_to_string(self.dir.join("log/console")) {
-                eprintln!("the broker's console:\n{log}");
-            }
+            eprintln!("the end of the broker's logs:\n{}", self.last_words());
         }
         // Not asserted: a second panic would abort the run. The watchdog is there as well.
         drop(script(&self.dir, ["stop"]).status());

@@ -1,8 +1,9 @@
 //! The rig: a private RabbitMQ, the real binary, the simulated providers and an AMQP client.
 //!
-//! Processes are driven with blocking calls, AMQP with async ones. Whatever a test runs inside
-//! its own process and the worker needs to get ready (a fault proxy) belongs on a thread of its
-//! own, or the test on `#[tokio::test(flavor = "multi_thread")]`.
+//! Processes are driven with blocking calls, AMQP with async ones. A blocking call stops whatever
+//! else lives on a test's own thread, lapin's connections included: a test that needs something
+//! of its own to go on meanwhile (a fault proxy, a consumer) is a
+//! `#[tokio::test(flavor = "multi_thread")]`.
 
 #![allow(dead_code, reason = "no single subject uses every part of the rig")]
 
@@ -27,8 +28,17 @@ pub(crate) use self::{
 };
 
 /// Polls until the condition holds; panics with the name of what was waited for.
+pub(crate) async fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: not within {within:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The same for a test without a runtime.
 #[track_caller]
-pub(crate) fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until_blocking(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + within;
     while !holds() {
         assert!(Instant::now() < end, "{what}: not within {within:?}");
