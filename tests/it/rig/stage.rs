@@ -119,7 +119,8 @@ impl Stage {
     }
 }
 
-/// A fresh request for a payment that behaves as the word says. `payment_id` finds the payment.
+/// A fresh request for a payment that behaves as the word says; [`payment_id`] is its name
+/// at the simulator. The word may be several (`captured-accepted-then-done`).
 pub(crate) fn request(provider: &str, behaviour: &str) -> Value {
     let unique = super::unique();
     let id = format!("{behaviour}-{unique}");
@@ -143,16 +144,15 @@ pub(crate) fn request(provider: &str, behaviour: &str) -> Value {
     request
 }
 
-/// The id under which the simulator knows the payment of [`request`].
-pub(crate) fn payment_id(request: &Value) -> &str {
-    let payment = &request["payment"];
-    [
-        "transaction_id",
-        "original_tracking_id",
-        "merchant_transaction_id",
-        "order_id",
-    ]
-    .iter()
-    .find_map(|key| payment[*key].as_str())
-    .expect("a payment id")
+/// The id under which the simulator knows the payment of a request: a payment of two ids is
+/// named by both.
+pub(crate) fn payment_id(request: &Value) -> String {
+    let id = |key: &str| request["payment"][key].as_str().expect("an id").to_owned();
+    match request["provider"].as_str() {
+        Some("bento") => format!("{}/{}", id("order_id"), id("transaction_id")),
+        Some("tingg") => format!("{}/{}", id("service_code"), id("merchant_transaction_id")),
+        Some("midtrans") => id("order_id"),
+        Some("pismo") => id("original_tracking_id"),
+        _ => id("transaction_id"),
+    }
 }
