@@ -1,4 +1,13 @@
 //! The one integration test binary; each module is a subject.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, with the place and the reason"
+)]
+
 mod lifecycle;
 mod providers;
+mod rig;
+mod rig_works;

@@ -1,0 +1,34 @@
+# `make` alone lists the targets.
+SHELL := bash
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Show it at work: RabbitMQ, simulated providers, a worker, thirty requests
+	@deploy/demo
+
+.PHONY: test
+test: ## All tests; installs RabbitMQ if there is none
+	deploy/broker install
+	cargo test --locked --workspace
+
+.PHONY: check
+check: lint test ## Everything that a change has to pass
+
+.PHONY: lint
+lint: ## Format, clippy and documentation, without a change
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: clean-demo
+clean-demo: ## Remove the demo's data
+	@[ ! -d target/demo/broker ] || deploy/broker stop target/demo/broker
+	rm -rf target/demo

@@ -1,0 +1,218 @@
+//! A private RabbitMQ node, started through `deploy/broker`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// A node of our own. Its end is also the end of this process, however that comes about:
+/// `deploy/broker` leaves a watchdog behind, so that nothing depends on `Drop`.
+pub(crate) struct Broker {
+    dir: PathBuf,
+    url: String,
+    shared: bool,
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Broker {
+    /// Starts a node for a test that breaks it.
+    pub(crate) fn start() -> Self {
+        let folder = super::folder("broker");
+        let dir = folder.path().join("node");
+        Self {
+            url: run(&dir, start_arguments(), false),
+            dir,
+            shared: false,
+            folder: Some(folder),
+        }
+    }
+
+    /// The one node for all tests that leave it alone; with `AMQP_URL`, the one given there.
+    /// Tests keep apart by [`Names::unique`].
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let dir = super::scratch().join(format!("broker-{}", super::unique()));
+            Self {
+                url: run(&dir, start_arguments(), true),
+                dir,
+                shared: true,
+                folder: None,
+            }
+        })
+    }
+
+    /// Stays the same over every stop, kill and start.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where the node lives; its logs are in `log`.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// `kill -9` of the node. With RabbitMQ 3.10 call [`Broker::settle`] before, if a queue is young.
+    pub(crate) fn kill9(&self) {
+        self.breaking("kill");
+        run(&self.dir, ["kill"], false);
+    }
+
+    /// An orderly stop.
+    pub(crate) fn stop(&self) {
+        self.breaking("stop");
+        run(&self.dir, ["stop"], false);
+    }
+
+    /// Starts the node again, on its data and its port, and waits until it takes connections.
+    pub(crate) fn start_again(&self) {
+        self.breaking("start");
+        let url = run(&self.dir, start_arguments(), false);
+        assert_eq!(url, self.url, "the node's port was taken while it was down");
+    }
+
+    /// `rabbitmqctl` against the node.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        run(&self.dir, ["ctl"].iter().chain(arguments).copied(), false)
+    }
+
+    /// Makes the node write its tables to disk. A quorum queue is known to its node through a
+    /// table that RabbitMQ 3.10 writes seconds later: a node killed before that cannot restart
+    /// the queue, and what was confirmed in it cannot be reached.
+    pub(crate) fn settle(&self) {
+        let flush = "mnesia:dump_log(), [ok = dets:sync(T) || T <- dets:all()], ok.";
+        self.ctl(&["eval", flush]);
+    }
+
+    fn last_words(&self) -> String {
+        let mut words = String::new();
+        for entry in std::fs::read_dir(self.dir.join("log"))
+            .into_iter()
+            .flatten()
+        {
+            let Ok(text) = entry.and_then(|entry| std::fs::read_to_string(entry.path())) else {
+                continue;
+            };
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines.len().saturating_sub(25);
+            words += &lines[last..].join("\n");
+            words += "\n";
+        }
+        words
+    }
+
+    fn breaking(&self, what: &str) {
+        assert!(!self.shared, "other tests use this node: no {what}");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The folder goes now, and with it what the node had to say.
+            eprintln!("the end of the broker's logs:\n{}", self.last_words());
+        }
+        // Not asserted: a second panic would abort the run. The watchdog is there as well.
+        drop(script(&self.dir, ["stop"]).status());
+    }
+}
+
+fn start_arguments() -> Vec<&'static str> {
+    static PARENT: OnceLock<String> = OnceLock::new();
+    let parent = PARENT.get_or_init(|| std::process::id().to_string());
+    vec!["start", "--with-parent", parent, "--temporary"]
+}
+
+/// `deploy/broker COMMAND DIR ARGUMENTS...`
+fn script<'a>(dir: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut arguments = arguments.into_iter();
+    let mut script = Command::new(super::project("deploy/broker"));
+    script
+        .args(arguments.next())
+        .arg(dir)
+        .args(arguments)
+        .stdin(Stdio::null());
+    script
+}
+
+fn run<'a>(dir: &Path, arguments: impl IntoIterator<Item = &'a str>, given: bool) -> String {
+    let mut script = script(dir, arguments);
+    if !given {
+        // A test that breaks its node never does that to the one somebody lent us.
+        script.env_remove("AMQP_URL");
+    }
+    let output = script.output().expect("deploy/broker runs");
+    assert!(
+        output.status.success(),
+        "{script:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.trim_end().to_owned()
+}
+
+/// The names of a topology; every one can be configured.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub(crate) requests_exchange: String,
+    pub(crate) requests_queue: String,
+    pub(crate) results_exchange: String,
+    pub(crate) results_queue: String,
+    pub(crate) notifications_queue: String,
+    pub(crate) dead_exchange: String,
+    pub(crate) dead_queue: String,
+    pub(crate) dropped_exchange: String,
+    pub(crate) dropped_queue: String,
+}
+
+impl Names {
+    /// The names of the contract.
+    pub(crate) fn contract() -> Self {
+        Self::below("rescind")
+    }
+
+    /// Names that nobody else uses.
+    pub(crate) fn unique() -> Self {
+        Self::below(&format!("t-{}", super::unique()))
+    }
+
+    fn below(prefix: &str) -> Self {
+        let name = |what: &str| format!("{prefix}.{what}");
+        Self {
+            requests_exchange: name("requests"),
+            requests_queue: name("requests"),
+            results_exchange: name("results"),
+            results_queue: name("results"),
+            notifications_queue: name("notifications"),
+            dead_exchange: name("dead"),
+            dead_queue: name("dead"),
+            dropped_exchange: name("dropped"),
+            dropped_queue: name("dropped"),
+        }
+    }
+
+    /// The table `[amqp]` of a configuration, without its heading.
+    pub(crate) fn table(&self, url: &str) -> toml::Table {
+        [
+            ("url", url),
+            ("requests_exchange", &self.requests_exchange),
+            ("requests_queue", &self.requests_queue),
+            ("results_exchange", &self.results_exchange),
+            ("results_queue", &self.results_queue),
+            ("notifications_queue", &self.notifications_queue),
+            ("dead_exchange", &self.dead_exchange),
+            ("dead_queue", &self.dead_queue),
+            ("dropped_exchange", &self.dropped_exchange),
+            ("dropped_queue", &self.dropped_queue),
+        ]
+        .map(|(key, name)| (key.to_owned(), toml::Value::from(name)))
+        .into_iter()
+        .collect()
+    }
+
+    /// The lines of `[amqp]`, with the heading.
+    pub(crate) fn toml(&self, url: &str) -> String {
+        format!("[amqp]\n{}", self.table(url))
+    }
+}

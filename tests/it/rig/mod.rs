@@ -1,0 +1,74 @@
+//! The rig: a private RabbitMQ, the real binary, the simulated providers and an AMQP client.
+//!
+//! Processes are driven with blocking calls, AMQP with async ones. A blocking call stops whatever
+//! else lives on a test's own thread, lapin's connections included: a test that needs something
+//! of its own to go on meanwhile (a fault proxy, a consumer) is a
+//! `#[tokio::test(flavor = "multi_thread")]`.
+
+#![allow(dead_code, reason = "no single subject uses every part of the rig")]
+
+pub(crate) mod broker;
+pub(crate) mod client;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod simulator;
+pub(crate) mod stage;
+pub(crate) mod worker;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+#[expect(unused_imports, reason = "the short names, for the subjects")]
+pub(crate) use self::{
+    broker::{Broker, Names},
+    client::{Client, Message, Messages, Published},
+    simulator::{Money, Simulator},
+    stage::Stage,
+    worker::Worker,
+};
+
+/// Polls until the condition holds; panics with the name of what was waited for.
+pub(crate) async fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: not within {within:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The same for a test without a runtime.
+#[track_caller]
+pub(crate) fn until_blocking(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: not within {within:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A folder that goes with its owner, below Cargo's folder for tests.
+pub(crate) fn folder(name: &str) -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix(&format!("{name}-"))
+        .tempdir_in(scratch())
+        .expect("a temporary folder")
+}
+
+/// Cargo's folder for tests; somebody may have cleaned it since the build.
+pub(crate) fn scratch() -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(&path).expect("Cargo's folder for tests");
+    path
+}
+
+/// A file of the project.
+pub(crate) fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A short text that no other test uses, now or in another run on the same broker.
+pub(crate) fn unique() -> String {
+    let mut text = uuid::Uuid::new_v4().simple().to_string();
+    text.truncate(12);
+    text
+}

@@ -1,0 +1,149 @@
+//! One run of the real binary, which ends with the test process.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running `rescind`, its output in files.
+pub(crate) struct Process {
+    child: Child,
+    /// Kills the child when the pipe to it breaks, which a `kill -9` of the tests also does.
+    guard: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// Runs the binary in a folder. Output is appended to `<name>.out` and `<name>.err` there,
+    /// so that it spans restarts.
+    pub(crate) fn start<A: AsRef<OsStr>>(
+        dir: &Path,
+        name: &str,
+        arguments: &[A],
+        environment: &[(String, String)],
+    ) -> Self {
+        let stdout = dir.join(format!("{name}.out"));
+        let stderr = dir.join(format!("{name}.err"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
+        for (key, _) in std::env::vars_os() {
+            // The tests decide what the binary reads.
+            let key_text = key.to_string_lossy();
+            if key_text.starts_with("RESCIND_") || key_text == "RUST_LOG" || key_text == "AMQP_URL"
+            {
+                command.env_remove(&key);
+            }
+        }
+        let child = command
+            .args(arguments)
+            .envs(environment.iter().map(|(key, value)| (key, value)))
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(append(&stdout))
+            .stderr(append(&stderr))
+            .spawn()
+            .expect("rescind starts");
+        let guard = Command::new("bash")
+            .args(["-c", "trap '' INT TERM HUP; read -r; kill -KILL \"$0\""])
+            .arg(child.id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("bash starts");
+        Self {
+            child,
+            guard,
+            stdout,
+            stderr,
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait().expect("a child can be asked");
+        if status.is_some() {
+            self.dismiss_guard();
+        }
+        status
+    }
+
+    /// Waits for its end by itself.
+    pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
+        let end = Instant::now() + within;
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(
+                Instant::now() < end,
+                "still running after {within:?}:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `kill -9`; afterwards it is gone.
+    pub(crate) fn kill9(&mut self) {
+        self.dismiss_guard();
+        // Fails only if it has ended already.
+        drop(self.child.kill());
+        self.child.wait().expect("a killed child ends");
+    }
+
+    /// Before the child is reaped or just after: later its id may belong to somebody else.
+    fn dismiss_guard(&mut self) {
+        drop(self.guard.kill());
+        drop(self.guard.wait());
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        kill_process(Pid::from_raw(id).expect("a process id"), signal).expect("a signal");
+    }
+
+    /// What it wrote to stdout, over all restarts.
+    pub(crate) fn stdout(&self) -> String {
+        read(&self.stdout)
+    }
+
+    /// Stdout, then stderr.
+    pub(crate) fn log(&self) -> String {
+        format!("{}{}", read(&self.stdout), read(&self.stderr))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.dismiss_guard();
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// An address that was free a moment ago. The user of it has to cope with a conflict.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+fn append(path: &Path) -> File {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("an output file")
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
