@@ -4,7 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on fails, with the place and the reason"
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails, with the place and the reason; tests wait by the clock"
 )]
 
 mod lifecycle;
