@@ -12,3 +12,4 @@ mod lifecycle;
 mod providers;
 mod rig;
 mod rig_works;
+mod tidy;
