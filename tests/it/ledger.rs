@@ -19,8 +19,11 @@ use desk::{
     request, sends, wait,
 };
 
-/// Name, and how to make a new, empty ledger.
-const BACKENDS: &[(&str, fn() -> Opener)] = &[("sqlite", sqlite::fresh)];
+/// Makes a new, empty ledger.
+type Fresh = fn() -> Opener;
+
+/// Every backend that is to pass.
+const BACKENDS: &[(&str, Fresh)] = &[("sqlite", sqlite::fresh)];
 
 async fn on_each(fact: impl AsyncFn(Desk)) {
     for (name, fresh) in BACKENDS {
@@ -99,22 +102,31 @@ async fn requests_on_one_payment_have_their_turns_in_the_order_of_arrival() {
             for waiting in &last[turn..] {
                 let seen = desk.seen(waiting).await;
                 assert!(seen.parked && seen.progress.due_at.is_none());
-                assert_eq!(seen.progress, rescind::lifecycle::Progress {
-                    due_at: None,
-                    ..rescind::lifecycle::Progress::new(at(0))
-                });
+                assert_eq!(
+                    seen.progress,
+                    rescind::lifecycle::Progress {
+                        due_at: None,
+                        ..rescind::lifecycle::Progress::new(at(0))
+                    }
+                );
                 assert!(seen.calls.is_empty(), "nothing was sent for {waiting}");
             }
             assert!(desk.claimed_ids(9, now).await.is_empty());
             // A retry keeps the turn.
             assert_eq!(desk.settle(wait(&claim, now)).await, Committed::Done);
             claim = desk.only_claim(now, sends()).await;
-            assert_eq!(desk.settle(finish(&claim, VOIDED, now)).await, Committed::Freed);
+            assert_eq!(
+                desk.settle(finish(&claim, VOIDED, now)).await,
+                Committed::Freed
+            );
             claim = desk.only_claim(now, sends()).await;
             assert_eq!(claim.stored.request_id, *next);
             assert!(!desk.seen(next).await.parked);
         }
-        assert_eq!(desk.settle(finish(&claim, VOIDED, at(900))).await, Committed::Done);
+        assert_eq!(
+            desk.settle(finish(&claim, VOIDED, at(900))).await,
+            Committed::Done
+        );
     })
     .await;
 }
@@ -148,7 +160,11 @@ async fn a_claim_takes_what_is_due_of_its_account_oldest_first() {
         assert_eq!(rest.claims.len(), 1);
         assert_eq!(rest.claims[0].stored.request_id, "c");
         assert_eq!(rest.next_due, Some(at(500)));
-        assert_eq!(desk.claimed_ids(9, at(500)).await, ["later"], "at its time, not after");
+        assert_eq!(
+            desk.claimed_ids(9, at(500)).await,
+            ["later"],
+            "at its time, not after"
+        );
         let nothing = desk.claims(9, at(900)).await;
         assert_eq!((nothing.claims.len(), nothing.next_due), (0, None));
         assert!(desk.claims(0, at(900)).await.claims.is_empty());
@@ -160,7 +176,8 @@ async fn a_claim_takes_what_is_due_of_its_account_oldest_first() {
 async fn what_is_claimed_is_claimed_by_nobody_else() {
     on_each(async |desk| {
         for n in 0..64 {
-            desk.take_in(request(&format!("r{n}"), &format!("p{n}"))).await;
+            desk.take_in(request(&format!("r{n}"), &format!("p{n}")))
+                .await;
         }
         let claimers = (0..16).map(|_| {
             let ledger = desk.shared();
@@ -211,7 +228,11 @@ async fn a_change_under_an_old_claim_writes_nothing() {
 
         assert_eq!(desk.settle(wait(&new, at(7))).await, Committed::Done);
         let again = finish(&new, VOIDED, at(8));
-        assert_eq!(desk.settle(again).await, Committed::Lost, "a claim is good once");
+        assert_eq!(
+            desk.settle(again).await,
+            Committed::Lost,
+            "a claim is good once"
+        );
     })
     .await;
 }
@@ -236,7 +257,10 @@ async fn an_end_is_written_with_its_messages_call_and_dead_letter() {
     on_each(async |mut desk| {
         let claim = desk.begin("a", "p").await;
         let lost = Change {
-            id: rescind::ledger::ClaimId { token: 99, ..claim.id },
+            id: rescind::ledger::ClaimId {
+                token: 99,
+                ..claim.id
+            },
             ..finish(&claim, VOIDED, at(4))
         };
         let change = finish(&claim, GIVEN_UP, at(4));
@@ -275,7 +299,10 @@ async fn a_repeated_request_gets_the_stored_result_once_more() {
         desk.settle(finish(&claim, GIVEN_UP, at(4))).await;
         let first = desk.outbox().await;
         let about = first[0].about.as_ref().unwrap();
-        assert_eq!((about.provider.as_str(), about.outcome.as_str()), (ACCOUNT, "failed"));
+        assert_eq!(
+            (about.provider.as_str(), about.outcome.as_str()),
+            (ACCOUNT, "failed")
+        );
         assert_eq!(about.received_at, at(0));
         assert!(first[1].about.is_none(), "a dead letter is no result");
         desk.publish_all(at(5)).await;
@@ -291,7 +318,10 @@ async fn a_repeated_request_gets_the_stored_result_once_more() {
         other.digest = [8; 32];
         desk.publish_all(at(6)).await;
         assert_eq!(desk.take_in(other).await, Accepted::Conflicting);
-        assert!(desk.outbox().await.is_empty(), "the stranger sees nothing of it");
+        assert!(
+            desk.outbox().await.is_empty(),
+            "the stranger sees nothing of it"
+        );
     })
     .await;
 }
@@ -305,7 +335,9 @@ async fn messages_are_pending_in_their_order_until_they_are_confirmed() {
         }
         let ids = async |after, most| {
             let found = desk.pending(after, most).await.unwrap();
-            let row = |p: &rescind::ledger::Pending| (p.seq, p.message.properties.correlation_id.clone().unwrap());
+            let row = |p: &rescind::ledger::Pending| {
+                (p.seq, p.message.properties.correlation_id.clone().unwrap())
+            };
             found.iter().map(row).collect::<Vec<_>>()
         };
         let all = ids(0, 100).await;
@@ -314,7 +346,9 @@ async fn messages_are_pending_in_their_order_until_they_are_confirmed() {
         assert_eq!(ids(0, 2).await, all[..2]);
         assert_eq!(ids(all[1].0, 2).await, all[2..4]);
         assert!(ids(all[4].0, 2).await.is_empty());
-        desk.published(vec![all[0].0, all[3].0], at(50)).await.unwrap();
+        desk.published(vec![all[0].0, all[3].0], at(50))
+            .await
+            .unwrap();
         assert_eq!(ids(0, 100).await, [&all[1..3], &all[4..]].concat());
         assert_eq!(desk.seen("r3").await.messages[0].published_at, Some(at(50)));
         assert_eq!(desk.seen("r2").await.messages[0].published_at, None);
@@ -336,10 +370,17 @@ async fn an_invalid_message_has_one_dead_letter_however_often_it_arrives() {
         let again = desk.outbox().await;
         assert_eq!(again[0].message, first[0].message);
         let stats = desk.stats().await.unwrap();
-        assert_eq!(stats.dead, [("unknown".to_owned(), "not_json".to_owned(), 1)]);
+        assert_eq!(
+            stats.dead,
+            [("unknown".to_owned(), "not_json".to_owned(), 1)]
+        );
         assert_eq!(stats.oldest_dead, Some(at(1)));
         desk.take_in_invalid(b"{{", at(4)).await;
-        assert_eq!(desk.stats().await.unwrap().dead[0].2, 2, "another message is another one");
+        assert_eq!(
+            desk.stats().await.unwrap().dead[0].2,
+            2,
+            "another message is another one"
+        );
     })
     .await;
 }
@@ -362,12 +403,21 @@ async fn after_a_start_what_was_on_the_wire_is_in_doubt() {
         assert!(seen.doubtful && seen.exposed && seen.operation.is_none());
         assert_eq!(seen.attempts, 1, "the send is not forgotten");
         let seen = desk.seen("looking").await.progress;
-        assert_eq!((seen.state, seen.due_at), (State::WaitingRetry, Some(at(7))));
-        assert!(!seen.doubtful && !seen.exposed, "a question changes nothing");
+        assert_eq!(
+            (seen.state, seen.due_at),
+            (State::WaitingRetry, Some(at(7)))
+        );
+        assert!(
+            !seen.doubtful && !seen.exposed,
+            "a question changes nothing"
+        );
         let seen = desk.seen("ending").await.progress;
         assert_eq!((seen.state, seen.due_at), (State::Due, Some(at(7))));
         for old in [&cancelling, &looking, &ending] {
-            assert_eq!(desk.settle(finish(old, VOIDED, at(8))).await, Committed::Lost);
+            assert_eq!(
+                desk.settle(finish(old, VOIDED, at(8))).await,
+                Committed::Lost
+            );
         }
         assert_eq!(desk.claimed_ids(9, at(7)).await.len(), 3);
     })
@@ -418,7 +468,11 @@ async fn only_what_is_finished_published_and_closed_is_purged() {
         desk.settle(finish(&claim, VOIDED, at(10))).await;
 
         assert_eq!(desk.purge(at(9), 100).await.unwrap(), 0, "before, not at");
-        assert_eq!(desk.purge(at(20), 1).await.unwrap(), 1, "at most as many as asked for");
+        assert_eq!(
+            desk.purge(at(20), 1).await.unwrap(),
+            1,
+            "at most as many as asked for"
+        );
         assert_eq!(desk.purge(at(20), 100).await.unwrap(), 1);
         assert_eq!(desk.purge(at(20), 100).await.unwrap(), 0);
         for gone in ["old", "older"] {
@@ -445,8 +499,14 @@ async fn a_claim_on_a_purged_request_is_good_for_no_other() {
         assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
 
         let new = desk.begin("b", "q").await;
-        assert_eq!(desk.settle(finish(&old, GIVEN_UP, at(10))).await, Committed::Lost);
-        assert_eq!(desk.settle(finish(&new, VOIDED, at(10))).await, Committed::Done);
+        assert_eq!(
+            desk.settle(finish(&old, GIVEN_UP, at(10))).await,
+            Committed::Lost
+        );
+        assert_eq!(
+            desk.settle(finish(&new, VOIDED, at(10))).await,
+            Committed::Done
+        );
         // And a confirmation that comes late confirms no other message.
         desk.published(vec![message], at(11)).await.unwrap();
         assert_eq!(desk.outbox().await.len(), 1);
@@ -473,14 +533,18 @@ async fn counts_say_what_is_open_dead_and_unpublished() {
         let stats = desk.stats().await.unwrap();
         let mut open = stats.open;
         open.sort_by_key(|(provider, state, ..)| (provider.clone(), state.as_str()));
-        let row = |provider: &str, state, count, oldest| (provider.to_owned(), state, count, at(oldest));
+        let row =
+            |provider: &str, state, count, oldest| (provider.to_owned(), state, count, at(oldest));
         let expected = [
             row("another", State::Due, 1, 0),
             row(ACCOUNT, State::Calling, 1, 0),
             row(ACCOUNT, State::Due, 3, 20),
         ];
         assert_eq!(open, expected);
-        assert_eq!(stats.dead, [(ACCOUNT.to_owned(), "deadline_passed".to_owned(), 2)]);
+        assert_eq!(
+            stats.dead,
+            [(ACCOUNT.to_owned(), "deadline_passed".to_owned(), 2)]
+        );
         assert_eq!((stats.oldest_dead, stats.outbox), (Some(at(45)), 0));
     })
     .await;
@@ -499,24 +563,42 @@ async fn requests_are_listed_by_state_outcome_account_and_age() {
             let found = desk.list(filter).await.unwrap();
             found.into_iter().map(|s| s.request_id).collect::<Vec<_>>()
         };
-        let all = || Filter { most: 100, ..Filter::default() };
+        let all = || Filter {
+            most: 100,
+            ..Filter::default()
+        };
         assert_eq!(ids(all()).await, ["a", "b", "c", "d"]);
         assert_eq!(ids(Filter { most: 2, ..all() }).await, ["a", "b"]);
-        let state = |name: &str| Filter { state: Some(name.into()), ..all() };
+        let state = |name: &str| Filter {
+            state: Some(name.into()),
+            ..all()
+        };
         assert_eq!(ids(state("finished")).await, ["a"]);
         assert_eq!(ids(state("cancelled")).await, ["a"]);
         assert_eq!(ids(state("due")).await, ["b", "c", "d"]);
         assert!(ids(state("refused")).await.is_empty());
-        let provider = Filter { provider: Some(ACCOUNT.into()), ..state("due") };
+        let provider = Filter {
+            provider: Some(ACCOUNT.into()),
+            ..state("due")
+        };
         assert_eq!(ids(provider).await, ["b", "c"]);
-        let before = Filter { received_before: Some(at(20)), ..all() };
+        let before = Filter {
+            received_before: Some(at(20)),
+            ..all()
+        };
         assert_eq!(ids(before).await, ["a", "b"]);
 
         let found = desk.list(all()).await.unwrap();
         assert_eq!(found[0].end, Some(("cancelled".into(), "voided".into())));
         assert_eq!((found[0].attempts, found[0].lookups), (1, 0));
-        assert_eq!((found[0].state.as_str(), found[0].due_at), ("finished", None));
-        assert_eq!((found[1].received_at, found[1].due_at), (at(10), Some(at(10))));
+        assert_eq!(
+            (found[0].state.as_str(), found[0].due_at),
+            ("finished", None)
+        );
+        assert_eq!(
+            (found[1].received_at, found[1].due_at),
+            (at(10), Some(at(10)))
+        );
         assert_eq!(found[2].due_at, None, "it is parked");
         assert!(!desk.is_known("nobody").await);
     })
@@ -593,20 +675,33 @@ async fn a_crowd_loses_nothing_and_does_nothing_twice() {
             tokio::spawn(async move {
                 let (mut ended, mut idle) = (0, 0);
                 while idle < 40 {
-                    let claims = ledger.claim(ACCOUNT, 9, at(1000), sends()).await.unwrap().claims;
+                    let claims = ledger
+                        .claim(ACCOUNT, 9, at(1000), sends())
+                        .await
+                        .unwrap()
+                        .claims;
                     idle = if claims.is_empty() { idle + 1 } else { 0 };
                     for claim in &claims {
-                        assert!(busy.lock().unwrap().insert(payment(&claim.stored.request_id)));
+                        assert!(
+                            busy.lock()
+                                .unwrap()
+                                .insert(payment(&claim.stored.request_id))
+                        );
                     }
                     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
                     for claim in &claims {
-                        busy.lock().unwrap().remove(&payment(&claim.stored.request_id));
+                        busy.lock()
+                            .unwrap()
+                            .remove(&payment(&claim.stored.request_id));
                         let change = match claim.progress.attempts {
                             1 => wait(claim, at(900)),
                             _ => finish(claim, VOIDED, at(1000)),
                         };
                         ended += usize::from(change.outcome.is_some());
-                        assert_ne!(ledger.commit(vec![change]).await.unwrap(), [Committed::Lost]);
+                        assert_ne!(
+                            ledger.commit(vec![change]).await.unwrap(),
+                            [Committed::Lost]
+                        );
                     }
                 }
                 ended

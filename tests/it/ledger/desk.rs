@@ -115,9 +115,7 @@ pub(super) fn finish(claim: &Claim, outcome: Outcome, now: Timestamp) -> Change 
         }),
         outcome: Some(outcome),
         messages: finding.messages(),
-        dead_letter: outcome
-            .is_dead_letter()
-            .then(|| DeadLetter::of(&finding)),
+        dead_letter: outcome.is_dead_letter().then(|| DeadLetter::of(&finding)),
         at: now,
     }
 }
@@ -263,7 +261,11 @@ impl Desk {
         for summary in self.list(filter).await.unwrap() {
             text += &format!("{summary:?}\n{:?}\n", self.seen(&summary.request_id).await);
         }
-        format!("{text}{:?}\n{:?}", self.stats().await.unwrap(), self.outbox().await)
+        format!(
+            "{text}{:?}\n{:?}",
+            self.stats().await.unwrap(),
+            self.outbox().await
+        )
     }
 }
 
