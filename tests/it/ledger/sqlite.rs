@@ -157,6 +157,28 @@ async fn the_file_is_in_wal_mode_under_a_library_without_the_wal_bug() {
 }
 
 #[tokio::test]
+async fn a_purge_leaves_no_row_behind() {
+    let (_folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    desk.done("a", VOIDED, at(1)).await;
+    desk.done("b", GIVEN_UP, at(1)).await;
+    let beside = Connection::open(&path).unwrap();
+    let rows = |table: &str| -> i64 {
+        let question = format!("SELECT count(*) FROM {table}");
+        beside.query_row(&question, [], |row| row.get(0)).unwrap()
+    };
+    let tables = ["requests", "calls", "messages", "dead_letters"];
+    assert_eq!(tables.map(rows), [2, 2, 3, 1]);
+    assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
+    assert_eq!(tables.map(rows), [1, 1, 2, 1], "its dead letter is open");
+    beside
+        .execute_batch("UPDATE dead_letters SET closed_at = dead_at")
+        .unwrap();
+    assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
+    assert_eq!(tables.map(rows), [0; 4]);
+}
+
+#[tokio::test]
 async fn an_operation_that_fails_half_way_leaves_nothing_and_takes_no_other_with_it() {
     let (_folder, path) = nowhere();
     let desk = Desk::new(at_path(&path)).await;
