@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Connection};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
@@ -153,6 +154,9 @@ fn read_items(input: &[u8]) -> Result<Vec<Item>, String> {
 
 /// Publishes everything: persistent, mandatory, confirmed.
 async fn publish(connection: &Connection, settings: &Amqp, items: &[Item]) -> anyhow::Result<()> {
+    expect_exchange(connection, &settings.requests_exchange)
+        .await
+        .map_err(|error| explained(error.into(), settings))?;
     let channel = step("open a channel", connection.create_channel()).await?;
     let confirming = channel.confirm_select(ConfirmSelectOptions::default());
     step("ask for confirms", confirming).await?;
@@ -163,6 +167,20 @@ async fn publish(connection: &Connection, settings: &Amqp, items: &[Item]) -> an
             .context("not every request was published; submitting them again is safe")?;
     }
     Ok(())
+}
+
+/// Asked beforehand: the broker answers a publication to no exchange by closing the channel,
+/// and the publications behind it fail for that alone.
+async fn expect_exchange(connection: &Connection, name: &str) -> Result<(), AmqpError> {
+    let channel = step("open a channel", connection.create_channel()).await?;
+    let options = ExchangeDeclareOptions {
+        passive: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let arguments = FieldTable::default();
+    let asking = channel.exchange_declare(name.into(), ExchangeKind::Topic, options, arguments);
+    step("look for the exchange", asking).await?;
+    step("close a channel", channel.close(200, "done".into())).await
 }
 
 /// lapin may attach a returned message to another one's confirm, so a window succeeds as a
