@@ -14,9 +14,14 @@ use crate::ledger::LedgerError;
 use crate::ledger::sqlite::Sqlite;
 use crate::{failpoint, providers, run, simulate, trace};
 
+mod check;
+mod completions;
+mod list;
 mod results;
+mod show;
 mod submit;
 mod text;
+mod topology;
 
 use text::Screen;
 
@@ -43,10 +48,20 @@ enum Command {
     Worker,
     /// Serve the six providers' APIs on loopback, with scripted behaviour
     Simulate(simulate::Args),
+    /// Check configuration, broker, topology, ledger and the providers' addresses
+    Check(check::Args),
+    /// Print, declare or verify what has to be at the broker
+    Topology(topology::Args),
     /// Publish requests and follow them to their results
     Submit(submit::Args),
     /// Print results as they come
     Results(results::Args),
+    /// Show one request: state, every call, evidence, result
+    Show(show::Args),
+    /// List requests, oldest first
+    List(list::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
 }
 
 /// How a command ended; the numbers are a public contract.
@@ -165,8 +180,13 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
     match cli.command {
         Command::Worker => worker(load()?.config, levels.as_deref()).await,
         Command::Simulate(args) => simulate::run(args).await.map(|()| Exit::Done),
+        Command::Check(args) => check::run(args, &load()?, screen).await,
+        Command::Topology(args) => topology::run(args, &load()?, screen).await,
         Command::Submit(args) => submit::run(args, &load()?, screen).await,
         Command::Results(args) => results::run(args, &load()?, screen).await,
+        Command::Show(args) => show::run(args, &load()?.config, screen).await,
+        Command::List(args) => list::run(args, &load()?.config, screen).await,
+        Command::Completions(args) => completions::run(&args, screen),
     }
 }
 
