@@ -21,12 +21,15 @@ enum Verb {
     /// Print a definitions.json for RabbitMQ's import, with least permissions
     ///
     /// The file has exchanges, queues, bindings and one user for workers with
-    /// amqp.topology = "verify". It holds no password: set one after the import with
-    /// `rabbitmqctl change_password`, and do not name a user that has one already.
+    /// amqp.topology = "verify". It holds no password, and its import takes away the one
+    /// that a user of that name has: set it afterwards with `rabbitmqctl change_password`.
     Print {
         /// Name of the workers' user
         #[arg(long, default_value = "rescind")]
         user: String,
+        /// Leave out the user and its permissions, e.g. for a second import
+        #[arg(long, conflicts_with = "user")]
+        no_user: bool,
     },
     /// Declare everything that is missing
     Declare,
@@ -41,8 +44,9 @@ enum Verb {
 /// Runs the verb.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
     match args.verb {
-        Verb::Print { user } => {
-            screen.document(&definitions(&loaded.config.amqp, &user)?)?;
+        Verb::Print { user, no_user } => {
+            let user = Some(user.as_str()).filter(|_| !no_user);
+            screen.document(&definitions(&loaded.config.amqp, user)?)?;
             Ok(Exit::Done)
         }
         Verb::Declare => declare(loaded, screen).await,
@@ -90,7 +94,7 @@ async fn verify(loaded: &Loaded, json: bool, screen: Screen) -> anyhow::Result<E
     Ok(Exit::Found)
 }
 
-fn definitions(settings: &Amqp, user: &str) -> anyhow::Result<Value> {
+fn definitions(settings: &Amqp, user: Option<&str>) -> anyhow::Result<Value> {
     let uri: Result<AMQPUri, String> = settings.url.expose_secret().parse();
     let vhost = uri
         .map_err(|why| Stop::usage(format!("amqp.url cannot be read: {why}")))?
@@ -108,10 +112,12 @@ fn definitions(settings: &Amqp, user: &str) -> anyhow::Result<Value> {
             "durable": true, "auto_delete": false, "arguments": arguments(queue),
         })
     });
+    let users = user.map(|name| json!({ "name": name, "password_hash": "", "tags": [] }));
+    let permissions = user.map(|name| permissions(settings, &topology, name, &vhost));
     Ok(json!({
-        "users": [{ "name": user, "password_hash": "", "tags": [] }],
+        "users": users.into_iter().collect::<Vec<_>>(),
         "vhosts": [{ "name": vhost }],
-        "permissions": [permissions(settings, &topology, user, &vhost)],
+        "permissions": permissions.into_iter().collect::<Vec<_>>(),
         "exchanges": exchanges.collect::<Vec<_>>(),
         "queues": queues.collect::<Vec<_>>(),
         "bindings": bindings(&topology, &vhost),
@@ -195,7 +201,7 @@ mod tests {
             flags: Vec::new(),
         };
         let loaded = load(&sources, crate::providers::ALL).unwrap();
-        definitions(&loaded.config.amqp, "rescind").unwrap()
+        definitions(&loaded.config.amqp, Some("rescind")).unwrap()
     }
 
     #[test]
