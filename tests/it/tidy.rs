@@ -115,7 +115,7 @@ fn without_opening(sources: &[Source]) -> Vec<String> {
     let opens = |source: &&Source| {
         let first = source.text.lines().map_while(|l| l.strip_prefix("//! "));
         let paragraph = first.collect::<Vec<_>>().join(" ");
-        let capital = paragraph.starts_with(|c: char| c.is_uppercase() || c.is_ascii_digit());
+        let capital = paragraph.starts_with(|c: char| c.is_uppercase() || c == '`');
         !capital || !paragraph.ends_with(['.', ':'])
     };
     let found = sources.iter().filter(opens);
