@@ -56,11 +56,7 @@ fn end_of_head(read: &[u8]) -> Option<usize> {
 
 fn order_id(head: &[u8]) -> String {
     let line = std::str::from_utf8(head).unwrap_or_default();
-    line.split('/')
-        .nth(3)
-        .or(line.split('/').nth(2))
-        .unwrap_or_default()
-        .to_owned()
+    line.split('/').nth(2).unwrap_or_default().to_owned()
 }
 
 fn reply(answer: Answer, order: &str) -> String {
