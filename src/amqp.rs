@@ -8,13 +8,15 @@
 use std::future::Future;
 use std::time::Duration;
 
+use lapin::message::Delivery;
 use lapin::options::{
-    BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions,
 };
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,6 +26,8 @@ use crate::config::{Amqp, TopologyMode};
 
 /// Longest wait for one step of the protocol.
 pub const STEP: Duration = Duration::from_secs(5);
+/// Longest header that is read.
+const HEADER_BYTES_MAX: usize = 2048;
 /// How often a connection is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// Seconds between heartbeats, unless the URL says otherwise; the broker's default of 60
@@ -119,6 +123,24 @@ pub async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, 
     )
     .await?;
     Ok(channel)
+}
+
+/// A consumer of a queue.
+pub async fn subscribe(channel: &Channel, queue: &str) -> Result<Consumer, AmqpError> {
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+    step("subscribe", consuming).await
+}
+
+/// A header of text, if it is of a sensible size.
+pub fn header<'d>(delivery: &'d Delivery, name: &str) -> Option<&'d str> {
+    let value = delivery.properties.headers().as_ref()?.inner().get(name)?;
+    let text = match value {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?,
+        AMQPValue::ShortString(text) => text.as_str(),
+        _ => return None,
+    };
+    (text.len() <= HEADER_BYTES_MAX).then_some(text)
 }
 
 /// Ends when the connection or the channel is no longer usable. lapin's futures may not.

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, Consumer};
+use lapin::options::{BasicAckOptions, BasicCancelOptions};
+use lapin::types::AMQPValue;
+use lapin::{Connection, Consumer};
 use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
@@ -81,8 +81,8 @@ impl Intake {
         let requests = amqp::channel(connection, self.settings.prefetch).await?;
         // One at a time: a message that stops the worker takes no other with it.
         let dropped = amqp::channel(connection, 1).await?;
-        let from_requests = subscribe(&requests, &self.settings.requests_queue).await?;
-        let from_dropped = subscribe(&dropped, &self.settings.dropped_queue).await?;
+        let from_requests = amqp::subscribe(&requests, &self.settings.requests_queue).await?;
+        let from_dropped = amqp::subscribe(&dropped, &self.settings.dropped_queue).await?;
         let tags = [
             (&requests, from_requests.tag()),
             (&dropped, from_dropped.tag()),
@@ -279,6 +279,7 @@ impl Intake {
                     stored,
                     progress: request.progress,
                     plan: Plan::Call(operation),
+                    outcome: None,
                 };
                 dispatcher.start(claim, place);
             }
@@ -318,12 +319,6 @@ impl Intake {
     }
 }
 
-async fn subscribe(channel: &Channel, queue: &str) -> Result<Consumer, AmqpError> {
-    let options = BasicConsumeOptions::default();
-    let consuming = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
-    step("subscribe", consuming).await
-}
-
 fn envelope(delivery: &Delivery, now: jiff::Timestamp) -> Envelope {
     let properties = &delivery.properties;
     let text = |value: &lapin::types::ShortString| value.as_str().to_owned();
@@ -331,21 +326,10 @@ fn envelope(delivery: &Delivery, now: jiff::Timestamp) -> Envelope {
         body: delivery.data.clone(),
         correlation_id: properties.correlation_id().as_ref().map(text),
         reply_to: properties.reply_to().as_ref().map(text),
-        traceparent: header(delivery, "traceparent"),
-        tracestate: header(delivery, "tracestate"),
+        traceparent: amqp::header(delivery, "traceparent").map(str::to_owned),
+        tracestate: amqp::header(delivery, "tracestate").map(str::to_owned),
         received_at: jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now),
     }
-}
-
-/// A header of text, if it is of a sensible size.
-fn header(delivery: &Delivery, name: &str) -> Option<String> {
-    let value = delivery.properties.headers().as_ref()?.inner().get(name)?;
-    let text = match value {
-        AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok()?,
-        AMQPValue::ShortString(text) => text.as_str().to_owned(),
-        _ => return None,
-    };
-    (text.len() <= 512).then_some(text)
 }
 
 /// How often a quorum queue has delivered this message before.

@@ -18,6 +18,7 @@ pub mod metrics;
 mod oauth;
 pub mod outbox;
 pub mod providers;
+pub mod publish;
 pub mod run;
 pub mod server;
 mod settings;

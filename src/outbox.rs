@@ -4,14 +4,12 @@
 //! publication of unknown fate is simply made again: its id tells consumers that it is the
 //! same message.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::options::BasicPublishOptions;
+use lapin::{Channel, Connection};
 use tracing::{error, warn};
 
 use crate::amqp::{self, AmqpError, step};
@@ -20,7 +18,8 @@ use crate::dispatch::Shared;
 use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
 use crate::metrics::Published;
-use crate::wire::{Header, Kind, Outgoing};
+use crate::publish;
+use crate::wire::{Kind, Outgoing};
 
 /// Messages that are on their way at once.
 const WINDOW: usize = 256;
@@ -33,14 +32,6 @@ pub struct Outbox {
     shared: Arc<Shared>,
     /// Messages can be published.
     pub publishing: AtomicBool,
-}
-
-/// How a window of publications ended, by row.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Settled {
-    confirmed: Vec<usize>,
-    returned: Vec<usize>,
-    nacked: Vec<usize>,
 }
 
 impl Outbox {
@@ -72,12 +63,7 @@ impl Outbox {
         drain: &tokio_util::sync::CancellationToken,
     ) -> Result<(), AmqpError> {
         amqp::prepare(connection, &self.settings).await?;
-        let channel = step("open a channel", connection.create_channel()).await?;
-        step(
-            "ask for confirms",
-            channel.confirm_select(ConfirmSelectOptions::default()),
-        )
-        .await?;
+        let channel = publish::channel(connection).await?;
         self.publishing.store(true, Ordering::Release);
         let channels = [&channel];
         tokio::select! {
@@ -131,14 +117,19 @@ impl Outbox {
         channel: &Channel,
         window: Vec<Pending>,
     ) -> Result<(), AmqpError> {
-        let settled = self.send(channel, &window).await?;
-        failpoint::pass(Point::AfterPublish);
-        self.count(&window, &settled);
-        let rows: Vec<i64> = settled
-            .confirmed
+        let messages = window
             .iter()
-            .map(|&index| window[index].seq)
+            .map(|pending| (self.exchange(pending.message.kind), &pending.message));
+        let fates = publish::window(channel, messages).await?;
+        failpoint::pass(Point::AfterPublish);
+        self.count(&window, &fates);
+        let confirmed: Vec<&Pending> = window
+            .iter()
+            .zip(&fates)
+            .filter(|(_, fate)| **fate == Published::Confirmed)
+            .map(|(pending, _)| pending)
             .collect();
+        let rows: Vec<i64> = confirmed.iter().map(|pending| pending.seq).collect();
         if !rows.is_empty() {
             // If this fails they are published again, under the same ids.
             if let Err(error) = self
@@ -149,33 +140,9 @@ impl Outbox {
             {
                 error!(%error, "cannot mark messages as published");
             }
-            self.reply(connection, &window, &settled).await;
+            self.reply(connection, &confirmed).await;
         }
         Ok(())
-    }
-
-    /// Publishes a window and settles it as a whole: lapin may attach a returned message to
-    /// another message's confirm, so only the ids of the returned ones are believed.
-    async fn send(&self, channel: &Channel, window: &[Pending]) -> Result<Settled, AmqpError> {
-        let mut confirms = Vec::with_capacity(window.len());
-        for pending in window {
-            let publishing = channel.basic_publish(
-                self.exchange(pending.message.kind).into(),
-                pending.message.routing_key.as_str().into(),
-                BasicPublishOptions {
-                    mandatory: true,
-                    ..BasicPublishOptions::default()
-                },
-                &pending.message.body,
-                properties(&pending.message),
-            );
-            confirms.push(step("publish", publishing).await?);
-        }
-        let mut answers = Vec::with_capacity(window.len());
-        for confirm in confirms {
-            answers.push(step("await a confirm", confirm).await?);
-        }
-        Ok(settle(window, answers))
     }
 
     fn exchange(&self, kind: Kind) -> &str {
@@ -185,40 +152,33 @@ impl Outbox {
         }
     }
 
-    fn count(&self, window: &[Pending], settled: &Settled) {
+    fn count(&self, window: &[Pending], fates: &[Published]) {
         let metrics = &self.shared.metrics;
         let now = (self.shared.clock)();
-        for &index in &settled.confirmed {
-            let pending = &window[index];
-            metrics.publication(pending.message.kind, Published::Confirmed);
-            if let Some(about) = &pending.about {
-                let took = crate::backoff::elapsed(about.received_at, now);
-                metrics.end_to_end(&about.provider, &about.outcome, took);
-            }
-        }
-        for (rows, status) in [
-            (&settled.returned, Published::Returned),
-            (&settled.nacked, Published::Nacked),
-        ] {
-            for &index in rows {
-                let message = &window[index].message;
-                metrics.publication(message.kind, status);
-                warn!(message_id = %message.id, routing_key = message.routing_key, ?status, "not delivered; it will be tried again");
+        for (pending, &fate) in window.iter().zip(fates) {
+            let message = &pending.message;
+            metrics.publication(message.kind, fate);
+            match (fate, &pending.about) {
+                (Published::Confirmed, Some(about)) => {
+                    let took = crate::backoff::elapsed(about.received_at, now);
+                    metrics.end_to_end(&about.provider, &about.outcome, took);
+                }
+                (Published::Confirmed, None) => {}
+                (status, _) => {
+                    warn!(message_id = %message.id, routing_key = message.routing_key, ?status, "not delivered; it will be tried again");
+                }
             }
         }
     }
 
     /// A convenience beside the real result: a copy to the publisher's own queue, on a
     /// channel of its own since the broker closes it where that is not allowed.
-    async fn reply(&self, connection: &Connection, window: &[Pending], settled: &Settled) {
+    async fn reply(&self, connection: &Connection, confirmed: &[&Pending]) {
         if !self.settings.reply_to {
             return;
         }
-        let confirmed = settled
-            .confirmed
-            .iter()
-            .map(|&index| &window[index].message);
-        for message in confirmed.filter(|message| message.kind == Kind::Result) {
+        let messages = confirmed.iter().map(|pending| &pending.message);
+        for message in messages.filter(|message| message.kind == Kind::Result) {
             let Some(queue) = &message.properties.reply_to else {
                 continue;
             };
@@ -237,67 +197,8 @@ async fn copy(connection: &Connection, queue: &str, message: &Outgoing) -> Resul
         queue.into(),
         options,
         &message.body,
-        properties(message),
+        publish::properties(message),
     );
     step("publish", publishing).await?;
     step("close a channel", channel.close(200, "done".into())).await
-}
-
-/// Delivered is what was acknowledged and not returned.
-fn settle(window: &[Pending], answers: Vec<Confirmation>) -> Settled {
-    let acked: Vec<bool> = answers.iter().map(Confirmation::is_ack).collect();
-    let returned: HashSet<String> = answers
-        .into_iter()
-        .filter_map(Confirmation::take_message)
-        .filter_map(|returned| {
-            Some(
-                returned
-                    .delivery
-                    .properties
-                    .message_id()
-                    .as_ref()?
-                    .as_str()
-                    .to_owned(),
-            )
-        })
-        .collect();
-    let mut settled = Settled::default();
-    for (index, pending) in window.iter().enumerate() {
-        let place = if returned.contains(&pending.message.id.to_string()) {
-            &mut settled.returned
-        } else if acked[index] {
-            &mut settled.confirmed
-        } else {
-            &mut settled.nacked
-        };
-        place.push(index);
-    }
-    settled
-}
-
-fn properties(message: &Outgoing) -> BasicProperties {
-    let own = &message.properties;
-    let mut headers = FieldTable::default();
-    for (name, value) in &own.headers {
-        let value = match value {
-            Header::Count(count) => AMQPValue::LongLongInt(*count),
-            Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
-        };
-        headers.insert(name.as_str().into(), value);
-    }
-    let timestamp = u64::try_from(own.timestamp).unwrap_or_default();
-    let mut properties = BasicProperties::default()
-        .with_content_type("application/json".into())
-        .with_delivery_mode(2)
-        .with_app_id("rescind".into())
-        .with_message_id(message.id.to_string().as_str().into())
-        .with_timestamp(timestamp)
-        .with_headers(headers);
-    if let Some(correlation_id) = &own.correlation_id {
-        properties = properties.with_correlation_id(correlation_id.as_str().into());
-    }
-    if let Some(message_type) = &own.message_type {
-        properties = properties.with_type(message_type.as_str().into());
-    }
-    properties
 }

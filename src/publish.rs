@@ -1,0 +1,100 @@
+//! Publishes a window of messages, mandatory and confirmed, and says what became of each.
+
+use std::collections::HashSet;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+
+use crate::amqp::{AmqpError, step};
+use crate::metrics::Published;
+use crate::wire::{Header, Outgoing};
+
+/// A channel on which every publication is confirmed.
+pub async fn channel(connection: &Connection) -> Result<Channel, AmqpError> {
+    let channel = step("open a channel", connection.create_channel()).await?;
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+    step("ask for confirms", confirms).await?;
+    Ok(channel)
+}
+
+/// Publishes messages to exchanges and settles them as a whole: lapin may attach a returned
+/// message to another message's confirm, so only the ids of the returned ones are believed.
+/// One window at a time on a channel.
+pub async fn window<'m>(
+    channel: &Channel,
+    messages: impl Iterator<Item = (&'m str, &'m Outgoing)> + Clone,
+) -> Result<Vec<Published>, AmqpError> {
+    let mut confirms = Vec::new();
+    for (exchange, message) in messages.clone() {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let publishing = channel.basic_publish(
+            exchange.into(),
+            message.routing_key.as_str().into(),
+            options,
+            &message.body,
+            properties(message),
+        );
+        confirms.push(step("publish", publishing).await?);
+    }
+    let mut answers = Vec::with_capacity(confirms.len());
+    for confirm in confirms {
+        answers.push(step("await a confirm", confirm).await?);
+    }
+    Ok(settle(messages.map(|(_, message)| message), answers))
+}
+
+/// Delivered is what was acknowledged and not returned.
+fn settle<'m>(
+    messages: impl Iterator<Item = &'m Outgoing>,
+    answers: Vec<Confirmation>,
+) -> Vec<Published> {
+    let acked: Vec<bool> = answers.iter().map(Confirmation::is_ack).collect();
+    let returned: HashSet<String> = answers
+        .into_iter()
+        .filter_map(Confirmation::take_message)
+        .filter_map(|returned| {
+            let id = returned.delivery.properties.message_id().as_ref()?;
+            Some(id.as_str().to_owned())
+        })
+        .collect();
+    messages
+        .zip(acked)
+        .map(|(message, acked)| match acked {
+            _ if returned.contains(&message.id.to_string()) => Published::Returned,
+            true => Published::Confirmed,
+            false => Published::Nacked,
+        })
+        .collect()
+}
+
+/// The AMQP properties of a message of ours.
+pub fn properties(message: &Outgoing) -> BasicProperties {
+    let own = &message.properties;
+    let mut headers = FieldTable::default();
+    for (name, value) in &own.headers {
+        let value = match value {
+            Header::Count(count) => AMQPValue::LongLongInt(*count),
+            Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        };
+        headers.insert(name.as_str().into(), value);
+    }
+    let timestamp = u64::try_from(own.timestamp).unwrap_or_default();
+    let mut properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_delivery_mode(2)
+        .with_app_id("rescind".into())
+        .with_message_id(message.id.to_string().as_str().into())
+        .with_timestamp(timestamp)
+        .with_headers(headers);
+    if let Some(correlation_id) = &own.correlation_id {
+        properties = properties.with_correlation_id(correlation_id.as_str().into());
+    }
+    if let Some(message_type) = &own.message_type {
+        properties = properties.with_type(message_type.as_str().into());
+    }
+    properties
+}
