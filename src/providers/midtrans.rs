@@ -14,9 +14,10 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::notified::{is_sha512_of, strict_json};
 use super::{
-    Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
-    Setting, Token, by_http_status, loose_text, segment,
+    Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
+    Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
@@ -33,19 +34,28 @@ impl Provider for Midtrans {
         "Midtrans"
     }
 
+    /// Calls use `server_key`; notifications signed with one of `further_server_keys` are
+    /// taken as well, while a key is replaced.
     fn settings(&self) -> &'static [Setting] {
-        &[Setting {
-            key: "server_key",
-            secret: true,
-            required: true,
-            many: false,
-        }]
+        const fn key(key: &'static str, required: bool) -> Setting {
+            Setting {
+                key,
+                secret: true,
+                required,
+                many: !required,
+            }
+        }
+        const { &[key("server_key", true), key("further_server_keys", false)] }
     }
 
     fn check(&self, account: &Account) -> Result<(), String> {
-        match account.secret("server_key") {
-            Some(key) if !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic()) => Ok(()),
-            _ => Err("server_key is empty or holds a space".to_owned()),
+        let usable = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
+        if !account.secret("server_key").is_some_and(usable) {
+            return Err("server_key is empty or holds a space".to_owned());
+        }
+        match account.secrets("further_server_keys").all(usable) {
+            true => Ok(()),
+            false => Err("one of further_server_keys is empty or holds a space".to_owned()),
         }
     }
 
@@ -129,6 +139,50 @@ impl Provider for Midtrans {
     fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
         Err("Midtrans has no token to fetch".to_owned())
     }
+
+    /// `signature_key` is the SHA-512 of order id, code, amount and server key with nothing
+    /// between them (<https://docs.midtrans.com/docs/https-notification-webhooks>). It covers
+    /// neither the status nor a time, and `A` `200` `20010000.00` signs `A200` `200`
+    /// `10000.00` too: so it says that something happened, and the look-up says what.
+    fn notification(&self, account: &Account, arrived: &Arrived<'_>) -> Notification {
+        let Some(body) = strict_json(arrived.body) else {
+            return Notification::Forged("no JSON, or a key stands twice");
+        };
+        let text = |name: &str| body[name].as_str().unwrap_or_default();
+        let (order, code) = (text("order_id"), text("status_code"));
+        // As received: another text of the same amount has another signature.
+        let amount = text("gross_amount");
+        if order.is_empty() || !is_code(code) || !is_gross_amount(amount) {
+            return Notification::Forged("order_id, status_code or gross_amount is malformed");
+        }
+        let keys = account
+            .secrets("server_key")
+            .chain(account.secrets("further_server_keys"));
+        if !is_sha512_of(text("signature_key"), &[order, code, amount], keys) {
+            return Notification::Forged("signature_key is missing or wrong");
+        }
+        let transaction = Some(text("transaction_id")).filter(|id| is_id(id));
+        let by_transaction = transaction.map(|id| format!("transaction_id:{id}"));
+        Notification::Hint(Hint {
+            authenticated: true,
+            payments: by_transaction
+                .into_iter()
+                .chain([format!("order_id:{order}")])
+                .collect(),
+            claim: lookup_verdict(code, &text("transaction_status").to_ascii_lowercase()),
+            event: None,
+        })
+    }
+}
+
+fn is_code(code: &str) -> bool {
+    code.len() == 3 && code.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_gross_amount(amount: &str) -> bool {
+    let (whole, cents) = amount.split_once('.').unwrap_or((amount, "00"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    digits(whole) && digits(cents)
 }
 
 /// The most precise id known. An order id may be charged again after a cancel, and a late

@@ -11,12 +11,13 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::notified::{same, strict_json};
 use super::{
-    Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
-    Setting, Token, by_http_status, loose_text, segment,
+    Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
+    Reading, Request, Response, Setting, Token, Via, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::lifecycle::{Cancelled, Operation, Refused, Verdict, Why};
+use crate::lifecycle::{Cancelled, Nothing, Operation, Refused, Verdict, Why};
 
 /// Migo.
 pub(super) struct Migo;
@@ -113,6 +114,46 @@ impl Provider for Migo {
     fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
         Err("Migo has no token to fetch".to_owned())
     }
+
+    /// The callback is not signed
+    /// (<https://api-docs.migopayments.com/en/card-payments/merchant-generic-callback>). A
+    /// static `Authorization` header keeps strangers from the endpoint and says nothing of
+    /// the body; being a secret, it is not published with it.
+    fn notification(&self, account: &Account, arrived: &Arrived<'_>) -> Notification {
+        if let (Some(token), Via::Endpoint) = (account.secret("notification_token"), arrived.via) {
+            let given = (arrived.header)("authorization").unwrap_or_default();
+            let given = given.strip_prefix("Bearer ").unwrap_or(given);
+            if !bool::from(same(given.as_bytes(), token.as_bytes())) {
+                return Notification::Forged("the Authorization header is not notification_token");
+            }
+        }
+        let Some(body) = strict_json(arrived.body) else {
+            return Notification::Unreadable("no JSON, or a key stands twice");
+        };
+        let Some(id) = loose_text(&body["uid"]) else {
+            return Notification::Unreadable("uid is missing");
+        };
+        Notification::Hint(Hint {
+            payments: vec![format!("transaction_id:{id}")],
+            claim: claimed(body["status"].as_str().unwrap_or_default()),
+            ..Hint::default()
+        })
+    }
+}
+
+/// The final states of a callback; Migo's surfaces differ in the case they write them in.
+fn claimed(status: &str) -> Option<Verdict> {
+    Some(match status.to_ascii_uppercase().as_str() {
+        "DISMISSED" | "CANCELLED" => Verdict::Cancelled {
+            reason: Cancelled::Dismissed,
+            already: true,
+            amount: None,
+        },
+        "APPROVED" => Verdict::Refused(Refused::Settled),
+        "DENIED" => Verdict::NothingToCancel(Nothing::Denied),
+        "EXPIRED" => Verdict::NothingToCancel(Nothing::Expired),
+        _ => return None,
+    })
 }
 
 fn transaction_path(ask: &Ask<'_>) -> String {

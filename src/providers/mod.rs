@@ -19,8 +19,11 @@ mod bento;
 mod gr4vy;
 mod midtrans;
 mod migo;
+mod notified;
 mod pismo;
 mod tingg;
+
+pub use notified::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
 
 /// Every kind of provider, in alphabetical order. The tests over all adapters, the
 /// configuration and the command line are driven by this list.
@@ -78,6 +81,17 @@ pub trait Provider: Send + Sync {
 
     /// Reads the answer to [`Login::Fetch`].
     fn read_login(&self, response: &Response<'_>) -> Result<Token, String>;
+
+    /// What a notification says. Where the provider documents none, nothing is taken.
+    fn notification(&self, _account: &Account, _arrived: &Arrived<'_>) -> Notification {
+        Notification::Unsupported
+    }
+
+    /// The headers, in lower case, without which a notification cannot be verified again.
+    /// They are published with it: never one that holds a secret.
+    fn notification_headers(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// One key of a provider's configuration table.
@@ -118,6 +132,12 @@ impl Account {
             .get(key)?
             .first()
             .map(ExposeSecret::expose_secret)
+    }
+
+    /// All values of a secret setting that may have several, exposed.
+    pub fn secrets(&self, key: &str) -> impl Iterator<Item = &str> {
+        let given = self.secrets.get(key).into_iter().flatten();
+        given.map(ExposeSecret::expose_secret)
     }
 }
 

@@ -12,9 +12,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::notified::strict_json;
 use super::{
-    Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
-    Setting, Token, by_http_status, loose_text, segment,
+    Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
+    Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict, Why};
@@ -72,13 +73,12 @@ impl Provider for Tingg {
     }
 
     /// The merchant's id and the service name a payment; Tingg's own id is an addition.
-    /// The encoding keeps a slash in an id apart from the one between them.
     fn payment(&self, asked: &Asked<'_>) -> Result<Payment, String> {
         asked.whole_only(self.title())?;
         let service = asked.text("service_code")?;
         let merchant = asked.text("merchant_transaction_id")?;
         let checkout = asked.optional_integer("checkout_request_id")?;
-        let key = format!("{}/{}", segment(&service), segment(&merchant));
+        let key = payment_key(&service, &merchant);
         let mut ids: std::collections::BTreeMap<_, _> = [
             ("service_code", service),
             ("merchant_transaction_id", merchant),
@@ -157,6 +157,34 @@ impl Provider for Tingg {
             life: Duration::from_secs(seconds.min(TOKEN_LIFE_SECONDS_MAX)),
         })
     }
+
+    /// The payment webhook, of the shape of a query-status answer and not signed. What is
+    /// answered to it accepts or rejects money, which is not for a worker that cancels: the
+    /// shop's own endpoint answers Tingg and passes a copy on.
+    fn notification(&self, _account: &Account, arrived: &Arrived<'_>) -> Notification {
+        let Some(body) = strict_json(arrived.body) else {
+            return Notification::Unreadable("no JSON, or a key stands twice");
+        };
+        let results = match &body["results"] {
+            inner if inner.is_object() => inner,
+            _ => &body,
+        };
+        let text = |name: &str| loose_text(&results[name]);
+        let (Some(service), Some(merchant)) = (text("serviceCode"), text("merchantTransactionID"))
+        else {
+            return Notification::Unreadable("serviceCode or merchantTransactionID is missing");
+        };
+        Notification::Hint(Hint {
+            payments: vec![payment_key(&service, &merchant)],
+            claim: text("requestStatusCode").and_then(|state| state_verdict(&state)),
+            ..Hint::default()
+        })
+    }
+}
+
+/// The encoding keeps a slash in an id apart from the one between them.
+fn payment_key(service: &str, merchant: &str) -> String {
+    format!("{}/{}", segment(service), segment(merchant))
 }
 
 /// The three parameters that cancel and query-status share.

@@ -1,0 +1,199 @@
+//! What a provider's notification says, and whether it may be believed to come from it. Pure.
+//!
+//! A notification is a hint. It decides when the provider is asked and never what is
+//! believed: not even a genuine signature covers what matters (Midtrans' covers neither the
+//! status nor a time). No kind both signs its notifications and lacks a look-up, so none is
+//! ever evidence by itself; one that did would be evidence for exactly what it signs.
+
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use jiff::Timestamp;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256, Sha512};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::lifecycle::Verdict;
+
+/// Largest notification that is looked at, in bytes.
+pub const NOTIFICATION_BYTES_MAX: usize = 64 * 1024;
+
+/// Most signatures of one notification that are compared; a rotation needs two.
+const SIGNATURES_MAX: usize = 16;
+
+/// Where a notification was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// From the network, at the worker's own endpoint.
+    Endpoint,
+    /// From the broker: it passed an endpoint, ours or a gateway's, and a secret that is no
+    /// signature was left there.
+    Queue,
+}
+
+/// A notification as it was received.
+#[derive(Clone, Copy)]
+pub struct Arrived<'a> {
+    /// The raw bytes.
+    pub body: &'a [u8],
+    /// A header by its name in lower case.
+    pub header: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// When it was received.
+    pub at: Timestamp,
+    /// Where.
+    pub via: Via,
+}
+
+/// What a notification is: a closed set.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notification {
+    /// The provider documents none.
+    Unsupported,
+    /// It is not shown to come from the provider; why, for the log.
+    Forged(&'static str),
+    /// Nobody vouches for it and nothing can be read in it; why, for the log.
+    Unreadable(&'static str),
+    /// A reason to ask.
+    Hint(Hint),
+}
+
+/// What a notification hints at.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Hint {
+    /// Its signature is the provider's.
+    pub authenticated: bool,
+    /// [`crate::job::Payment::key`]s of the payment that it names, one for each way to name
+    /// it; none where it is about something else.
+    pub payments: Vec<String>,
+    /// The state that it claims, as a look-up would be read. Only ever used to see that
+    /// there is nothing to ask.
+    pub claim: Option<Verdict>,
+    /// The provider's key against repeats.
+    pub event: Option<String>,
+}
+
+/// Whether two texts are the same, in a time that does not depend on where they differ.
+pub(super) fn same(a: &[u8], b: &[u8]) -> Choice {
+    a.ct_eq(b)
+}
+
+/// Whether one of the keys makes the lower-case hex SHA-512 of `parts` and the key.
+pub(super) fn is_sha512_of<'k>(
+    signature: &str,
+    parts: &[&str],
+    keys: impl Iterator<Item = &'k str>,
+) -> bool {
+    let expected = keys.map(|key| {
+        let mut hash = Sha512::new();
+        parts.iter().for_each(|part| hash.update(part));
+        hash.update(key);
+        hex(&hash.finalize())
+    });
+    any(expected, std::iter::once(signature))
+}
+
+/// Whether one of the comma-separated signatures is the lower-case hex HMAC-SHA256 of
+/// `parts` under one of the secrets.
+pub(super) fn is_hmac_of<'k>(
+    signatures: &str,
+    parts: &[&[u8]],
+    secrets: impl Iterator<Item = &'k str>,
+) -> bool {
+    let expected = secrets.filter_map(|secret| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
+        parts.iter().for_each(|part| mac.update(part));
+        Some(hex(&mac.finalize().into_bytes()))
+    });
+    any(
+        expected,
+        signatures.split(',').map(str::trim).take(SIGNATURES_MAX),
+    )
+}
+
+/// Every expected one is compared with every given one, whatever was found before.
+fn any<'a>(
+    expected: impl Iterator<Item = String>,
+    given: impl Iterator<Item = &'a str> + Clone,
+) -> bool {
+    let mut found = Choice::from(0);
+    for expected in expected {
+        for given in given.clone() {
+            found |= same(expected.as_bytes(), given.as_bytes());
+        }
+    }
+    found.into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// JSON in which no key stands twice: two readers of such a text may see two payments.
+pub(super) fn strict_json(bytes: &[u8]) -> Option<Value> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = Strict.deserialize(&mut reader).ok()?;
+    reader.end().ok()?;
+    Some(value)
+}
+
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without a repeated key")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(Strict)? {
+            array.push(item);
+        }
+        Ok(array.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let value = entries.next_value_seed(Strict)?;
+            if object.insert(key, value).is_some() {
+                return Err(A::Error::custom("a key stands twice"));
+            }
+        }
+        Ok(object.into())
+    }
+}
