@@ -19,11 +19,13 @@ use crate::gate::{Closed, Gate, Health, Limits};
 use crate::job::Job;
 use crate::ledger::{Begin, CallEnd, Change, Claim, Committed, DeadLetter, Ledger, Stored};
 use crate::lifecycle::{
-    Cause, Failed, Operation, Outcome, Plan, Progress, Step, Terms, Unresolved, Verdict, Why,
+    Cause, Failed, Operation, Outcome, Plan, Progress, State, Step, Terms, Unresolved, Verdict, Why,
 };
 use crate::metrics::Metrics;
 use crate::providers::{Ask, Evidence, Learned, Reading, Request};
 use crate::wire::{self, Finding, Source};
+
+mod hints;
 
 /// Most rows in one claim; more are claimed at once after.
 const CLAIM_MAX: u32 = 128;
@@ -185,8 +187,10 @@ impl Dispatcher {
                 Ok(job) => progress.plan(&dispatcher.terms(&job), now),
                 Err(_) => unreadable(progress),
             };
-            if let Plan::Call(operation) = plan {
-                progress.begin(operation, now);
+            match plan {
+                Plan::Call(operation) => progress.begin(operation, now),
+                Plan::Check => progress.begin_check(now),
+                Plan::Finish(_) => {}
             }
             plan
         })
@@ -261,19 +265,21 @@ impl Dispatcher {
                 Ok(job) => self.call(&claim, &job, operation, &mut place).await,
                 Err(_) => return error!("a claimed request can no longer be read"),
             },
+            Plan::Check => return self.check(claim, place).await,
         };
         failpoint::pass(Point::AfterAnswer);
         self.commit(change).await;
         drop(place);
     }
 
-    async fn call(
+    /// One call of a claim, counted.
+    async fn ask_about(
         &self,
         claim: &Claim,
         job: &Job,
         operation: Operation,
         place: &mut Place,
-    ) -> Change {
+    ) -> Ended {
         let key = wire::idempotency_key(self.name(), &job.request_id);
         let ask = Ask {
             account: &self.config.account,
@@ -285,11 +291,23 @@ impl Dispatcher {
         };
         let started = Instant::now();
         let ended = self.ask(&ask, operation).await;
-        let verdict = ended.verdict_name();
+        let (verdict, took) = (ended.verdict_name(), started.elapsed());
         self.shared
             .metrics
-            .called(self.name(), operation.as_str(), verdict, started.elapsed());
+            .called(self.name(), operation.as_str(), verdict, took);
         place.health = ended.health();
+        ended
+    }
+
+    async fn call(
+        &self,
+        claim: &Claim,
+        job: &Job,
+        operation: Operation,
+        place: &mut Place,
+    ) -> Change {
+        let ended = self.ask_about(claim, job, operation, place).await;
+        let verdict = ended.verdict_name();
         let now = (self.shared.clock)();
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
@@ -320,6 +338,7 @@ impl Dispatcher {
         };
         match step {
             Step::Finish(outcome) => {
+                self.confirmed(&claim.progress, operation);
                 let source = match operation {
                     Operation::Cancel => Source::Response,
                     Operation::Lookup => Source::Lookup,
@@ -337,6 +356,7 @@ impl Dispatcher {
                 self.shared.metrics.scheduled(self.name(), cause);
                 Change {
                     id: claim.id,
+                    hinted: hints::hinted(&progress, &terms, now),
                     progress,
                     call: Some(call),
                     outcome: None,
@@ -439,6 +459,7 @@ impl Dispatcher {
             messages: finding.messages(),
             dead_letter: outcome.is_dead_letter().then(|| DeadLetter::of(&finding)),
             progress,
+            hinted: None,
             call,
             outcome: Some(outcome),
             at: now,
@@ -446,7 +467,7 @@ impl Dispatcher {
     }
 
     /// Commits, for as long as it takes: what is known now must not be asked again.
-    async fn commit(&self, change: Change) {
+    async fn commit(&self, change: Change) -> bool {
         let committed = loop {
             match self.shared.ledger.commit(vec![change.clone()]).await {
                 Ok(committed) => break committed,
@@ -455,7 +476,8 @@ impl Dispatcher {
             tokio::time::sleep(LEDGER_PAUSE).await;
         };
         if committed.first() == Some(&Committed::Lost) {
-            return warn!("the claim was lost; its outcome was not written");
+            warn!("the claim was lost; its outcome was not written");
+            return false;
         }
         failpoint::pass(Point::AfterOutcomeCommit);
         if let Some(outcome) = change.outcome {
@@ -467,14 +489,15 @@ impl Dispatcher {
                 "finished"
             );
         }
-        let freed = committed.first() == Some(&Committed::Freed);
+        let due = [Some(&Committed::Freed), Some(&Committed::Hinted)].contains(&committed.first());
         let sooner = change
             .progress
             .due_at
             .is_some_and(|due| due.as_millisecond() < self.armed.load(Ordering::Acquire));
-        if freed || sooner {
+        if due || sooner {
             self.wake();
         }
+        true
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -563,6 +586,9 @@ fn refused_login(why: String) -> Reading {
 /// A stored request that this configuration cannot read any more, e.g. after a change of
 /// the account's kind.
 fn unreadable(progress: &Progress) -> Plan {
+    if progress.state == State::Finished {
+        return Plan::Check;
+    }
     Plan::Finish(match progress.exposed {
         true => Outcome::Unresolved(Unresolved::ContradictoryEvidence),
         false => Outcome::Failed(Failed::RejectedByProvider),

@@ -15,6 +15,7 @@ mod layers;
 pub mod ledger;
 pub mod lifecycle;
 pub mod metrics;
+pub mod notice;
 mod oauth;
 pub mod outbox;
 pub mod providers;

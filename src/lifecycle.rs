@@ -21,6 +21,10 @@ use crate::backoff::Schedule;
 use crate::job::Amount;
 use crate::providers::{Abilities, DoubtPolicy, Learned};
 
+mod hints;
+
+pub use hints::{Checked, Hints};
+
 /// What an adapter may say of an answer: a closed set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -360,6 +364,9 @@ pub struct Progress {
     pub waiting_since: Option<Timestamp>,
     /// What earlier answers taught.
     pub learned: Learned,
+    /// What notifications led to.
+    #[serde(default)]
+    pub hints: Hints,
 }
 
 /// One answer that is believed once a second one, spaced, agrees.
@@ -401,6 +408,8 @@ pub enum Plan {
     Call(Operation),
     /// Nothing more can be done: this is the result.
     Finish(Outcome),
+    /// It has its result: ask whether that still holds.
+    Check,
 }
 
 /// What an event led to.
@@ -439,6 +448,7 @@ impl Progress {
             retrying_since: None,
             waiting_since: None,
             learned: Learned::new(),
+            hints: Hints::default(),
         }
     }
 
@@ -449,7 +459,7 @@ impl Progress {
             State::WaitingProvider | State::InDoubt => self.plan_question(terms, now),
             // A row found calling is a crash; `lost` turns it into doubt before it is planned.
             State::Calling => Plan::Call(Operation::Lookup),
-            State::Finished => Plan::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence)),
+            State::Finished => Plan::Check,
         }
     }
 

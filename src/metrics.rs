@@ -71,6 +71,45 @@ impl Published {
     }
 }
 
+/// What became of a notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notified {
+    /// An open request is asked about at once, or as soon as its call has ended.
+    Applied,
+    /// The look-up that it caused brought the result.
+    ConfirmedByLookup,
+    /// Nobody asked to cancel its payment.
+    Unmatched,
+    /// It was not shown to come from the provider, or could not be read.
+    Forged,
+    /// It says what the result says.
+    Duplicate,
+    /// A look-up confirmed that the result does not hold.
+    Contradictory,
+}
+
+impl Notified {
+    const ALL: [Self; 6] = [
+        Self::Applied,
+        Self::ConfirmedByLookup,
+        Self::Unmatched,
+        Self::Forged,
+        Self::Duplicate,
+        Self::Contradictory,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::ConfirmedByLookup => "confirmed_by_lookup",
+            Self::Unmatched => "unmatched",
+            Self::Forged => "forged",
+            Self::Duplicate => "duplicate",
+            Self::Contradictory => "contradictory",
+        }
+    }
+}
+
 const CALL_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const END_TO_END_BUCKETS: &[f64] = &[
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0,
@@ -117,14 +156,6 @@ const DEAD_REASONS: [&str; 13] = [
     "too_large",
     "unknown_provider",
     "request_id_conflict",
-];
-const NOTIFICATION_VERDICTS: [&str; 6] = [
-    "applied",
-    "confirmed_by_lookup",
-    "unmatched",
-    "forged",
-    "duplicate",
-    "contradictory",
 ];
 
 /// All metrics of a worker.
@@ -375,8 +406,9 @@ impl Metrics {
             self.retries_scheduled
                 .with_label_values(&[provider, cause.as_str()]);
         }
-        for verdict in NOTIFICATION_VERDICTS {
-            self.notifications.with_label_values(&[provider, verdict]);
+        for verdict in Notified::ALL {
+            self.notifications
+                .with_label_values(&[provider, verdict.as_str()]);
         }
         self.breaker_open.with_label_values(&[provider]);
         self.in_flight.with_label_values(&[provider]);
@@ -402,6 +434,20 @@ impl Metrics {
     pub fn finished(&self, provider: &str, outcome: Outcome) {
         self.cancellations
             .with_label_values(&[self.label(provider), outcome.as_str()])
+            .inc();
+    }
+
+    /// A finding contradicts what was published.
+    pub fn corrected(&self, provider: &str, outcome: Outcome) {
+        self.corrections
+            .with_label_values(&[self.label(provider), outcome.as_str()])
+            .inc();
+    }
+
+    /// What became of a notification.
+    pub fn notified(&self, provider: &str, verdict: Notified) {
+        self.notifications
+            .with_label_values(&[self.label(provider), verdict.as_str()])
             .inc();
     }
 

@@ -24,6 +24,7 @@ use crate::intake::Intake;
 use crate::ledger::Ledger;
 use crate::ledger::sqlite::Sqlite;
 use crate::metrics::Metrics;
+use crate::notice::Notices;
 use crate::outbox::Outbox;
 use crate::server::Server;
 
@@ -158,10 +159,16 @@ impl Worker {
             flush: CancellationToken::new(),
             close: CancellationToken::new(),
         };
+        let notices = Arc::new(Notices::new(
+            config.amqp.clone(),
+            &dispatchers,
+            Arc::clone(&shared),
+        ));
         let server = Server {
             shared,
             intake: Arc::clone(&intake),
             outbox: Arc::clone(&outbox),
+            notices: Arc::clone(&notices),
         };
         worker.start_server(server, listener);
         worker.start_outbox(outbox);
@@ -169,6 +176,7 @@ impl Worker {
             worker.parts.spawn(dispatcher.run());
         }
         worker.start_intake(intake);
+        worker.start_notices(notices);
         worker.start_retention(config.ledger.retention);
         Ok(worker)
     }
@@ -202,6 +210,20 @@ impl Worker {
         self.parts.spawn(async move {
             let rebuilt = || shared.metrics.broker_reconnect();
             amqp::supervise("intake", &shared.stop, rebuilt, || intake.session()).await;
+        });
+    }
+
+    fn start_notices(&self, notices: Arc<Notices>) {
+        let shared = Arc::clone(&self.shared);
+        self.parts.spawn(async move {
+            let rebuilt = || shared.metrics.broker_reconnect();
+            let taking = amqp::supervise("notifications in", &shared.stop, rebuilt, || {
+                notices.session()
+            });
+            let publishing = amqp::supervise("notifications out", &shared.stop, rebuilt, || {
+                notices.publish_session()
+            });
+            tokio::join!(taking, publishing);
         });
     }
 

@@ -1,20 +1,22 @@
-//! The HTTP endpoints: metrics, liveness, readiness.
+//! The HTTP endpoints: metrics, liveness, readiness, and the providers' notifications.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::dispatch::Shared;
 use crate::intake::Intake;
+use crate::notice::Notices;
 use crate::outbox::Outbox;
 
 /// Longest wait for the ledger's answer to a probe or a scrape.
@@ -28,6 +30,8 @@ pub struct Server {
     pub intake: Arc<Intake>,
     /// Whether results can be published.
     pub outbox: Arc<Outbox>,
+    /// Takes the providers' notifications.
+    pub notices: Arc<Notices>,
 }
 
 impl Server {
@@ -41,6 +45,7 @@ impl Server {
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
+            .route("/notifications/{provider}", post(notification))
             .with_state(self);
         axum::serve(listener, router)
             .with_graceful_shutdown(stop)
@@ -105,4 +110,13 @@ async fn metrics(State(server): State<Arc<Server>>) -> Response {
             .into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+async fn notification(
+    State(server): State<Arc<Server>>,
+    Path(provider): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> StatusCode {
+    server.notices.receive(&provider, &headers, body).await
 }

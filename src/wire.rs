@@ -363,6 +363,8 @@ pub struct Finding<'a> {
 #[derive(Serialize)]
 struct ResultBody<'a> {
     result_id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supersedes: Option<Uuid>,
     request_id: &'a str,
     provider: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -437,10 +439,25 @@ impl Finding<'_> {
     }
 
     fn result(&self) -> Outgoing {
+        let name = format!("result.{}.{}", self.provider, self.outcome.as_str());
+        self.told(Kind::Result, self.result_id(), None, name)
+    }
+
+    /// What contradicts the message `supersedes`: the result, or an earlier correction.
+    pub fn correction(&self, supersedes: Uuid) -> Outgoing {
+        let found = format!("{}\n{}", self.outcome.as_str(), self.outcome.reason());
+        let name = format!("correction\n{supersedes}\n{found}");
+        let id = Uuid::new_v5(&NAMESPACE, name.as_bytes());
+        let key = format!("correction.{}.{}", self.provider, self.outcome.as_str());
+        self.told(Kind::Correction, id, Some(supersedes), key)
+    }
+
+    fn told(&self, kind: Kind, id: Uuid, supersedes: Option<Uuid>, key: String) -> Outgoing {
         let echo: Echo<'_> = serde_json::from_slice(&self.envelope.body).unwrap_or_default();
         let is_object = |raw: &&RawValue| raw.get().starts_with('{');
         let body = ResultBody {
-            result_id: self.result_id(),
+            result_id: id,
+            supersedes,
             request_id: self.request_id,
             provider: self.provider,
             payment: echo.payment.filter(is_object),
@@ -460,11 +477,15 @@ impl Finding<'_> {
             completed_at: self.completed_at.to_string(),
             metadata: echo.metadata.filter(is_object),
         };
+        let message_type = match kind {
+            Kind::Correction => "cancellation.correction",
+            _ => "cancellation.result",
+        };
         Outgoing {
-            id: body.result_id,
-            kind: Kind::Result,
-            routing_key: format!("result.{}.{}", self.provider, self.outcome.as_str()),
-            properties: self.properties(Some("cancellation.result")),
+            id,
+            kind,
+            routing_key: key,
+            properties: self.properties(Some(message_type)),
             body: serde_json::to_vec(&body).unwrap_or_default(),
         }
     }
@@ -531,6 +552,51 @@ impl Finding<'_> {
             body: self.envelope.body.clone(),
         }
     }
+}
+
+/// A header of a published notification: when the provider's call was received.
+pub const RECEIVED_AT: &str = "rescind-received-at";
+/// Before the names of the provider's own headers.
+pub const HTTP_HEADER: &str = "http-";
+
+/// A provider's notification, byte by byte, with the headers that verify it. `id` is unique.
+pub fn notification(
+    provider: &str,
+    id: Uuid,
+    headers: impl Iterator<Item = (&'static str, String)>,
+    body: Vec<u8>,
+    received_at: Timestamp,
+) -> Outgoing {
+    let mut all: BTreeMap<String, Header> = headers
+        .map(|(name, value)| (format!("{HTTP_HEADER}{name}"), Header::Text(value)))
+        .collect();
+    let received = Header::Text(received_at.to_string());
+    all.insert(RECEIVED_AT.to_owned(), received);
+    Outgoing {
+        id,
+        kind: Kind::Notification,
+        routing_key: format!("notification.{provider}"),
+        properties: Properties {
+            message_type: Some("provider.notification".to_owned()),
+            timestamp: received_at.as_second(),
+            headers: all,
+            ..Properties::default()
+        },
+        body,
+    }
+}
+
+/// The same for every repetition of a provider's event.
+pub fn event_id(provider: &str, event: &str) -> Uuid {
+    let name = format!("notification\n{provider}\n{event}");
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
+}
+
+/// The account in the key of a notification.
+pub fn notified_provider(routing_key: &str) -> Option<&str> {
+    routing_key
+        .strip_prefix("notification.")
+        .filter(|name| is_provider_name(name))
 }
 
 /// One plain sentence for a person.

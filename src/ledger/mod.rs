@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::lifecycle::{Outcome, Plan, Progress, State};
+use crate::lifecycle::{Operation, Outcome, Plan, Progress, State};
 use crate::providers::Evidence;
 use crate::wire::{Envelope, Finding, Outgoing};
 
@@ -83,6 +83,17 @@ pub trait Ledger: Send + Sync {
     /// Commits what calls led to, with the messages that say so.
     fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Committed>>;
 
+    /// A notification about the payment of these names. Of each name's requests the open one
+    /// hears it, or else the one that finished last: `hear` decides, inside the transaction,
+    /// for one that nobody works on; one that is worked on remembers it for its commit.
+    /// Nothing for a payment that nobody asked to cancel, and nothing is written then.
+    fn notified(
+        &self,
+        provider: &str,
+        payment_keys: Vec<String>,
+        hear: Hear,
+    ) -> Answer<'_, Vec<Heard>>;
+
     /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`.
     fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>>;
 
@@ -107,6 +118,21 @@ pub trait Ledger: Send + Sync {
 
 /// Decides, inside the claiming transaction, what is to be done with a due request. Pure.
 pub type Begin = Arc<dyn Fn(&Stored, &mut Progress) -> Plan + Send + Sync>;
+
+/// What a notification means to a request, with its outcome if it is finished. Pure. A new
+/// due time is when the provider is asked, also about a result.
+pub type Hear = Arc<dyn Fn(&Stored, &mut Progress, Option<Outcome>) -> Heard + Send + Sync>;
+
+/// What became of a notification at one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heard {
+    /// It changes nothing: the request has its result, which says the same.
+    Known,
+    /// The result is checked.
+    Checking,
+    /// The request is open, and the provider is asked at once where that is what comes next.
+    Open,
+}
 
 /// What intake has read.
 #[derive(Debug, Clone)]
@@ -156,6 +182,8 @@ pub enum Committed {
     Done,
     /// Written, and another request on the same payment became due by it.
     Freed,
+    /// Written as [`Change::hinted`] says.
+    Hinted,
 }
 
 /// The right to change one request: lost when somebody else takes it over.
@@ -189,6 +217,26 @@ pub struct Claim {
     pub progress: Progress,
     /// What is to be done.
     pub plan: Plan,
+    /// Its outcome, where that is to be checked.
+    pub outcome: Option<Outcome>,
+}
+
+impl Claim {
+    /// The call that was begun with it.
+    pub fn operation(&self) -> Option<Operation> {
+        match self.plan {
+            Plan::Call(operation) => Some(operation),
+            Plan::Check => Some(Operation::Lookup),
+            Plan::Finish(_) => None,
+        }
+    }
+}
+
+impl Change {
+    /// A result was checked; the request had it before.
+    pub fn is_check(&self) -> bool {
+        self.progress.state == State::Finished && self.outcome.is_none()
+    }
 }
 
 /// The answer to a claim.
@@ -205,8 +253,10 @@ pub struct Claims {
 pub struct Change {
     /// The right to it; given up by this change.
     pub id: ClaimId,
-    /// Where it stands now.
+    /// Where it stands now. Finished without an outcome: its result was checked.
     pub progress: Progress,
+    /// Where it stands instead if a notification came since it was claimed.
+    pub hinted: Option<Box<Progress>>,
     /// The call that ended, for the attempt log.
     pub call: Option<CallEnd>,
     /// Its end, if this is it.

@@ -327,6 +327,7 @@ fn plans_table() -> String {
                     Plan::Finish(outcome) => {
                         format!("RESULT {} / {}", outcome.as_str(), outcome.reason())
                     }
+                    Plan::Check => panic!("an open request has no result to check"),
                 };
                 writeln!(table, "  {:<16} {time:<16} -> {plan}", state.as_str()).unwrap();
             }
@@ -378,6 +379,7 @@ fn walk(path: &Path, terms: &Terms, depth: usize, paths: &mut u64) {
             *paths += 1;
             return judge_end(path, outcome, None);
         }
+        Plan::Check => panic!("an open request has no result to check"),
     };
     judge_call(path, operation, terms);
     for event in Event::all() {
@@ -516,7 +518,7 @@ fn ends(name: &str, abilities: Abilities, when_sent: &Event, when_asked: &Event)
     for _ in 0..20_000 {
         let operation = match progress.plan(&terms, time) {
             Plan::Call(operation) => operation,
-            Plan::Finish(_) => return,
+            Plan::Finish(_) | Plan::Check => return,
         };
         progress.begin(operation, time);
         let event = match operation {
@@ -560,7 +562,7 @@ fn a_deadline_ends_the_sending_and_not_the_asking() {
         Step::Finish(outcome) => outcome,
         Step::Wait(_) => match progress.plan(&terms, progress.due_at.unwrap()) {
             Plan::Finish(outcome) => outcome,
-            Plan::Call(operation) => panic!("{} after the deadline", operation.as_str()),
+            plan => panic!("{plan:?} after the deadline"),
         },
     };
     assert_eq!(

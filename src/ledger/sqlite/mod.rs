@@ -12,11 +12,12 @@ use rusqlite::Connection;
 use self::lane::{Lane, Observer, failed};
 use self::open::{check_schema, lock, migrate, open_reader, tune, unopened, unstarted};
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Committed, Filter, History, Ledger,
-    LedgerError, Pending, Stats, Summary,
+    Accepted, Answer, Arrival, Begin, Change, Claims, Committed, Filter, Hear, Heard, History,
+    Ledger, LedgerError, Pending, Stats, Summary,
 };
 
 mod lane;
+mod notify;
 mod open;
 mod read;
 mod rows;
@@ -117,6 +118,27 @@ impl Ledger for Sqlite {
                 .iter()
                 .map(|change| write::commit(db, change))
                 .collect()
+        })
+    }
+
+    /// The reader answers for payments that nobody asked to cancel, so that a flood of them
+    /// keeps the writer from nothing.
+    fn notified(
+        &self,
+        provider: &str,
+        payment_keys: Vec<String>,
+        hear: Hear,
+    ) -> Answer<'_, Vec<Heard>> {
+        let account = provider.to_owned();
+        let keys = payment_keys.clone();
+        let known = self.read.run(move |db| read::any(db, &account, &keys));
+        let provider = provider.to_owned();
+        Box::pin(async move {
+            if !known.await? {
+                return Ok(Vec::new());
+            }
+            self.write(move |db| notify::notified(db, &provider, &payment_keys, &hear))
+                .await
         })
     }
 

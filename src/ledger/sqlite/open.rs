@@ -9,7 +9,10 @@ use super::lane::failed;
 use crate::ledger::LedgerError;
 
 /// Schema changes in order; the file's `user_version` says how many were made.
-const MIGRATIONS: &[&str] = &[include_str!("schema/001.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/001.sql"),
+    include_str!("schema/002.sql"),
+];
 
 pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
     let mut name = path.as_os_str().to_owned();

@@ -42,6 +42,23 @@ pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Res
     .collect()
 }
 
+/// Whether a payment of one of these names has a request.
+pub(super) fn any(
+    db: &Connection,
+    provider: &str,
+    payment_keys: &[String],
+) -> rusqlite::Result<bool> {
+    let mut query = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM requests WHERE provider = ?1 AND payment_key = ?2)",
+    )?;
+    for key in payment_keys {
+        if query.query_row([provider, key], |row| row.get(0))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
     let open = db
         .prepare_cached(

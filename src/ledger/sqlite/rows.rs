@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::Row;
 
 use crate::ledger::Stored;
-use crate::lifecycle::{Progress, State};
+use crate::lifecycle::{Outcome, Progress, State};
 use crate::wire::{Envelope, Kind};
 
 /// The columns that [`stored`] reads.
@@ -25,6 +25,18 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<(Stored, Progress)> {
         envelope,
     };
     Ok((stored, parse(&row.get::<_, String>("progress")?)?))
+}
+
+/// The columns that [`outcome`] reads.
+pub(super) const OUTCOME: &str = "outcome, reason";
+
+/// The end of a finished request.
+pub(super) fn outcome(row: &Row<'_>) -> rusqlite::Result<Option<Outcome>> {
+    let (outcome, reason): (Option<String>, Option<String>) =
+        (row.get("outcome")?, row.get("reason")?);
+    Ok(outcome
+        .zip(reason)
+        .and_then(|(outcome, reason)| Outcome::named(&outcome, &reason)))
 }
 
 pub(super) fn kind(name: &str) -> rusqlite::Result<Kind> {

@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{STORED, json, millis, parse, stored, time};
+use super::rows::{OUTCOME, STORED, json, millis, outcome, parse, stored, time};
 use crate::ledger::{
     Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, NewRequest,
     Stored,
 };
-use crate::lifecycle::{Operation, Outcome, Plan, Progress, State};
+use crate::lifecycle::{Operation, Outcome, Progress, State};
 use crate::wire::Outgoing;
 
 pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Accepted> {
@@ -188,33 +188,42 @@ pub(super) fn claim(
     now: Timestamp,
     begin: &Begin,
 ) -> rusqlite::Result<Claims> {
-    let due: Vec<(i64, i64, Stored, Progress)> = db
+    let due: Vec<(i64, i64, Stored, Progress, Option<Outcome>)> = db
         .prepare_cached(&format!(
-            "SELECT seq, token, {STORED} FROM requests WHERE provider = ?1 AND due_at <= ?2
+            "SELECT seq, token, {OUTCOME}, {STORED} FROM requests WHERE provider = ?1 AND due_at <= ?2
              ORDER BY due_at LIMIT ?3"
         ))?
         .query_map(params![provider, millis(now), most], |row| {
             let (stored, progress) = stored(row)?;
-            Ok((row.get("seq")?, row.get("token")?, stored, progress))
+            let outcome = outcome(row)?;
+            Ok((
+                row.get("seq")?,
+                row.get("token")?,
+                stored,
+                progress,
+                outcome,
+            ))
         })?
         .collect::<rusqlite::Result<_>>()?;
     let mut claims = Vec::with_capacity(due.len());
-    for (seq, token, stored, mut progress) in due {
+    for (seq, token, stored, mut progress, outcome) in due {
         let plan = begin(&stored, &mut progress);
         let id = ClaimId {
             seq,
             token: token + 1,
         };
         take(db, id, &progress)?;
-        if let Plan::Call(operation) = plan {
-            insert_call(db, seq, &progress, operation, now)?;
-        }
-        claims.push(Claim {
+        let claim = Claim {
             id,
             stored,
             progress,
             plan,
-        });
+            outcome,
+        };
+        if let Some(operation) = claim.operation() {
+            insert_call(db, seq, &claim.progress, operation, now)?;
+        }
+        claims.push(claim);
     }
     let next_due = if claims.len() < most {
         next_due(db, provider)?
@@ -226,7 +235,8 @@ pub(super) fn claim(
 
 fn take(db: &Connection, id: ClaimId, progress: &Progress) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "UPDATE requests SET token = ?2, state = ?3, due_at = NULL, attempts = ?4, lookups = ?5, progress = ?6
+        "UPDATE requests SET token = ?2, state = ?3, due_at = NULL, attempts = ?4, lookups = ?5, progress = ?6,
+           notified = (state = 'finished')
          WHERE seq = ?1",
     )?
     .execute(params![
@@ -249,7 +259,12 @@ fn next_due(db: &Connection, provider: &str) -> rusqlite::Result<Option<Timestam
 }
 
 pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Committed> {
-    let Some((provider, payment_key)) = write_progress(db, change)? else {
+    let hinted = is_hinted(db, change)?;
+    let progress = match &change.hinted {
+        Some(hinted_progress) if hinted => hinted_progress,
+        _ => &change.progress,
+    };
+    let Some((provider, payment_key)) = write_progress(db, change, progress)? else {
         return Ok(Committed::Lost);
     };
     if let Some(call) = &change.call {
@@ -270,34 +285,60 @@ pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Commi
     }
     match change.outcome.is_some() && unpark(db, &provider, &payment_key, change.at)? {
         true => Ok(Committed::Freed),
+        false if hinted => Ok(Committed::Hinted),
         false => Ok(Committed::Done),
     }
 }
 
-fn write_progress(db: &Connection, change: &Change) -> rusqlite::Result<Option<(String, String)>> {
-    let progress = &change.progress;
-    db.prepare_cached(
-        "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
-           outcome = ?8, reason = ?9, finished_at = ?10
-         WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'
-         RETURNING provider, payment_key",
-    )?
-    .query_row(
-        params![
-            change.id.seq,
-            change.id.token,
-            progress.state.as_str(),
-            progress.due_at.map(millis),
-            progress.attempts,
-            progress.lookups,
-            json(progress)?,
-            change.outcome.map(Outcome::as_str),
-            change.outcome.map(Outcome::reason),
-            change.outcome.map(|_| millis(change.at)),
-        ],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )
-    .optional()
+/// Whether a notification came since the claim, and means something to this change.
+fn is_hinted(db: &Connection, change: &Change) -> rusqlite::Result<bool> {
+    if change.hinted.is_none() {
+        return Ok(false);
+    }
+    db.prepare_cached("SELECT notified FROM requests WHERE seq = ?1 AND token = ?2")?
+        .query_row(params![change.id.seq, change.id.token], |row| row.get(0))
+        .optional()
+        .map(|notified| notified.unwrap_or(false))
+}
+
+fn write_progress(
+    db: &Connection,
+    change: &Change,
+    progress: &Progress,
+) -> rusqlite::Result<Option<(String, String)>> {
+    // What was finished may only have been checked: then its end stays as it is.
+    let statement = match change.is_check() {
+        true => {
+            "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
+               notified = (?4 IS NOT NULL)
+             WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND state = 'finished' AND notified = 1
+               AND ?8 IS NULL AND ?9 IS NULL AND ?10 IS NULL
+             RETURNING provider, payment_key"
+        }
+        false => {
+            "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
+               outcome = ?8, reason = ?9, finished_at = ?10, notified = 0
+             WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'
+             RETURNING provider, payment_key"
+        }
+    };
+    db.prepare_cached(statement)?
+        .query_row(
+            params![
+                change.id.seq,
+                change.id.token,
+                progress.state.as_str(),
+                progress.due_at.map(millis),
+                progress.attempts,
+                progress.lookups,
+                json(progress)?,
+                change.outcome.map(Outcome::as_str),
+                change.outcome.map(Outcome::reason),
+                change.outcome.map(|_| millis(change.at)),
+            ],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()
 }
 
 /// The next request on the same payment has its turn.
@@ -330,7 +371,9 @@ pub(super) fn recover(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> 
     let claimed: Vec<(i64, i64, Progress)> = db
         .prepare(
             "SELECT seq, token, progress FROM requests
-             WHERE state <> 'finished' AND parked = 0 AND due_at IS NULL",
+             WHERE state <> 'finished' AND parked = 0 AND due_at IS NULL
+             UNION ALL SELECT seq, token, progress FROM requests
+             WHERE state = 'finished' AND notified = 1 AND due_at IS NULL",
         )?
         .query_map([], |row| {
             Ok((row.get(0)?, row.get(1)?, parse(&row.get::<_, String>(2)?)?))

@@ -109,6 +109,7 @@ pub(super) fn finish(claim: &Claim, outcome: Outcome, now: Timestamp) -> Change 
     Change {
         id: claim.id,
         progress,
+        hinted: None,
         call: matches!(claim.plan, Plan::Call(_)).then(|| CallEnd {
             verdict: outcome.as_str(),
             evidence: evidence.clone(),
@@ -280,5 +281,6 @@ pub(super) fn held(request: &NewRequest, id: ClaimId) -> Claim {
         },
         progress: request.progress.clone(),
         plan: Plan::Call(Operation::Cancel),
+        outcome: None,
     }
 }

@@ -1,0 +1,192 @@
+//! Notifications at an account's dispatcher: asking sooner, and checking results.
+//!
+//! A check is an ordinary call: it is claimed from the ledger, so that it outlives a crash,
+//! and goes through the same gate, client and attempt log as every other one.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tracing::{error, info, warn};
+
+use super::{Dispatcher, Ended, LEDGER_PAUSE, Place, ours};
+use crate::ledger::{CallEnd, Change, Claim, DeadLetter, Hear, Heard};
+use crate::lifecycle::{Checked, Operation, Outcome, Progress, Terms, Unresolved, Verdict};
+use crate::metrics::Notified;
+use crate::providers::{Arrived, Evidence, Hint, Notification};
+use crate::wire::{Finding, Source};
+
+/// Where a request stands if a notification came during its call, where that is elsewhere.
+pub(super) fn hinted(progress: &Progress, terms: &Terms, now: Timestamp) -> Option<Box<Progress>> {
+    let mut hinted = progress.clone();
+    hinted.heard(None, terms, now).then(|| Box::new(hinted))
+}
+
+impl Dispatcher {
+    /// Tells the ledger of a notification, for as long as it takes.
+    pub async fn hear(self: &Arc<Self>, hint: &Hint) {
+        let hear = self.hearing(hint, (self.shared.clock)());
+        let heard = loop {
+            let keys = hint.payments.clone();
+            let ledger = &self.shared.ledger;
+            match ledger.notified(self.name(), keys, Arc::clone(&hear)).await {
+                Ok(heard) => break heard.into_iter().max(),
+                Err(error) => error!(%error, "cannot note a notification; trying again"),
+            }
+            tokio::time::sleep(LEDGER_PAUSE).await;
+        };
+        match heard {
+            None => self.notified(Notified::Unmatched),
+            Some(Heard::Known) => self.notified(Notified::Duplicate),
+            // Counted when the answer is there.
+            Some(Heard::Checking) => self.wake(),
+            Some(Heard::Open) => {
+                self.notified(Notified::Applied);
+                self.wake();
+            }
+        }
+    }
+
+    fn hearing(self: &Arc<Self>, hint: &Hint, now: Timestamp) -> Hear {
+        let dispatcher = Arc::clone(self);
+        let hint = hint.clone();
+        Arc::new(move |stored, progress, outcome| {
+            let Ok(job) = dispatcher.job(stored) else {
+                return Heard::Known;
+            };
+            let terms = dispatcher.terms(&job);
+            let event = hint.event.as_deref();
+            let Some(outcome) = outcome else {
+                progress.heard(event, &terms, now);
+                return Heard::Open;
+            };
+            match progress.heard_after(outcome, hint.claim.as_ref(), event, &terms, now) {
+                true => Heard::Checking,
+                false => Heard::Known,
+            }
+        })
+    }
+
+    /// A notification, as the account's adapter reads it.
+    pub fn read_notification(&self, arrived: &Arrived<'_>) -> Notification {
+        let provider = self.config.provider;
+        provider.notification(&self.config.account, arrived)
+    }
+
+    /// Counts what became of a notification.
+    pub fn notified(&self, verdict: Notified) {
+        self.shared.metrics.notified(self.name(), verdict);
+    }
+
+    /// A look-up brought the result; was it a notification's?
+    pub(super) fn confirmed(&self, before: &Progress, operation: Operation) {
+        if operation == Operation::Lookup && before.hints.waiting {
+            self.notified(Notified::ConfirmedByLookup);
+        }
+    }
+
+    /// Asks whether a result holds, and publishes what contradicts it.
+    pub(super) async fn check(&self, claim: Claim, mut place: Place) {
+        let (Ok(job), Some(outcome)) = (self.job(&claim.stored), claim.outcome) else {
+            return error!("a finished request can no longer be read; it is not checked");
+        };
+        let ended = self
+            .ask_about(&claim, &job, Operation::Lookup, &mut place)
+            .await;
+        let now = (self.shared.clock)();
+        let verdict_name = ended.verdict_name();
+        let reading = match ended {
+            Ended::Read(reading) => reading,
+            Ended::NotSent(why) | Ended::Lost(why) => ours(why),
+        };
+        let mut progress = claim.progress.clone();
+        let terms = self.terms(&job);
+        let verdict = &reading.verdict;
+        let checked = progress.after_check(outcome, verdict, &terms, now, rand::random());
+        let mut change = Change {
+            id: claim.id,
+            progress,
+            hinted: None,
+            call: Some(CallEnd {
+                verdict: verdict_name,
+                evidence: reading.evidence.clone(),
+            }),
+            outcome: None,
+            messages: Vec::new(),
+            dead_letter: None,
+            at: now,
+        };
+        if let Checked::Contradicted { found, at_stake } = checked {
+            self.correct(&claim, &mut change, found, at_stake, &reading.evidence);
+        }
+        if self.commit(change).await {
+            self.checked(outcome, verdict, checked);
+        }
+    }
+
+    /// The correction, and the dead letter of a payment that may be charged after all.
+    fn correct(
+        &self,
+        claim: &Claim,
+        change: &mut Change,
+        found: Outcome,
+        at_stake: bool,
+        evidence: &Evidence,
+    ) {
+        let finding = Finding {
+            request_id: &claim.stored.request_id,
+            provider: self.name(),
+            title: self.config.provider.title(),
+            envelope: &claim.stored.envelope,
+            outcome: found,
+            detail: None,
+            source: Source::Lookup,
+            evidence,
+            attempts: change.progress.attempts,
+            lookups: change.progress.lookups,
+            completed_at: change.at,
+        };
+        let hints = &mut change.progress.hints;
+        let supersedes = hints.correction.unwrap_or(finding.result_id());
+        let correction = finding.correction(supersedes);
+        hints.correction = Some(correction.id);
+        change.messages.push(correction);
+        if at_stake {
+            let detail = format!(
+                "Published as no longer payable; now: {}",
+                finding.sentence()
+            );
+            let dead = Finding {
+                outcome: Outcome::Unresolved(Unresolved::ContradictoryEvidence),
+                detail: Some(&detail),
+                ..finding
+            };
+            change.messages.push(dead.dead_letter());
+            change.dead_letter = Some(DeadLetter::of(&dead));
+        }
+    }
+
+    fn checked(&self, outcome: Outcome, verdict: &Verdict, checked: Checked) {
+        match checked {
+            Checked::Holds => self.notified(Notified::Duplicate),
+            Checked::Again => {}
+            Checked::Unclear => {
+                warn!(
+                    verdict = verdict.as_str(),
+                    "a notification contradicts the result, and the provider gives no clear answer"
+                );
+                self.notified(Notified::Duplicate);
+            }
+            Checked::Contradicted { found, at_stake } => {
+                self.notified(Notified::Contradictory);
+                self.shared.metrics.corrected(self.name(), found);
+                self.shared.outbox.notify_one();
+                info!(
+                    outcome = outcome.as_str(),
+                    found = found.as_str(),
+                    at_stake,
+                    "the result does not hold; a correction is published"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a notification changes in the ledger, inside a transaction.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
+use crate::ledger::{Hear, Heard, Stored};
+use crate::lifecycle::{Outcome, Progress, State};
+
+/// A request that a notification is about.
+struct Found {
+    seq: i64,
+    stored: Stored,
+    progress: Progress,
+    outcome: Option<Outcome>,
+    /// Nobody works on it. A finished one is idle unless it is being checked.
+    idle: bool,
+}
+
+/// Once for each name of the payment that has a request.
+pub(super) fn notified(
+    db: &Connection,
+    provider: &str,
+    payment_keys: &[String],
+    hear: &Hear,
+) -> rusqlite::Result<Vec<Heard>> {
+    let mut heard = Vec::with_capacity(payment_keys.len());
+    for key in payment_keys {
+        if let Some(found) = find(db, provider, key)? {
+            heard.push(tell(db, found, hear)?);
+        }
+    }
+    Ok(heard)
+}
+
+/// The open request on the payment, and not one that waits behind it; or else the last one.
+fn find(db: &Connection, provider: &str, key: &str) -> rusqlite::Result<Option<Found>> {
+    db.prepare_cached(&format!(
+        "SELECT seq, due_at, notified, {OUTCOME}, {STORED} FROM requests
+         WHERE provider = ?1 AND payment_key = ?2
+         ORDER BY state = 'finished', parked, seq DESC LIMIT 1"
+    ))?
+    .query_row([provider, key], found)
+    .optional()
+}
+
+fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+    let (stored, mut progress) = stored(row)?;
+    progress.due_at = row.get::<_, Option<i64>>("due_at")?.map(time);
+    let idle = match progress.state {
+        State::Finished => !row.get::<_, bool>("notified")?,
+        _ => progress.due_at.is_some(),
+    };
+    Ok(Found {
+        seq: row.get("seq")?,
+        stored,
+        progress,
+        outcome: outcome(row)?,
+        idle,
+    })
+}
+
+fn tell(db: &Connection, mut found: Found, hear: &Hear) -> rusqlite::Result<Heard> {
+    let finished = found.progress.state == State::Finished;
+    if !found.idle {
+        db.prepare_cached("UPDATE requests SET notified = 1 WHERE seq = ?1")?
+            .execute([found.seq])?;
+        return Ok(match finished {
+            true => Heard::Known,
+            false => Heard::Open,
+        });
+    }
+    let before = found.progress.clone();
+    let heard = hear(&found.stored, &mut found.progress, found.outcome);
+    if found.progress != before {
+        let due_at = found.progress.due_at.map(millis);
+        db.prepare_cached(
+            "UPDATE requests SET due_at = ?2, progress = ?3, notified = ?4 WHERE seq = ?1",
+        )?
+        .execute(params![
+            found.seq,
+            due_at,
+            json(&found.progress)?,
+            finished && due_at.is_some(),
+        ])?;
+    }
+    Ok(heard)
+}

@@ -1,0 +1,266 @@
+//! What a notification changes: when the provider is asked, never what is believed. Pure.
+//!
+//! ```text
+//! open, next step a look-up ── heard ─▶ the look-up is due at once
+//! finished ── heard ─▶ due ─▶ check ─▶ look-up ─┬─ agrees: nothing
+//!                                               └─ contradicts: a correction
+//! ```
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    Cancelled, Failed, Nothing, Operation, Outcome, Plan, Progress, Refused, Seen, Terms,
+    Unresolved, Verdict,
+};
+use crate::backoff::{elapsed, plus};
+
+/// A result is checked at most this often, however many notifications contradict it.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+/// Questions of one check that get no clear answer.
+const CHECK_QUESTIONS_MAX: u32 = 10;
+/// Events that are remembered, against repeats.
+const EVENTS_MAX: usize = 8;
+
+/// What the lifecycle remembers of notifications.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hints {
+    /// The next look-up was brought forward by one.
+    pub waiting: bool,
+    /// To when one brought a look-up forward last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// The last ones, by the provider's key against repeats.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
+    /// When the result was checked last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked_at: Option<Timestamp>,
+    /// Since when the check under way is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checking_since: Option<Timestamp>,
+    /// Outcome and reason of the last correction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<(String, String)>,
+    /// Its message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correction: Option<Uuid>,
+}
+
+/// What the check of a result found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// It holds.
+    Holds,
+    /// It does not.
+    Contradicted {
+        /// What is so instead.
+        found: Outcome,
+        /// The order system believes that no money is taken, and it may be.
+        at_stake: bool,
+    },
+    /// No clear answer yet; asked again at [`Progress::due_at`].
+    Again,
+    /// No clear answer, for as long as it was asked.
+    Unclear,
+}
+
+/// What a look-up says of a result.
+enum Judgement {
+    Agrees,
+    Contradicts(Outcome),
+    Silent,
+}
+
+impl Progress {
+    /// A notification about an open request that nobody works on. `true` if it brought a
+    /// look-up forward. One that would repeat a cancel waits for its time.
+    pub fn heard(&mut self, event: Option<&str>, terms: &Terms, now: Timestamp) -> bool {
+        if self.is_repeated(event) || self.plan(terms, now) != Plan::Call(Operation::Lookup) {
+            return false;
+        }
+        // However many come: not more often than the schedule's own shortest wait, and no
+        // second answer earlier than it would count as one.
+        let earlier = [self.hints.at, self.sighting.as_ref().map(|seen| seen.at)];
+        let spaced = earlier
+            .into_iter()
+            .flatten()
+            .map(|at| plus(at, terms.poll.first));
+        let at = spaced.fold(now, Timestamp::max);
+        self.hints.waiting = true;
+        if self.due_at.is_some_and(|due| due <= at) {
+            return false;
+        }
+        self.due_at = Some(at);
+        self.hints.at = Some(at);
+        true
+    }
+
+    /// A notification about a request that has its result. `true` if that is to be checked:
+    /// the notification does not just say the same.
+    pub fn heard_after(
+        &mut self,
+        outcome: Outcome,
+        claim: Option<&Verdict>,
+        event: Option<&str>,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> bool {
+        let stands = self.stands(outcome);
+        let agrees = claim.is_some_and(|claim| matches!(judge(stands, claim), Judgement::Agrees));
+        if self.is_repeated(event) || agrees || !terms.abilities.lookup || self.due_at.is_some() {
+            return false;
+        }
+        let earliest = self.hints.checked_at.map(|at| plus(at, CHECK_EVERY));
+        self.due_at = Some(earliest.unwrap_or(now).max(now));
+        self.hints.checking_since = None;
+        self.sighting = None;
+        self.polls = 0;
+        true
+    }
+
+    fn is_repeated(&mut self, event: Option<&str>) -> bool {
+        let Some(event) = event else { return false };
+        let event: String = event.chars().take(64).collect();
+        if self.hints.events.contains(&event) {
+            return true;
+        }
+        if self.hints.events.len() >= EVENTS_MAX {
+            self.hints.events.remove(0);
+        }
+        self.hints.events.push(event);
+        false
+    }
+
+    /// The question whether the result holds is about to be asked.
+    pub fn begin_check(&mut self, now: Timestamp) {
+        self.calls += 1;
+        self.lookups += 1;
+        self.operation = Some(Operation::Lookup);
+        self.due_at = None;
+        self.hints.checked_at = Some(now);
+        self.hints.checking_since.get_or_insert(now);
+    }
+
+    /// What the answer to that question, or none, says of the result.
+    pub fn after_check(
+        &mut self,
+        outcome: Outcome,
+        verdict: &Verdict,
+        terms: &Terms,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Checked {
+        self.operation = None;
+        let stands = self.stands(outcome);
+        match judge(stands, verdict) {
+            Judgement::Agrees => Checked::Holds,
+            Judgement::Contradicts(_)
+                if *verdict == Verdict::StillOpen && !self.agrees(Seen::StillOpen, terms, now) =>
+            {
+                self.sight(Seen::StillOpen, now);
+                self.due_at = Some(plus(now, terms.poll.first.mul_f64(1.0 + jitter)));
+                Checked::Again
+            }
+            Judgement::Contradicts(found) => {
+                self.hints.corrected = Some((found.as_str().into(), found.reason().into()));
+                Checked::Contradicted {
+                    found,
+                    at_stake: is_at_stake(stands, found),
+                }
+            }
+            Judgement::Silent => self.check_again(verdict, terms, now, jitter),
+        }
+    }
+
+    fn check_again(
+        &mut self,
+        verdict: &Verdict,
+        terms: &Terms,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Checked {
+        let since = self.hints.checking_since.unwrap_or(now);
+        self.polls += 1;
+        if self.polls >= CHECK_QUESTIONS_MAX || elapsed(since, now) >= terms.poll.give_up_after {
+            return Checked::Unclear;
+        }
+        let after = match verdict {
+            Verdict::NotYet { after } | Verdict::Again { after, .. } => *after,
+            _ => None,
+        };
+        let least = plus(now, terms.poll.first);
+        let due = terms.poll.due(self.polls, after, now, jitter);
+        self.due_at = Some(due.max(least));
+        Checked::Again
+    }
+
+    /// What consumers were told last.
+    fn stands(&self, outcome: Outcome) -> Outcome {
+        let corrected = self.hints.corrected.as_ref();
+        corrected
+            .and_then(|(outcome, reason)| Outcome::named(outcome, reason))
+            .unwrap_or(outcome)
+    }
+}
+
+/// An answer that says neither yes nor no, a payment that is not found, a login that was
+/// refused: none of these speaks against a result.
+fn judge(stands: Outcome, verdict: &Verdict) -> Judgement {
+    use Judgement::{Agrees, Contradicts, Silent};
+    let ended = matches!(
+        stands,
+        Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
+    );
+    let unknown = matches!(stands, Outcome::Unresolved(_));
+    match *verdict {
+        Verdict::Cancelled { .. } | Verdict::NothingToCancel(_) if ended => Agrees,
+        Verdict::Cancelled { reason, .. } => Contradicts(Outcome::Cancelled {
+            reason,
+            already: false,
+        }),
+        Verdict::NothingToCancel(reason) => Contradicts(Outcome::NothingToCancel(reason)),
+        Verdict::Refused(Refused::AlreadyRefunded) if ended => Agrees,
+        Verdict::Refused(reason) if ended || unknown => Contradicts(Outcome::Refused(reason)),
+        Verdict::StillOpen if ended => {
+            Contradicts(Outcome::Unresolved(Unresolved::ContradictoryEvidence))
+        }
+        Verdict::Refused(_) | Verdict::StillOpen => Agrees,
+        _ => Silent,
+    }
+}
+
+/// "No money is taken" was said, and it is or can be.
+fn is_at_stake(stands: Outcome, found: Outcome) -> bool {
+    let said = matches!(
+        stands,
+        Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
+    );
+    said && matches!(found, Outcome::Refused(_) | Outcome::Unresolved(_))
+}
+
+impl Outcome {
+    /// The outcome with these names; `already`, which they do not say, is false.
+    pub fn named(outcome: &str, reason: &str) -> Option<Self> {
+        fn find<T: Copy>(all: &[T], name: fn(T) -> &'static str, reason: &str) -> Option<T> {
+            all.iter().copied().find(|one| name(*one) == reason)
+        }
+        Some(match outcome {
+            "cancelled" => Self::Cancelled {
+                reason: find(Cancelled::ALL, Cancelled::as_str, reason)?,
+                already: false,
+            },
+            "nothing_to_cancel" => {
+                Self::NothingToCancel(find(Nothing::ALL, Nothing::as_str, reason)?)
+            }
+            "refused" => Self::Refused(find(Refused::ALL, Refused::as_str, reason)?),
+            "failed" => Self::Failed(find(Failed::ALL, Failed::as_str, reason)?),
+            "unresolved" => Self::Unresolved(find(Unresolved::ALL, Unresolved::as_str, reason)?),
+            _ => return None,
+        })
+    }
+}

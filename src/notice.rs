@@ -1,0 +1,284 @@
+//! Provider notifications: taken at the endpoint, published, and matched to requests.
+//!
+//! ```text
+//! POST /notifications/<provider> ─▶ verify ─▶ rescind.results ─▶ rescind.notifications
+//!                                                                        │
+//!                    dispatcher ◀─ due at once ─ ledger ◀─ verify again ─┘
+//! ```
+//!
+//! The two halves share nothing but the broker: a user's own gateway may be the first one,
+//! and any worker on the same ledger may be the second one. Neither shares a connection, a
+//! limit or a wait with intake and dispatch.
+//!
+//! One that matches no request is counted and let go. It is not held for a request that may
+//! follow: nothing is sent for a payment before its request is stored, so what comes earlier
+//! was not caused by us, and the first call will meet whatever it reports. The exchange
+//! gives every other consumer a copy of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicCancelOptions};
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use crate::amqp::{self, AmqpError, step};
+use crate::config::Amqp;
+use crate::dispatch::{Dispatcher, Shared};
+use crate::metrics::{Notified, Published};
+use crate::providers::{Arrived, NOTIFICATION_BYTES_MAX, Notification, Via};
+use crate::publish;
+use crate::wire::{self, Kind, Outgoing};
+
+/// Notifications that are taken at once; a further one is asked to come again.
+const PLACES: usize = 128;
+/// Longest wait for a body.
+const BODY_WAIT: Duration = Duration::from_secs(2);
+/// Longest time to an answer. Gr4vy gives up after 5 s.
+const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+/// Deliveries held at once, and published at once.
+const WINDOW: u16 = 64;
+
+/// Both halves.
+pub struct Notices {
+    settings: Amqp,
+    dispatchers: BTreeMap<String, Arc<Dispatcher>>,
+    shared: Arc<Shared>,
+    places: Semaphore,
+    to_publish: mpsc::Sender<Waiting>,
+    /// Taken by the one publishing session.
+    waiting: Mutex<mpsc::Receiver<Waiting>>,
+    publishing: AtomicBool,
+}
+
+/// A notification that is answered once the broker has it.
+struct Waiting {
+    message: Outgoing,
+    done: oneshot::Sender<bool>,
+}
+
+impl Notices {
+    /// For the accounts of these dispatchers.
+    pub fn new(settings: Amqp, dispatchers: &[Arc<Dispatcher>], shared: Arc<Shared>) -> Self {
+        let (to_publish, waiting) = mpsc::channel(PLACES);
+        let named = |d: &Arc<Dispatcher>| (d.name().to_owned(), Arc::clone(d));
+        Self {
+            settings,
+            dispatchers: dispatchers.iter().map(named).collect(),
+            shared,
+            places: Semaphore::new(PLACES),
+            to_publish,
+            waiting: Mutex::new(waiting),
+            publishing: AtomicBool::new(false),
+        }
+    }
+
+    /// The endpoint: 200 once the broker has it, 503 for "send it again".
+    pub async fn receive(&self, provider: &str, headers: &HeaderMap, body: Body) -> StatusCode {
+        let end = Instant::now() + ANSWER_WITHIN;
+        let Some(dispatcher) = self.dispatchers.get(provider) else {
+            return StatusCode::NOT_FOUND;
+        };
+        let Ok(_place) = self.places.try_acquire() else {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        };
+        let reading = axum::body::to_bytes(body, NOTIFICATION_BYTES_MAX);
+        let body = match tokio::time::timeout(BODY_WAIT, reading).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => return StatusCode::PAYLOAD_TOO_LARGE,
+            Err(_) => return StatusCode::REQUEST_TIMEOUT,
+        };
+        let message = match self.verify(dispatcher, headers, &body) {
+            Ok(message) => message,
+            Err(refusal) => return refusal,
+        };
+        match timeout_at(end, self.publish(message)).await {
+            Ok(true) => StatusCode::OK,
+            Ok(false) | Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The message that it becomes, or why not.
+    fn verify(
+        &self,
+        dispatcher: &Dispatcher,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Outgoing, StatusCode> {
+        let now = (self.shared.clock)();
+        let header = |name: &str| headers.get(name)?.to_str().ok();
+        let arrived = Arrived {
+            body,
+            header: &header,
+            at: now,
+            via: Via::Endpoint,
+        };
+        let event = match read(dispatcher, &arrived) {
+            Notification::Unsupported => return Err(StatusCode::NOT_FOUND),
+            Notification::Forged(_) => return Err(StatusCode::UNAUTHORIZED),
+            Notification::Unreadable(_) => return Err(StatusCode::BAD_REQUEST),
+            Notification::Hint(hint) => hint.event,
+        };
+        let name = dispatcher.name();
+        let id = event.map_or_else(Uuid::new_v4, |event| wire::event_id(name, &event));
+        let kept = dispatcher.provider().notification_headers().iter();
+        let kept = kept.filter_map(|name| Some((*name, header(name)?.to_owned())));
+        let message = wire::notification(name, id, kept, body.to_vec(), now);
+        Ok(message)
+    }
+
+    async fn publish(&self, message: Outgoing) -> bool {
+        if !self.publishing.load(Ordering::Acquire) {
+            return false;
+        }
+        let (done, published) = oneshot::channel();
+        let queued = self.to_publish.send(Waiting { message, done }).await;
+        queued.is_ok() && published.await.unwrap_or(false)
+    }
+
+    /// One session of the endpoint's publisher.
+    pub async fn publish_session(&self) -> Result<(), AmqpError> {
+        let connection = amqp::connect(&self.settings, "rescind notifications out").await?;
+        let ended = self.publish_all(&connection).await;
+        self.publishing.store(false, Ordering::Release);
+        amqp::close(&connection).await;
+        ended
+    }
+
+    async fn publish_all(&self, connection: &Connection) -> Result<(), AmqpError> {
+        amqp::prepare(connection, &self.settings).await?;
+        let channel = publish::channel(connection).await?;
+        self.publishing.store(true, Ordering::Release);
+        let channels = [&channel];
+        tokio::select! {
+            ended = self.windows(connection, &channel) => ended,
+            () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
+            () = self.shared.stop.cancelled() => Ok(()),
+        }
+    }
+
+    async fn windows(&self, connection: &Connection, channel: &Channel) -> Result<(), AmqpError> {
+        let mut queue = self.waiting.lock().await;
+        let mut window = Vec::new();
+        while queue.recv_many(&mut window, WINDOW.into()).await > 0 {
+            // Whoever has been answered sends it again. An alarm at the broker would hang us.
+            window.retain(|waiting| !waiting.done.is_closed());
+            if connection.status().blocked() {
+                window.clear();
+                continue;
+            }
+            let exchange = self.settings.results_exchange.as_str();
+            let messages = window.iter().map(|waiting| (exchange, &waiting.message));
+            let fates = publish::window(channel, messages).await?;
+            for (waiting, fate) in window.drain(..).zip(fates) {
+                self.shared.metrics.publication(Kind::Notification, fate);
+                // Its sender may have gone away.
+                waiting.done.send(fate == Published::Confirmed).ok();
+            }
+        }
+        Ok(())
+    }
+
+    /// One session of the consumer.
+    pub async fn session(&self) -> Result<(), AmqpError> {
+        let connection = amqp::connect(&self.settings, "rescind notifications in").await?;
+        let ended = self.consume(&connection).await;
+        amqp::close(&connection).await;
+        ended
+    }
+
+    async fn consume(&self, connection: &Connection) -> Result<(), AmqpError> {
+        amqp::prepare(connection, &self.settings).await?;
+        let channel = amqp::channel(connection, WINDOW).await?;
+        let consumer = amqp::subscribe(&channel, &self.settings.notifications_queue).await?;
+        let tag = consumer.tag();
+        info!(queue = self.settings.notifications_queue, "consuming");
+        let channels = [&channel];
+        let ended = tokio::select! {
+            ended = self.take_all(consumer) => ended,
+            () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
+            () = self.shared.stop.cancelled() => Ok(()),
+        };
+        if ended.is_ok() {
+            let cancelling = channel.basic_cancel(tag, BasicCancelOptions::default());
+            step("cancel a consumer", cancelling).await?;
+        }
+        ended
+    }
+
+    async fn take_all(&self, consumer: Consumer) -> Result<(), AmqpError> {
+        let queue = consumer.queue().to_string();
+        let mut batches = consumer.ready_chunks(WINDOW.into());
+        while let Some(batch) = batches.next().await {
+            let batch = batch
+                .into_iter()
+                .collect::<lapin::Result<Vec<Delivery>>>()
+                .map_err(|error| AmqpError::Protocol("consume", error))?;
+            join_all(batch.iter().map(|delivery| self.take(delivery))).await;
+            // All of them are in the ledger, as far as they are to be.
+            if let Some(last) = batch.last() {
+                let acking = last.acker.ack(BasicAckOptions { multiple: true });
+                if !step("acknowledge", acking).await? {
+                    return Err(AmqpError::Lost);
+                }
+            }
+        }
+        Err(AmqpError::Cancelled(queue))
+    }
+
+    async fn take(&self, delivery: &Delivery) {
+        let provider = wire::notified_provider(delivery.routing_key.as_str());
+        let Some(dispatcher) = provider.and_then(|name| self.dispatchers.get(name)) else {
+            return debug!(key = %delivery.routing_key, "a notification for no account of ours");
+        };
+        match self.verify_again(dispatcher, delivery) {
+            Notification::Hint(hint) => dispatcher.hear(&hint).await,
+            Notification::Unsupported => dispatcher.notified(Notified::Unmatched),
+            Notification::Forged(_) | Notification::Unreadable(_) => {}
+        }
+    }
+
+    fn verify_again(&self, dispatcher: &Dispatcher, delivery: &Delivery) -> Notification {
+        let now = (self.shared.clock)();
+        let header = |name: &str| amqp::header(delivery, &format!("{}{name}", wire::HTTP_HEADER));
+        let arrived = Arrived {
+            body: &delivery.data,
+            header: &header,
+            at: received_at(delivery).map_or(now, |at| at.min(now)),
+            via: Via::Queue,
+        };
+        read(dispatcher, &arrived)
+    }
+}
+
+/// When the endpoint, ours or a gateway's, received it: a signed time is judged by that.
+fn received_at(delivery: &Delivery) -> Option<Timestamp> {
+    amqp::header(delivery, wire::RECEIVED_AT)?.parse().ok()
+}
+
+/// What it is; one that cannot be believed is counted.
+fn read(dispatcher: &Dispatcher, arrived: &Arrived<'_>) -> Notification {
+    let read = match arrived.body.len() {
+        0..=NOTIFICATION_BYTES_MAX => dispatcher.read_notification(arrived),
+        _ => Notification::Unreadable("it is larger than 64 KiB"),
+    };
+    if let Notification::Forged(why) | Notification::Unreadable(why) = read {
+        warn!(
+            provider = dispatcher.name(),
+            why, "a notification was not believed"
+        );
+        dispatcher.notified(Notified::Forged);
+    }
+    read
+}
