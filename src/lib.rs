@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod metrics;
 pub mod notice;
+mod notified;
 mod oauth;
 pub mod outbox;
 pub mod providers;

@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::notified::{is_hmac_of, strict_json};
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
     Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
@@ -24,6 +23,7 @@ use super::{
 use crate::es512::SigningKey;
 use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
+use crate::notified::{is_hmac_of, strict_json};
 
 /// Gr4vy.
 pub(super) struct Gr4vy;

@@ -14,13 +14,13 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::notified::{is_sha512_of, strict_json};
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
     Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
+use crate::notified::{is_sha512_of, strict_json};
 
 /// Midtrans.
 pub(super) struct Midtrans;

@@ -11,13 +11,13 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::notified::{same, strict_json};
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
     Reading, Request, Response, Setting, Token, Via, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Nothing, Operation, Refused, Verdict, Why};
+use crate::notified::{same, strict_json};
 
 /// Migo.
 pub(super) struct Migo;

@@ -19,11 +19,10 @@ mod bento;
 mod gr4vy;
 mod midtrans;
 mod migo;
-mod notified;
 mod pismo;
 mod tingg;
 
-pub use notified::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
+pub use crate::notified::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
 
 /// Every kind of provider, in alphabetical order. The tests over all adapters, the
 /// configuration and the command line are driven by this list.

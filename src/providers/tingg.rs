@@ -12,13 +12,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::notified::strict_json;
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
     Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict, Why};
+use crate::notified::strict_json;
 
 /// Tingg.
 pub(super) struct Tingg;

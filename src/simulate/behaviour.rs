@@ -19,6 +19,7 @@ pub(super) enum Behaviour {
     Refunded,
     AcceptedThenDone,
     AcceptedForever,
+    AcceptedUntilNotified,
     RefundFailed,
     RetryableTwice,
     RetryableForever,
@@ -39,7 +40,7 @@ pub(super) enum Behaviour {
 }
 
 /// Every behaviour under the word that selects it.
-const ALL: [(&str, Behaviour); 26] = [
+const ALL: [(&str, Behaviour); 27] = [
     ("success", Behaviour::Success),
     ("already-cancelled", Behaviour::AlreadyCancelled),
     ("settled", Behaviour::Settled),
@@ -49,6 +50,7 @@ const ALL: [(&str, Behaviour); 26] = [
     ("refunded", Behaviour::Refunded),
     ("accepted-then-done", Behaviour::AcceptedThenDone),
     ("accepted-forever", Behaviour::AcceptedForever),
+    ("accepted-until-notified", Behaviour::AcceptedUntilNotified),
     ("refund-failed", Behaviour::RefundFailed),
     ("retryable-twice", Behaviour::RetryableTwice),
     ("retryable-forever", Behaviour::RetryableForever),
@@ -131,7 +133,10 @@ impl Behaviour {
     pub(super) fn act(self, turn: u32) -> Act {
         let first = turn == 0;
         match self {
-            Self::AcceptedThenDone | Self::AcceptedForever | Self::RefundFailed => Act::Accept,
+            Self::AcceptedThenDone
+            | Self::AcceptedForever
+            | Self::AcceptedUntilNotified
+            | Self::RefundFailed => Act::Accept,
             Self::RetryableTwice if turn < 2 => Act::Refuse(Fault::Retryable(turn)),
             Self::RetryableForever => Act::Refuse(Fault::Retryable(turn)),
             Self::Nonretryable => Act::Refuse(Fault::Nonretryable),

@@ -32,6 +32,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = duration)]
     latency: Duration,
 
+    /// Send notifications to the worker whose endpoints are there, e.g. http://127.0.0.1:8620.
+    #[arg(long, value_name = "URL")]
+    notify: Option<String>,
+
     /// Write a rescind.toml for this simulator, with its demo credentials, and print its path.
     #[arg(long, value_name = "DIR")]
     write_config: Option<PathBuf>,
@@ -66,6 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         scenario,
         record: args.record,
         latency: args.latency,
+        notify: args.notify,
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -162,6 +162,12 @@ pub(super) trait Dialect: Send + Sync {
     /// The answer to a look-up.
     fn lookup(&self, payment: &Payment) -> Reply;
 
+    /// What a notification about the payment says, before it is signed, where the provider
+    /// sends any.
+    fn notification(&self, _payment: &Payment) -> Option<Value> {
+        None
+    }
+
     /// An answer without effect.
     fn fault(&self, fault: Fault, payment: &Payment, call: Option<&Cancel>) -> Reply;
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::Simulator;
 use super::behaviour::{Act, Behaviour, Breakage, Fault};
-use super::dialect::{Cancel, Dialect, Reply, Subject};
+use super::dialect::{Cancel, Dialect, Provider, Reply, Subject};
 use super::logins::Login;
 use super::money::{Book, Settled};
+use super::notify::{self, When};
 use super::payment::State;
 use super::record::Written;
 
@@ -78,7 +80,15 @@ pub(super) async fn cancel(
 ) -> Response {
     pause(simulator.latency).await;
     let login = dialect.login(&simulator.logins, headers);
+    let subject = call.subject.clone();
     let turn = cancel_turn(&simulator, dialect, login, call);
+    match notify::due(&simulator, dialect, &subject) {
+        Some((When::Early, body)) => {
+            notify::send(simulator, dialect.provider(), When::Early, body).await;
+        }
+        Some((when, body)) => announce_later(simulator, dialect.provider(), when, body),
+        None => {}
+    }
     turn.finish().await
 }
 
@@ -92,6 +102,7 @@ pub(super) async fn lookup(
     pause(simulator.latency).await;
     let login = dialect.login(&simulator.logins, headers);
     let turn = lookup_turn(&simulator, dialect, login, &subject);
+    announce(&simulator, dialect, &subject);
     turn.finish().await
 }
 
@@ -203,24 +214,51 @@ fn lookup_turn(
 
 /// The effect of a late call comes whether or not the caller still waits.
 fn resume_later(simulator: Arc<Simulator>, dialect: &'static dyn Dialect, call: Cancel) {
-    later(move || {
+    later(LATER, move || {
         simulator.book().resume(dialect, &call);
+        announce(&simulator, dialect, &call.subject);
     });
 }
 
 fn complete_later(simulator: Arc<Simulator>, dialect: &'static dyn Dialect, subject: Subject) {
-    later(move || {
-        simulator.book().complete(dialect, &subject);
+    let when = When::of(&subject.ids);
+    let wait = LATER + when.map_or(Duration::ZERO, When::delay);
+    later(wait, move || {
+        let mut book = simulator.book();
+        let payment = book.payment(dialect, &subject);
+        let ends = payment.behaviour == Behaviour::AcceptedUntilNotified
+            && notify::is_expected(&simulator, payment);
+        if ends {
+            book.release(dialect, &subject);
+        }
+        book.complete(dialect, &subject);
+        drop(book);
+        announce(&simulator, dialect, &subject);
     });
+}
+
+/// Sends the payment's notification, if one is due.
+fn announce(simulator: &Arc<Simulator>, dialect: &'static dyn Dialect, subject: &Subject) {
+    if let Some((when, body)) = notify::due(simulator, dialect, subject) {
+        announce_later(Arc::clone(simulator), dialect.provider(), when, body);
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a provider's own work needs no supervision: it ends after its tries"
+)]
+fn announce_later(simulator: Arc<Simulator>, provider: Provider, when: When, body: Value) {
+    tokio::spawn(notify::send(simulator, provider, when, body));
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "a provider's own work needs no supervision: it ends by itself a second later"
 )]
-fn later(work: impl FnOnce() + Send + 'static) {
+fn later(wait: Duration, work: impl FnOnce() + Send + 'static) {
     tokio::spawn(async move {
-        sleep(LATER).await;
+        sleep(wait).await;
         work();
     });
 }

@@ -9,14 +9,15 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::Simulator;
 use super::behaviour::Fault;
 use super::dialect::{Cancel, Dialect, Movement, Provider, Reply, Subject, Way};
 use super::es512;
 use super::exchange;
 use super::logins::{Login, Logins};
 use super::payment::{Payment, Stage, State};
+use super::{Simulator, now};
 
 pub(super) struct Gr4vy;
 
@@ -131,6 +132,19 @@ impl Dialect for Gr4vy {
 
     fn lookup(&self, payment: &Payment) -> Reply {
         Reply::json(200, &self.transaction(payment))
+    }
+
+    fn notification(&self, payment: &Payment) -> Option<Value> {
+        Some(json!({
+            "type": "event",
+            "id": Uuid::new_v4(),
+            "name": format!("transaction.{}", self.state(payment)),
+            "created_at": now().to_string(),
+            "merchant_account_id": "default",
+            "gr4vy_id": "demo",
+            "environment": "sandbox",
+            "target": self.transaction(payment),
+        }))
     }
 
     fn fault(&self, fault: Fault, payment: &Payment, call: Option<&Cancel>) -> Reply {

@@ -15,6 +15,8 @@ use super::now;
 
 pub(super) const MIGO_TOKEN: &str = "demo-migo-token";
 pub(super) const BENTO_TOKEN: &str = "demo-bento-token";
+pub(super) const MIGO_NOTIFICATION_TOKEN: &str = "demo-migo-notification-token";
+pub(super) const GR4VY_WEBHOOK_SECRET: &str = "demo-gr4vy-webhook-secret";
 pub(super) const MIDTRANS_SERVER_KEY: &str = "SB-Mid-server-demo";
 
 /// An OAuth client known to the simulator, and how long its tokens live.

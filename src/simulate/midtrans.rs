@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use jiff::{SignedDuration, Timestamp, tz};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Simulator;
@@ -127,6 +127,15 @@ impl Dialect for Midtrans {
         self.transaction(payment, code, "Success, transaction is found")
     }
 
+    /// A cancel is 202 in the sample of the notification page, whatever the look-up's code.
+    fn notification(&self, payment: &Payment) -> Option<Value> {
+        let code = match payment.state {
+            State::Cancelled => "202",
+            _ => "200",
+        };
+        Some(self.shown(payment, code, "Midtrans payment notification"))
+    }
+
     fn fault(&self, fault: Fault, payment: &Payment, call: Option<&Cancel>) -> Reply {
         match (fault, call) {
             (Fault::Unauthorized | Fault::Forbidden, _) => error(
@@ -157,7 +166,11 @@ impl Dialect for Midtrans {
 
 impl Midtrans {
     fn transaction(&self, payment: &Payment, code: &str, message: &str) -> Reply {
-        let body = json!({
+        Reply::json(200, &self.shown(payment, code, message))
+    }
+
+    fn shown(&self, payment: &Payment, code: &str, message: &str) -> Value {
+        json!({
             "status_code": code,
             "status_message": message,
             "transaction_id": transaction_id(&payment.id),
@@ -170,8 +183,7 @@ impl Midtrans {
             "bank": "bni",
             "gross_amount": payment.decimal(payment.total),
             "currency": payment.currency,
-        });
-        Reply::json(200, &body)
+        })
     }
 }
 

@@ -98,6 +98,10 @@ impl Dialect for Migo {
         )
     }
 
+    fn notification(&self, payment: &Payment) -> Option<Value> {
+        Some(json!({"uid": payment.id, "reference": payment.id, "status": self.state(payment)}))
+    }
+
     fn fault(&self, fault: Fault, _payment: &Payment, _call: Option<&Cancel>) -> Reply {
         match fault {
             Fault::Unauthorized => own_code(401, Value::Null, "Unauthorized"),

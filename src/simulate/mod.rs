@@ -22,6 +22,7 @@
 //! | `not-found` | no such payment |
 //! | `accepted-then-done` | Bento 202, Gr4vy `pending`, Midtrans HTTP 202; done after two look-ups or one second; elsewhere `success` |
 //! | `accepted-forever` | the same without an end; elsewhere `success` |
+//! | `accepted-until-notified` | the same; done when its notification goes out, after one second |
 //! | `refund-failed` | Bento 202, ends in `RefundFailed`; elsewhere `nonretryable` |
 //! | `retryable-twice` | twice "not now" (Bento `failedRetryable` in a 202, then in a 422; Gr4vy 429; others 503), then `success` |
 //! | `retryable-forever` | "not now" to every call |
@@ -42,6 +43,13 @@
 //!
 //! Behaviours of "the first call" concern cancel calls whose login was taken; look-ups tell the truth
 //! except with `stale-lookup`. Migo and Pismo have no look-up.
+//!
+//! # Notifications
+//! With `--notify URL` (the base of a worker's endpoints) Gr4vy, Midtrans, Migo and Tingg send one after
+//! the effect for a payment with the word `notified`, as documented and signed with the demo secrets, up
+//! to ten times where they are told to come again. `notified-late`: two seconds later; `notified-twice`:
+//! as it says; `notified-early`: before the answer to the cancel; `notified-forged`: signed with another
+//! secret; `notified-lost`: never.
 //!
 //! # Keys
 //! A call with a key that was carried out before gets the stored answer and moves no money: Midtrans
@@ -65,6 +73,7 @@ mod logins;
 mod midtrans;
 mod migo;
 mod money;
+mod notify;
 mod payment;
 mod pismo;
 mod record;
@@ -97,6 +106,7 @@ pub use setup::write_config;
 use dialect::{Dialect, Provider, Reply};
 use logins::Logins;
 use money::Book;
+use notify::Notifier;
 use record::Recorder;
 
 /// After a stop, calls that still hang are given up.
@@ -113,6 +123,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// How long each answer is held back.
     pub latency: Duration,
+    /// Base URL of a worker's endpoints, for notifications.
+    pub notify: Option<String>,
 }
 
 /// Everything that the handlers share.
@@ -120,6 +132,7 @@ struct Simulator {
     book: Mutex<Book>,
     logins: Logins,
     latency: Duration,
+    notifier: Option<Notifier>,
 }
 
 impl Simulator {
@@ -129,6 +142,7 @@ impl Simulator {
             book: Mutex::new(Book::new(options.scenario.unwrap_or_default(), recorder)),
             logins: Logins::default(),
             latency: options.latency,
+            notifier: options.notify.map(notifier).transpose()?,
         })
     }
 
@@ -136,6 +150,15 @@ impl Simulator {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn notifier(base: String) -> io::Result<Notifier> {
+    let base = base.trim_end_matches('/').to_owned();
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(10));
+    let http = http.build().map_err(io::Error::other)?;
+    Ok(Notifier { base, http })
 }
 
 /// Serves the six APIs until `stop`.
@@ -321,6 +344,7 @@ mod tests {
             scenario: None,
             record: None,
             latency: Duration::ZERO,
+            notify: None,
         };
         let error = serve(listener, options, async {}).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -335,6 +359,7 @@ mod tests {
             scenario: None,
             record: None,
             latency: Duration::ZERO,
+            notify: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let server = serve(listener, options, async {

@@ -110,7 +110,10 @@ impl Book {
         };
         payment.pending = Some(Pending {
             call: call.clone(),
-            lookups: (payment.behaviour != Behaviour::AcceptedForever).then_some(2),
+            lookups: match payment.behaviour {
+                Behaviour::AcceptedForever | Behaviour::AcceptedUntilNotified => None,
+                _ => Some(2),
+            },
         });
         self.mark_running(dialect, call);
         Some(reply)
@@ -133,6 +136,14 @@ impl Book {
             self.kept.remove(&(dialect.provider(), key.clone()));
         }
         self.settle(dialect, call)
+    }
+
+    /// What never ended ends with its notification.
+    pub(super) fn release(&mut self, dialect: &dyn Dialect, subject: &Subject) {
+        let payment = self.payment(dialect, subject);
+        if let Some(pending) = &mut payment.pending {
+            pending.lookups = Some(0);
+        }
     }
 
     /// Ends what was accepted, unless it ended before or never ends.

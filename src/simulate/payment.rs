@@ -74,6 +74,8 @@ pub(super) struct Payment {
     pub(super) turns: u32,
     refused_token: Option<String>,
     pub(super) pending: Option<Pending>,
+    /// Its notification was sent, or is about to be.
+    pub(super) announced: bool,
     /// What the next look-up shows instead, where look-ups lag.
     pub(super) stale: Option<Box<Payment>>,
 }
@@ -107,6 +109,7 @@ impl Payment {
             turns: 0,
             refused_token: None,
             pending: None,
+            announced: false,
             stale: None,
         }
     }

@@ -48,6 +48,7 @@ impl Rig {
             scenario: Some(Scenario::parse(scenario).unwrap()),
             record,
             latency: Duration::ZERO,
+            notify: None,
         };
         let mut server = JoinSet::new();
         server.spawn(serve(listener, options, pending()));

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::dialect::Provider;
 use super::es512;
-use super::logins::{Client, MIDTRANS_SERVER_KEY, MIGO_TOKEN, client};
+use super::logins::{
+    Client, GR4VY_WEBHOOK_SECRET, MIDTRANS_SERVER_KEY, MIGO_NOTIFICATION_TOKEN, MIGO_TOKEN, client,
+};
 
 /// Writes `rescind.toml` and `gr4vy.pem` into `dir` for a simulator at `base`; answers the
 /// configuration's path. The file holds the six providers only: the rest has defaults.
@@ -29,11 +31,16 @@ fn table(provider: Provider, base: SocketAddr, key: &Path) -> String {
     let name = provider.name();
     let url = format!("http://{base}/{name}");
     let login = match provider {
-        Provider::Migo => format!("token = {}\n", quoted(MIGO_TOKEN)),
+        Provider::Migo => format!(
+            "token = {}\nnotification_token = {}\n",
+            quoted(MIGO_TOKEN),
+            quoted(MIGO_NOTIFICATION_TOKEN)
+        ),
         Provider::Midtrans => format!("server_key = {}\n", quoted(MIDTRANS_SERVER_KEY)),
         Provider::Gr4vy => format!(
-            "private_key_file = {}\nmerchant_account_id = \"default\"\n",
-            quoted(&key.to_string_lossy())
+            "private_key_file = {}\nmerchant_account_id = \"default\"\nwebhook_secrets = [{}]\n",
+            quoted(&key.to_string_lossy()),
+            quoted(GR4VY_WEBHOOK_SECRET)
         ),
         Provider::Bento => oauth(&url, client(provider)),
         Provider::Pismo | Provider::Tingg => own_login(client(provider)),

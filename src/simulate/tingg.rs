@@ -128,6 +128,12 @@ impl Dialect for Tingg {
         status(200, "Successfully processed request", Some(results))
     }
 
+    fn notification(&self, payment: &Payment) -> Option<Value> {
+        let mut results = results(payment);
+        results["serviceCode"] = json!(payment.ids.first());
+        Some(json!({"status": {"statusCode": 200}, "results": results}))
+    }
+
     fn fault(&self, fault: Fault, _payment: &Payment, _call: Option<&Cancel>) -> Reply {
         match fault {
             Fault::Unauthorized | Fault::Forbidden => unauthenticated(),

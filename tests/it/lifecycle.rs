@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rescind::backoff::{Schedule, plus};
 use rescind::lifecycle::{
-    Cancelled, Cause, Nothing, Operation, Outcome, Plan, Progress, Refused, Seen, Sighting, State,
-    Step, Terms, Unresolved, Verdict, Why,
+    Cancelled, Cause, Checked, Nothing, Operation, Outcome, Plan, Progress, Refused, Seen,
+    Sighting, State, Step, Terms, Unresolved, Verdict, Why,
 };
 use rescind::providers::{Abilities, DoubtPolicy};
 
@@ -396,13 +396,50 @@ fn walk(path: &Path, terms: &Terms, depth: usize, paths: &mut u64) {
             assert_eq!(next.progress.due_at, None, "{:?}", next.trail);
             continue;
         }
-        next.now = next
-            .progress
-            .due_at
-            .expect("an open request is due at some time")
-            .max(path.now);
-        walk(&next, terms, depth - 1, paths);
+        go_on(&next, terms, depth - 1, paths);
+        // During the call, or at any time until the next one: both are told after the answer.
+        let hinted = hear(&next, terms);
+        if hinted.progress.due_at != next.progress.due_at {
+            go_on(&hinted, terms, depth - 1, paths);
+        }
     }
+}
+
+fn go_on(path: &Path, terms: &Terms, depth: usize, paths: &mut u64) {
+    let mut next = path.clone();
+    next.now = next
+        .progress
+        .due_at
+        .expect("an open request is due at some time")
+        .max(path.now);
+    walk(&next, terms, depth, paths);
+}
+
+/// A notification changes when the provider is asked, and nothing else.
+fn hear(path: &Path, terms: &Terms) -> Path {
+    let mut hinted = path.clone();
+    hinted.trail.push("(notified)".into());
+    let sooner = hinted.progress.heard(None, terms, path.now);
+    let (before, after) = (&path.progress, &hinted.progress);
+    if sooner {
+        assert!(after.due_at < before.due_at, "{:?}", hinted.trail);
+        let plan = before.plan(terms, path.now);
+        assert_eq!(plan, Plan::Call(Operation::Lookup), "{:?}", hinted.trail);
+    }
+    let same = Progress {
+        due_at: before.due_at,
+        hints: before.hints.clone(),
+        ..after.clone()
+    };
+    assert_eq!(same, *before, "{:?}", hinted.trail);
+    // A flood of them moves it no further.
+    let mut flooded = after.clone();
+    for n in 0..3 {
+        let event = format!("event {n}");
+        assert!(!flooded.heard(Some(&event), terms, path.now));
+    }
+    assert_eq!(flooded.due_at, after.due_at);
+    hinted
 }
 
 /// Nothing is sent while a call may have been applied, except as the policy says.
@@ -497,6 +534,137 @@ fn on_every_path_nothing_is_sent_in_doubt_and_nothing_is_claimed_without_evidenc
         paths > 200_000,
         "only {paths} paths: the walk does not walk"
     );
+}
+
+fn finished(outcome: Outcome) -> (Progress, Outcome) {
+    let mut progress = Progress::new(now());
+    progress.finish();
+    (progress, outcome)
+}
+
+fn every_outcome() -> Vec<Outcome> {
+    let already = false;
+    let cancelled = Cancelled::ALL
+        .iter()
+        .map(|&reason| Outcome::Cancelled { reason, already });
+    let refused = Refused::ALL.iter().map(|&reason| Outcome::Refused(reason));
+    let failed = rescind::lifecycle::Failed::ALL
+        .iter()
+        .map(|&r| Outcome::Failed(r));
+    cancelled
+        .chain(Nothing::ALL.iter().map(|&r| Outcome::NothingToCancel(r)))
+        .chain(refused)
+        .chain(failed)
+        .chain(Unresolved::ALL.iter().map(|&r| Outcome::Unresolved(r)))
+        .collect()
+}
+
+#[test]
+fn names_are_read_back() {
+    for outcome in every_outcome() {
+        let named = Outcome::named(outcome.as_str(), outcome.reason());
+        assert_eq!(named, Some(outcome));
+    }
+    assert_eq!(Outcome::named("cancelled", "settled"), None);
+}
+
+/// Every answer to a check of every result: what is corrected, and what is dead-lettered.
+#[test]
+fn a_result_is_corrected_by_clear_answers_only() {
+    let terms = terms(LOOKS_UP);
+    for outcome in every_outcome() {
+        for verdict in verdicts() {
+            let (mut progress, outcome) = finished(outcome);
+            assert!(progress.heard_after(outcome, None, None, &terms, now()));
+            progress.begin_check(now());
+            assert_eq!(progress.state, State::Finished);
+            let checked = progress.after_check(outcome, &verdict, &terms, now(), 0.5);
+            let name = format!(
+                "{} / {}: {}",
+                outcome.as_str(),
+                outcome.reason(),
+                verdict.as_str()
+            );
+            let clear = matches!(
+                verdict,
+                Verdict::Cancelled { .. } | Verdict::NothingToCancel(_) | Verdict::Refused(_)
+            );
+            match checked {
+                Checked::Holds => {
+                    let open = matches!(verdict, Verdict::StillOpen);
+                    assert!(clear || open, "{name}");
+                }
+                Checked::Contradicted { found, at_stake } => {
+                    assert!(clear && found != outcome, "{name}");
+                    let said = matches!(outcome.as_str(), "cancelled" | "nothing_to_cancel");
+                    let taken = matches!(found, Outcome::Refused(_));
+                    assert_eq!(at_stake, said && taken, "{name}");
+                    // The same finding again is no news.
+                    progress.begin_check(now());
+                    let again = progress.after_check(outcome, &verdict, &terms, now(), 0.5);
+                    assert_eq!(again, Checked::Holds, "{name}");
+                }
+                Checked::Again => assert!(!clear && progress.due_at > Some(now()), "{name}"),
+                Checked::Unclear => panic!("{name}: given up at once"),
+            }
+            assert_eq!(progress.state, State::Finished, "{name}");
+        }
+    }
+}
+
+#[test]
+fn open_after_all_is_believed_when_seen_twice() {
+    let terms = terms(LOOKS_UP);
+    let (mut progress, outcome) = finished(Outcome::Cancelled {
+        reason: Cancelled::Voided,
+        already: false,
+    });
+    progress.begin_check(now());
+    let first = progress.after_check(outcome, &Verdict::StillOpen, &terms, now(), 0.0);
+    assert_eq!(first, Checked::Again);
+    let later = progress.due_at.unwrap();
+    progress.begin_check(later);
+    let second = progress.after_check(outcome, &Verdict::StillOpen, &terms, later, 0.0);
+    let found = Outcome::Unresolved(Unresolved::ContradictoryEvidence);
+    let at_stake = true;
+    assert_eq!(second, Checked::Contradicted { found, at_stake });
+}
+
+#[test]
+fn a_check_ends_and_a_flood_does_not_repeat_it() {
+    let terms = terms(LOOKS_UP);
+    let (mut progress, outcome) = finished(Outcome::Refused(Refused::Settled));
+    let mut time = now();
+    for asked in 1.. {
+        progress.begin_check(time);
+        let verdict = Verdict::NotYet { after: None };
+        if progress.after_check(outcome, &verdict, &terms, time, 1.0) == Checked::Unclear {
+            break;
+        }
+        assert!(asked < 20, "a check without an end");
+        time = progress.due_at.unwrap();
+        let pending = progress.due_at;
+        assert!(!progress.heard_after(outcome, None, None, &terms, now()));
+        assert_eq!(progress.due_at, pending);
+    }
+    progress.due_at = None;
+    assert!(progress.heard_after(outcome, None, None, &terms, time));
+    assert_eq!(progress.due_at, Some(plus(time, Duration::from_secs(60))));
+}
+
+#[test]
+fn what_says_the_same_or_was_heard_before_asks_nothing() {
+    let (mut progress, outcome) = finished(Outcome::Refused(Refused::Settled));
+    let says = |verdict: &Verdict, progress: &mut Progress, event: &str| {
+        progress.heard_after(outcome, Some(verdict), Some(event), &terms(LOOKS_UP), now())
+    };
+    let settled = Verdict::Refused(Refused::Settled);
+    assert!(!says(&settled, &mut progress, "a"));
+    let cancelled = verdicts().remove(0);
+    assert!(!says(&cancelled, &mut progress, "a"), "a repeated event");
+    let mut blind = progress.clone();
+    assert!(!blind.heard_after(outcome, Some(&cancelled), None, &terms(PERSON), now()));
+    assert!(says(&cancelled, &mut progress, "b"));
 }
 
 /// The same answer for ever is the worst that a provider can do to a schedule.

@@ -11,6 +11,7 @@
 mod contract;
 mod ledger;
 mod lifecycle;
+mod notices;
 mod providers;
 mod rig;
 mod rig_works;

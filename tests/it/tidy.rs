@@ -26,7 +26,15 @@ const IMPORTS: &str = include_str!("tidy/imports.txt");
 const LIBRARIES: &str = include_str!("tidy/libraries.txt");
 
 /// Same input, same answer: these neither wait, nor ask a clock, nor draw a number.
-const PURE: &[&str] = &["backoff", "gate", "job", "lifecycle", "providers", "wire"];
+const PURE: &[&str] = &[
+    "backoff",
+    "gate",
+    "job",
+    "lifecycle",
+    "notified",
+    "providers",
+    "wire",
+];
 const IMPURE: &[&str] = &[
     "Instant",
     "SystemTime",

@@ -38,12 +38,24 @@ impl Worker {
         worker
     }
 
+    /// Starts a worker at an address that others know before, and waits until it is ready.
+    pub(crate) fn start_at(config: &str, address: SocketAddr) -> Self {
+        let mut worker = Self::spawn_at(config, &[], address);
+        if let Err(why) = worker.become_ready(Duration::from_secs(20)) {
+            panic!("{why}");
+        }
+        worker
+    }
+
     /// Starts a worker and does not wait: for those that must not get ready.
     pub(crate) fn spawn(config: &str, environment: &[(&str, &str)]) -> Self {
+        Self::spawn_at(config, environment, free_address())
+    }
+
+    fn spawn_at(config: &str, environment: &[(&str, &str)], address: SocketAddr) -> Self {
         let dir = super::folder("worker");
         let path = dir.path().join("rescind.toml");
         fs::write(&path, config).expect("a configuration");
-        let address = free_address();
         let environment: Vec<_> = environment
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))

@@ -74,12 +74,12 @@ pub struct Hint {
 }
 
 /// Whether two texts are the same, in a time that does not depend on where they differ.
-pub(super) fn same(a: &[u8], b: &[u8]) -> Choice {
+pub(crate) fn same(a: &[u8], b: &[u8]) -> Choice {
     a.ct_eq(b)
 }
 
 /// Whether one of the keys makes the lower-case hex SHA-512 of `parts` and the key.
-pub(super) fn is_sha512_of<'k>(
+pub(crate) fn is_sha512_of<'k>(
     signature: &str,
     parts: &[&str],
     keys: impl Iterator<Item = &'k str>,
@@ -95,7 +95,7 @@ pub(super) fn is_sha512_of<'k>(
 
 /// Whether one of the comma-separated signatures is the lower-case hex HMAC-SHA256 of
 /// `parts` under one of the secrets.
-pub(super) fn is_hmac_of<'k>(
+pub(crate) fn is_hmac_of<'k>(
     signatures: &str,
     parts: &[&[u8]],
     secrets: impl Iterator<Item = &'k str>,
@@ -130,7 +130,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// JSON in which no key stands twice: two readers of such a text may see two payments.
-pub(super) fn strict_json(bytes: &[u8]) -> Option<Value> {
+pub(crate) fn strict_json(bytes: &[u8]) -> Option<Value> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict.deserialize(&mut reader).ok()?;
     reader.end().ok()?;
