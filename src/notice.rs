@@ -60,6 +60,7 @@ pub struct Notices {
     /// Taken by the one publishing session.
     waiting: Mutex<mpsc::Receiver<Waiting>>,
     publishing: AtomicBool,
+    consuming: AtomicBool,
 }
 
 /// A notification that is answered once the broker has it.
@@ -81,7 +82,13 @@ impl Notices {
             to_publish,
             waiting: Mutex::new(waiting),
             publishing: AtomicBool::new(false),
+            consuming: AtomicBool::new(false),
         }
+    }
+
+    /// Notifications can be taken and are matched.
+    pub fn ready(&self) -> bool {
+        self.publishing.load(Ordering::Acquire) && self.consuming.load(Ordering::Acquire)
     }
 
     /// The endpoint: 200 once the broker has it, 503 for "send it again".
@@ -194,6 +201,7 @@ impl Notices {
     pub async fn session(&self) -> Result<(), AmqpError> {
         let connection = amqp::connect(&self.settings, "rescind notifications in").await?;
         let ended = self.consume(&connection).await;
+        self.consuming.store(false, Ordering::Release);
         amqp::close(&connection).await;
         ended
     }
@@ -203,6 +211,7 @@ impl Notices {
         let channel = amqp::channel(connection, WINDOW).await?;
         let consumer = amqp::subscribe(&channel, &self.settings.notifications_queue).await?;
         let tag = consumer.tag();
+        self.consuming.store(true, Ordering::Release);
         info!(queue = self.settings.notifications_queue, "consuming");
         let channels = [&channel];
         let ended = tokio::select! {

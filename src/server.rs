@@ -72,7 +72,8 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
     let (consuming, publishing) = server.connected();
     let ledger = server.ledger_answers().await;
     let draining = server.shared.stop.is_cancelled();
-    let ready = consuming && publishing && ledger && !draining;
+    let notifications = server.notices.ready();
+    let ready = consuming && publishing && notifications && ledger && !draining;
     let status = if ready {
         StatusCode::OK
     } else {
@@ -83,6 +84,7 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
         "checks": {
             "broker_consuming": consuming,
             "broker_publishing": publishing,
+            "notifications": notifications,
             "ledger": ledger,
             "not_draining": !draining,
         }

@@ -332,7 +332,7 @@ async fn a_result_that_does_not_hold_is_corrected_and_dead_lettered() {
     let result = results.one(id, PATIENCE).await.json();
     assert_eq!(result["outcome"], "cancelled");
 
-    // It says the same: nobody is asked.
+    // It says the same: nobody is asked but before the cancel.
     assert_eq!(gr4vy(&worker, &payment, "authorization_voided"), 200);
     until_count(&worker, "duplicate", 1.0).await;
     assert_eq!(
@@ -341,7 +341,7 @@ async fn a_result_that_does_not_hold_is_corrected_and_dead_lettered() {
             .simulator
             .money("gr4vy", &payment)
             .lookup_calls,
-        0
+        1
     );
 
     changing.change("settled");
