@@ -121,6 +121,17 @@ impl Client {
         self.send(message).await
     }
 
+    /// Publishes requests; every one of them is confirmed.
+    pub(crate) async fn confirm_all(&self, names: &Names, requests: &[serde_json::Value]) {
+        let messages = requests
+            .iter()
+            .map(|request| Outgoing::request(names, request))
+            .collect();
+        for fate in self.publish_all(messages).await {
+            assert_eq!(fate, Ok(Published::Confirmed));
+        }
+    }
+
     /// Publishes any bytes to the exchange for requests.
     pub(crate) async fn publish_raw(&self, names: &Names, key: &str, body: &[u8]) -> Published {
         self.send(Outgoing {
@@ -273,7 +284,7 @@ impl Client {
 }
 
 /// A message that arrived.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Message {
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
@@ -281,6 +292,13 @@ pub(crate) struct Message {
     pub(crate) redelivered: bool,
     pub(crate) properties: BasicProperties,
     pub(crate) body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body);
+        write!(f, "{} {:?} {body}", self.routing_key, self.headers())
+    }
 }
 
 impl Message {
