@@ -8,6 +8,8 @@
     reason = "a test that cannot go on fails, with the place and the reason; tests wait by the clock"
 )]
 
+mod broker;
+mod crash;
 mod flow;
 mod lifecycle;
 mod providers;

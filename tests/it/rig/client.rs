@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{
@@ -264,6 +265,14 @@ impl Client {
         declare_queue(&self.channel, queue, kind, exchange, key)
             .await
             .expect("a queue");
+    }
+
+    /// Deletes a queue under whoever consumes it.
+    pub(crate) async fn delete_queue(&self, queue: &str) {
+        let options = QueueDeleteOptions::default();
+        within(self.channel.queue_delete(queue.into(), options))
+            .await
+            .expect("a queue that can be deleted");
     }
 
     /// Everything that is published on the exchange for results from now on: results,
