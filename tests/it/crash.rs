@@ -102,6 +102,8 @@ async fn one_effect_and_one_result(point: Point) {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_every_request_has_one_result_and_one_effect() {
     let mut stage = Stage::new("random");
+    // A slow answer takes a second.
+    stage.set("defaults.timeout", "3s");
     stage.set("defaults.retry.give_up_after", "2m");
     stage.set("defaults.poll.give_up_after", "2m");
     let mut worker = stage.worker();
