@@ -15,6 +15,13 @@ test: ## All tests; installs RabbitMQ if there is none
 	deploy/broker install
 	cargo test --locked --workspace
 
+.PHONY: bench
+bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick throughput")
+	deploy/broker install
+	mkdir -p target/bench
+	trap 'deploy/broker stop target/bench/broker' EXIT; \
+	AMQP_URL=$$(deploy/broker start target/bench/broker) cargo bench --locked --bench bench -- $(ARGS)
+
 .PHONY: check
 check: lint test ## Everything that a change has to pass
 

@@ -199,7 +199,7 @@ impl Dispatcher {
 
     fn terms(&self, job: &Job) -> Terms {
         Terms {
-            abilities: self.config.provider.abilities(&self.config.account),
+            abilities: self.config.provider.abilities(&self.config.account, job),
             retry: self.config.retry,
             poll: self.config.poll,
             deadline: job.deadline,

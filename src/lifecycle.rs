@@ -463,10 +463,15 @@ impl Progress {
         {
             return Plan::Finish(Outcome::Failed(Failed::RetriesExhausted));
         }
-        if terms.abilities.look_first && !self.looked {
-            return Plan::Call(Operation::Lookup);
+        match terms.abilities {
+            Abilities {
+                look_first: false, ..
+            } => Plan::Call(Operation::Cancel),
+            _ if self.looked => Plan::Call(Operation::Cancel),
+            Abilities { lookup: true, .. } => Plan::Call(Operation::Lookup),
+            // Its state has to be known before anything is sent, and cannot be.
+            _ => Plan::Finish(Outcome::Refused(Refused::Unsupported)),
         }
-        Plan::Call(Operation::Cancel)
     }
 
     fn plan_question(&self, terms: &Terms, now: Timestamp) -> Plan {
@@ -709,7 +714,7 @@ impl Progress {
 
     /// `failed` promises that nothing was cancelled, so it needs to be certain of that.
     fn misconfigured(&mut self, why: Why, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        if self.doubtful || self.accepted || self.refusals > 0 {
+        if self.doubtful || self.accepted {
             return self.ask(None, terms, now, jitter);
         }
         Step::Finish(Outcome::Failed(match why {

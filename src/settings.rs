@@ -223,7 +223,7 @@ const UNITS: [(&str, u64); 5] = [
 /// Longest duration taken: a century, in milliseconds. Longer ones overflow clocks.
 const CENTURY: u64 = 36_525 * 86_400_000;
 
-fn span(text: &str) -> Option<Duration> {
+pub(crate) fn span(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
     let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;

@@ -1,18 +1,34 @@
 //! The command line: one file for each command.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use lapin::Connection;
 
+use crate::amqp::{self, AmqpError};
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::ledger::LedgerError;
+use crate::ledger::sqlite::Sqlite;
 use crate::{failpoint, providers, run, simulate, trace};
+
+mod check;
+mod completions;
+mod list;
+mod results;
+mod show;
+mod submit;
+mod text;
+mod topology;
+
+use text::Screen;
 
 /// Carries out payment cancellations: no request is lost, nothing is cancelled twice, and
 /// nothing is called cancelled without the provider's evidence.
 #[derive(Parser)]
-#[command(name = "rescind", version, propagate_version = true)]
+#[command(name = "rescind", version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Configuration file [default: rescind.toml, then /etc/rescind/rescind.toml]
     #[arg(long, global = true, env = "RESCIND_CONFIG", value_name = "FILE")]
@@ -21,18 +37,123 @@ pub struct Cli {
     command: Command,
 }
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done (an empty list is success), 1 failed, 2 usage or invalid configuration, \
+3 partly done, 6 state changed meanwhile, 7 broker, ledger or provider unreachable, \
+8 a check found something, 130 interrupted.";
+
 #[derive(Subcommand)]
 enum Command {
     /// Consume, dispatch, publish; serves /metrics and the health endpoints
     Worker,
     /// Serve the six providers' APIs on loopback, with scripted behaviour
     Simulate(simulate::Args),
+    /// Check configuration, broker, topology, ledger and the providers' addresses
+    Check(check::Args),
+    /// Print, declare or verify what has to be at the broker
+    Topology(topology::Args),
+    /// Publish requests and follow them to their results
+    Submit(submit::Args),
+    /// Print results as they come
+    Results(results::Args),
+    /// Show one request: state, every call, evidence, result
+    Show(show::Args),
+    /// List requests, oldest first
+    List(list::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// How a command ended; the numbers are a public contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done; an empty list is success.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// Usage or invalid configuration.
+    Usage = 2,
+    /// Some of it is done.
+    Partly = 3,
+    /// The state changed meanwhile.
+    Changed = 6,
+    /// Broker, ledger or provider cannot be reached.
+    Unreachable = 7,
+    /// A check found something.
+    Found = 8,
+    /// By a person.
+    Interrupted = 130,
+}
+
+/// An error of the command line's own, and the code that it ends with.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Stop {
+    exit: Exit,
+    what: String,
+}
+
+impl Stop {
+    /// What was given to a command cannot be used.
+    pub fn usage(what: impl Into<String>) -> Self {
+        let (exit, what) = (Exit::Usage, what.into());
+        Self { exit, what }
+    }
+
+    /// Something that is needed cannot be reached.
+    pub fn unreachable(what: impl Into<String>) -> Self {
+        let (exit, what) = (Exit::Unreachable, what.into());
+        Self { exit, what }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl Exit {
+    /// The code for an error: the first cause that has one decides.
+    pub fn of(error: &anyhow::Error) -> Self {
+        error
+            .chain()
+            .find_map(Self::of_cause)
+            .unwrap_or(Self::Failed)
+    }
+
+    fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        if let Some(stop) = cause.downcast_ref::<Stop>() {
+            return Some(stop.exit);
+        }
+        if cause.is::<ConfigError>() {
+            return Some(Self::Usage);
+        }
+        if cause.is::<LedgerError>() {
+            return Some(Self::Unreachable);
+        }
+        cause.downcast_ref::<AmqpError>().map(Self::of_broker)
+    }
+
+    fn of_broker(error: &AmqpError) -> Self {
+        match error {
+            AmqpError::Settings(_) => Self::Usage,
+            AmqpError::Topology(_) => Self::Found,
+            // What is there was declared in another way.
+            AmqpError::Protocol(_, cause)
+                if amqp::refusal(cause).is_some_and(|(code, _)| code == 406) =>
+            {
+                Self::Found
+            }
+            _ => Self::Unreachable,
+        }
+    }
 }
 
 /// Runs a command. `environment` is the process's.
 pub fn main(environment: Vec<(String, String)>) -> ExitCode {
     let cli = Cli::parse();
-    let levels = variable(&environment, "RUST_LOG").map(str::to_owned);
     failpoint::arm(variable(&environment, "RESCIND_FAIL_POINT"));
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -41,25 +162,39 @@ pub fn main(environment: Vec<(String, String)>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
     };
-    let done = runtime.block_on(async {
-        match cli.command {
-            Command::Worker => {
-                let loaded = load(cli.config, environment)?;
-                trace::start(loaded.config.log.format, levels.as_deref(), run::now);
-                run::worker(
-                    loaded.config,
-                    option_env!("RESCIND_REVISION").unwrap_or("unknown"),
-                )
-                .await
-            }
-            Command::Simulate(args) => simulate::run(args).await,
-        }
-    });
+    let done = runtime.block_on(command(cli, environment));
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit.into(),
         Err(error) => fail(&error),
     }
+}
+
+async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result<Exit> {
+    let screen = Screen::new(
+        variable(&environment, "NO_COLOR"),
+        variable(&environment, "TERM"),
+    );
+    let levels = variable(&environment, "RUST_LOG").map(str::to_owned);
+    let load = || load(cli.config, environment);
+    match cli.command {
+        Command::Worker => worker(load()?.config, levels.as_deref()).await,
+        Command::Simulate(args) => simulate::run(args).await.map(|()| Exit::Done),
+        Command::Check(args) => check::run(args, &load()?, screen).await,
+        Command::Topology(args) => topology::run(args, &load()?, screen).await,
+        Command::Submit(args) => submit::run(args, &load()?, screen).await,
+        Command::Results(args) => results::run(args, &load()?, screen).await,
+        Command::Show(args) => show::run(args, &load()?.config, screen).await,
+        Command::List(args) => list::run(args, &load()?.config, screen).await,
+        Command::Completions(args) => completions::run(&args, screen),
+    }
+}
+
+async fn worker(config: Config, levels: Option<&str>) -> anyhow::Result<Exit> {
+    trace::start(config.log.format, levels, run::now);
+    let revision = option_env!("RESCIND_REVISION").unwrap_or("unknown");
+    run::worker(config, revision).await?;
+    Ok(Exit::Done)
 }
 
 fn variable<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -80,14 +215,66 @@ pub fn load(file: Option<PathBuf>, environment: Vec<(String, String)>) -> anyhow
     config::load(&sources, providers::ALL).context("the configuration cannot be used")
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("rescind: {error:#}");
-    let code = match error.chain().any(|cause| cause.is::<ConfigError>()) {
-        true => 2,
-        false => 1,
-    };
-    ExitCode::from(code)
+/// Connects to the configured broker, or says which one cannot be reached.
+async fn connect(loaded: &Loaded, name: &str) -> anyhow::Result<Connection> {
+    let connected = amqp::connect(&loaded.config.amqp, name).await;
+    connected.with_context(|| {
+        let url = shown(loaded, "amqp.url");
+        format!("the broker cannot be used; does it run at amqp.url = {url}?")
+    })
 }
 
-/// Keeps the type in one place for the commands.
-pub type Settings = Config;
+/// Opens the configured ledger beside the worker that writes it.
+fn ledger(config: &Config) -> anyhow::Result<Sqlite> {
+    Ok(Sqlite::open_to_read(&ledger_path(config)?)?)
+}
+
+fn ledger_path(config: &Config) -> anyhow::Result<PathBuf> {
+    run::sqlite_path(config).map_err(|error| Stop::usage(error.to_string()).into())
+}
+
+/// A setting as it may be shown.
+fn shown<'a>(loaded: &'a Loaded, path: &str) -> &'a str {
+    let found = loaded.effective.iter().find(|value| value.path == path);
+    found.map_or("", |value| value.value.as_str())
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    if error
+        .chain()
+        .any(|cause| cause.downcast_ref().is_some_and(closed))
+    {
+        // Whoever read our output has seen enough.
+        return Exit::Done.into();
+    }
+    text::say(&format!("rescind: {error:#}"));
+    Exit::of(error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_error_has_the_code_of_the_contract() {
+        let code = |error: anyhow::Error| Exit::of(&error.context("while trying")) as u8;
+        let problems = Vec::new();
+        assert_eq!(code(anyhow::anyhow!("something")), 1);
+        assert_eq!(code(ConfigError { problems }.into()), 2);
+        assert_eq!(code(Stop::usage("that").into()), 2);
+        assert_eq!(code(Stop::unreachable("that").into()), 7);
+        assert_eq!(code(AmqpError::Settings("that".into()).into()), 2);
+        assert_eq!(code(AmqpError::Lost.into()), 7);
+        assert_eq!(code(AmqpError::Timeout("connect").into()), 7);
+        assert_eq!(code(LedgerError::Failed("disk".into()).into()), 7);
+        assert_eq!(code(AmqpError::Topology(vec!["differs".into()]).into()), 8);
+    }
+}

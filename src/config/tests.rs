@@ -43,7 +43,7 @@ impl Provider for Example {
             _ => Ok(()),
         }
     }
-    fn abilities(&self, _: &Account) -> Abilities {
+    fn abilities(&self, _: &Account, _: &crate::job::Job) -> Abilities {
         Abilities {
             lookup: false,
             look_first: false,

@@ -14,7 +14,6 @@ use crate::lifecycle::{Outcome, Plan, Progress, State};
 use crate::providers::Evidence;
 use crate::wire::{Envelope, Finding, Outgoing};
 
-mod lane;
 pub mod sqlite;
 
 /// An operation's answer; it is durable when it arrives.

@@ -18,7 +18,7 @@ use super::{
     Abilities, Account, Ask, Asked, DoubtPolicy, Login, Method, Provider, Reading, Request,
     Response, Setting, Token, by_http_status, loose_text, segment,
 };
-use crate::job::{Amount, Currency, Payment};
+use crate::job::{Amount, Currency, Job, Payment};
 use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Unresolved, Verdict};
 use crate::oauth;
 
@@ -76,11 +76,13 @@ impl Provider for Bento {
 
     /// No idempotency key was found in Bento's pages, so doubt is cleared up by asking, and
     /// where nobody can be asked by a person.
-    fn abilities(&self, account: &Account) -> Abilities {
+    /// A part can only be refunded: before capture the same call voids the whole payment, so
+    /// a partial request asks for the state first.
+    fn abilities(&self, account: &Account, job: &Job) -> Abilities {
         let lookup = !lookup_path(account).is_empty();
         Abilities {
             lookup,
-            look_first: false,
+            look_first: job.amount.is_some(),
             doubt: match lookup {
                 true => DoubtPolicy::LookUp,
                 false => DoubtPolicy::Person,
@@ -440,6 +442,9 @@ fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>) -> Verdict
         .to_ascii_lowercase()
         .as_str()
     {
+        "authsucceeded" if would_void_more(ask, answer) => {
+            Verdict::Refused(Refused::AmountNotAllowed)
+        }
         "authsucceeded" | "capturesucceeded" => still_there(ask, answer).unwrap_or(not_yet),
         "refundfailed" => refund_failed(ask, answer).unwrap_or(not_yet),
         _ => not_yet,
@@ -449,6 +454,12 @@ fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>) -> Verdict
 /// The payment is as it was. Once a cancel was accepted this is the state before it, for as
 /// long as nothing says that it failed. A failure that an attempt in doubt may have caused is
 /// no reason to send at once: the state has to be seen twice.
+/// An amount is ignored before capture: less than all of it cannot be cancelled yet.
+fn would_void_more(ask: &Ask<'_>, answer: &Answer<'_>) -> bool {
+    let whole = answer.transaction["authorizedAmount"].as_i64();
+    !ask.accepted && units_asked(ask).is_some_and(|asked| whole != Some(asked))
+}
+
 fn still_there(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
     let failure = answer.failure().filter(|failure| failure.is_new(ask));
     match failure {

@@ -21,7 +21,7 @@ use super::{
     Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::es512::SigningKey;
-use crate::job::Payment;
+use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 
 /// Gr4vy.
@@ -84,7 +84,7 @@ impl Provider for Gr4vy {
 
     /// Gr4vy's pages contradict each other on whether a void's idempotency key is honoured:
     /// it is sent and never relied upon.
-    fn abilities(&self, _account: &Account) -> Abilities {
+    fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: true,
             look_first: true,

@@ -18,7 +18,7 @@ use super::{
     Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
     Setting, Token, by_http_status, loose_text, segment,
 };
-use crate::job::Payment;
+use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 
 /// Midtrans.
@@ -51,7 +51,7 @@ impl Provider for Midtrans {
 
     /// A key lives for five minutes only and some payment methods ignore it
     /// (<https://docs.midtrans.com/reference/api-headers>), so doubt is cleared up by asking.
-    fn abilities(&self, _account: &Account) -> Abilities {
+    fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: true,
             look_first: false,

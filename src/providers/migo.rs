@@ -15,7 +15,7 @@ use super::{
     Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
     Setting, Token, by_http_status, loose_text, segment,
 };
-use crate::job::Payment;
+use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Operation, Refused, Verdict, Why};
 
 /// Migo.
@@ -59,7 +59,7 @@ impl Provider for Migo {
     /// "paid"
     /// (<https://api-docs.migopayments.com/en/alternative-payments/dismiss-transaction>),
     /// and no page shows a way to ask for the state.
-    fn abilities(&self, _account: &Account) -> Abilities {
+    fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: false,
             look_first: false,

@@ -52,8 +52,8 @@ pub trait Provider: Send + Sync {
     /// Checks the settings of one account beyond presence, e.g. that a key can be read.
     fn check(&self, account: &Account) -> Result<(), String>;
 
-    /// What this provider offers and what doubt means for it.
-    fn abilities(&self, account: &Account) -> Abilities;
+    /// What this provider offers for such a request, and what doubt means for it.
+    fn abilities(&self, account: &Account, job: &Job) -> Abilities;
 
     /// Checks the `payment`, `amount` and `currency` of a request and names the payment.
     /// The error is one sentence for the publisher.

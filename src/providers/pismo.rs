@@ -17,7 +17,7 @@ use super::{
     Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
     Setting, Token, by_http_status, loose_text,
 };
-use crate::job::Payment;
+use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Operation, Refused, Verdict, Why};
 use crate::oauth;
 
@@ -75,7 +75,7 @@ impl Provider for Pismo {
         }
     }
 
-    fn abilities(&self, _account: &Account) -> Abilities {
+    fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: false,
             look_first: false,

@@ -16,7 +16,7 @@ use super::{
     Abilities, Account, Ask, Asked, DoubtPolicy, Login, Provider, Reading, Request, Response,
     Setting, Token, by_http_status, loose_text, segment,
 };
-use crate::job::Payment;
+use crate::job::{Job, Payment};
 use crate::lifecycle::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict, Why};
 
 /// Tingg.
@@ -63,7 +63,7 @@ impl Provider for Tingg {
     }
 
     /// There is no key: a repeat is recognised by the payment's own ids and answered 133.
-    fn abilities(&self, _account: &Account) -> Abilities {
+    fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: true,
             look_first: false,

@@ -19,7 +19,7 @@ pub(crate) mod worker;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-#[expect(unused_imports, reason = "the short names, for the subjects")]
+#[allow(unused_imports, reason = "the short names, for the subjects")]
 pub(crate) use self::{
     broker::{Broker, Names},
     client::{Client, Message, Messages, Published},

@@ -10,7 +10,7 @@ use std::time::Instant;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{Answer, LedgerError};
+use crate::ledger::{Answer, LedgerError};
 
 /// Operations in one commit; keeps the longest transaction in the milliseconds.
 const GROUP_MAX: usize = 512;

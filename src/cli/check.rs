@@ -1,0 +1,335 @@
+//! `rescind check`: configuration, broker, topology, ledger and providers on one screen.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use url::Url;
+
+use super::text::{self, Screen, Style, Table};
+use super::{Exit, connect, ledger_path};
+use crate::amqp::{self, AmqpError, Topology};
+use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, Origin, TopologyMode};
+use crate::ledger::sqlite::Sqlite;
+
+/// How long a provider's address may take to answer.
+const REACH: Duration = Duration::from_secs(3);
+
+/// Check configuration, broker, topology, ledger and the providers' addresses.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// One document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one look found.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// `broker`, `topology`, `ledger` or `providers.<name>`.
+    subject: String,
+    ok: bool,
+    says: String,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+impl Finding {
+    fn good(subject: &str, says: impl Into<String>) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            ok: true,
+            says: says.into(),
+            exit: Exit::Done,
+        }
+    }
+
+    fn bad(subject: &str, exit: Exit, says: impl Into<String>) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            ok: false,
+            says: says.into(),
+            exit,
+        }
+    }
+}
+
+/// Looks at everything; a configuration that cannot be used has ended the command before.
+pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
+    let (mut findings, providers) = tokio::join!(broker(loaded), providers(&loaded.config));
+    findings.push(ledger(&loaded.config));
+    findings.extend(providers);
+    match args.json {
+        true => screen.document(&document(loaded, &findings))?,
+        false => print(loaded, &findings, screen)?,
+    }
+    Ok(verdict(&findings))
+}
+
+/// What cannot be reached says more than a difference.
+fn verdict(findings: &[Finding]) -> Exit {
+    let has = |exit| findings.iter().any(|finding| finding.exit == exit);
+    [Exit::Usage, Exit::Unreachable, Exit::Found]
+        .into_iter()
+        .find(|exit| has(*exit))
+        .unwrap_or(Exit::Done)
+}
+
+async fn broker(loaded: &Loaded) -> Vec<Finding> {
+    let settings = &loaded.config.amqp;
+    let connection = match connect(loaded, "rescind check").await {
+        Ok(connection) => connection,
+        Err(error) => {
+            return vec![Finding::bad(
+                "broker",
+                Exit::of(&error),
+                format!("{error:#}"),
+            )];
+        }
+    };
+    let verified = amqp::verify(&connection, &Topology::of(settings)).await;
+    amqp::close(&connection).await;
+    let mut findings = vec![Finding::good("broker", "takes our connection")];
+    findings.extend(topology(settings, verified));
+    findings
+}
+
+fn topology(settings: &Amqp, verified: Result<Vec<String>, AmqpError>) -> Vec<Finding> {
+    let differences = match verified {
+        Ok(differences) => differences,
+        Err(error) => {
+            return vec![Finding::bad(
+                "topology",
+                Exit::Unreachable,
+                error.to_string(),
+            )];
+        }
+    };
+    if differences.is_empty() {
+        let says = "exchanges and queues are as they have to be";
+        return vec![Finding::good("topology", says)];
+    }
+    let finding = |line: String| match settings.topology {
+        TopologyMode::Declare if line.ends_with(" is missing") => {
+            Finding::good("topology", format!("{line}; the worker will declare it"))
+        }
+        _ => Finding::bad("topology", Exit::Found, line),
+    };
+    differences.into_iter().map(finding).collect()
+}
+
+fn ledger(config: &Config) -> Finding {
+    let path = match ledger_path(config) {
+        Ok(path) => path,
+        Err(error) => return Finding::bad("ledger", Exit::Usage, format!("{error:#}")),
+    };
+    if !path.exists() {
+        return new_ledger(&path);
+    }
+    match Sqlite::open_to_read(&path) {
+        Ok(_) => {
+            let user = match in_use(&path) {
+                true => "; a worker is at work on it",
+                false => "",
+            };
+            let says = format!("{} has the schema of this version{user}", path.display());
+            Finding::good("ledger", says)
+        }
+        Err(error) => Finding::bad("ledger", Exit::Unreachable, error.to_string()),
+    }
+}
+
+fn new_ledger(path: &Path) -> Finding {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    if folder.is_dir() {
+        let says = format!("{} will be created by the worker", path.display());
+        return Finding::good("ledger", says);
+    }
+    let says = format!("the folder {} does not exist; create it", folder.display());
+    Finding::bad("ledger", Exit::Unreachable, says)
+}
+
+/// Whether a worker holds the lock. Read from the kernel's list: trying the lock would keep
+/// a worker away that starts at this moment.
+fn in_use(path: &Path) -> bool {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let (Ok(about), Ok(list)) = (fs::metadata(lock), fs::read_to_string("/proc/locks")) else {
+        return false;
+    };
+    let inode = format!(":{} ", about.ino());
+    list.lines()
+        .any(|line| line.contains(" FLOCK ") && line.contains(&inode))
+}
+
+async fn providers(config: &Config) -> Vec<Finding> {
+    join_all(config.accounts.values().map(provider)).await
+}
+
+async fn provider(account: &AccountConfig) -> Finding {
+    let subject = format!("providers.{}", account.account.name);
+    let base = &account.account.base_url;
+    let unreachable =
+        |why: String| Finding::bad(&subject, Exit::Unreachable, format!("{base}: {why}"));
+    let url = Url::parse(base).ok();
+    let Some((host, port)) = url.as_ref().and_then(address) else {
+        return unreachable("no address can be read".into());
+    };
+    match timeout(REACH, TcpStream::connect((host.as_str(), port))).await {
+        Ok(Ok(_)) => Finding::good(&subject, format!("{base} takes connections")),
+        Ok(Err(error)) => unreachable(error.to_string()),
+        Err(_) => unreachable("no answer within 3 s".into()),
+    }
+}
+
+/// Host and port; an IPv6 address without its brackets.
+fn address(url: &Url) -> Option<(String, u16)> {
+    let host = url.host_str()?.trim_matches(['[', ']']);
+    Some((host.to_owned(), url.port_or_known_default()?))
+}
+
+fn document(loaded: &Loaded, findings: &[Finding]) -> serde_json::Value {
+    let values = loaded.effective.iter().map(|value| {
+        serde_json::json!({
+            "path": value.path, "value": value.value, "origin": value.origin.to_string(),
+        })
+    });
+    serde_json::json!({
+        "ok": findings.iter().all(|finding| finding.ok),
+        "file": loaded.file,
+        "configuration": values.collect::<Vec<_>>(),
+        "checks": findings,
+    })
+}
+
+fn print(loaded: &Loaded, findings: &[Finding], screen: Screen) -> std::io::Result<()> {
+    let (values, inherited) = to_show(&loaded.effective);
+    let rows: Vec<_> = values
+        .iter()
+        .map(|value| {
+            let origin = value.origin.to_string();
+            let plain = [value.path.as_str(), value.value.as_str()].map(Into::into);
+            plain
+                .into_iter()
+                .chain([text::Cell::styled(origin, Style::Dim)])
+                .collect()
+        })
+        .collect();
+    let table = Table::fitting(&["setting", "value", "from"], &rows);
+    screen.line(&table.header(screen))?;
+    for row in &rows {
+        screen.line(&table.row(screen, row))?;
+    }
+    for (account, number) in inherited {
+        screen.line(&format!("{account}: {number} more as under defaults"))?;
+    }
+    screen.line("")?;
+    let file = match &loaded.file {
+        Some(file) => file.display().to_string(),
+        None => "no file; defaults and environment".into(),
+    };
+    let first = Finding::good("configuration", file);
+    for finding in std::iter::once(&first).chain(findings) {
+        let mark = match finding.ok {
+            true => screen.paint(Style::Good, "✓"),
+            false => screen.paint(Style::Bad, "✗"),
+        };
+        let says = text::printable(&finding.says);
+        screen.line(&format!("{mark} {:<20} {says}", finding.subject))?;
+    }
+    Ok(())
+}
+
+/// Six accounts that repeat every default would fill the screen: what an account takes from
+/// the defaults is counted.
+fn to_show(effective: &[Effective]) -> (Vec<&Effective>, BTreeMap<&str, usize>) {
+    let mut counts = BTreeMap::new();
+    let shown = effective.iter().filter(|value| {
+        let taken = matches!(value.origin, Origin::Default | Origin::Inherited);
+        let Some(account) = account_of(&value.path).filter(|_| taken) else {
+            return true;
+        };
+        *counts.entry(account).or_default() += 1;
+        false
+    });
+    let shown = shown.collect();
+    (shown, counts)
+}
+
+/// `providers.<name>` of a path below it.
+fn account_of(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("providers.")?.split('.').next()?;
+    path.get(.."providers.".len() + name.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_says_the_worst() {
+        let good = || Finding::good("ledger", "");
+        let bad = |exit| Finding::bad("broker", exit, "");
+        assert_eq!(verdict(&[good()]), Exit::Done);
+        assert_eq!(verdict(&[good(), bad(Exit::Found)]), Exit::Found);
+        assert_eq!(
+            verdict(&[bad(Exit::Found), bad(Exit::Unreachable)]),
+            Exit::Unreachable
+        );
+    }
+
+    #[test]
+    fn addresses_have_the_port_of_their_scheme() {
+        let of = |text: &str| address(&Url::parse(text).unwrap());
+        assert_eq!(
+            of("https://api.example.com/v2"),
+            Some(("api.example.com".into(), 443))
+        );
+        assert_eq!(of("http://[::1]:9/x"), Some(("::1".into(), 9)));
+    }
+
+    #[test]
+    fn what_an_account_takes_from_the_defaults_is_counted() {
+        let value = |path: &str, origin| Effective {
+            path: path.into(),
+            value: "x".into(),
+            origin,
+        };
+        let effective = [
+            value("defaults.timeout", Origin::Default),
+            value("providers.a.kind", Origin::Flag),
+            value("providers.a.timeout", Origin::Inherited),
+        ];
+        let (shown, counts) = to_show(&effective);
+        assert_eq!(shown.len(), 2);
+        assert_eq!(counts.get("providers.a"), Some(&1));
+    }
+
+    #[test]
+    fn a_ledger_that_is_not_there_is_created_if_its_folder_is() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(new_ledger(&dir.path().join("rescind.db")).ok);
+        assert!(!new_ledger(&dir.path().join("no/rescind.db")).ok);
+        assert!(new_ledger(Path::new("rescind.db")).ok);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rescind.db");
+        assert!(!in_use(&path));
+        let file = fs::File::create(dir.path().join("rescind.db.lock")).unwrap();
+        assert!(!in_use(&path));
+        file.try_lock().unwrap();
+        assert!(in_use(&path));
+    }
+}

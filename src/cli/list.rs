@@ -1,0 +1,173 @@
+//! `rescind list`: requests by state, provider and age.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
+use jiff::{SignedDuration, Timestamp};
+
+use super::text::{self, Cell, Screen, Style, Table};
+use super::{Exit, ledger};
+use crate::config::Config;
+use crate::ledger::{Filter, Ledger as _, Summary};
+use crate::lifecycle::{Outcome, State};
+use crate::run::now;
+
+/// List requests, oldest first.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A state or an outcome
+    #[arg(long, value_parser = states())]
+    state: Option<String>,
+    /// Account name
+    #[arg(long)]
+    provider: Option<String>,
+    /// Taken in at least so long ago, as in 90s, 1h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    older_than: Option<Duration>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// One object a line
+    #[arg(long)]
+    json: bool,
+}
+
+fn states() -> PossibleValuesParser {
+    let states = State::ALL.iter().map(|state| state.as_str());
+    PossibleValuesParser::new(states.chain(Outcome::NAMES))
+}
+
+/// Prints what the ledger has.
+pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
+    let now = now();
+    let most = args.limit.saturating_add(1);
+    let filter = Filter {
+        state: args.state,
+        provider: args.provider,
+        received_before: args.older_than.map(|age| before(now, age)).transpose()?,
+        most: most.min(1_000_000_000),
+    };
+    let mut found = ledger(config)?.list(filter).await?;
+    let more = found.len() > args.limit;
+    found.truncate(args.limit);
+    match args.json {
+        true => found
+            .iter()
+            .try_for_each(|summary| screen.json(&object(summary)))?,
+        false => print(&found, now, screen)?,
+    }
+    if more {
+        text::say(&format!(
+            "these are the oldest {}; --limit shows more",
+            args.limit
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+fn before(now: Timestamp, age: Duration) -> anyhow::Result<Timestamp> {
+    let age = SignedDuration::try_from(age).context("--older-than is too long")?;
+    now.checked_sub(age).context("--older-than is too long")
+}
+
+fn print(found: &[Summary], now: Timestamp, screen: Screen) -> anyhow::Result<()> {
+    if found.is_empty() {
+        text::say("no such requests");
+        return Ok(());
+    }
+    let rows: Vec<Vec<Cell>> = found.iter().map(|summary| row(summary, now)).collect();
+    let titles = [
+        "request", "provider", "state", "reason", "attempts", "look-ups", "age", "next",
+    ];
+    let table = Table::fitting(&titles, &rows);
+    screen.line(&table.header(screen))?;
+    for row in &rows {
+        screen.line(&table.row(screen, row))?;
+    }
+    Ok(())
+}
+
+fn row(summary: &Summary, now: Timestamp) -> Vec<Cell> {
+    let (state, reason) = match &summary.end {
+        Some((outcome, reason)) => (outcome.as_str(), reason.as_str()),
+        None => (summary.state.as_str(), ""),
+    };
+    vec![
+        summary.request_id.as_str().into(),
+        summary.provider.as_str().into(),
+        Cell::styled(state, Style::of_outcome(state)),
+        reason.into(),
+        summary.attempts.to_string().into(),
+        summary.lookups.to_string().into(),
+        text::span(text::between(summary.received_at, now)).into(),
+        next(summary, now).into(),
+    ]
+}
+
+fn next(summary: &Summary, now: Timestamp) -> String {
+    match summary.due_at {
+        Some(due) if due > now => format!("in {}", text::span(text::between(now, due))),
+        Some(_) => "now".into(),
+        None => String::new(),
+    }
+}
+
+fn object(summary: &Summary) -> serde_json::Value {
+    let end = summary.end.as_ref();
+    serde_json::json!({
+        "request_id": summary.request_id,
+        "provider": summary.provider,
+        "state": summary.state,
+        "outcome": end.map(|(outcome, _)| outcome),
+        "reason": end.map(|(_, reason)| reason),
+        "attempts": summary.attempts,
+        "lookups": summary.lookups,
+        "received_at": summary.received_at.to_string(),
+        "due_at": summary.due_at.map(|due| due.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(end: Option<(String, String)>) -> Summary {
+        Summary {
+            request_id: "a".into(),
+            provider: "migo".into(),
+            state: if end.is_some() {
+                "finished"
+            } else {
+                "in_doubt"
+            }
+            .into(),
+            end,
+            attempts: 1,
+            lookups: 2,
+            received_at: Timestamp::from_second(1_000).unwrap(),
+            due_at: Timestamp::from_second(1_100).ok(),
+        }
+    }
+
+    #[test]
+    fn a_finished_request_shows_its_outcome_and_an_open_one_what_is_next() {
+        let now = Timestamp::from_second(1_060).unwrap();
+        let screen = Screen::new(Some("1"), None);
+        let show = |summary| {
+            let rows = [row(&summary, now)];
+            Table::fitting(&["", "", "", "", "", "", "", ""], &rows).row(screen, &rows[0])
+        };
+        assert!(show(summary(None)).ends_with("1 min  in 40.0 s"));
+        let end = Some(("refused".to_owned(), "settled".to_owned()));
+        assert!(show(summary(end)).contains("refused  settled"));
+    }
+
+    #[test]
+    fn an_object_has_every_key_always() {
+        let object = object(&summary(None));
+        assert_eq!(object["outcome"], serde_json::Value::Null);
+        assert_eq!(object["due_at"], "1970-01-01T00:18:20Z");
+        assert_eq!(object.as_object().unwrap().len(), 9);
+    }
+}

@@ -1,0 +1,266 @@
+//! What commands print: tables, times for people, colour where it is wanted.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// Where data goes: stdout, with colour or without.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Screen {
+    colour: bool,
+}
+
+/// How a text is to stand out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// As it is.
+    Plain,
+    /// Titles.
+    Bold,
+    /// What is less important.
+    Dim,
+    /// It went well.
+    Good,
+    /// Neither well nor badly.
+    Notice,
+    /// A person has to do something.
+    Bad,
+}
+
+impl Style {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Bold => "1",
+            Self::Dim => "2",
+            Self::Good => "32",
+            Self::Notice => "33",
+            Self::Bad => "31",
+        }
+    }
+
+    /// The colour of an outcome, wherever one is shown.
+    pub(super) fn of_outcome(outcome: &str) -> Self {
+        match outcome {
+            "cancelled" => Self::Good,
+            "nothing_to_cancel" | "refused" => Self::Notice,
+            "failed" | "unresolved" | "invalid" => Self::Bad,
+            _ => Self::Plain,
+        }
+    }
+}
+
+impl Screen {
+    /// Colour only on a terminal, never with `NO_COLOR` and never on a dumb one.
+    pub(super) fn new(no_color: Option<&str>, term: Option<&str>) -> Self {
+        let wanted = no_color.is_none_or(str::is_empty) && term != Some("dumb");
+        Self {
+            colour: wanted && io::stdout().is_terminal(),
+        }
+    }
+
+    /// One line of data, at once.
+    pub(super) fn line(self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+
+    /// A value as one line of JSON.
+    pub(super) fn json(self, value: &impl serde::Serialize) -> anyhow::Result<()> {
+        Ok(self.line(&serde_json::to_string(value)?)?)
+    }
+
+    /// A document for people and programs.
+    pub(super) fn document(self, value: &impl serde::Serialize) -> anyhow::Result<()> {
+        Ok(self.line(&serde_json::to_string_pretty(value)?)?)
+    }
+
+    /// The text in its style, if there is colour.
+    pub(super) fn paint(self, style: Style, text: &str) -> String {
+        match self.colour && style != Style::Plain {
+            true => format!("\u{1b}[{}m{text}\u{1b}[0m", style.code()),
+            false => text.to_owned(),
+        }
+    }
+}
+
+/// A message or progress, for people; a closed stderr is nobody's problem.
+pub(super) fn say(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// One field of a line.
+#[derive(Debug, Clone)]
+pub(super) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    /// A cell that stands out.
+    pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
+        Self {
+            text: printable(&text.into()),
+            style,
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::styled(text, Style::Plain)
+    }
+}
+
+/// What came over the wire may not move the cursor.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// Columns of at least these widths; numbers stand on the right.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    columns: Vec<(&'static str, usize)>,
+}
+
+impl Table {
+    /// A table whose rows are not known yet.
+    pub(super) fn new(columns: &[(&'static str, usize)]) -> Self {
+        let wide = |&(title, width): &(&'static str, usize)| (title, width.max(title.len()));
+        Self {
+            columns: columns.iter().map(wide).collect(),
+        }
+    }
+
+    /// A table that fits its rows.
+    pub(super) fn fitting(titles: &[&'static str], rows: &[Vec<Cell>]) -> Self {
+        let width = |at: usize| {
+            let lengths = rows.iter().filter_map(|row| row.get(at));
+            lengths.map(|cell| cell.text.chars().count()).max()
+        };
+        let columns = titles.iter().enumerate();
+        let columns: Vec<_> = columns
+            .map(|(at, title)| (*title, width(at).unwrap_or(0)))
+            .collect();
+        Self::new(&columns)
+    }
+
+    /// The titles.
+    pub(super) fn header(&self, screen: Screen) -> String {
+        let titles: Vec<Cell> = self
+            .columns
+            .iter()
+            .map(|(title, _)| Cell::styled(*title, Style::Bold))
+            .collect();
+        self.row(screen, &titles)
+    }
+
+    /// One row.
+    pub(super) fn row(&self, screen: Screen, cells: &[Cell]) -> String {
+        let mut line = String::new();
+        for (cell, (_, width)) in cells.iter().zip(&self.columns) {
+            let gap = " ".repeat(width.saturating_sub(cell.text.chars().count()));
+            line += &screen.paint(cell.style, &cell.text);
+            line += &gap;
+            line += "  ";
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+}
+
+/// A length of time as a person says it.
+pub(super) fn span(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let two = |large: u64, name: &str, small: u64, small_name: &str| match small {
+        0 => format!("{large} {name}"),
+        _ => format!("{large} {name} {small} {small_name}"),
+    };
+    match seconds {
+        0 => format!("{} ms", length.as_millis()),
+        1..60 => format!("{seconds}.{} s", length.subsec_millis() / 100),
+        60..3_600 => two(seconds / 60, "min", seconds % 60, "s"),
+        3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
+        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+    }
+}
+
+/// The time between two moments; none if they are the wrong way round.
+pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// A moment in UTC, to the millisecond.
+pub(super) fn moment(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S.%3fZ").to_string()
+}
+
+/// A duration as in the configuration: `250ms`, `2s`, `10m`, `24h`, `90d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    crate::settings::span(text)
+        .ok_or_else(|| "write it as in 250ms, 2s, 10m, 24h or 90d".to_owned())
+}
+
+/// `1 request`, `2 requests`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Screen = Screen { colour: false };
+
+    #[test]
+    fn spans_read_like_speech() {
+        let text = |millis| span(Duration::from_millis(millis));
+        assert_eq!(text(12), "12 ms");
+        assert_eq!(text(1_349), "1.3 s");
+        assert_eq!(text(60_000), "1 min");
+        assert_eq!(text(125_000), "2 min 5 s");
+        assert_eq!(text(3_900_000), "1 h 5 min");
+        assert_eq!(text(100 * 3_600_000), "4 d 4 h");
+    }
+
+    #[test]
+    fn columns_are_padded_and_lines_end_with_text() {
+        let rows = vec![vec!["a".into(), "b".into()], vec!["long".into(), "".into()]];
+        let table = Table::fitting(&["x", "why"], &rows);
+        assert_eq!(table.header(PLAIN), "x     why");
+        assert_eq!(table.row(PLAIN, &rows[0]), "a     b");
+        assert_eq!(table.row(PLAIN, &rows[1]), "long");
+    }
+
+    #[test]
+    fn colour_surrounds_the_text_and_not_the_gap() {
+        let table = Table::new(&[("outcome", 9), ("reason", 6)]);
+        let cells = [Cell::styled("failed", Style::Bad), "x".into()];
+        let line = table.row(Screen { colour: true }, &cells);
+        assert_eq!(line, "\u{1b}[31mfailed\u{1b}[0m     x");
+    }
+
+    #[test]
+    fn what_came_over_the_wire_cannot_move_the_cursor() {
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+
+    #[test]
+    fn no_color_and_dumb_terminals_are_respected() {
+        assert!(!Screen::new(Some("1"), None).colour);
+        assert!(!Screen::new(None, Some("dumb")).colour);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert!(duration("60").is_err());
+    }
+}

@@ -1,0 +1,151 @@
+//! The ledger on one SQLite file: embedded, durable, one worker.
+//!
+//! WAL with `synchronous=FULL`: an answer means that the commit is on the disk. One thread
+//! writes, another one reads; a lock beside the file keeps a second worker away.
+
+use std::fs::File;
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use self::lane::{Lane, Observer, failed};
+use self::open::{check_schema, lock, migrate, open_reader, tune, unopened, unstarted};
+use super::{
+    Accepted, Answer, Arrival, Begin, Change, Claims, Committed, Filter, History, Ledger,
+    LedgerError, Pending, Stats, Summary,
+};
+
+mod lane;
+mod open;
+mod read;
+mod rows;
+mod write;
+
+/// See the module.
+pub struct Sqlite {
+    /// `None` for a ledger that was opened to be read.
+    write: Option<Lane>,
+    read: Lane,
+    /// Held for as long as the worker lives.
+    _lock: Option<File>,
+}
+
+impl Sqlite {
+    /// Opens the ledger for the one worker that writes it, creating or migrating it.
+    /// `observer` is told seconds and operations of every commit.
+    pub fn open(
+        path: &Path,
+        observer: Box<dyn Fn(f64, usize) + Send>,
+    ) -> Result<Self, LedgerError> {
+        let lock = lock(path)?;
+        let mut writer = Connection::open(path).map_err(|error| unopened(path, &error))?;
+        writer
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(failed)?;
+        writer
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(failed)?;
+        writer
+            .pragma_update(None, "wal_autocheckpoint", 4000)
+            .map_err(failed)?;
+        tune(&writer)?;
+        migrate(&mut writer, path)?;
+        let observer: Observer = observer;
+        let write = Lane::writer(writer, observer).map_err(unstarted)?;
+        let read = Lane::reader(open_reader(path)?).map_err(unstarted)?;
+        Ok(Self {
+            write: Some(write),
+            read,
+            _lock: Some(lock),
+        })
+    }
+
+    /// Opens an existing ledger to be read, beside a running worker or without one.
+    pub fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
+        if !path.exists() {
+            return Err(LedgerError::Missing {
+                path: path.display().to_string(),
+            });
+        }
+        let reader = open_reader(path)?;
+        check_schema(&reader, path)?;
+        Ok(Self {
+            write: None,
+            read: Lane::reader(reader).map_err(unstarted)?,
+            _lock: None,
+        })
+    }
+
+    fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<'_, T> {
+        match &self.write {
+            Some(lane) => lane.run(operation),
+            None => {
+                Box::pin(async { Err(LedgerError::Failed("it was opened to be read only".into())) })
+            }
+        }
+    }
+}
+
+impl Ledger for Sqlite {
+    fn accept(&self, arrivals: Vec<Arrival>) -> Answer<'_, Vec<Accepted>> {
+        self.write(move |db| {
+            arrivals
+                .iter()
+                .map(|arrival| write::accept(db, arrival))
+                .collect()
+        })
+    }
+
+    fn claim(
+        &self,
+        provider: &str,
+        most: usize,
+        now: Timestamp,
+        begin: Begin,
+    ) -> Answer<'_, Claims> {
+        let provider = provider.to_owned();
+        self.write(move |db| write::claim(db, &provider, most, now, &begin))
+    }
+
+    fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Committed>> {
+        self.write(move |db| {
+            changes
+                .iter()
+                .map(|change| write::commit(db, change))
+                .collect()
+        })
+    }
+
+    fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>> {
+        self.read.run(move |db| read::pending(db, after, most))
+    }
+
+    fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
+        self.write(move |db| write::published(db, &messages, now))
+    }
+
+    fn recover(&self, now: Timestamp) -> Answer<'_, u64> {
+        self.write(move |db| write::recover(db, now))
+    }
+
+    fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {
+        self.write(move |db| write::purge(db, before, most))
+    }
+
+    fn stats(&self) -> Answer<'_, Stats> {
+        self.read.run(read::stats)
+    }
+
+    fn history(&self, request_id: &str) -> Answer<'_, Option<History>> {
+        let request_id = request_id.to_owned();
+        self.read.run(move |db| read::history(db, &request_id))
+    }
+
+    fn list(&self, filter: Filter) -> Answer<'_, Vec<Summary>> {
+        self.read.run(move |db| read::list(db, &filter))
+    }
+}

@@ -1,0 +1,102 @@
+//! Opening a ledger's file: its lock, its settings, its schema.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::lane::failed;
+use crate::ledger::LedgerError;
+
+/// Schema changes in order; the file's `user_version` says how many were made.
+const MIGRATIONS: &[&str] = &[include_str!("schema/001.sql")];
+
+pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(|error| LedgerError::Failed(format!("cannot open {}: {error}", name.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::InUse {
+            path: path.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(LedgerError::Failed(format!(
+            "cannot lock {}: {error}",
+            name.display()
+        ))),
+    }
+}
+
+pub(super) fn open_reader(path: &Path) -> Result<Connection, LedgerError> {
+    // Not read-only at the file level: a reader of a WAL takes part in its shared memory.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reader =
+        Connection::open_with_flags(path, flags).map_err(|error| unopened(path, &error))?;
+    tune(&reader)?;
+    reader
+        .pragma_update(None, "query_only", true)
+        .map_err(failed)?;
+    Ok(reader)
+}
+
+pub(super) fn tune(connection: &Connection) -> Result<(), LedgerError> {
+    connection
+        .busy_timeout(std::time::Duration::from_secs(5))
+        .map_err(failed)?;
+    connection
+        .pragma_update(None, "cache_size", -16_384)
+        .map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+fn schema_version(connection: &Connection) -> Result<i64, LedgerError> {
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed)
+}
+
+fn known_schema() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn check_schema(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
+    let (found, known) = (schema_version(connection)?, known_schema());
+    let path = path.display().to_string();
+    match found.cmp(&known) {
+        std::cmp::Ordering::Equal => Ok(found),
+        std::cmp::Ordering::Less => Err(LedgerError::TooOld { path, found, known }),
+        std::cmp::Ordering::Greater => Err(LedgerError::TooNew { path, found, known }),
+    }
+}
+
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
+    match check_schema(connection, path) {
+        Err(LedgerError::TooOld { .. }) => {}
+        checked => return checked.map(drop),
+    }
+    let done = usize::try_from(schema_version(connection)?).unwrap_or_default();
+    for (number, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(migration).map_err(failed)?;
+        transaction
+            .pragma_update(None, "user_version", number + 1)
+            .map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
+}
+
+pub(super) fn unopened(path: &Path, error: &rusqlite::Error) -> LedgerError {
+    LedgerError::Failed(format!("cannot open {}: {error}", path.display()))
+}
+
+pub(super) fn unstarted(error: std::io::Error) -> LedgerError {
+    LedgerError::Failed(format!("cannot start its thread: {error}"))
+}

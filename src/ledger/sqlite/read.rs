@@ -1,0 +1,162 @@
+//! What only looks at the ledger.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{STORED, kind, millis, parse, state, stored, time, unreadable};
+use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
+use crate::wire::{Kind, Outgoing};
+
+pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Result<Vec<Pending>> {
+    db.prepare_cached(
+        "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
+                r.provider, r.outcome, r.received_at
+         FROM messages m LEFT JOIN requests r ON r.seq = m.request
+         WHERE m.published_at IS NULL AND m.seq > ?1 ORDER BY m.seq LIMIT ?2",
+    )?
+    .query_map(params![after, most], |row| {
+        let message = Outgoing {
+            id: row.get::<_, String>(1)?.parse().map_err(unreadable)?,
+            kind: kind(&row.get::<_, String>(2)?)?,
+            routing_key: row.get(3)?,
+            properties: parse(&row.get::<_, String>(4)?)?,
+            body: row.get(5)?,
+        };
+        let first = row.get::<_, i64>(6)? == 0 && message.kind == Kind::Result;
+        let about = match (
+            row.get::<_, Option<String>>(7)?,
+            row.get::<_, Option<String>>(8)?,
+        ) {
+            (Some(provider), Some(outcome)) if first => Some(About {
+                provider,
+                outcome,
+                received_at: time(row.get(9)?),
+            }),
+            _ => None,
+        };
+        Ok(Pending {
+            seq: row.get(0)?,
+            message,
+            about,
+        })
+    })?
+    .collect()
+}
+
+pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
+    let open = db
+        .prepare_cached(
+            "SELECT provider, state, count(*), min(received_at) FROM requests
+             WHERE state <> 'finished' GROUP BY provider, state",
+        )?
+        .query_map([], |row| {
+            Ok((
+                row.get(0)?,
+                state(&row.get::<_, String>(1)?)?,
+                row.get(2)?,
+                time(row.get(3)?),
+            ))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let dead = db
+        .prepare_cached(
+            "SELECT provider, reason, count(*) FROM dead_letters WHERE closed_at IS NULL GROUP BY 1, 2",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let oldest_dead: Option<i64> = db
+        .prepare_cached("SELECT min(dead_at) FROM dead_letters WHERE closed_at IS NULL")?
+        .query_row([], |row| row.get(0))?;
+    let outbox = db
+        .prepare_cached("SELECT count(*) FROM messages WHERE published_at IS NULL")?
+        .query_row([], |row| row.get(0))?;
+    Ok(Stats {
+        open,
+        dead,
+        oldest_dead: oldest_dead.map(time),
+        outbox,
+    })
+}
+
+pub(super) fn history(db: &Connection, request_id: &str) -> rusqlite::Result<Option<History>> {
+    let found = db
+        .prepare_cached(&format!(
+            "SELECT seq, parked, due_at, outcome, reason, finished_at, {STORED} FROM requests WHERE request_id = ?1"
+        ))?
+        .query_row([request_id], |row| {
+            let (stored, mut progress) = stored(row)?;
+            progress.due_at = row.get::<_, Option<i64>>("due_at")?.map(time);
+            let end = match (row.get("outcome")?, row.get("reason")?, row.get("finished_at")?) {
+                (Some(outcome), Some(reason), Some(at)) => Some((outcome, reason, time(at))),
+                _ => None,
+            };
+            let parked = row.get("parked")?;
+            let history = History { stored, progress, parked, end, calls: Vec::new(), messages: Vec::new() };
+            Ok((row.get::<_, i64>("seq")?, history))
+        })
+        .optional()?;
+    let Some((seq, mut history)) = found else {
+        return Ok(None);
+    };
+    history.calls = calls(db, seq)?;
+    history.messages = messages(db, seq)?;
+    Ok(Some(history))
+}
+
+fn calls(db: &Connection, request: i64) -> rusqlite::Result<Vec<CallRecord>> {
+    db.prepare_cached(
+        "SELECT operation, started_at, finished_at, verdict, evidence FROM calls WHERE request = ?1 ORDER BY number",
+    )?
+    .query_map([request], |row| {
+        let evidence = row.get::<_, Option<String>>(4)?;
+        Ok(CallRecord {
+            operation: row.get(0)?,
+            started_at: time(row.get(1)?),
+            finished_at: row.get::<_, Option<i64>>(2)?.map(time),
+            verdict: row.get(3)?,
+            evidence: evidence.map(|text| parse(&text)).transpose()?.unwrap_or_default(),
+        })
+    })?
+    .collect()
+}
+
+fn messages(db: &Connection, request: i64) -> rusqlite::Result<Vec<MessageRecord>> {
+    db.prepare_cached(
+        "SELECT message_id, kind, routing_key, body, published_at FROM messages WHERE request = ?1 ORDER BY seq",
+    )?
+    .query_map([request], |row| {
+        Ok(MessageRecord {
+            id: row.get(0)?,
+            kind: row.get(1)?,
+            routing_key: row.get(2)?,
+            body: row.get(3)?,
+            published_at: row.get::<_, Option<i64>>(4)?.map(time),
+        })
+    })?
+    .collect()
+}
+
+pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Summary>> {
+    db.prepare_cached(
+        "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at
+         FROM requests
+         WHERE (?1 IS NULL OR state = ?1 OR outcome = ?1) AND (?2 IS NULL OR provider = ?2)
+           AND (?3 IS NULL OR received_at < ?3)
+         ORDER BY seq LIMIT ?4",
+    )?
+    .query_map(
+        params![filter.state, filter.provider, filter.received_before.map(millis), filter.most],
+        |row| {
+            Ok(Summary {
+                request_id: row.get(0)?,
+                provider: row.get(1)?,
+                state: row.get(2)?,
+                end: row.get::<_, Option<String>>(3)?.zip(row.get::<_, Option<String>>(4)?),
+                attempts: row.get(5)?,
+                lookups: row.get(6)?,
+                received_at: time(row.get(7)?),
+                due_at: row.get::<_, Option<i64>>(8)?.map(time),
+            })
+        },
+    )?
+    .collect()
+}

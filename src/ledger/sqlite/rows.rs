@@ -1,0 +1,66 @@
+//! Values in rows: times as milliseconds, nouns as text and JSON.
+
+use jiff::Timestamp;
+use rusqlite::Row;
+
+use crate::ledger::Stored;
+use crate::lifecycle::{Progress, State};
+use crate::wire::{Envelope, Kind};
+
+/// The columns that [`stored`] reads.
+pub(super) const STORED: &str = "request_id, provider, body, correlation_id, reply_to, traceparent, tracestate, received_at, progress";
+
+pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<(Stored, Progress)> {
+    let envelope = Envelope {
+        body: row.get("body")?,
+        correlation_id: row.get("correlation_id")?,
+        reply_to: row.get("reply_to")?,
+        traceparent: row.get("traceparent")?,
+        tracestate: row.get("tracestate")?,
+        received_at: time(row.get("received_at")?),
+    };
+    let stored = Stored {
+        request_id: row.get("request_id")?,
+        provider: row.get("provider")?,
+        envelope,
+    };
+    Ok((stored, parse(&row.get::<_, String>("progress")?)?))
+}
+
+pub(super) fn kind(name: &str) -> rusqlite::Result<Kind> {
+    let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    known.ok_or_else(|| {
+        unreadable(std::io::Error::other(format!(
+            "unknown kind of message {name:?}"
+        )))
+    })
+}
+
+pub(super) fn state(name: &str) -> rusqlite::Result<State> {
+    let known = State::ALL
+        .iter()
+        .copied()
+        .find(|state| state.as_str() == name);
+    known.ok_or_else(|| unreadable(std::io::Error::other(format!("unknown state {name:?}"))))
+}
+
+pub(super) fn millis(time: Timestamp) -> i64 {
+    time.as_millisecond()
+}
+
+pub(super) fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or_default()
+}
+
+pub(super) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+}

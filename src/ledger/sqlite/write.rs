@@ -1,0 +1,386 @@
+//! What changes the ledger, each function inside a transaction.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{STORED, json, millis, parse, stored, time};
+use crate::ledger::{
+    Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, NewRequest,
+    Stored,
+};
+use crate::lifecycle::{Operation, Outcome, Plan, Progress, State};
+use crate::wire::Outgoing;
+
+pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Accepted> {
+    match arrival {
+        Arrival::Request(request) => accept_request(db, request),
+        Arrival::Invalid(dead_letter, messages) => {
+            insert_dead_letter(db, None, dead_letter)?;
+            insert_messages(db, None, messages, dead_letter.dead_at)?;
+            Ok(Accepted::Recorded)
+        }
+    }
+}
+
+fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
+    if insert_request(db, request, &request.progress, false)? {
+        let seq = db.last_insert_rowid();
+        let Some(operation) = request.progress.operation else {
+            return Ok(Accepted::New(None));
+        };
+        insert_call(
+            db,
+            seq,
+            &request.progress,
+            operation,
+            request.envelope.received_at,
+        )?;
+        return Ok(Accepted::New(Some(ClaimId { seq, token: 0 })));
+    }
+    let known = db
+        .prepare_cached("SELECT seq, digest, state FROM requests WHERE request_id = ?1")?
+        .query_row([&request.request_id], |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, Vec<u8>>(1)?,
+                row.get::<_, String>(2)?,
+            ))
+        })
+        .optional()?;
+    match known {
+        Some((_, digest, _)) if digest != request.digest => Ok(Accepted::Conflicting),
+        Some((seq, _, state)) => {
+            if state == State::Finished.as_str() {
+                publish_result_again(db, seq)?;
+            }
+            Ok(Accepted::Repeated)
+        }
+        // Not the id was taken but the payment: it waits for its turn.
+        None => {
+            insert_request(
+                db,
+                request,
+                &Progress::new(request.envelope.received_at),
+                true,
+            )?;
+            Ok(Accepted::New(None))
+        }
+    }
+}
+
+fn insert_request(
+    db: &Connection,
+    request: &NewRequest,
+    progress: &Progress,
+    parked: bool,
+) -> rusqlite::Result<bool> {
+    let envelope = &request.envelope;
+    let due_at = progress.due_at.filter(|_| !parked).map(millis);
+    let inserted = db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO requests (request_id, provider, payment_key, digest, body, correlation_id,
+               reply_to, traceparent, tracestate, received_at, state, parked, due_at, attempts, lookups, progress)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        )?
+        .execute(params![
+            request.request_id,
+            request.provider,
+            request.payment_key,
+            request.digest,
+            envelope.body,
+            envelope.correlation_id,
+            envelope.reply_to,
+            envelope.traceparent,
+            envelope.tracestate,
+            millis(envelope.received_at),
+            progress.state.as_str(),
+            parked,
+            due_at,
+            progress.attempts,
+            progress.lookups,
+            json(progress)?,
+        ])?;
+    Ok(inserted == 1)
+}
+
+fn publish_result_again(db: &Connection, request: i64) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE messages SET published_at = NULL WHERE request = ?1 AND kind = 'result'",
+    )?
+    .execute([request])
+    .map(drop)
+}
+
+fn insert_call(
+    db: &Connection,
+    request: i64,
+    progress: &Progress,
+    operation: Operation,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO calls (request, number, operation, started_at) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        request,
+        progress.calls,
+        operation.as_str(),
+        millis(now)
+    ])
+    .map(drop)
+}
+
+fn insert_messages(
+    db: &Connection,
+    request: Option<i64>,
+    messages: &[Outgoing],
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    // The same message again: its stored bytes are published again, not the new ones.
+    let mut insert = db.prepare_cached(
+        "INSERT INTO messages (message_id, request, kind, routing_key, properties, body, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (message_id) DO UPDATE SET published_at = NULL",
+    )?;
+    messages.iter().try_for_each(|message| {
+        insert
+            .execute(params![
+                message.id.to_string(),
+                request,
+                message.kind.as_str(),
+                message.routing_key,
+                json(&message.properties)?,
+                message.body,
+                millis(now),
+            ])
+            .map(drop)
+    })
+}
+
+fn insert_dead_letter(
+    db: &Connection,
+    request: Option<i64>,
+    dead: &DeadLetter,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT OR IGNORE INTO dead_letters
+           (id, request, request_id, provider, outcome, reason, detail, body, received_at, dead_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?
+    .execute(params![
+        dead.id.to_string(),
+        request,
+        dead.request_id,
+        dead.provider,
+        dead.outcome.as_str(),
+        dead.outcome.reason(),
+        dead.detail,
+        dead.body,
+        millis(dead.received_at),
+        millis(dead.dead_at),
+    ])
+    .map(drop)
+}
+pub(super) fn claim(
+    db: &Connection,
+    provider: &str,
+    most: usize,
+    now: Timestamp,
+    begin: &Begin,
+) -> rusqlite::Result<Claims> {
+    let due: Vec<(i64, i64, Stored, Progress)> = db
+        .prepare_cached(&format!(
+            "SELECT seq, token, {STORED} FROM requests WHERE provider = ?1 AND due_at <= ?2
+             ORDER BY due_at LIMIT ?3"
+        ))?
+        .query_map(params![provider, millis(now), most], |row| {
+            let (stored, progress) = stored(row)?;
+            Ok((row.get("seq")?, row.get("token")?, stored, progress))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut claims = Vec::with_capacity(due.len());
+    for (seq, token, stored, mut progress) in due {
+        let plan = begin(&stored, &mut progress);
+        let id = ClaimId {
+            seq,
+            token: token + 1,
+        };
+        take(db, id, &progress)?;
+        if let Plan::Call(operation) = plan {
+            insert_call(db, seq, &progress, operation, now)?;
+        }
+        claims.push(Claim {
+            id,
+            stored,
+            progress,
+            plan,
+        });
+    }
+    let next_due = if claims.len() < most {
+        next_due(db, provider)?
+    } else {
+        None
+    };
+    Ok(Claims { claims, next_due })
+}
+
+fn take(db: &Connection, id: ClaimId, progress: &Progress) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE requests SET token = ?2, state = ?3, due_at = NULL, attempts = ?4, lookups = ?5, progress = ?6
+         WHERE seq = ?1",
+    )?
+    .execute(params![
+        id.seq,
+        id.token,
+        progress.state.as_str(),
+        progress.attempts,
+        progress.lookups,
+        json(progress)?
+    ])
+    .map(drop)
+}
+
+fn next_due(db: &Connection, provider: &str) -> rusqlite::Result<Option<Timestamp>> {
+    db.prepare_cached(
+        "SELECT min(due_at) FROM requests WHERE provider = ?1 AND due_at IS NOT NULL",
+    )?
+    .query_row([provider], |row| row.get::<_, Option<i64>>(0))
+    .map(|due| due.map(time))
+}
+
+pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Committed> {
+    let Some((provider, payment_key)) = write_progress(db, change)? else {
+        return Ok(Committed::Lost);
+    };
+    if let Some(call) = &change.call {
+        db.prepare_cached(
+            "UPDATE calls SET finished_at = ?3, verdict = ?4, evidence = ?5 WHERE request = ?1 AND number = ?2",
+        )?
+        .execute(params![
+            change.id.seq,
+            change.progress.calls,
+            millis(change.at),
+            call.verdict,
+            json(&call.evidence)?
+        ])?;
+    }
+    insert_messages(db, Some(change.id.seq), &change.messages, change.at)?;
+    if let Some(dead) = &change.dead_letter {
+        insert_dead_letter(db, Some(change.id.seq), dead)?;
+    }
+    match change.outcome.is_some() && unpark(db, &provider, &payment_key, change.at)? {
+        true => Ok(Committed::Freed),
+        false => Ok(Committed::Done),
+    }
+}
+
+fn write_progress(db: &Connection, change: &Change) -> rusqlite::Result<Option<(String, String)>> {
+    let progress = &change.progress;
+    db.prepare_cached(
+        "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
+           outcome = ?8, reason = ?9, finished_at = ?10
+         WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'
+         RETURNING provider, payment_key",
+    )?
+    .query_row(
+        params![
+            change.id.seq,
+            change.id.token,
+            progress.state.as_str(),
+            progress.due_at.map(millis),
+            progress.attempts,
+            progress.lookups,
+            json(progress)?,
+            change.outcome.map(Outcome::as_str),
+            change.outcome.map(Outcome::reason),
+            change.outcome.map(|_| millis(change.at)),
+        ],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+    .optional()
+}
+
+/// The next request on the same payment has its turn.
+fn unpark(
+    db: &Connection,
+    provider: &str,
+    payment_key: &str,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let freed = db
+        .prepare_cached(
+            "UPDATE requests SET parked = 0, due_at = ?3 WHERE seq =
+               (SELECT seq FROM requests WHERE parked = 1 AND provider = ?1 AND payment_key = ?2
+                ORDER BY seq LIMIT 1)",
+        )?
+        .execute(params![provider, payment_key, millis(now)])?;
+    Ok(freed > 0)
+}
+/// Marks messages as confirmed.
+pub(super) fn published(db: &Connection, messages: &[i64], now: Timestamp) -> rusqlite::Result<()> {
+    let mut mark = db.prepare_cached(
+        "UPDATE messages SET published_at = ?2, publications = publications + 1 WHERE seq = ?1",
+    )?;
+    messages
+        .iter()
+        .try_for_each(|seq| mark.execute(params![seq, millis(now)]).map(drop))
+}
+
+pub(super) fn recover(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
+    let claimed: Vec<(i64, i64, Progress)> = db
+        .prepare(
+            "SELECT seq, token, progress FROM requests
+             WHERE state <> 'finished' AND parked = 0 AND due_at IS NULL",
+        )?
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, parse(&row.get::<_, String>(2)?)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let found = claimed.len();
+    for (seq, token, mut progress) in claimed {
+        match progress.state {
+            State::Calling => progress.lost(now),
+            _ => progress.due_at = Some(now),
+        }
+        take(
+            db,
+            ClaimId {
+                seq,
+                token: token + 1,
+            },
+            &progress,
+        )?;
+        db.prepare_cached("UPDATE requests SET due_at = ?2 WHERE seq = ?1")?
+            .execute(params![seq, progress.due_at.map(millis)])?;
+    }
+    Ok(found as u64)
+}
+
+pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite::Result<u64> {
+    let old: Vec<i64> = db
+        .prepare_cached(
+            "SELECT seq FROM requests r WHERE finished_at < ?1
+               AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
+               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq AND d.closed_at IS NULL)
+             LIMIT ?2",
+        )?
+        .query_map(params![millis(before), most], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for seq in &old {
+        db.prepare_cached("DELETE FROM calls WHERE request = ?1")?
+            .execute([seq])?;
+        db.prepare_cached("DELETE FROM messages WHERE request = ?1")?
+            .execute([seq])?;
+        db.prepare_cached("DELETE FROM dead_letters WHERE request = ?1")?
+            .execute([seq])?;
+        db.prepare_cached("DELETE FROM requests WHERE seq = ?1")?
+            .execute([seq])?;
+    }
+    let invalid = db
+        .prepare_cached(
+            "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages
+               WHERE request IS NULL AND published_at < ?1 LIMIT ?2)",
+        )?
+        .execute(params![millis(before), most])?;
+    Ok((old.len() + invalid) as u64)
+}
