@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rand::Rng as _;
 use rescind::failpoint::Point;
 use rescind::providers::{self, Account};
+use rescind::wire;
 use serde_json::Value;
 
 use crate::flow::{PATIENCE, assert_contract};
@@ -45,12 +46,14 @@ fn there_is_a_test_for_every_place() {
 /// Passes of a place by one request; the look-up before the cancel is one more.
 fn passes(kind: &str, point: Point) -> &'static [u32] {
     let provider = providers::by_kind(kind).unwrap();
-    let looks_first = provider.abilities(&Account::default()).look_first;
+    let body = request(kind, "success").to_string();
+    let read = wire::read_request(body.as_bytes(), providers::by_kind).unwrap();
+    let abilities = provider.abilities(&Account::default(), &read.job);
     let per_call = matches!(
         point,
         Point::AfterIntentCommit | Point::AfterAnswer | Point::AfterOutcomeCommit
     );
-    if looks_first && per_call {
+    if abilities.look_first && per_call {
         &[1, 2]
     } else {
         &[1]
