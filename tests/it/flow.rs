@@ -9,7 +9,7 @@ use std::time::Duration;
 use rescind::providers;
 use serde_json::{Value, json};
 
-use crate::rig::checker::{Ending, endings};
+use crate::rig::checker::{Ending, all_money, endings};
 use crate::rig::stage::{Stage, request};
 
 pub(crate) use self::contract::assert_contract;
@@ -218,6 +218,40 @@ async fn every_behaviour_of_every_provider_ends_as_reviewed() {
     let mut lines = [lines, further].concat();
     lines.sort();
     reviewed(&lines);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_that_comes_after_the_questions_is_still_one_effect() {
+    let mut stage = Stage::new("late");
+    // The call is carried out a second after it was sent; until then the answers say "open".
+    stage.set("defaults.timeout", "200ms");
+    stage.set("defaults.poll.first", "50ms");
+    stage.set("defaults.poll.max", "100ms");
+    let _worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let words = ["late-effect", "late-effect-captured", "late-effect-pending"];
+    let requests: Vec<Value> = kinds()
+        .flat_map(|kind| words.map(|word| request(kind, word)))
+        .collect();
+    client.confirm_all(&stage.names, &requests).await;
+    for ending in endings(&stage, &mut results, &requests, PATIENCE).await {
+        let asked_too_early = ending.result["lookups"].as_u64() >= Some(1);
+        match ending.request["provider"].as_str() {
+            // Nobody to ask, and the repeat's answer is no evidence.
+            Some("migo") => assert!(!asked_too_early, "{ending:#?}"),
+            // A captured payment cannot be voided there: nothing was begun.
+            Some("gr4vy") if ending.money.cancel_calls == 0 => {
+                assert_eq!(ending.outcome(), "refused/settled");
+            }
+            _ => assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}"),
+        }
+    }
+    // Whatever was still under way has ended by now: no payment has moved twice.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for (payment, money) in all_money(&stage) {
+        assert!(money.effects.len() <= 1, "{payment:?}: {money:#?}");
+    }
 }
 
 /// Every line is in the reviewed table, and the other way round.
