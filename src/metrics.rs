@@ -354,6 +354,7 @@ impl Metrics {
         self.providers
             .iter()
             .for_each(|provider| self.start_provider(provider));
+        self.stats(&Stats::default());
     }
 
     fn start_provider(&self, provider: &str) {
@@ -473,14 +474,12 @@ impl Metrics {
 
     /// Sets the gauges that are read from the ledger; what is no longer there becomes 0.
     pub fn stats(&self, stats: &Stats) {
-        for provider in &self.providers {
+        let known = self.providers.iter().map(String::as_str);
+        for provider in known.chain([UNKNOWN_PROVIDER]) {
             for state in OPEN_STATES {
-                self.open
-                    .with_label_values(&[provider, state.as_str()])
-                    .set(0);
-                self.oldest_open
-                    .with_label_values(&[provider, state.as_str()])
-                    .set(0.0);
+                let labels = [provider, state.as_str()];
+                self.open.with_label_values(&labels).set(0);
+                self.oldest_open.with_label_values(&labels).set(0.0);
             }
             for reason in DEAD_REASONS {
                 self.dead_letters
@@ -488,17 +487,17 @@ impl Metrics {
                     .set(0);
             }
         }
-        for reason in DEAD_REASONS {
-            self.dead_letters
-                .with_label_values(&[UNKNOWN_PROVIDER, reason])
-                .set(0);
-        }
+        // Accounts that are no longer configured share a series.
         for (provider, state, count, oldest) in &stats.open {
-            let labels = [provider.as_str(), state.as_str()];
-            self.open.with_label_values(&labels).set(signed(*count));
-            self.oldest_open
-                .with_label_values(&labels)
-                .set(oldest.as_duration().as_secs_f64());
+            let labels = [self.label(provider), state.as_str()];
+            self.open.with_label_values(&labels).add(signed(*count));
+            let (gauge, oldest) = (
+                self.oldest_open.with_label_values(&labels),
+                oldest.as_duration().as_secs_f64(),
+            );
+            if gauge.get() == 0.0 || oldest < gauge.get() {
+                gauge.set(oldest);
+            }
         }
         for (provider, reason, count) in &stats.dead {
             self.dead_letters

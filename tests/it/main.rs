@@ -9,9 +9,12 @@
 )]
 
 mod broker;
+mod contract;
 mod crash;
 mod flow;
+mod ledger;
 mod lifecycle;
 mod providers;
 mod rig;
 mod rig_works;
+mod tidy;

@@ -1,6 +1,7 @@
 -- Requests: one row for each request_id, for as long as the retention says.
 CREATE TABLE requests (
-  seq            INTEGER PRIMARY KEY,
+  -- Never used again, also after a purge: a claim names its request by this number.
+  seq            INTEGER PRIMARY KEY AUTOINCREMENT,
   request_id     TEXT    NOT NULL UNIQUE,
   provider       TEXT    NOT NULL,
   payment_key    TEXT    NOT NULL,
@@ -45,7 +46,8 @@ CREATE TABLE calls (
 
 -- Messages: the outbox, and what was said. published_at is NULL while one has to be published.
 CREATE TABLE messages (
-  seq          INTEGER PRIMARY KEY,
+  -- Never used again: a confirmation names its message by this number.
+  seq          INTEGER PRIMARY KEY AUTOINCREMENT,
   message_id   TEXT    NOT NULL UNIQUE,
   request      INTEGER,
   kind         TEXT    NOT NULL,

@@ -1,0 +1,539 @@
+//! The public names: messages, topology, metrics and settings as they are promised.
+//!
+//! The promise is written down in the files of the folder `contract`, for people to review;
+//! a change of one of them is a new version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use rescind::amqp::{Argument, Topology};
+use rescind::config::{Config, Loaded, Sources, load};
+use rescind::ledger::Stats;
+use rescind::lifecycle::{
+    Cancelled, Failed, Invalid, Nothing, Outcome, Refused, State, Unresolved,
+};
+use rescind::metrics::Metrics;
+use rescind::providers::{self, Evidence};
+use rescind::wire::{
+    Envelope, Finding, Header, Kind, Outgoing, Source, idempotency_key, read_request,
+};
+use serde_json::{Value, json};
+
+mod schema;
+
+const METRICS: &str = include_str!("contract/metrics.txt");
+const OUTCOMES: &str = include_str!("contract/outcomes.txt");
+const TOPOLOGY: &str = include_str!("contract/topology.txt");
+const DEFAULTS: &str = include_str!("contract/defaults.txt");
+const REQUESTS: [&str; 3] = [
+    include_str!("contract/request.midtrans.json"),
+    include_str!("contract/request.pismo-partial.json"),
+    include_str!("contract/request.tingg.json"),
+];
+const RESULTS: [&str; 2] = [
+    include_str!("contract/result.cancelled.json"),
+    include_str!("contract/result.refused.json"),
+];
+
+fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split_whitespace().collect())
+}
+
+fn every_outcome() -> Vec<Outcome> {
+    let cancelled = Cancelled::ALL
+        .iter()
+        .flat_map(|&reason| [true, false].map(|already| Outcome::Cancelled { reason, already }));
+    cancelled
+        .chain(Nothing::ALL.iter().copied().map(Outcome::NothingToCancel))
+        .chain(Refused::ALL.iter().copied().map(Outcome::Refused))
+        .chain(Failed::ALL.iter().copied().map(Outcome::Failed))
+        .chain(Unresolved::ALL.iter().copied().map(Outcome::Unresolved))
+        .chain(Invalid::ALL.iter().copied().map(Outcome::Invalid))
+        .collect()
+}
+
+#[test]
+fn outcomes_and_reasons_are_those_that_consumers_know() {
+    let mut promised = BTreeSet::new();
+    for line in lines(OUTCOMES) {
+        let dead = line[1] == "dead";
+        promised.extend(line[2..].iter().map(|reason| (line[0], *reason, dead)));
+    }
+    let real: BTreeSet<_> = every_outcome()
+        .into_iter()
+        .map(|o| (o.as_str(), o.reason(), o.is_dead_letter()))
+        .collect();
+    assert_eq!(real, promised);
+    let names: BTreeSet<_> = promised.iter().map(|(outcome, ..)| *outcome).collect();
+    assert_eq!(names, Outcome::NAMES.into());
+}
+
+fn envelope(body: &str) -> Envelope {
+    Envelope {
+        body: body.into(),
+        correlation_id: Some("order 7".into()),
+        reply_to: Some("reply.here".into()),
+        traceparent: Some("00-a-b-01".into()),
+        tracestate: Some("c=d".into()),
+        received_at: "2026-11-20T09:00:00.101Z".parse().unwrap(),
+    }
+}
+
+fn finding<'a>(envelope: &'a Envelope, evidence: &'a Evidence, outcome: Outcome) -> Finding<'a> {
+    Finding {
+        request_id: "ord-1424936368-cancel",
+        provider: "midtrans",
+        title: "Midtrans",
+        envelope,
+        outcome,
+        detail: None,
+        source: Source::Lookup,
+        evidence,
+        attempts: 2,
+        lookups: 3,
+        completed_at: "2026-11-20T09:00:00.352Z".parse().unwrap(),
+    }
+}
+
+fn full() -> Evidence {
+    Evidence {
+        http_status: Some(200),
+        code: Some("200".into()),
+        status: Some("cancel".into()),
+        message: Some("Success".into()),
+        reference: [("transaction_id".to_owned(), "t".to_owned())].into(),
+        amount: Some("50.00".into()),
+        currency: Some("BRL".into()),
+    }
+}
+
+fn voided() -> Outcome {
+    Outcome::Cancelled {
+        reason: Cancelled::Voided,
+        already: false,
+    }
+}
+
+fn body(message: &Outgoing) -> Value {
+    serde_json::from_slice(&message.body).unwrap()
+}
+
+#[test]
+fn the_examples_of_requests_are_understood() {
+    let jobs = REQUESTS.map(|text| {
+        read_request(text.as_bytes(), providers::by_kind)
+            .unwrap()
+            .job
+    });
+    assert_eq!(jobs[0].request_id, "ord-1424936368-cancel");
+    assert_eq!(jobs[0].payment.id("order_id"), "example-1424936368");
+    assert_eq!(jobs[1].amount.unwrap().to_string(), "50.00");
+    assert_eq!(jobs[1].currency.unwrap().as_str(), "BRL");
+    let midnight: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
+    assert_eq!(jobs[1].deadline, Some(midnight));
+    assert_eq!(jobs[1].reason.as_deref(), Some("one_item_out_of_stock"));
+    assert_eq!(jobs[2].provider, "tingg");
+    assert_eq!(jobs[2].payment.id("checkout_request_id"), "12345");
+}
+
+#[test]
+fn every_result_is_of_the_form_that_consumers_check() {
+    for body_sent in [
+        REQUESTS[0],
+        REQUESTS[1],
+        "no JSON",
+        "[1]",
+        r#"{"payment":7,"metadata":[]}"#,
+    ] {
+        for evidence in [Evidence::default(), full()] {
+            for outcome in every_outcome() {
+                let envelope = envelope(body_sent);
+                let messages = finding(&envelope, &evidence, outcome).messages();
+                let result = body(&messages[0]);
+                assert_eq!(schema::complaints(&result), [""; 0], "{result}");
+                assert_eq!(result["outcome"], outcome.as_str());
+                assert_eq!(result["reason"], outcome.reason());
+                let cancelled = outcome.as_str() == "cancelled";
+                assert_eq!(result.get("already").is_some(), cancelled, "{result}");
+                assert!(
+                    result["message"].as_str().unwrap().ends_with('.'),
+                    "{result}"
+                );
+                assert_eq!(messages.len(), 1 + usize::from(outcome.is_dead_letter()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_form_of_a_result_can_be_missed() {
+    for text in RESULTS {
+        let result: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(schema::complaints(&result), [""; 0]);
+        let broken = |key: &str, value: Value| {
+            let mut result = result.clone();
+            result[key] = value;
+            schema::complaints(&result).len()
+        };
+        assert_eq!(broken("result_id", json!("7")), 1);
+        assert_eq!(broken("outcome", json!("done")), 1);
+        assert_eq!(broken("reason", json!("Voided!")), 1);
+        assert_eq!(broken("attempts", json!(-1)), 1);
+        assert_eq!(broken("completed_at", json!("yesterday")), 1);
+        assert_eq!(broken("payment", json!("o-9")), 1);
+        assert_eq!(broken("evidence", json!({})), 1);
+        assert_eq!(broken("evidence", json!({"source": "hearsay"})), 1);
+        assert_eq!(broken("surprise", json!(1)), 1);
+        let mut result = result.clone();
+        result.as_object_mut().unwrap().remove("lookups");
+        assert_eq!(schema::complaints(&result).len(), 1);
+    }
+}
+
+#[test]
+fn a_result_says_what_was_asked_and_what_was_found() {
+    let (envelope, evidence) = (envelope(REQUESTS[0]), full());
+    let messages = finding(&envelope, &evidence, voided()).messages();
+    let [message] = &messages[..] else {
+        panic!("{messages:?}");
+    };
+    assert_eq!(message.kind, Kind::Result);
+    assert_eq!(message.routing_key, "result.midtrans.cancelled");
+    assert_eq!(
+        message.properties.message_type.as_deref(),
+        Some("cancellation.result")
+    );
+    assert_eq!(
+        message.properties.correlation_id.as_deref(),
+        Some("order 7")
+    );
+    assert_eq!(message.properties.reply_to.as_deref(), Some("reply.here"));
+    assert_eq!(message.properties.timestamp, 1_795_165_200);
+    let trace = [("traceparent", "00-a-b-01"), ("tracestate", "c=d")];
+    let trace = trace.map(|(name, value)| (name.to_owned(), Header::Text(value.into())));
+    assert_eq!(message.properties.headers, trace.into());
+    let expected = json!({
+        "result_id": message.id.to_string(),
+        "request_id": "ord-1424936368-cancel",
+        "provider": "midtrans",
+        "payment": { "order_id": "example-1424936368" },
+        "outcome": "cancelled",
+        "reason": "voided",
+        "already": false,
+        "message": "Midtrans voided the payment.",
+        "amount": "50.00",
+        "currency": "BRL",
+        "evidence": {
+            "source": "lookup",
+            "http_status": 200,
+            "code": "200",
+            "status": "cancel",
+            "message": "Success",
+            "reference": { "transaction_id": "t" },
+        },
+        "attempts": 2,
+        "lookups": 3,
+        "received_at": "2026-11-20T09:00:00.101Z",
+        "completed_at": "2026-11-20T09:00:00.352Z",
+        "metadata": { "order": "1424936368" },
+    });
+    assert_eq!(body(message), expected);
+
+    let bare = Envelope::default();
+    let messages = finding(&bare, &evidence, voided()).messages();
+    let correlation = messages[0].properties.correlation_id.as_deref();
+    assert_eq!(
+        correlation,
+        Some("ord-1424936368-cancel"),
+        "where there was none"
+    );
+}
+
+#[test]
+fn a_dead_letter_is_the_request_with_flat_headers() {
+    for outcome in every_outcome().into_iter().filter(|o| o.is_dead_letter()) {
+        let sent = "exactly \u{0} as received ✓";
+        let (mut envelope, evidence) = (envelope(sent), full());
+        (envelope.traceparent, envelope.tracestate) = (None, None);
+        let messages = finding(&envelope, &evidence, outcome).messages();
+        let dead = &messages[1];
+        assert_eq!(dead.kind, Kind::DeadLetter);
+        assert_eq!(dead.body, sent.as_bytes());
+        assert_eq!(
+            dead.routing_key,
+            format!("dead.midtrans.{}", outcome.reason())
+        );
+        assert_ne!(dead.id, messages[0].id);
+        assert_eq!(
+            dead.properties.reply_to, None,
+            "the publisher gets the result only"
+        );
+        let detail = body(&messages[0])["message"].as_str().unwrap().to_owned();
+        let expected = [
+            ("rescind-reason", Header::Text(outcome.reason().into())),
+            ("rescind-outcome", Header::Text(outcome.as_str().into())),
+            (
+                "rescind-request-id",
+                Header::Text("ord-1424936368-cancel".into()),
+            ),
+            ("rescind-provider", Header::Text("midtrans".into())),
+            ("rescind-attempts", Header::Count(2)),
+            ("rescind-lookups", Header::Count(3)),
+            ("rescind-detail", Header::Text(detail)),
+            (
+                "rescind-received-at",
+                Header::Text("2026-11-20T09:00:00.101Z".into()),
+            ),
+            (
+                "rescind-dead-at",
+                Header::Text("2026-11-20T09:00:00.352Z".into()),
+            ),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(dead.properties.headers, expected.into());
+    }
+}
+
+#[test]
+fn one_finding_has_one_id_and_the_same_bytes_for_ever() {
+    let (sent, evidence) = (envelope(REQUESTS[0]), full());
+    let first = finding(&sent, &evidence, voided());
+    assert_eq!(first.messages(), first.clone().messages());
+    let id = first.result_id();
+    let other = |change: fn(&mut Finding<'_>)| {
+        let mut other = first.clone();
+        change(&mut other);
+        other.result_id()
+    };
+    assert_ne!(other(|f| f.request_id = "another"), id);
+    assert_ne!(other(|f| f.provider = "another"), id);
+    // One request has one result, whatever it says.
+    for outcome in every_outcome() {
+        let found = finding(&sent, &evidence, outcome).result_id();
+        assert_eq!(found != id, outcome.as_str() == "invalid", "{outcome:?}");
+    }
+    // An invalid message is told apart by its bytes.
+    let invalid = Outcome::Invalid(Invalid::RequestIdConflict);
+    let [one, two] = ["{1", "{2"].map(|text| {
+        let envelope = envelope(text);
+        let finding = finding(&envelope, &evidence, invalid);
+        assert_eq!(finding.result_id(), finding.result_id());
+        (finding.result_id(), finding.dead_letter().id)
+    });
+    assert!(one.0 != two.0 && one.1 != two.1);
+}
+
+/// What is in a ledger or at a provider was named by an earlier version.
+#[test]
+fn ids_are_the_same_in_every_version() {
+    let (sent, evidence) = (envelope(REQUESTS[0]), full());
+    let result = finding(&sent, &evidence, voided());
+    assert_eq!(
+        result.result_id().to_string(),
+        "3ca47c6c-719d-558d-ab51-930f3611727e"
+    );
+    assert_eq!(
+        result.dead_letter().id.to_string(),
+        "1c4dbf2a-68e4-5b3b-b4f7-7037eba03ac3"
+    );
+    let key = idempotency_key("midtrans", "ord-1424936368-cancel");
+    assert_eq!(key, "5b552704-a2a3-5be7-9cc2-fd4e63514dd3");
+    let understood = read_request(REQUESTS[0].as_bytes(), providers::by_kind).unwrap();
+    let digest = understood
+        .digest
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        });
+    assert_eq!(
+        digest,
+        "9526ec5b4863106066e1013dea19190e9944c5e428e5197e844789b678e7838f"
+    );
+}
+
+fn defaults() -> Loaded {
+    load(&Sources::default(), providers::ALL).unwrap()
+}
+
+fn written(config: &Config) -> String {
+    let topology = Topology::of(&config.amqp);
+    let mut parts = Vec::new();
+    for exchange in &topology.exchanges {
+        parts.push(format!("exchange {} {}\n", exchange.name, exchange.kind));
+    }
+    for queue in &topology.queues {
+        let mut part = format!("queue {}", queue.name);
+        for (name, value) in &queue.arguments {
+            match value {
+                Argument::Text(text) => write!(part, " {name}={text}").unwrap(),
+                Argument::Number(number) => write!(part, " {name}={number}").unwrap(),
+            }
+        }
+        part.push('\n');
+        for (exchange, key) in &queue.bindings {
+            writeln!(part, "  from {exchange} by {key:?}").unwrap();
+        }
+        parts.push(part);
+    }
+    parts.sort();
+    parts.concat()
+}
+
+#[test]
+fn the_topology_is_the_one_that_publishers_and_consumers_know() {
+    let mut config = defaults().config;
+    assert_eq!(written(&config), TOPOLOGY);
+    config.amqp.results_queue.clear();
+    let without = TOPOLOGY.split("queue rescind.results").next().unwrap();
+    assert_eq!(written(&config), without, "an empty name: none is declared");
+}
+
+#[test]
+fn an_exchange_is_declared_before_anything_names_it() {
+    // At-least-once dead lettering drops what the exchange is missing for.
+    let topology = Topology::of(&defaults().config.amqp);
+    let known: BTreeSet<&str> = topology.exchanges.iter().map(|e| e.name.as_str()).collect();
+    for queue in &topology.queues {
+        for (exchange, _) in &queue.bindings {
+            assert!(known.contains(exchange.as_str()), "{exchange}");
+        }
+        for (name, value) in &queue.arguments {
+            if let (&"x-dead-letter-exchange", Argument::Text(exchange)) = (name, value) {
+                assert!(known.contains(exchange.as_str()), "{exchange}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_set_is_as_documented() {
+    let rows = defaults().effective;
+    let real: String = rows
+        .iter()
+        .map(|row| format!("{} = {}\n", row.path, row.value))
+        .collect();
+    assert_eq!(real, DEFAULTS);
+}
+
+const CONFIGURED: [&str; 2] = ["migo", "bento-2"];
+
+fn metrics() -> Metrics {
+    Metrics::new(&CONFIGURED.map(str::to_owned), "abc").unwrap()
+}
+
+type Labels = BTreeMap<String, String>;
+type Series = (String, Labels, f64);
+
+/// Types by name, and every series with its value.
+fn exported(metrics: &Metrics) -> (BTreeMap<String, String>, Vec<Series>) {
+    let (mut types, mut series) = (BTreeMap::new(), Vec::new());
+    for line in metrics.text().unwrap().lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            types.insert(name.to_owned(), kind.to_owned());
+        } else if !line.starts_with('#') {
+            let (series_name, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series_name.split_once('{').unwrap_or((series_name, ""));
+            let pairs = labels
+                .trim_end_matches('}')
+                .split(',')
+                .filter(|pair| !pair.is_empty());
+            let pairs = pairs.map(|pair| pair.split_once('=').unwrap());
+            let labels = pairs.map(|(k, v)| (k.to_owned(), v.trim_matches('"').to_owned()));
+            series.push((name.to_owned(), labels.collect(), value.parse().unwrap()));
+        }
+    }
+    (types, series)
+}
+
+/// Every combination of the values that a line promises.
+fn promised_series(labels: &[&str]) -> Vec<Labels> {
+    let mut all = vec![Labels::new()];
+    for label in labels {
+        let (name, values) = label.split_once('=').unwrap_or((label, ""));
+        let values: Vec<&str> = match name {
+            "provider" => CONFIGURED.into(),
+            _ => values.split(',').collect(),
+        };
+        let longer = all.iter().flat_map(|labels| {
+            values.iter().map(|value| {
+                let mut labels = labels.clone();
+                labels.insert(name.to_owned(), (*value).to_owned());
+                labels
+            })
+        });
+        all = longer.collect();
+    }
+    all
+}
+
+#[test]
+fn every_metric_is_there_from_the_start_and_no_other() {
+    let (types, series) = exported(&metrics());
+    let own = types
+        .iter()
+        .filter(|(name, _)| name.starts_with("rescind_"));
+    let own: BTreeMap<&str, &str> = own.map(|(n, t)| (n.as_str(), t.as_str())).collect();
+    let promised: BTreeMap<_, _> = lines(METRICS).map(|line| (line[0], line[1])).collect();
+    assert_eq!(own, promised);
+    for line in lines(METRICS) {
+        let name = match line[1] {
+            "histogram" => format!("{}_bucket", line[0]),
+            _ => line[0].to_owned(),
+        };
+        let of_name = || series.iter().filter(|(n, ..)| *n == name);
+        let promised = promised_series(&line[2..]);
+        for labels in &promised {
+            let found = of_name().find(|(_, l, _)| l == labels);
+            let (.., value) = found.unwrap_or_else(|| panic!("{name}{labels:?} is missing"));
+            let expected = f64::from(u8::from(name == "rescind_build_info"));
+            assert_eq!(*value, expected, "{name}{labels:?}");
+        }
+        for (_, labels, _) in of_name() {
+            let unknown = labels.get("provider").is_some_and(|p| p == "unknown");
+            assert!(
+                unknown || promised.contains(labels),
+                "{name}{labels:?} is not promised"
+            );
+        }
+    }
+}
+
+#[test]
+fn gauges_of_the_ledger_follow_it_down_to_zero() {
+    let metrics = metrics();
+    let at = Timestamp::from_second(1_000).unwrap();
+    let row = |provider: &str| (provider.to_owned(), State::InDoubt, 7, at);
+    metrics.stats(&Stats {
+        // An account that is no longer configured may still have requests.
+        open: vec![row("migo"), row("gone")],
+        dead: vec![("gone".into(), "no_lookup".into(), 2)],
+        oldest_dead: Some(at),
+        outbox: 5,
+    });
+    let sum = |name: &str| -> f64 {
+        let (_, series) = exported(&metrics);
+        series
+            .iter()
+            .filter(|(n, ..)| n == name)
+            .map(|(.., value)| value)
+            .sum()
+    };
+    let names = [
+        ("rescind_open", 14.0),
+        ("rescind_oldest_open_timestamp_seconds", 2_000.0),
+        ("rescind_dead_letters", 2.0),
+        ("rescind_oldest_dead_letter_timestamp_seconds", 1_000.0),
+        ("rescind_outbox_pending", 5.0),
+    ];
+    for (name, expected) in names {
+        assert_eq!(sum(name), expected, "{name}");
+    }
+    metrics.stats(&Stats::default());
+    for (name, _) in names {
+        assert_eq!(sum(name), 0.0, "{name}");
+    }
+}

@@ -1,0 +1,730 @@
+//! One suite for every ledger: what a backend has to do, whatever it is made of.
+//!
+//! A new backend is one entry in [`BACKENDS`].
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use rescind::ledger::{Accepted, Arrival, Change, Committed, Filter};
+use rescind::lifecycle::{Operation, State};
+use rescind::providers::Evidence;
+use rescind::wire::{Envelope, Kind};
+
+mod desk;
+mod model;
+mod sqlite;
+
+use desk::{
+    ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, arriving, at, calls, finish, gives_up, held,
+    request, sends, wait,
+};
+
+/// Makes a new, empty ledger.
+type Fresh = fn() -> Opener;
+
+/// Every backend that is to pass.
+const BACKENDS: &[(&str, Fresh)] = &[("sqlite", sqlite::fresh)];
+
+async fn on_each(fact: impl AsyncFn(Desk)) {
+    for (name, fresh) in BACKENDS {
+        eprintln!("on {name}");
+        fact(Desk::new(fresh()).await).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_new_once_and_its_id_is_taken_for_ever() {
+    on_each(async |desk| {
+        assert_eq!(desk.take_in(request("a", "p")).await, Accepted::New(None));
+        let mut again = arriving("a", "p", at(5));
+        again.envelope.body = b"serialised differently".to_vec();
+        assert_eq!(desk.take_in(again).await, Accepted::Repeated);
+        for payment in ["p", "another"] {
+            let mut other = request("a", payment);
+            other.digest = [8; 32];
+            assert_eq!(desk.take_in(other).await, Accepted::Conflicting);
+        }
+        let kept = desk.seen("a").await.stored.envelope;
+        assert_eq!(kept, request("a", "p").envelope);
+        assert_eq!(desk.claimed_ids(9, at(9)).await, ["a"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn arrivals_are_answered_in_their_order() {
+    on_each(async |desk| {
+        let arrival = |request| Arrival::Request(Box::new(request));
+        let mut other = request("a", "p");
+        other.digest = [8; 32];
+        let arrivals = vec![
+            arrival(request("a", "p")),
+            arrival(request("a", "p")),
+            arrival(other),
+            arrival(request("b", "q")),
+        ];
+        let answers = desk.accept(arrivals).await.unwrap();
+        let new = Accepted::New(None);
+        let expected = [new.clone(), Accepted::Repeated, Accepted::Conflicting, new];
+        assert_eq!(answers, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_begins_at_once_holds_its_claim() {
+    on_each(async |desk| {
+        let claim = desk.begin("a", "p").await;
+        let seen = desk.seen("a").await;
+        assert_eq!(seen.progress.state, State::Calling);
+        assert_eq!(seen.calls.len(), 1, "the intent is written");
+        assert_eq!(seen.calls[0].operation, "cancel");
+        assert_eq!(seen.calls[0].finished_at, None);
+        assert!(desk.claimed_ids(9, at(9)).await.is_empty());
+        let change = finish(&claim, VOIDED, at(10));
+        assert_eq!(desk.settle(change).await, Committed::Done);
+        assert_eq!(desk.seen("a").await.progress.state, State::Finished);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_on_one_payment_have_their_turns_in_the_order_of_arrival() {
+    on_each(async |desk| {
+        let mut claim = desk.begin("a", "p").await;
+        // Even with room for its call, and although ids sort the other way.
+        assert_eq!(desk.take_in(admitted("z", "p")).await, Accepted::New(None));
+        assert_eq!(desk.take_in(request("y", "p")).await, Accepted::New(None));
+        assert_eq!(desk.take_in(admitted("x", "p")).await, Accepted::New(None));
+        let last = ["z", "y", "x"];
+        for (turn, next) in last.iter().enumerate() {
+            let now = at(100 * turn as i64);
+            for waiting in &last[turn..] {
+                let seen = desk.seen(waiting).await;
+                assert!(seen.parked && seen.progress.due_at.is_none());
+                assert_eq!(
+                    seen.progress,
+                    rescind::lifecycle::Progress {
+                        due_at: None,
+                        ..rescind::lifecycle::Progress::new(at(0))
+                    }
+                );
+                assert!(seen.calls.is_empty(), "nothing was sent for {waiting}");
+            }
+            assert!(desk.claimed_ids(9, now).await.is_empty());
+            // A retry keeps the turn.
+            assert_eq!(desk.settle(wait(&claim, now)).await, Committed::Done);
+            claim = desk.only_claim(now, sends()).await;
+            assert_eq!(
+                desk.settle(finish(&claim, VOIDED, now)).await,
+                Committed::Freed
+            );
+            claim = desk.only_claim(now, sends()).await;
+            assert_eq!(claim.stored.request_id, *next);
+            assert!(!desk.seen(next).await.parked);
+        }
+        assert_eq!(
+            desk.settle(finish(&claim, VOIDED, at(900))).await,
+            Committed::Done
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_same_payment_key_at_two_accounts_is_two_payments() {
+    on_each(async |desk| {
+        desk.begin("a", "p").await;
+        let mut other = admitted("b", "p");
+        other.provider = "another".into();
+        assert!(matches!(desk.take_in(other).await, Accepted::New(Some(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_takes_what_is_due_of_its_account_oldest_first() {
+    on_each(async |desk| {
+        for (id, due) in [("c", 30), ("a", 10), ("later", 500), ("b", 20)] {
+            desk.take_in(arriving(id, id, at(due))).await;
+        }
+        let mut other = request("other", "other");
+        other.provider = "another".into();
+        desk.take_in(other).await;
+
+        let none = desk.claims(9, at(9)).await;
+        assert!(none.claims.is_empty());
+        assert_eq!(none.next_due, Some(at(10)));
+        assert_eq!(desk.claimed_ids(2, at(100)).await, ["a", "b"]);
+        let rest = desk.claims(9, at(100)).await;
+        assert_eq!(rest.claims.len(), 1);
+        assert_eq!(rest.claims[0].stored.request_id, "c");
+        assert_eq!(rest.next_due, Some(at(500)));
+        assert_eq!(
+            desk.claimed_ids(9, at(500)).await,
+            ["later"],
+            "at its time, not after"
+        );
+        let nothing = desk.claims(9, at(900)).await;
+        assert_eq!((nothing.claims.len(), nothing.next_due), (0, None));
+        assert!(desk.claims(0, at(900)).await.claims.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_claimed_is_claimed_by_nobody_else() {
+    on_each(async |desk| {
+        for n in 0..64 {
+            desk.take_in(request(&format!("r{n}"), &format!("p{n}")))
+                .await;
+        }
+        let claimers = (0..16).map(|_| {
+            let ledger = desk.shared();
+            tokio::spawn(async move { ledger.claim(ACCOUNT, 7, at(1), sends()).await.unwrap() })
+        });
+        let mut seqs = Vec::new();
+        for claimer in claimers.collect::<Vec<_>>() {
+            let claims = claimer.await.unwrap().claims;
+            assert!(claims.len() <= 7);
+            seqs.extend(claims.iter().map(|claim| claim.id.seq));
+        }
+        let distinct: BTreeSet<_> = seqs.iter().collect();
+        assert_eq!((seqs.len(), distinct.len()), (64, 64));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_intent_is_on_disk_before_a_claim_is_answered() {
+    on_each(async |mut desk| {
+        desk.take_in(request("a", "p")).await;
+        desk.only_claim(at(3), sends()).await;
+        desk.reopen().await;
+        let seen = desk.seen("a").await;
+        assert_eq!(seen.progress.state, State::Calling);
+        assert_eq!(seen.progress.attempts, 1);
+        assert_eq!(seen.calls.len(), 1);
+        assert_eq!(seen.calls[0].started_at, at(3));
+        assert_eq!(seen.calls[0].finished_at, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_under_an_old_claim_writes_nothing() {
+    on_each(async |desk| {
+        let old = desk.begin("a", "p").await;
+        desk.take_in(request("b", "p")).await;
+        desk.recover(at(5)).await.unwrap();
+        let new = desk.only_claim(at(5), calls(Operation::Lookup)).await;
+        let before = desk.everything().await;
+        for outcome in [VOIDED, GIVEN_UP] {
+            let change = finish(&old, outcome, at(6));
+            assert_eq!(desk.settle(change).await, Committed::Lost);
+        }
+        assert_eq!(desk.settle(wait(&old, at(6))).await, Committed::Lost);
+        assert_eq!(desk.everything().await, before);
+
+        assert_eq!(desk.settle(wait(&new, at(7))).await, Committed::Done);
+        let again = finish(&new, VOIDED, at(8));
+        assert_eq!(
+            desk.settle(again).await,
+            Committed::Lost,
+            "a claim is good once"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_finished_request_is_never_changed() {
+    on_each(async |desk| {
+        let claim = desk.begin("a", "p").await;
+        desk.settle(finish(&claim, VOIDED, at(1))).await;
+        let before = desk.everything().await;
+        let change = finish(&claim, GIVEN_UP, at(2));
+        assert_eq!(desk.settle(change).await, Committed::Lost);
+        assert!(desk.claimed_ids(9, at(100)).await.is_empty());
+        assert_eq!(desk.recover(at(3)).await.unwrap(), 0);
+        assert_eq!(desk.everything().await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_is_written_with_its_messages_call_and_dead_letter() {
+    on_each(async |mut desk| {
+        let claim = desk.begin("a", "p").await;
+        let lost = Change {
+            id: rescind::ledger::ClaimId {
+                token: 99,
+                ..claim.id
+            },
+            ..finish(&claim, VOIDED, at(4))
+        };
+        let change = finish(&claim, GIVEN_UP, at(4));
+        let messages = change.messages.clone();
+        // The changes of one commit are independent of each other.
+        let answers = desk.commit(vec![lost, change]).await.unwrap();
+        assert_eq!(answers, [Committed::Lost, Committed::Done]);
+        desk.reopen().await;
+
+        let seen = desk.seen("a").await;
+        let end = ("failed".to_owned(), "deadline_passed".to_owned(), at(4));
+        assert_eq!(seen.end, Some(end));
+        assert_eq!(seen.progress.state, State::Finished);
+        assert_eq!(seen.calls[0].finished_at, Some(at(4)));
+        assert_eq!(seen.calls[0].verdict.as_deref(), Some("failed"));
+        assert_eq!(seen.calls[0].evidence.http_status, Some(200));
+        let kinds: Vec<_> = seen.messages.iter().map(|m| m.kind.as_str()).collect();
+        assert_eq!(kinds, ["result", "dead_letter"]);
+        let outbox: Vec<_> = desk.outbox().await.into_iter().map(|p| p.message).collect();
+        assert_eq!(outbox, messages);
+        let stats = desk.stats().await.unwrap();
+        let reason = (ACCOUNT.to_owned(), "deadline_passed".to_owned(), 1);
+        assert_eq!(stats.dead, [reason]);
+        assert_eq!(stats.oldest_dead, Some(at(4)));
+        assert!(stats.open.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_stored_result_once_more() {
+    on_each(async |desk| {
+        let claim = desk.begin("a", "p").await;
+        assert_eq!(desk.take_in(request("a", "p")).await, Accepted::Repeated);
+        assert!(desk.outbox().await.is_empty(), "there is no result yet");
+        desk.settle(finish(&claim, GIVEN_UP, at(4))).await;
+        let first = desk.outbox().await;
+        let about = first[0].about.as_ref().unwrap();
+        assert_eq!(
+            (about.provider.as_str(), about.outcome.as_str()),
+            (ACCOUNT, "failed")
+        );
+        assert_eq!(about.received_at, at(0));
+        assert!(first[1].about.is_none(), "a dead letter is no result");
+        desk.publish_all(at(5)).await;
+        assert!(desk.outbox().await.is_empty());
+        for _ in 0..2 {
+            assert_eq!(desk.take_in(request("a", "p")).await, Accepted::Repeated);
+        }
+        let again = desk.outbox().await;
+        assert_eq!(again.len(), 1, "the result alone, and once");
+        assert_eq!(again[0].message, first[0].message);
+        assert!(again[0].about.is_none(), "it was confirmed before");
+        let mut other = request("a", "p");
+        other.digest = [8; 32];
+        desk.publish_all(at(6)).await;
+        assert_eq!(desk.take_in(other).await, Accepted::Conflicting);
+        assert!(
+            desk.outbox().await.is_empty(),
+            "the stranger sees nothing of it"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_are_pending_in_their_order_until_they_are_confirmed() {
+    on_each(async |desk| {
+        for n in 0..5 {
+            let claim = desk.begin(&format!("r{n}"), &format!("p{n}")).await;
+            desk.settle(finish(&claim, VOIDED, at(n))).await;
+        }
+        let ids = async |after, most| {
+            let found = desk.pending(after, most).await.unwrap();
+            let row = |p: &rescind::ledger::Pending| {
+                (p.seq, p.message.properties.correlation_id.clone().unwrap())
+            };
+            found.iter().map(row).collect::<Vec<_>>()
+        };
+        let all = ids(0, 100).await;
+        let names: Vec<_> = all.iter().map(|(_, id)| id.as_str()).collect();
+        assert_eq!(names, ["r0", "r1", "r2", "r3", "r4"]);
+        assert_eq!(ids(0, 2).await, all[..2]);
+        assert_eq!(ids(all[1].0, 2).await, all[2..4]);
+        assert!(ids(all[4].0, 2).await.is_empty());
+        desk.published(vec![all[0].0, all[3].0], at(50))
+            .await
+            .unwrap();
+        assert_eq!(ids(0, 100).await, [&all[1..3], &all[4..]].concat());
+        assert_eq!(desk.seen("r3").await.messages[0].published_at, Some(at(50)));
+        assert_eq!(desk.seen("r2").await.messages[0].published_at, None);
+        assert_eq!(desk.stats().await.unwrap().outbox, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_invalid_message_has_one_dead_letter_however_often_it_arrives() {
+    on_each(async |desk| {
+        desk.take_in_invalid(b"{", at(1)).await;
+        let first = desk.outbox().await;
+        let kinds: Vec<_> = first.iter().map(|p| p.message.kind).collect();
+        assert_eq!(kinds, [Kind::Result, Kind::DeadLetter]);
+        desk.publish_all(at(2)).await;
+        // Later: the stored bytes are repeated all the same, with the first time in them.
+        desk.take_in_invalid(b"{", at(3)).await;
+        let again = desk.outbox().await;
+        assert_eq!(again[0].message, first[0].message);
+        let stats = desk.stats().await.unwrap();
+        assert_eq!(
+            stats.dead,
+            [("unknown".to_owned(), "not_json".to_owned(), 1)]
+        );
+        assert_eq!(stats.oldest_dead, Some(at(1)));
+        desk.take_in_invalid(b"{{", at(4)).await;
+        assert_eq!(
+            desk.stats().await.unwrap().dead[0].2,
+            2,
+            "another message is another one"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_start_what_was_on_the_wire_is_in_doubt() {
+    on_each(async |mut desk| {
+        let cancelling = desk.begin("cancelling", "p1").await;
+        desk.take_in(request("looking", "p2")).await;
+        let looking = desk.only_claim(at(1), calls(Operation::Lookup)).await;
+        desk.take_in(request("ending", "p3")).await;
+        let ending = desk.only_claim(at(1), gives_up()).await;
+        let before = desk.everything().await;
+        desk.reopen().await;
+        assert_eq!(desk.everything().await, before);
+        assert_eq!(desk.recover(at(7)).await.unwrap(), 3);
+
+        let seen = desk.seen("cancelling").await.progress;
+        assert_eq!((seen.state, seen.due_at), (State::InDoubt, Some(at(7))));
+        assert!(seen.doubtful && seen.exposed && seen.operation.is_none());
+        assert_eq!(seen.attempts, 1, "the send is not forgotten");
+        let seen = desk.seen("looking").await.progress;
+        assert_eq!(
+            (seen.state, seen.due_at),
+            (State::WaitingRetry, Some(at(7)))
+        );
+        assert!(
+            !seen.doubtful && !seen.exposed,
+            "a question changes nothing"
+        );
+        let seen = desk.seen("ending").await.progress;
+        assert_eq!((seen.state, seen.due_at), (State::Due, Some(at(7))));
+        for old in [&cancelling, &looking, &ending] {
+            assert_eq!(
+                desk.settle(finish(old, VOIDED, at(8))).await,
+                Committed::Lost
+            );
+        }
+        assert_eq!(desk.claimed_ids(9, at(7)).await.len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_question_that_was_cut_short_leaves_the_doubt_as_it_was() {
+    on_each(async |desk| {
+        desk.begin("a", "p").await;
+        desk.recover(at(1)).await.unwrap();
+        desk.only_claim(at(1), calls(Operation::Lookup)).await;
+        desk.recover(at(2)).await.unwrap();
+        let seen = desk.seen("a").await.progress;
+        assert_eq!((seen.state, seen.due_at), (State::InDoubt, Some(at(2))));
+        assert!(seen.doubtful && seen.exposed);
+        assert_eq!((seen.attempts, seen.lookups, seen.calls), (1, 1, 2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_touches_nothing_that_was_not_on_the_wire() {
+    on_each(async |desk| {
+        desk.done("finished", VOIDED, at(0)).await;
+        desk.take_in(arriving("due", "p1", at(900))).await;
+        desk.take_in(arriving("waiting", "p2", at(1))).await;
+        let claim = desk.only_claim(at(1), sends()).await;
+        desk.settle(wait(&claim, at(500))).await;
+        desk.take_in(request("parked", "p2")).await;
+        let before = desk.everything().await;
+        assert_eq!(desk.recover(at(7)).await.unwrap(), 0);
+        assert_eq!(desk.everything().await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_what_is_finished_published_and_closed_is_purged() {
+    on_each(async |desk| {
+        desk.done("old", VOIDED, at(10)).await;
+        desk.done("older", VOIDED, at(9)).await;
+        desk.done("recent", VOIDED, at(30)).await;
+        desk.done("dead", GIVEN_UP, at(10)).await;
+        desk.begin("open", "open").await;
+        desk.take_in(request("parked", "open")).await;
+        let claim = desk.begin("unpublished", "unpublished").await;
+        desk.settle(finish(&claim, VOIDED, at(10))).await;
+
+        assert_eq!(desk.purge(at(9), 100).await.unwrap(), 0, "before, not at");
+        assert_eq!(
+            desk.purge(at(20), 1).await.unwrap(),
+            1,
+            "at most as many as asked for"
+        );
+        assert_eq!(desk.purge(at(20), 100).await.unwrap(), 1);
+        assert_eq!(desk.purge(at(20), 100).await.unwrap(), 0);
+        for gone in ["old", "older"] {
+            assert!(!desk.is_known(gone).await, "{gone}");
+        }
+        for kept in ["recent", "dead", "open", "parked", "unpublished"] {
+            assert!(desk.is_known(kept).await, "{kept}");
+        }
+        // Nothing of the old one is left: the id begins anew.
+        desk.begin("old", "old").await;
+        let seen = desk.seen("old").await;
+        assert_eq!((seen.calls.len(), seen.messages.len()), (1, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_on_a_purged_request_is_good_for_no_other() {
+    on_each(async |desk| {
+        let old = desk.begin("a", "p").await;
+        desk.settle(finish(&old, VOIDED, at(1))).await;
+        let message = desk.outbox().await[0].seq;
+        desk.publish_all(at(1)).await;
+        assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
+
+        let new = desk.begin("b", "q").await;
+        assert_eq!(
+            desk.settle(finish(&old, GIVEN_UP, at(10))).await,
+            Committed::Lost
+        );
+        assert_eq!(
+            desk.settle(finish(&new, VOIDED, at(10))).await,
+            Committed::Done
+        );
+        // And a confirmation that comes late confirms no other message.
+        desk.published(vec![message], at(11)).await.unwrap();
+        assert_eq!(desk.outbox().await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn counts_say_what_is_open_dead_and_unpublished() {
+    on_each(async |desk| {
+        let empty = desk.stats().await.unwrap();
+        assert!(empty.open.is_empty() && empty.dead.is_empty());
+        assert_eq!((empty.oldest_dead, empty.outbox), (None, 0));
+        desk.take_in(arriving("a", "a", at(30))).await;
+        desk.take_in(arriving("b", "b", at(20))).await;
+        desk.take_in(arriving("c", "a", at(40))).await;
+        desk.begin("d", "d").await;
+        desk.done("e", GIVEN_UP, at(50)).await;
+        desk.done("f", GIVEN_UP, at(45)).await;
+        desk.done("g", VOIDED, at(45)).await;
+        let mut other = request("h", "h");
+        other.provider = "another".into();
+        desk.take_in(other).await;
+        let stats = desk.stats().await.unwrap();
+        let mut open = stats.open;
+        open.sort_by_key(|(provider, state, ..)| (provider.clone(), state.as_str()));
+        let row =
+            |provider: &str, state, count, oldest| (provider.to_owned(), state, count, at(oldest));
+        let expected = [
+            row("another", State::Due, 1, 0),
+            row(ACCOUNT, State::Calling, 1, 0),
+            row(ACCOUNT, State::Due, 3, 20),
+        ];
+        assert_eq!(open, expected);
+        assert_eq!(
+            stats.dead,
+            [(ACCOUNT.to_owned(), "deadline_passed".to_owned(), 2)]
+        );
+        assert_eq!((stats.oldest_dead, stats.outbox), (Some(at(45)), 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_are_listed_by_state_outcome_account_and_age() {
+    on_each(async |desk| {
+        desk.done("a", VOIDED, at(1)).await;
+        desk.take_in(arriving("b", "b", at(10))).await;
+        desk.take_in(arriving("c", "b", at(20))).await;
+        let mut other = arriving("d", "d", at(30));
+        other.provider = "another".into();
+        desk.take_in(other).await;
+        let ids = async |filter: Filter| {
+            let found = desk.list(filter).await.unwrap();
+            found.into_iter().map(|s| s.request_id).collect::<Vec<_>>()
+        };
+        let all = || Filter {
+            most: 100,
+            ..Filter::default()
+        };
+        assert_eq!(ids(all()).await, ["a", "b", "c", "d"]);
+        assert_eq!(ids(Filter { most: 2, ..all() }).await, ["a", "b"]);
+        let state = |name: &str| Filter {
+            state: Some(name.into()),
+            ..all()
+        };
+        assert_eq!(ids(state("finished")).await, ["a"]);
+        assert_eq!(ids(state("cancelled")).await, ["a"]);
+        assert_eq!(ids(state("due")).await, ["b", "c", "d"]);
+        assert!(ids(state("refused")).await.is_empty());
+        let provider = Filter {
+            provider: Some(ACCOUNT.into()),
+            ..state("due")
+        };
+        assert_eq!(ids(provider).await, ["b", "c"]);
+        let before = Filter {
+            received_before: Some(at(20)),
+            ..all()
+        };
+        assert_eq!(ids(before).await, ["a", "b"]);
+
+        let found = desk.list(all()).await.unwrap();
+        assert_eq!(found[0].end, Some(("cancelled".into(), "voided".into())));
+        assert_eq!((found[0].attempts, found[0].lookups), (1, 0));
+        assert_eq!(
+            (found[0].state.as_str(), found[0].due_at),
+            ("finished", None)
+        );
+        assert_eq!(
+            (found[1].received_at, found[1].due_at),
+            (at(10), Some(at(10)))
+        );
+        assert_eq!(found[2].due_at, None, "it is parked");
+        assert!(!desk.is_known("nobody").await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn values_come_back_as_they_went_in() {
+    on_each(async |mut desk| {
+        let strange = "Zürich ✓ 東京 🦀 'quoted' \"; --\n\t%00";
+        let envelopes = [
+            Envelope {
+                body: (0..=255).cycle().take(64 * 1024).collect(),
+                correlation_id: Some(strange.into()),
+                reply_to: Some(strange.into()),
+                traceparent: Some(strange.into()),
+                tracestate: Some(String::new()),
+                received_at: at(123),
+            },
+            Envelope {
+                received_at: at(-1),
+                ..Envelope::default()
+            },
+        ];
+        for (n, envelope) in envelopes.iter().enumerate() {
+            let id = format!("r{n}");
+            let mut new = arriving(&id, strange, envelope.received_at);
+            new.envelope = envelope.clone();
+            new.provider = format!("account{n}");
+            new.progress.learned.insert(strange.into(), strange.into());
+            new.progress.begin(Operation::Cancel, at(124));
+            let Accepted::New(Some(claim)) = desk.take_in(new.clone()).await else {
+                panic!("{id} was not new");
+            };
+            let mut change = finish(&held(&new, claim), GIVEN_UP, at(125));
+            change.call.as_mut().unwrap().evidence = Evidence {
+                message: Some(strange.into()),
+                reference: [(strange.to_owned(), strange.to_owned())].into(),
+                ..Evidence::default()
+            };
+            desk.settle(change.clone()).await;
+            desk.reopen().await;
+            let seen = desk.seen(&id).await;
+            assert_eq!(seen.stored.envelope, *envelope);
+            assert_eq!(seen.stored.provider, new.provider);
+            assert_eq!(seen.progress, change.progress);
+            assert_eq!(seen.calls[0].evidence.message.as_deref(), Some(strange));
+            assert_eq!(seen.calls[0].evidence.reference[strange], strange);
+            assert_eq!(seen.calls[0].finished_at, Some(at(125)));
+            let outbox: Vec<_> = desk.outbox().await.into_iter().map(|p| p.message).collect();
+            assert_eq!(outbox, change.messages);
+            desk.publish_all(at(126)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crowd_loses_nothing_and_does_nothing_twice() {
+    const REQUESTS: usize = 200;
+    const PAYMENTS: usize = 60;
+    on_each(async |desk| {
+        let payment = |id: &str| id.strip_prefix('r').unwrap().parse::<usize>().unwrap() % PAYMENTS;
+        let arrivals = (0..2 * REQUESTS).map(|n| {
+            let ledger = desk.shared();
+            let id = format!("r{}", n % REQUESTS);
+            let arrival = Arrival::Request(Box::new(request(&id, &format!("p{}", payment(&id)))));
+            tokio::spawn(async move { ledger.accept(vec![arrival]).await.unwrap().remove(0) })
+        });
+        // The payments that a call is under way for: never two at once.
+        let busy = Arc::new(Mutex::new(BTreeSet::new()));
+        let workers = (0..8).map(|_| {
+            let (ledger, busy) = (desk.shared(), Arc::clone(&busy));
+            tokio::spawn(async move {
+                let (mut ended, mut idle) = (0, 0);
+                while idle < 40 {
+                    let claims = ledger
+                        .claim(ACCOUNT, 9, at(1000), sends())
+                        .await
+                        .unwrap()
+                        .claims;
+                    idle = if claims.is_empty() { idle + 1 } else { 0 };
+                    for claim in &claims {
+                        assert!(
+                            busy.lock()
+                                .unwrap()
+                                .insert(payment(&claim.stored.request_id))
+                        );
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                    for claim in &claims {
+                        busy.lock()
+                            .unwrap()
+                            .remove(&payment(&claim.stored.request_id));
+                        let change = match claim.progress.attempts {
+                            1 => wait(claim, at(900)),
+                            _ => finish(claim, VOIDED, at(1000)),
+                        };
+                        ended += usize::from(change.outcome.is_some());
+                        assert_ne!(
+                            ledger.commit(vec![change]).await.unwrap(),
+                            [Committed::Lost]
+                        );
+                    }
+                }
+                ended
+            })
+        });
+        let (arrivals, workers): (Vec<_>, Vec<_>) = (arrivals.collect(), workers.collect());
+        let (mut new, mut ended) = (0, 0);
+        for arrival in arrivals {
+            new += usize::from(arrival.await.unwrap() == Accepted::New(None));
+        }
+        for worker in workers {
+            ended += worker.await.unwrap();
+        }
+        assert_eq!((new, ended), (REQUESTS, REQUESTS));
+        let stats = desk.stats().await.unwrap();
+        assert!(stats.open.is_empty());
+        let results: BTreeSet<_> = desk.outbox().await.iter().map(|p| p.message.id).collect();
+        assert_eq!((stats.outbox, results.len()), (REQUESTS as u64, REQUESTS));
+        for n in 0..REQUESTS {
+            let seen = desk.seen(&format!("r{n}")).await;
+            assert_eq!((seen.calls.len(), seen.messages.len()), (2, 1));
+            assert!(seen.calls.iter().all(|call| call.finished_at.is_some()));
+        }
+    })
+    .await;
+}

@@ -1,0 +1,284 @@
+//! A worker's desk: what the tests do to a ledger, in words.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use rescind::ledger::{
+    Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Committed, DeadLetter,
+    History, Ledger, NewRequest, Pending, Stored,
+};
+use rescind::lifecycle::{Cancelled, Failed, Operation, Outcome, Plan, Progress, State};
+use rescind::providers::Evidence;
+use rescind::wire::{Envelope, Finding, Outgoing, Source};
+
+/// Opens one ledger, as often as it is asked to.
+pub(super) type Opener = Box<dyn Fn() -> BoxFuture<'static, Arc<dyn Ledger>> + Send + Sync>;
+
+/// A ledger that can be closed and opened again, as by a crash and a start.
+pub(super) struct Desk {
+    ledger: Option<Arc<dyn Ledger>>,
+    opener: Opener,
+}
+
+impl Deref for Desk {
+    type Target = dyn Ledger;
+
+    fn deref(&self) -> &Self::Target {
+        &**self.ledger.as_ref().unwrap()
+    }
+}
+
+pub(super) const ACCOUNT: &str = "migo";
+pub(super) const VOIDED: Outcome = Outcome::Cancelled {
+    reason: Cancelled::Voided,
+    already: false,
+};
+pub(super) const GIVEN_UP: Outcome = Outcome::Failed(Failed::DeadlinePassed);
+
+/// A time so many milliseconds into the test.
+pub(super) fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_790_000_000_000 + millis).unwrap()
+}
+
+pub(super) fn request(id: &str, payment: &str) -> NewRequest {
+    arriving(id, payment, at(0))
+}
+
+pub(super) fn arriving(id: &str, payment: &str, received_at: Timestamp) -> NewRequest {
+    NewRequest {
+        request_id: id.to_owned(),
+        provider: ACCOUNT.to_owned(),
+        payment_key: payment.to_owned(),
+        digest: [7; 32],
+        envelope: Envelope {
+            body: format!("{{\"request_id\":{id:?}}}").into_bytes(),
+            received_at,
+            ..Envelope::default()
+        },
+        progress: Progress::new(received_at),
+    }
+}
+
+/// The same, with room for its call at once.
+pub(super) fn admitted(id: &str, payment: &str) -> NewRequest {
+    let mut request = request(id, payment);
+    request.progress.begin(Operation::Cancel, at(0));
+    request
+}
+
+/// Every due request is called upon.
+pub(super) fn calls(operation: Operation) -> Begin {
+    Arc::new(move |_, progress| {
+        progress.begin(operation, at(0));
+        Plan::Call(operation)
+    })
+}
+
+pub(super) fn sends() -> Begin {
+    calls(Operation::Cancel)
+}
+
+/// Every due request is at its end.
+pub(super) fn gives_up() -> Begin {
+    Arc::new(|_, _| Plan::Finish(GIVEN_UP))
+}
+
+pub(super) fn finish(claim: &Claim, outcome: Outcome, now: Timestamp) -> Change {
+    let evidence = Evidence {
+        http_status: Some(200),
+        message: Some("done".into()),
+        ..Evidence::default()
+    };
+    let mut progress = claim.progress.clone();
+    progress.finish();
+    let finding = Finding {
+        request_id: &claim.stored.request_id,
+        provider: &claim.stored.provider,
+        title: "Migo",
+        envelope: &claim.stored.envelope,
+        outcome,
+        detail: None,
+        source: Source::Response,
+        evidence: &evidence,
+        attempts: progress.attempts,
+        lookups: progress.lookups,
+        completed_at: now,
+    };
+    Change {
+        id: claim.id,
+        progress,
+        call: matches!(claim.plan, Plan::Call(_)).then(|| CallEnd {
+            verdict: outcome.as_str(),
+            evidence: evidence.clone(),
+        }),
+        outcome: Some(outcome),
+        messages: finding.messages(),
+        dead_letter: outcome.is_dead_letter().then(|| DeadLetter::of(&finding)),
+        at: now,
+    }
+}
+
+/// To be sent again at `due`.
+pub(super) fn wait(claim: &Claim, due: Timestamp) -> Change {
+    let mut progress = claim.progress.clone();
+    progress.state = State::WaitingRetry;
+    progress.operation = None;
+    progress.due_at = Some(due);
+    Change {
+        progress,
+        call: Some(CallEnd {
+            verdict: "again",
+            evidence: Evidence::default(),
+        }),
+        outcome: None,
+        messages: Vec::new(),
+        dead_letter: None,
+        ..finish(claim, VOIDED, due)
+    }
+}
+
+/// A message that was not understood.
+pub(super) fn invalid(body: &[u8], now: Timestamp) -> (DeadLetter, Vec<Outgoing>) {
+    let envelope = Envelope {
+        body: body.to_vec(),
+        received_at: now,
+        ..Envelope::default()
+    };
+    let finding = Finding {
+        request_id: "x",
+        provider: "unknown",
+        title: "",
+        envelope: &envelope,
+        outcome: Outcome::Invalid(rescind::lifecycle::Invalid::NotJson),
+        detail: Some("it is no JSON"),
+        source: Source::Worker,
+        evidence: &Evidence::default(),
+        attempts: 0,
+        lookups: 0,
+        completed_at: now,
+    };
+    (DeadLetter::of(&finding), finding.messages())
+}
+
+impl Desk {
+    pub(super) async fn new(opener: Opener) -> Self {
+        let ledger = Some(opener().await);
+        Self { ledger, opener }
+    }
+
+    /// Closes the ledger and opens it again.
+    pub(super) async fn reopen(&mut self) {
+        self.ledger = None;
+        self.ledger = Some((self.opener)().await);
+    }
+
+    /// For tasks of their own.
+    pub(super) fn shared(&self) -> Arc<dyn Ledger> {
+        Arc::clone(self.ledger.as_ref().unwrap())
+    }
+
+    pub(super) async fn take_in(&self, request: NewRequest) -> Accepted {
+        let arrival = Arrival::Request(Box::new(request));
+        let mut answers = self.accept(vec![arrival]).await.unwrap();
+        assert_eq!(answers.len(), 1);
+        answers.remove(0)
+    }
+
+    pub(super) async fn take_in_invalid(&self, body: &[u8], now: Timestamp) {
+        let (dead, messages) = invalid(body, now);
+        let arrival = Arrival::Invalid(Box::new(dead), messages);
+        let answers = self.accept(vec![arrival]).await.unwrap();
+        assert_eq!(answers, [Accepted::Recorded]);
+    }
+
+    /// Takes in a request that begins at once.
+    pub(super) async fn begin(&self, id: &str, payment: &str) -> Claim {
+        let request = admitted(id, payment);
+        match self.take_in(request.clone()).await {
+            Accepted::New(Some(claim)) => held(&request, claim),
+            other => panic!("{id} was not given a claim: {other:?}"),
+        }
+    }
+
+    pub(super) async fn claims(&self, most: usize, now: Timestamp) -> Claims {
+        self.claim(ACCOUNT, most, now, sends()).await.unwrap()
+    }
+
+    /// Ids of the requests that are claimed.
+    pub(super) async fn claimed_ids(&self, most: usize, now: Timestamp) -> Vec<String> {
+        let claims = self.claims(most, now).await.claims;
+        claims.into_iter().map(|c| c.stored.request_id).collect()
+    }
+
+    /// The one request that is due.
+    pub(super) async fn only_claim(&self, now: Timestamp, begin: Begin) -> Claim {
+        let mut claims = self.claim(ACCOUNT, 100, now, begin).await.unwrap().claims;
+        assert_eq!(claims.len(), 1, "{claims:?}");
+        claims.remove(0)
+    }
+
+    pub(super) async fn settle(&self, change: Change) -> Committed {
+        let answers = self.commit(vec![change]).await.unwrap();
+        assert_eq!(answers.len(), 1);
+        answers[0]
+    }
+
+    /// Begins, finishes and publishes a request at `now`.
+    pub(super) async fn done(&self, id: &str, outcome: Outcome, now: Timestamp) {
+        let claim = self.begin(id, id).await;
+        let done = self.settle(finish(&claim, outcome, now)).await;
+        assert_eq!(done, Committed::Done);
+        self.publish_all(now).await;
+    }
+
+    pub(super) async fn outbox(&self) -> Vec<Pending> {
+        self.pending(0, 1000).await.unwrap()
+    }
+
+    pub(super) async fn publish_all(&self, now: Timestamp) {
+        let rows = self.outbox().await.iter().map(|m| m.seq).collect();
+        self.published(rows, now).await.unwrap();
+    }
+
+    pub(super) async fn seen(&self, id: &str) -> History {
+        let history = self.history(id).await.unwrap();
+        history.unwrap_or_else(|| panic!("{id} is not in the ledger"))
+    }
+
+    pub(super) async fn is_known(&self, id: &str) -> bool {
+        self.history(id).await.unwrap().is_some()
+    }
+
+    /// Everything there is, to be compared.
+    pub(super) async fn everything(&self) -> String {
+        let filter = rescind::ledger::Filter {
+            most: 10_000,
+            ..Default::default()
+        };
+        let mut text = String::new();
+        for summary in self.list(filter).await.unwrap() {
+            text += &format!("{summary:?}\n{:?}\n", self.seen(&summary.request_id).await);
+        }
+        format!(
+            "{text}{:?}\n{:?}",
+            self.stats().await.unwrap(),
+            self.outbox().await
+        )
+    }
+}
+
+/// The claim of a request that was given one as it arrived.
+pub(super) fn held(request: &NewRequest, id: ClaimId) -> Claim {
+    Claim {
+        id,
+        stored: Stored {
+            request_id: request.request_id.clone(),
+            provider: request.provider.clone(),
+            envelope: request.envelope.clone(),
+        },
+        progress: request.progress.clone(),
+        plan: Plan::Call(Operation::Cancel),
+    }
+}

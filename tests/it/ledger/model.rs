@@ -1,0 +1,306 @@
+//! Any sequence of operations, on a ledger and on a model of it that fits on a page.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use rescind::ledger::{Accepted, Claim, Committed};
+use rescind::lifecycle::Operation;
+
+use super::desk::{ACCOUNT, Desk, VOIDED, arriving, at, finish, held, sends, wait};
+use super::{BACKENDS, Opener};
+
+#[derive(Debug, Clone)]
+enum Act {
+    Accept { id: u8, digest: u8, begins: bool },
+    Claim { most: usize },
+    Wait { claim: usize, millis: i64 },
+    Finish { claim: usize },
+    Stale { claim: usize },
+    Publish,
+    Recover,
+    Reopen,
+    Purge,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (0..9_u8, prop_oneof![9 => Just(0_u8), 1 => Just(1)], any::<bool>())
+            .prop_map(|(id, digest, begins)| Act::Accept { id, digest, begins }),
+        4 => (0..4_usize).prop_map(|most| Act::Claim { most }),
+        2 => (0..9_usize, 0..6_i64).prop_map(|(claim, millis)| Act::Wait { claim, millis }),
+        4 => (0..9_usize).prop_map(|claim| Act::Finish { claim }),
+        2 => (0..9_usize).prop_map(|claim| Act::Stale { claim }),
+        1 => Just(Act::Publish),
+        1 => Just(Act::Recover),
+        1 => Just(Act::Reopen),
+        1 => Just(Act::Purge),
+    ]
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stand {
+    Parked,
+    Due(i64),
+    Held,
+    Finished { at: i64, published: bool },
+}
+
+struct Row {
+    id: String,
+    payment: String,
+    digest: u8,
+    stand: Stand,
+}
+
+/// In the order of arrival.
+#[derive(Default)]
+struct Model {
+    rows: Vec<Row>,
+    now: i64,
+}
+
+impl Model {
+    fn row(&mut self, id: &str) -> &mut Row {
+        self.rows.iter_mut().find(|row| row.id == id).unwrap()
+    }
+
+    /// What accepting answers: `None` for a claim.
+    fn accept(&mut self, id: &str, payment: &str, digest: u8, begins: bool) -> Option<Accepted> {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.id == id) {
+            if row.digest != digest {
+                return Some(Accepted::Conflicting);
+            }
+            if let Stand::Finished { published, .. } = &mut row.stand {
+                *published = false;
+            }
+            return Some(Accepted::Repeated);
+        }
+        let active = |row: &Row| matches!(row.stand, Stand::Due(_) | Stand::Held);
+        let taken = self
+            .rows
+            .iter()
+            .any(|row| row.payment == payment && active(row));
+        let stand = match (taken, begins) {
+            (true, _) => Stand::Parked,
+            (false, true) => Stand::Held,
+            (false, false) => Stand::Due(self.now),
+        };
+        self.rows.push(Row {
+            id: id.to_owned(),
+            payment: payment.to_owned(),
+            digest,
+            stand,
+        });
+        (stand != Stand::Held).then_some(Accepted::New(None))
+    }
+
+    /// Due times of what a claim takes.
+    fn due(&self, most: usize) -> Vec<i64> {
+        let due = |row: &Row| match row.stand {
+            Stand::Due(at) if at <= self.now => Some(at),
+            _ => None,
+        };
+        let mut due: Vec<i64> = self.rows.iter().filter_map(due).collect();
+        due.sort_unstable();
+        due.truncate(most);
+        due
+    }
+
+    fn finish(&mut self, id: &str) -> Committed {
+        let now = self.now;
+        let payment = self.row(id).payment.clone();
+        self.row(id).stand = Stand::Finished {
+            at: now,
+            published: false,
+        };
+        let next = |row: &&mut Row| row.payment == payment && row.stand == Stand::Parked;
+        match self.rows.iter_mut().find(next) {
+            Some(row) => {
+                row.stand = Stand::Due(now);
+                Committed::Freed
+            }
+            None => Committed::Done,
+        }
+    }
+}
+
+struct Both {
+    desk: Desk,
+    model: Model,
+    held: Vec<Claim>,
+    stale: Vec<Claim>,
+}
+
+impl Both {
+    async fn act(&mut self, act: &Act) {
+        self.model.now += 1;
+        let now = at(self.model.now);
+        match *act {
+            Act::Accept { id, digest, begins } => self.accept(id, digest, begins).await,
+            Act::Claim { most } => self.claim(most).await,
+            Act::Wait { claim, millis } => {
+                if let Some(claim) = take(&mut self.held, claim) {
+                    let due = self.model.now + millis;
+                    let done = self.desk.settle(wait(&claim, at(due))).await;
+                    assert_eq!(done, Committed::Done);
+                    self.model.row(&claim.stored.request_id).stand = Stand::Due(due);
+                    self.stale.push(claim);
+                }
+            }
+            Act::Finish { claim } => {
+                if let Some(claim) = take(&mut self.held, claim) {
+                    let done = self.desk.settle(finish(&claim, VOIDED, now)).await;
+                    assert_eq!(done, self.model.finish(&claim.stored.request_id));
+                    self.stale.push(claim);
+                }
+            }
+            Act::Stale { claim } => {
+                if let Some(claim) = take(&mut self.stale, claim) {
+                    let lost = self.desk.settle(finish(&claim, VOIDED, now)).await;
+                    assert_eq!(lost, Committed::Lost);
+                }
+            }
+            Act::Publish => {
+                self.desk.publish_all(now).await;
+                for row in &mut self.model.rows {
+                    if let Stand::Finished { published, .. } = &mut row.stand {
+                        *published = true;
+                    }
+                }
+            }
+            Act::Recover => self.recover().await,
+            Act::Reopen => self.desk.reopen().await,
+            Act::Purge => self.purge().await,
+        }
+    }
+
+    async fn accept(&mut self, id: u8, digest: u8, begins: bool) {
+        // Three ids for each payment.
+        let (id, payment) = (format!("r{id}"), format!("p{}", id % 3));
+        let mut request = arriving(&id, &payment, at(self.model.now));
+        request.digest = [digest; 32];
+        if begins {
+            request
+                .progress
+                .begin(Operation::Cancel, at(self.model.now));
+        }
+        let answer = self.desk.take_in(request.clone()).await;
+        match self.model.accept(&id, &payment, digest, begins) {
+            Some(expected) => assert_eq!(answer, expected),
+            None => match answer {
+                Accepted::New(Some(claim)) => self.held.push(held(&request, claim)),
+                other => panic!("{id} was not given a claim: {other:?}"),
+            },
+        }
+    }
+
+    async fn claim(&mut self, most: usize) {
+        let now = at(self.model.now);
+        let claims = self
+            .desk
+            .claim(ACCOUNT, most, now, sends())
+            .await
+            .unwrap()
+            .claims;
+        let mut due = Vec::new();
+        for claim in claims {
+            let row = self.model.row(&claim.stored.request_id);
+            match std::mem::replace(&mut row.stand, Stand::Held) {
+                Stand::Due(at) => due.push((at, claim)),
+                other => panic!("{} was claimed while {other:?}", row.id),
+            }
+        }
+        let times: Vec<i64> = due.iter().map(|(at, _)| *at).collect();
+        for (at, claim) in &due {
+            self.model.row(&claim.stored.request_id).stand = Stand::Due(*at);
+        }
+        assert_eq!(times, self.model.due(most));
+        for (_, claim) in due {
+            self.model.row(&claim.stored.request_id).stand = Stand::Held;
+            self.held.push(claim);
+        }
+    }
+
+    async fn recover(&mut self) {
+        let found = self.desk.recover(at(self.model.now)).await.unwrap();
+        assert_eq!(found, self.held.len() as u64);
+        for claim in self.held.drain(..) {
+            self.model.row(&claim.stored.request_id).stand = Stand::Due(self.model.now);
+            self.stale.push(claim);
+        }
+    }
+
+    async fn purge(&mut self) {
+        let (before, count) = (self.model.now - 3, self.model.rows.len());
+        let kept = |row: &Row| !matches!(row.stand, Stand::Finished { at, published: true } if at < before);
+        self.model.rows.retain(kept);
+        let purged = self.desk.purge(at(before), 1000).await.unwrap();
+        assert_eq!(purged, (count - self.model.rows.len()) as u64);
+    }
+
+    async fn agree(&self) {
+        let mut active = BTreeMap::<&str, u32>::new();
+        for n in 0..9 {
+            let id = format!("r{n}");
+            let row = self.model.rows.iter().find(|row| row.id == id);
+            let (Some(row), true) = (row, self.desk.is_known(&id).await) else {
+                assert!(row.is_none() && !self.desk.is_known(&id).await, "{id}");
+                continue;
+            };
+            let seen = self.desk.seen(&id).await;
+            let published = || seen.messages.iter().all(|m| m.published_at.is_some());
+            let stand = match (&seen.end, seen.parked, seen.progress.due_at) {
+                (Some((_, _, end)), false, None) => Stand::Finished {
+                    at: end.as_millisecond() - at(0).as_millisecond(),
+                    published: published(),
+                },
+                (None, true, None) => Stand::Parked,
+                (None, false, Some(due)) => {
+                    Stand::Due(due.as_millisecond() - at(0).as_millisecond())
+                }
+                (None, false, None) => Stand::Held,
+                other => panic!("{id}: {other:?}"),
+            };
+            assert_eq!(stand, row.stand, "{id}");
+            assert_eq!(seen.messages.len(), usize::from(seen.end.is_some()), "{id}");
+            if matches!(stand, Stand::Due(_) | Stand::Held) {
+                *active.entry(row.payment.as_str()).or_default() += 1;
+            }
+        }
+        assert!(active.values().all(|count| *count == 1), "{active:?}");
+    }
+}
+
+fn take(claims: &mut Vec<Claim>, which: usize) -> Option<Claim> {
+    (!claims.is_empty()).then(|| claims.remove(which % claims.len()))
+}
+
+async fn play(opener: Opener, acts: &[Act]) {
+    let mut both = Both {
+        desk: Desk::new(opener).await,
+        model: Model::default(),
+        held: Vec::new(),
+        stale: Vec::new(),
+    };
+    for act in acts {
+        both.act(act).await;
+        both.agree().await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_ledger_does_what_its_model_does(acts in vec(act(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for (_, fresh) in BACKENDS {
+            runtime.block_on(play(fresh(), &acts));
+        }
+    }
+}

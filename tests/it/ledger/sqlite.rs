@@ -1,0 +1,381 @@
+//! What only the ledger on a file promises: one worker, any number of readers, and nothing
+//! half-written when the disk is full or the process is killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rescind::ledger::sqlite::Sqlite;
+use rescind::ledger::{Accepted, Arrival, Committed, Filter, Ledger, LedgerError};
+use rescind::lifecycle::State;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::desk::{
+    ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, at, finish, held, request, sends,
+};
+
+fn open(path: &Path) -> Result<Sqlite, LedgerError> {
+    Sqlite::open(path, Box::new(|_, _| ()))
+}
+
+fn at_path(path: &Path) -> Opener {
+    let path = path.to_owned();
+    Box::new(move || {
+        let ledger: Arc<dyn Ledger> = Arc::new(open(&path).unwrap());
+        Box::pin(async { ledger })
+    })
+}
+
+/// A new file, for the suite of every backend. The folder goes with the opener.
+pub(super) fn fresh() -> Opener {
+    let folder = tempfile::tempdir().unwrap();
+    let open = at_path(&folder.path().join("rescind.db"));
+    Box::new(move || {
+        let _kept: &TempDir = &folder;
+        open()
+    })
+}
+
+/// A folder and the path of a ledger in it that is not there yet.
+fn nowhere() -> (TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rescind.db");
+    (folder, path)
+}
+
+fn is_failed<T: std::fmt::Debug>(answer: Result<T, LedgerError>) -> bool {
+    matches!(answer, Err(LedgerError::Failed(_)))
+}
+
+#[test]
+fn one_file_has_one_worker() {
+    let (_folder, path) = nowhere();
+    let first = open(&path).unwrap();
+    assert!(matches!(open(&path).err(), Some(LedgerError::InUse { .. })));
+    drop(first);
+    open(&path).unwrap();
+}
+
+#[test]
+fn a_reader_does_not_make_a_ledger() {
+    let (folder, path) = nowhere();
+    let missing = Sqlite::open_to_read(&path).err();
+    assert!(matches!(missing, Some(LedgerError::Missing { .. })));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_the_worker_commits_and_changes_nothing() {
+    let (_folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    let claim = desk.begin("a", "p").await;
+    let reader = Sqlite::open_to_read(&path).unwrap();
+    let seen = reader.history("a").await.unwrap().unwrap();
+    assert_eq!(seen.progress.state, State::Calling);
+    desk.settle(finish(&claim, VOIDED, at(1))).await;
+    let seen = reader.history("a").await.unwrap().unwrap();
+    assert_eq!(seen.progress.state, State::Finished);
+
+    desk.take_in(request("b", "q")).await;
+    let before = desk.everything().await;
+    let arrival = Arrival::Request(Box::new(request("c", "r")));
+    assert!(is_failed(reader.accept(vec![arrival]).await));
+    assert!(is_failed(reader.claim(ACCOUNT, 9, at(9), sends()).await));
+    assert!(is_failed(
+        reader.commit(vec![finish(&claim, VOIDED, at(2))]).await
+    ));
+    assert!(is_failed(reader.published(vec![1], at(2)).await));
+    assert!(is_failed(reader.recover(at(2)).await));
+    assert!(is_failed(reader.purge(at(2), 9).await));
+    assert_eq!(desk.everything().await, before);
+}
+
+#[test]
+fn a_ledger_of_a_newer_version_is_left_alone() {
+    let (_folder, path) = nowhere();
+    drop(open(&path).unwrap());
+    let file = Connection::open(&path).unwrap();
+    file.pragma_update(None, "user_version", 1_000).unwrap();
+    for refused in [open(&path).err(), Sqlite::open_to_read(&path).err()] {
+        assert!(
+            matches!(refused, Some(LedgerError::TooNew { found: 1_000, .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_of_an_older_version_is_migrated_by_the_worker_alone() {
+    let (_folder, path) = nowhere();
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch("VACUUM")
+        .unwrap();
+    let old = Sqlite::open_to_read(&path).err();
+    assert!(
+        matches!(old, Some(LedgerError::TooOld { found: 0, .. })),
+        "{old:?}"
+    );
+    let desk = Desk::new(at_path(&path)).await;
+    desk.begin("a", "p").await;
+    let reader = Sqlite::open_to_read(&path).unwrap();
+    assert!(reader.history("a").await.unwrap().is_some());
+}
+
+#[test]
+fn a_file_that_is_no_ledger_is_refused_and_kept() {
+    let (_folder, path) = nowhere();
+    let text = "my diary, dear to me\n".repeat(100);
+    std::fs::write(&path, &text).unwrap();
+    assert!(matches!(open(&path).err(), Some(LedgerError::Failed(_))));
+    assert!(matches!(
+        Sqlite::open_to_read(&path).err(),
+        Some(LedgerError::Failed(_))
+    ));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+/// The full sync of a commit is a setting of the worker's own connection that nobody else
+/// can ask for; `tidy` reads it in the source. This shows the rest.
+#[tokio::test]
+async fn the_file_is_in_wal_mode_under_a_library_without_the_wal_bug() {
+    assert!(
+        rusqlite::version_number() >= 3_051_003,
+        "{}",
+        rusqlite::version()
+    );
+    let (folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    desk.begin("a", "p").await;
+    let beside = Connection::open(&path).unwrap();
+    let mode = beside.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+    assert_eq!(mode.unwrap(), "wal");
+    let log = folder.path().join("rescind.db-wal").metadata().unwrap();
+    assert!(log.len() > 0, "the commit is in the log");
+}
+
+#[tokio::test]
+async fn a_purge_leaves_no_row_behind() {
+    let (_folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    desk.done("a", VOIDED, at(1)).await;
+    desk.done("b", GIVEN_UP, at(1)).await;
+    let beside = Connection::open(&path).unwrap();
+    let rows = |table: &str| -> i64 {
+        let question = format!("SELECT count(*) FROM {table}");
+        beside.query_row(&question, [], |row| row.get(0)).unwrap()
+    };
+    let tables = ["requests", "calls", "messages", "dead_letters"];
+    assert_eq!(tables.map(rows), [2, 2, 3, 1]);
+    assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
+    assert_eq!(tables.map(rows), [1, 1, 2, 1], "its dead letter is open");
+    beside
+        .execute_batch("UPDATE dead_letters SET closed_at = dead_at")
+        .unwrap();
+    assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
+    assert_eq!(tables.map(rows), [0; 4]);
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_half_way_leaves_nothing_and_takes_no_other_with_it() {
+    let (_folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    let claim = desk.begin("a", "p").await;
+    let other = desk.begin("b", "q").await;
+    let before = desk.everything().await;
+    // The last thing that is written for an end: all before it has to be undone.
+    let beside = Connection::open(&path).unwrap();
+    let trap = "CREATE TRIGGER trap BEFORE INSERT ON dead_letters
+                BEGIN SELECT RAISE(FAIL, 'no room'); END";
+    beside.execute_batch(trap).unwrap();
+    let change = || finish(&claim, GIVEN_UP, at(3));
+    assert!(is_failed(desk.commit(vec![change()]).await));
+    assert_eq!(desk.everything().await, before);
+
+    // Asked for at once, so that they are in one group.
+    let (bad, good) = futures_util::future::join(
+        desk.commit(vec![change()]),
+        desk.commit(vec![finish(&other, VOIDED, at(3))]),
+    )
+    .await;
+    assert!(is_failed(bad));
+    assert_eq!(good.unwrap(), [Committed::Done]);
+    assert_eq!(desk.seen("a").await.progress.state, State::Calling);
+
+    beside.execute_batch("DROP TRIGGER trap").unwrap();
+    assert_eq!(desk.settle(change()).await, Committed::Done);
+    assert_eq!(desk.seen("a").await.messages.len(), 2);
+}
+
+/// The test binary once more, as a process that can be killed or be put into a room of its
+/// own: its only test is `role`, which does nothing unless it finds its variable.
+fn actor(role: &str) -> Vec<String> {
+    let binary = std::env::current_exe().unwrap();
+    let words = [binary.to_str().unwrap(), "--exact", role, "--nocapture"];
+    words.map(str::to_owned).to_vec()
+}
+
+const KILLED: &str = "RESCIND_IT_KILLED";
+const FULL: &str = "RESCIND_IT_FULL";
+
+#[tokio::test]
+async fn in_the_role_of_the_process_that_is_killed() {
+    let Ok(path) = std::env::var(KILLED) else {
+        return;
+    };
+    let desk = Arc::new(Desk::new(at_path(Path::new(&path))).await);
+    let round = std::process::id();
+    let clerks = (0..8).map(|clerk| {
+        let desk = Arc::clone(&desk);
+        tokio::spawn(async move {
+            for n in 0.. {
+                let id = format!("{round}-{clerk}-{n}");
+                let claim = desk.begin(&id, &id).await;
+                eprintln!("accepted {id}");
+                desk.settle(finish(&claim, GIVEN_UP, at(n))).await;
+                eprintln!("finished {id}");
+            }
+        })
+    });
+    for clerk in clerks.collect::<Vec<_>>() {
+        clerk.await.unwrap();
+    }
+}
+
+/// Shows that no answer outlives its commit. That the commit outlives a power cut is for
+/// the disk to show: a killed process leaves the system's cache behind.
+#[tokio::test]
+async fn every_answer_before_a_kill_is_in_the_ledger_after_it() {
+    let (_folder, path) = nowhere();
+    for lines in [1, 60, 400] {
+        let words = actor("ledger::sqlite::in_the_role_of_the_process_that_is_killed");
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
+            .env(KILLED, &path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut answers = Vec::new();
+        let mut line = String::new();
+        while said.read_line(&mut line).unwrap() > 0 && line.ends_with('\n') {
+            answers.push(std::mem::take(&mut line));
+            if answers.len() == lines {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(answers.len() >= lines, "{answers:?}");
+
+        let desk = Desk::new(at_path(&path)).await;
+        for answer in &answers {
+            let (what, id) = answer.trim().split_once(' ').unwrap();
+            let seen = desk.seen(id).await;
+            assert_eq!(seen.calls.len(), 1);
+            assert!(what == "accepted" || seen.end.is_some(), "{answer}");
+        }
+        let all = Filter {
+            most: 100_000,
+            ..Filter::default()
+        };
+        for summary in desk.list(all).await.unwrap() {
+            let seen = desk.seen(&summary.request_id).await;
+            let whole = match seen.end {
+                Some(_) => seen.messages.len() == 2 && seen.calls[0].finished_at.is_some(),
+                None => seen.messages.is_empty() && seen.calls[0].finished_at.is_none(),
+            };
+            assert!(whole, "{} is half-written", summary.request_id);
+        }
+        let file = Connection::open(&path).unwrap();
+        let checked =
+            file.pragma_query_value(None, "integrity_check", |row| row.get::<_, String>(0));
+        assert_eq!(checked.unwrap(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn in_the_role_of_the_process_on_a_full_disk() {
+    let Ok(folder) = std::env::var(FULL) else {
+        return;
+    };
+    let ballast = Path::new(&folder).join("ballast");
+    std::fs::write(&ballast, vec![1; 512 * 1024]).unwrap();
+    let desk = Desk::new(at_path(&Path::new(&folder).join("rescind.db"))).await;
+    let large = |n: usize| {
+        let mut request = admitted(&format!("r{n}"), &format!("p{n}"));
+        request.envelope.body = vec![b'x'; 48 * 1024];
+        request
+    };
+    let take_in = async |n: usize| {
+        let arrival = Arrival::Request(Box::new(large(n)));
+        desk.accept(vec![arrival])
+            .await
+            .map(|mut answers| answers.remove(0))
+    };
+    let mut held_claims = Vec::new();
+    let (refused_id, refused) = loop {
+        let n = held_claims.len();
+        match take_in(n).await {
+            Ok(Accepted::New(Some(claim))) => held_claims.push(held(&large(n), claim)),
+            Err(LedgerError::Failed(why)) => break (format!("r{n}"), why),
+            other => panic!("{other:?}"),
+        }
+        assert!(n < 1000, "the disk is not full");
+    };
+    assert!(
+        refused.contains("full") || refused.contains("disk"),
+        "{refused}"
+    );
+    // Ends are larger than what room is left, dead letter and all.
+    let full = loop {
+        let Some(claim) = held_claims.last() else {
+            panic!("there was room for every end");
+        };
+        match desk.commit(vec![finish(claim, GIVEN_UP, at(1))]).await {
+            Ok(_) => held_claims.pop(),
+            Err(_) => break finish(claim, GIVEN_UP, at(1)),
+        };
+    };
+    assert!(
+        !desk.is_known(&refused_id).await,
+        "what was refused is not there"
+    );
+    for claim in &held_claims {
+        let seen = desk.seen(&claim.stored.request_id).await;
+        assert_eq!(
+            (seen.progress.state, seen.messages.len()),
+            (State::Calling, 0)
+        );
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    assert_eq!(desk.settle(full).await, Committed::Done);
+    assert!(matches!(take_in(5000).await, Ok(Accepted::New(Some(_)))));
+    eprintln!("the disk was full");
+}
+
+#[test]
+fn a_full_disk_refuses_whole_operations_and_all_is_well_once_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = actor("ledger::sqlite::in_the_role_of_the_process_on_a_full_disk");
+    // A small disk that only this child sees.
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c"])
+        .arg("mount -t tmpfs -o size=2m none \"$RESCIND_IT_FULL\" || exit 77; exec \"$@\"")
+        .arg("sh")
+        .args(&words)
+        .env(FULL, folder.path())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("the disk was full"), "{said}");
+        }
+        Ok(output) if output.status.code() == Some(101) => {
+            panic!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        other => eprintln!("left out: this machine gives no small disk: {other:?}"),
+    }
+}
