@@ -447,8 +447,9 @@ impl Dispatcher {
 
     /// Commits, for as long as it takes: what is known now must not be asked again.
     async fn commit(&self, change: Change) {
+        let changes: Arc<[Change]> = Arc::from([change]);
         let committed = loop {
-            match self.shared.ledger.commit(vec![change.clone()]).await {
+            match self.shared.ledger.commit(Arc::clone(&changes)).await {
                 Ok(committed) => break committed,
                 Err(error) => error!(%error, "cannot commit an outcome; trying again"),
             }
@@ -458,6 +459,7 @@ impl Dispatcher {
             return warn!("the claim was lost; its outcome was not written");
         }
         failpoint::pass(Point::AfterOutcomeCommit);
+        let [change] = &*changes else { return };
         if let Some(outcome) = change.outcome {
             self.shared.metrics.finished(self.name(), outcome);
             self.shared.outbox.notify_one();

@@ -68,7 +68,7 @@ pub enum LedgerError {
 /// The operations. Every one is a transaction, and atomic.
 pub trait Ledger: Send + Sync {
     /// Takes in what intake has read. Answers are in the order of the arrivals.
-    fn accept(&self, arrivals: Vec<Arrival>) -> Answer<'_, Vec<Accepted>>;
+    fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>>;
 
     /// Takes up to `most` due requests of an account and commits what `begin` plans for
     /// each: a call's intent is on disk before this answers.
@@ -81,7 +81,7 @@ pub trait Ledger: Send + Sync {
     ) -> Answer<'_, Claims>;
 
     /// Commits what calls led to, with the messages that say so.
-    fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Committed>>;
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>>;
 
     /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`.
     fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>>;
