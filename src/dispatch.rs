@@ -238,6 +238,7 @@ impl Dispatcher {
             request_id = %claim.stored.request_id,
             provider = dispatcher.name(),
             attempt = claim.progress.attempts,
+            trace_id = claim.stored.envelope.trace_id(),
         );
         self.shared
             .tasks
@@ -245,6 +246,7 @@ impl Dispatcher {
     }
 
     async fn carry_out(self: Arc<Self>, claim: Claim, mut place: Place) {
+        let received_at = claim.stored.envelope.received_at;
         let change = match claim.plan {
             Plan::Finish(outcome) => {
                 place.health = Health::Untried;
@@ -263,7 +265,7 @@ impl Dispatcher {
             },
         };
         failpoint::pass(Point::AfterAnswer);
-        self.commit(change).await;
+        self.commit(change, received_at).await;
         drop(place);
     }
 
@@ -446,7 +448,7 @@ impl Dispatcher {
     }
 
     /// Commits, for as long as it takes: what is known now must not be asked again.
-    async fn commit(&self, change: Change) {
+    async fn commit(&self, change: Change, received_at: Timestamp) {
         let changes: Arc<[Change]> = Arc::from([change]);
         let committed = loop {
             match self.shared.ledger.commit(Arc::clone(&changes)).await {
@@ -466,6 +468,7 @@ impl Dispatcher {
             info!(
                 outcome = outcome.as_str(),
                 reason = outcome.reason(),
+                duration_s = crate::backoff::elapsed(received_at, change.at).as_secs_f64(),
                 "finished"
             );
         }

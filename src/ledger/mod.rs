@@ -24,7 +24,7 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
 pub enum LedgerError {
     /// Another worker has the file.
     #[error(
-        "the ledger {path} is in use by another worker; one worker works on one file, use PostgreSQL for several"
+        "the ledger {path} is in use by another worker; one file has one worker: end the other one, or give this one a file of its own"
     )]
     InUse {
         /// The file.

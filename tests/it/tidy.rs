@@ -26,7 +26,17 @@ const IMPORTS: &str = include_str!("tidy/imports.txt");
 const LIBRARIES: &str = include_str!("tidy/libraries.txt");
 
 /// Same input, same answer: these neither wait, nor ask a clock, nor draw a number.
-const PURE: &[&str] = &["backoff", "gate", "job", "lifecycle", "providers", "wire"];
+const PURE: &[&str] = &[
+    "backoff",
+    "es512",
+    "gate",
+    "job",
+    "lifecycle",
+    "oauth",
+    "providers",
+    "settings",
+    "wire",
+];
 const IMPURE: &[&str] = &[
     "Instant",
     "SystemTime",

@@ -376,11 +376,18 @@ pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite
         db.prepare_cached("DELETE FROM requests WHERE seq = ?1")?
             .execute([seq])?;
     }
+    // Invalid messages belong to no request; their dead letters end with them.
+    let closed = db
+        .prepare_cached(
+            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters
+               WHERE request IS NULL AND closed_at < ?1 LIMIT ?2)",
+        )?
+        .execute(params![millis(before), most])?;
     let invalid = db
         .prepare_cached(
             "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages
                WHERE request IS NULL AND published_at < ?1 LIMIT ?2)",
         )?
         .execute(params![millis(before), most])?;
-    Ok((old.len() + invalid) as u64)
+    Ok((old.len() + closed + invalid) as u64)
 }
