@@ -140,7 +140,7 @@ fn insert_messages(
     let mut insert = db.prepare_cached(
         "INSERT INTO messages (message_id, request, kind, routing_key, properties, body, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (message_id) DO UPDATE SET published_at = NULL",
+         ON CONFLICT (message_id) WHERE request IS NULL DO UPDATE SET published_at = NULL",
     )?;
     messages.iter().try_for_each(|message| {
         insert
@@ -249,9 +249,9 @@ fn next_due(db: &Connection, provider: &str) -> rusqlite::Result<Option<Timestam
 }
 
 pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Committed> {
-    let Some((provider, payment_key)) = write_progress(db, change)? else {
+    if !write_progress(db, change)? {
         return Ok(Committed::Lost);
-    };
+    }
     if let Some(call) = &change.call {
         db.prepare_cached(
             "UPDATE calls SET finished_at = ?3, verdict = ?4, evidence = ?5 WHERE request = ?1 AND number = ?2",
@@ -268,21 +268,21 @@ pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Commi
     if let Some(dead) = &change.dead_letter {
         insert_dead_letter(db, Some(change.id.seq), dead)?;
     }
-    match change.outcome.is_some() && unpark(db, &provider, &payment_key, change.at)? {
+    match change.outcome.is_some() && unpark(db, change.id.seq, change.at)? {
         true => Ok(Committed::Freed),
         false => Ok(Committed::Done),
     }
 }
 
-fn write_progress(db: &Connection, change: &Change) -> rusqlite::Result<Option<(String, String)>> {
+/// No RETURNING: it would make SQLite keep a journal of each statement, a sixth of a commit.
+fn write_progress(db: &Connection, change: &Change) -> rusqlite::Result<bool> {
     let progress = &change.progress;
-    db.prepare_cached(
+    let written = db.prepare_cached(
         "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
            outcome = ?8, reason = ?9, finished_at = ?10
-         WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'
-         RETURNING provider, payment_key",
+         WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'",
     )?
-    .query_row(
+    .execute(
         params![
             change.id.seq,
             change.id.token,
@@ -294,26 +294,20 @@ fn write_progress(db: &Connection, change: &Change) -> rusqlite::Result<Option<(
             change.outcome.map(Outcome::as_str),
             change.outcome.map(Outcome::reason),
             change.outcome.map(|_| millis(change.at)),
-        ],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )
-    .optional()
+        ])?;
+    Ok(written == 1)
 }
 
 /// The next request on the same payment has its turn.
-fn unpark(
-    db: &Connection,
-    provider: &str,
-    payment_key: &str,
-    now: Timestamp,
-) -> rusqlite::Result<bool> {
+fn unpark(db: &Connection, finished: i64, now: Timestamp) -> rusqlite::Result<bool> {
     let freed = db
         .prepare_cached(
-            "UPDATE requests SET parked = 0, due_at = ?3 WHERE seq =
-               (SELECT seq FROM requests WHERE parked = 1 AND provider = ?1 AND payment_key = ?2
-                ORDER BY seq LIMIT 1)",
+            "UPDATE requests SET parked = 0, due_at = ?2 WHERE seq =
+               (SELECT next.seq FROM requests done JOIN requests next
+                  ON next.provider = done.provider AND next.payment_key = done.payment_key
+                WHERE done.seq = ?1 AND next.parked = 1 ORDER BY next.seq LIMIT 1)",
         )?
-        .execute(params![provider, payment_key, millis(now)])?;
+        .execute(params![finished, millis(now)])?;
     Ok(freed > 0)
 }
 /// Marks messages as confirmed.
