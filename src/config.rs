@@ -418,7 +418,7 @@ fn as_field(setting: &Setting) -> Field {
             (true, true) => Form::Secrets,
             (true, false) => Form::Secret,
             (false, true) => Form::List,
-            (false, false) => Form::Text,
+            (false, false) => Form::TextOrNone,
         },
         default: None,
         about: "",

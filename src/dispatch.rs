@@ -242,6 +242,7 @@ impl Dispatcher {
             request_id = %claim.stored.request_id,
             provider = dispatcher.name(),
             attempt = claim.progress.attempts,
+            trace_id = claim.stored.envelope.trace_id(),
         );
         self.shared
             .tasks
@@ -249,6 +250,7 @@ impl Dispatcher {
     }
 
     async fn carry_out(self: Arc<Self>, claim: Claim, mut place: Place) {
+        let received_at = claim.stored.envelope.received_at;
         let change = match claim.plan {
             Plan::Finish(outcome) => {
                 place.health = Health::Untried;
@@ -268,7 +270,7 @@ impl Dispatcher {
             Plan::Check => return self.check(claim, place).await,
         };
         failpoint::pass(Point::AfterAnswer);
-        self.commit(change).await;
+        self.commit(change, received_at).await;
         drop(place);
     }
 
@@ -467,9 +469,10 @@ impl Dispatcher {
     }
 
     /// Commits, for as long as it takes: what is known now must not be asked again.
-    async fn commit(&self, change: Change) -> bool {
+    async fn commit(&self, change: Change, received_at: Timestamp) -> bool {
+        let changes: Arc<[Change]> = Arc::from([change]);
         let committed = loop {
-            match self.shared.ledger.commit(vec![change.clone()]).await {
+            match self.shared.ledger.commit(Arc::clone(&changes)).await {
                 Ok(committed) => break committed,
                 Err(error) => error!(%error, "cannot commit an outcome; trying again"),
             }
@@ -480,12 +483,14 @@ impl Dispatcher {
             return false;
         }
         failpoint::pass(Point::AfterOutcomeCommit);
+        let [change] = &*changes else { return true };
         if let Some(outcome) = change.outcome {
             self.shared.metrics.finished(self.name(), outcome);
             self.shared.outbox.notify_one();
             info!(
                 outcome = outcome.as_str(),
                 reason = outcome.reason(),
+                duration_s = crate::backoff::elapsed(received_at, change.at).as_secs_f64(),
                 "finished"
             );
         }

@@ -19,9 +19,7 @@ use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
 use crate::dispatch::{Dispatcher, Place, Shared};
 use crate::failpoint::{self, Point};
-use crate::ledger::{
-    Accepted, Arrival, Claim, ClaimId, DeadLetter, LedgerError, NewRequest, Stored,
-};
+use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
 use crate::lifecycle::{Invalid, Operation, Outcome, Plan, Progress};
 use crate::metrics::Received;
 use crate::providers::Evidence;
@@ -44,11 +42,13 @@ pub struct Intake {
     pub consuming: AtomicBool,
 }
 
-/// What intake makes of one delivery.
-struct Taken {
-    arrival: Arrival,
-    /// Room to begin at once, with the adapter's account.
-    start: Option<(Arc<Dispatcher>, Place)>,
+/// Room to begin a request at once.
+type Start = (Arc<Dispatcher>, Place);
+
+/// The deliveries of one transaction, as they go into the ledger.
+struct Batch {
+    arrivals: Arc<[Arrival]>,
+    starts: Vec<Option<Start>>,
     dropped: bool,
 }
 
@@ -68,7 +68,7 @@ impl Intake {
     }
 
     /// One session: connect, subscribe, take in until something ends it.
-    pub async fn session(&self) -> Result<(), AmqpError> {
+    pub async fn session(self: &Arc<Self>) -> Result<(), AmqpError> {
         let connection = amqp::connect(&self.settings, "rescind intake").await?;
         let ended = self.consume(&connection).await;
         self.consuming.store(false, Ordering::Release);
@@ -76,7 +76,7 @@ impl Intake {
         ended
     }
 
-    async fn consume(&self, connection: &Connection) -> Result<(), AmqpError> {
+    async fn consume(self: &Arc<Self>, connection: &Connection) -> Result<(), AmqpError> {
         amqp::prepare(connection, &self.settings).await?;
         let requests = amqp::channel(connection, self.settings.prefetch).await?;
         // One at a time: a message that stops the worker takes no other with it.
@@ -109,7 +109,11 @@ impl Intake {
         ended
     }
 
-    async fn take_all(&self, consumer: Consumer, dropped: bool) -> Result<(), AmqpError> {
+    async fn take_all(
+        self: &Arc<Self>,
+        consumer: Consumer,
+        dropped: bool,
+    ) -> Result<(), AmqpError> {
         let queue = consumer.queue().to_string();
         let mut batches = consumer.ready_chunks(BATCH_MAX);
         while let Some(batch) = batches.next().await {
@@ -122,19 +126,26 @@ impl Intake {
         Err(AmqpError::Cancelled(queue))
     }
 
-    async fn take_batch(&self, batch: Vec<Delivery>, dropped: bool) -> Result<(), AmqpError> {
+    async fn take_batch(
+        self: &Arc<Self>,
+        deliveries: Vec<Delivery>,
+        dropped: bool,
+    ) -> Result<(), AmqpError> {
         failpoint::pass(Point::AfterDeliver);
-        let taken: Vec<Taken> = batch
+        let (arrivals, starts): (Vec<Arrival>, Vec<_>) = deliveries
             .iter()
             .map(|delivery| self.take(delivery, dropped))
-            .collect();
-        let arrivals: Vec<Arrival> = taken.iter().map(|taken| taken.arrival.clone()).collect();
-        let accepted = self.store(arrivals).await;
-        failpoint::pass(Point::AfterIntakeCommit);
-        for (taken, accepted) in taken.into_iter().zip(accepted) {
-            self.stored(taken, accepted).await;
-        }
-        let Some(last) = batch.last() else {
+            .unzip();
+        let batch = Batch {
+            arrivals: arrivals.into(),
+            starts,
+            dropped,
+        };
+        // In a task of its own: what the ledger has accepted is begun, even if the session
+        // with the broker ends meanwhile.
+        let stored = self.shared.tasks.spawn(Arc::clone(self).store_batch(batch));
+        stored.await.map_err(|_| AmqpError::Lost)?;
+        let Some(last) = deliveries.last() else {
             return Ok(());
         };
         // All of them are in the ledger, and this channel has no older delivery open.
@@ -146,60 +157,48 @@ impl Intake {
         if acked { Ok(()) } else { Err(AmqpError::Lost) }
     }
 
+    async fn store_batch(self: Arc<Self>, batch: Batch) {
+        let accepted = self.store(&batch.arrivals).await;
+        failpoint::pass(Point::AfterIntakeCommit);
+        for ((arrival, start), accepted) in batch.arrivals.iter().zip(batch.starts).zip(accepted) {
+            if batch.dropped && matches!(accepted, Accepted::New(_)) {
+                self.shared.metrics.received(Received::Dropped);
+            }
+            self.stored(arrival, start, accepted).await;
+        }
+    }
+
     /// For as long as it takes: nothing is acknowledged that is not stored.
-    async fn store(&self, arrivals: Vec<Arrival>) -> Vec<Accepted> {
+    async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Accepted> {
         loop {
-            match self.shared.ledger.accept(arrivals.clone()).await {
+            match self.shared.ledger.accept(Arc::clone(arrivals)).await {
                 Ok(accepted) => return accepted,
-                Err(error @ LedgerError::Failed(_)) => {
-                    error!(%error, "cannot store requests; trying again")
-                }
                 Err(error) => error!(%error, "cannot store requests; trying again"),
             }
             tokio::time::sleep(LEDGER_PAUSE).await;
         }
     }
 
-    fn take(&self, delivery: &Delivery, dropped: bool) -> Taken {
+    fn take(&self, delivery: &Delivery, dropped: bool) -> (Arrival, Option<Start>) {
         let envelope = envelope(delivery, (self.shared.clock)());
         if dropped && delivery_count(delivery) >= DROPPED_DELIVERIES_MAX {
-            let poison = Misunderstood {
-                request_id: None,
-                provider: None,
-                reason: Invalid::Schema,
-                detail: "the message was delivered again and again without being taken in; it may have stopped the worker".into(),
-            };
-            return Taken {
-                arrival: self.invalid(&poison, &envelope),
-                start: None,
-                dropped,
-            };
+            return (self.invalid(&poison(), &envelope), None);
         }
-        let known = |name: &str| {
-            self.dispatchers
-                .get(name)
-                .map(|dispatcher| dispatcher.provider())
-        };
+        let known = |name: &str| Some(self.dispatchers.get(name)?.provider());
         match wire::read_request(&envelope.body, known) {
-            Ok(read) => self.take_request(read, envelope, dropped),
-            Err(why) => Taken {
-                arrival: self.invalid(&why, &envelope),
-                start: None,
-                dropped,
-            },
+            Ok(read) => self.take_request(read, envelope),
+            Err(why) => (self.invalid(&why, &envelope), None),
         }
     }
 
-    fn take_request(&self, read: wire::Understood, envelope: Envelope, dropped: bool) -> Taken {
+    fn take_request(&self, read: wire::Understood, envelope: Envelope) -> (Arrival, Option<Start>) {
         let now = envelope.received_at;
         let mut progress = Progress::new(now);
-        let start = self
-            .dispatchers
-            .get(&read.job.provider)
-            .and_then(|dispatcher| {
-                let place = dispatcher.admit(&read.job, &mut progress, now)?;
-                Some((Arc::clone(dispatcher), place))
-            });
+        let dispatcher = self.dispatchers.get(&read.job.provider);
+        let start = dispatcher.and_then(|dispatcher| {
+            let place = dispatcher.admit(&read.job, &mut progress, now)?;
+            Some((Arc::clone(dispatcher), place))
+        });
         let request = NewRequest {
             request_id: read.job.request_id,
             provider: read.job.provider,
@@ -208,11 +207,7 @@ impl Intake {
             envelope,
             progress,
         };
-        Taken {
-            arrival: Arrival::Request(Box::new(request)),
-            start,
-            dropped,
-        }
+        (Arrival::Request(Box::new(request)), start)
     }
 
     fn invalid(&self, why: &Misunderstood, envelope: &Envelope) -> Arrival {
@@ -237,58 +232,42 @@ impl Intake {
         Arrival::Invalid(Box::new(DeadLetter::of(&finding)), messages)
     }
 
-    async fn stored(&self, taken: Taken, accepted: Accepted) {
-        let kind = match (&accepted, taken.dropped) {
-            (Accepted::New(_), false) => Received::New,
-            (Accepted::New(_), true) => {
-                self.shared.metrics.received(Received::Dropped);
-                Received::New
-            }
-            (Accepted::Repeated, _) => Received::Repeated,
-            (Accepted::Conflicting, _) => Received::Conflicting,
-            (Accepted::Recorded, _) => Received::Invalid,
-        };
-        self.shared.metrics.received(kind);
-        match (taken.arrival, accepted) {
-            (Arrival::Request(request), Accepted::New(claim)) => {
-                self.begin(*request, claim, taken.start)
-            }
-            (Arrival::Request(request), Accepted::Conflicting) => self.conflict(&request).await,
+    async fn stored(&self, arrival: &Arrival, start: Option<Start>, accepted: Accepted) {
+        self.shared.metrics.received(match accepted {
+            Accepted::New(_) => Received::New,
+            Accepted::Repeated => Received::Repeated,
+            Accepted::Conflicting => Received::Conflicting,
+            Accepted::Recorded => Received::Invalid,
+        });
+        match (arrival, accepted) {
+            (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, start),
+            (Arrival::Request(request), Accepted::Conflicting) => self.conflict(request).await,
             (Arrival::Request(_), _) => self.shared.outbox.notify_one(),
-            (Arrival::Invalid(dead, _), _) => self.recorded(&dead),
+            (Arrival::Invalid(dead, _), _) => self.recorded(dead),
         }
     }
 
-    fn begin(
-        &self,
-        request: NewRequest,
-        claim: Option<ClaimId>,
-        start: Option<(Arc<Dispatcher>, Place)>,
-    ) {
-        match (claim, start) {
-            (Some(id), Some((dispatcher, place))) => {
-                failpoint::pass(Point::AfterIntentCommit);
-                let operation = request.progress.operation.unwrap_or(Operation::Cancel);
-                let stored = Stored {
-                    request_id: request.request_id,
-                    provider: request.provider,
-                    envelope: request.envelope,
-                };
-                let claim = Claim {
-                    id,
-                    stored,
-                    progress: request.progress,
-                    plan: Plan::Call(operation),
-                    outcome: None,
-                };
-                dispatcher.start(claim, place);
+    fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, start: Option<Start>) {
+        let (Some(id), Some((dispatcher, place))) = (claim, start) else {
+            if let Some(dispatcher) = self.dispatchers.get(&request.provider) {
+                dispatcher.has_due();
             }
-            _ => {
-                if let Some(dispatcher) = self.dispatchers.get(&request.provider) {
-                    dispatcher.has_due();
-                }
-            }
-        }
+            return;
+        };
+        failpoint::pass(Point::AfterIntentCommit);
+        let operation = request.progress.operation.unwrap_or(Operation::Cancel);
+        let claim = Claim {
+            id,
+            stored: Stored {
+                request_id: request.request_id.clone(),
+                provider: request.provider.clone(),
+                envelope: request.envelope.clone(),
+            },
+            progress: request.progress.clone(),
+            plan: Plan::Call(operation),
+            outcome: None,
+        };
+        dispatcher.start(claim, place);
     }
 
     /// The id belongs to other content, which stays as it is.
@@ -300,10 +279,10 @@ impl Intake {
             detail: "the request_id was used before with other content; choose a new one".into(),
         };
         let arrival = self.invalid(&why, &request.envelope);
-        if let Arrival::Invalid(dead, _) = &arrival {
-            let dead = dead.clone();
-            self.store(vec![arrival]).await;
-            self.recorded(&dead);
+        let arrivals: Arc<[Arrival]> = Arc::from([arrival]);
+        self.store(&arrivals).await;
+        if let [Arrival::Invalid(dead, _)] = &*arrivals {
+            self.recorded(dead);
         }
     }
 
@@ -316,6 +295,15 @@ impl Intake {
             reason = dead.outcome.reason(),
             "a message was not understood",
         );
+    }
+}
+
+fn poison() -> Misunderstood {
+    Misunderstood {
+        request_id: None,
+        provider: None,
+        reason: Invalid::Schema,
+        detail: "the message was delivered again and again without being taken in; it may have stopped the worker".into(),
     }
 }
 

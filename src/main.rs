@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // One provider of TLS for HTTP and AMQP alike; a second installation cannot happen here.
     drop(rustls::crypto::ring::default_provider().install_default());

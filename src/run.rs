@@ -92,9 +92,10 @@ async fn check_broker(config: &Config) -> anyhow::Result<()> {
             let why = amqp::refusal(&error)
                 .map(|(_, text)| text)
                 .unwrap_or_default();
-            bail!(
+            Err(AmqpError::Topology(vec![format!(
                 "the broker refuses to {what}: {why}. Correct the object at the broker or the names in [amqp], or set amqp.topology = \"verify\" and declare it elsewhere"
-            )
+            )])
+            .into())
         }
         Err(error) => {
             warn!(%error, "the topology could not be checked; trying again");

@@ -28,6 +28,8 @@ pub struct Field {
 pub enum Form {
     /// Any text.
     Text,
+    /// The same, or empty: a provider's setting may be switched off that way.
+    TextOrNone,
     /// The name of a queue or an exchange.
     Name,
     /// The same, or empty.
@@ -103,7 +105,7 @@ pub const FIELDS: &[Field] = &[
     field("amqp.dead_queue", Name, "rescind.dead", "the operators' feed"),
     field("amqp.dropped_exchange", Name, "rescind.dropped", "what the broker itself gave up on"),
     field("amqp.dropped_queue", Name, "rescind.dropped", "its queue"),
-    field("ledger.url", Address, "sqlite:rescind.db", "or postgres://user@host/db for several workers"),
+    field("ledger.url", Address, "sqlite:rescind.db", "sqlite:PATH; one file has one worker"),
     field("ledger.retention", Span, "90d", "finished requests and closed dead letters older than this are removed"),
     field("http.listen", Socket, "127.0.0.1:8620", "/metrics /livez /readyz /notifications/<provider>"),
     field("shutdown.drain", SpanOrZero, "25s", "how long calls under way may take to end"),
@@ -115,11 +117,11 @@ pub const FIELDS: &[Field] = &[
     field("defaults.retry.first", Span, "2s", "wait before a cancel is sent again"),
     field("defaults.retry.factor", Number(1.0), "2.0", "growth of that wait"),
     field("defaults.retry.max", Span, "10m", "longest wait"),
-    field("defaults.retry.give_up_after", Span, "24h", "counted from the first attempt"),
+    field("defaults.retry.give_up_after", Span, "24h", "counted from the first time it had to be sent again"),
     field("defaults.poll.first", Span, "2s", "wait before a provider is asked again"),
     field("defaults.poll.factor", Number(1.0), "2.0", "growth of that wait"),
     field("defaults.poll.max", Span, "5m", "longest wait"),
-    field("defaults.poll.give_up_after", Span, "24h", "counted from the first question"),
+    field("defaults.poll.give_up_after", Span, "24h", "counted from the first time the provider had to be asked"),
     field("defaults.breaker.failures", Whole(1, 1_000_000), "10", "failures in a row that stop calls to an account"),
     field("defaults.breaker.open_for", Span, "30s", "how long they stop"),
 ];
@@ -259,6 +261,7 @@ impl Form {
         match self {
             Self::Text | Self::Path | Self::Secret | Self::Address => "a text in quotes, not empty",
             Self::Name => "a name of 1 to 255 bytes that does not start with amq.",
+            Self::TextOrNone => "a text in quotes",
             Self::NameOrNone => "empty or a name of up to 255 bytes that does not start with amq.",
             Self::Secrets | Self::List => "a list of texts, none of them empty",
             Self::Flag => "true or false",
@@ -294,6 +297,7 @@ impl Form {
                 return self.list(text.split(',').map(|item| item.trim().into()).collect());
             }
             Self::Text | Self::Path => some(text).map(Parsed::Text),
+            Self::TextOrNone => Some(Parsed::Text(text.to_owned())),
             Self::Secret | Self::Address => some(text).map(|t| Parsed::Secret(vec![t.into()])),
             Self::NameOrNone => name(text).then(|| Parsed::Text(text.to_owned())),
             Self::Name => some(text).filter(|t| name(t)).map(Parsed::Text),
@@ -316,7 +320,8 @@ impl Form {
     }
 
     fn refuse(self, text: &str) -> String {
-        let harmless = !self.is_secret() && !matches!(self, Self::Text | Self::Path);
+        let harmless =
+            !self.is_secret() && !matches!(self, Self::Text | Self::TextOrNone | Self::Path);
         let expected = self.expected();
         if harmless {
             let start: String = text.chars().take(40).collect();

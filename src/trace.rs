@@ -4,11 +4,14 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 
@@ -26,10 +29,22 @@ pub fn start(format: LogFormat, levels: Option<&str>, now: fn() -> jiff::Timesta
         LogFormat::Json => builder
             .fmt_fields(JsonFields::new())
             .event_format(FlatJson { now })
+            .finish()
+            .with(filter_fn(is_harmless))
             .try_init(),
-        LogFormat::Text => builder.with_writer(std::io::stderr).try_init(),
+        LogFormat::Text => builder
+            .with_writer(std::io::stderr)
+            .finish()
+            .with(filter_fn(is_harmless))
+            .try_init(),
     };
     drop(started);
+}
+
+/// Whatever `RUST_LOG` says: at `trace` the libraries write whole frames, and with them
+/// payloads, metadata and logins.
+fn is_harmless(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("rescind") || *metadata.level() <= Level::DEBUG
 }
 
 /// Fields of the event and of its spans side by side: `request_id` is found in one place

@@ -319,6 +319,14 @@ pub struct Envelope {
     pub received_at: Timestamp,
 }
 
+impl Envelope {
+    /// The trace that the publisher's `traceparent` names: `00-<trace id>-<span id>-<flags>`.
+    pub fn trace_id(&self) -> Option<&str> {
+        let id = self.traceparent.as_deref()?.split('-').nth(1)?;
+        (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
+    }
+}
+
 /// Where an outcome was learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

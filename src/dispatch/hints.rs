@@ -118,7 +118,8 @@ impl Dispatcher {
         if let Checked::Contradicted { found, at_stake } = checked {
             self.correct(&claim, &mut change, found, at_stake, &reading.evidence);
         }
-        if self.commit(change).await {
+        let received_at = claim.stored.envelope.received_at;
+        if self.commit(change, received_at).await {
             self.checked(outcome, verdict, checked);
         }
     }

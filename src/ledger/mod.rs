@@ -24,7 +24,7 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
 pub enum LedgerError {
     /// Another worker has the file.
     #[error(
-        "the ledger {path} is in use by another worker; one worker works on one file, use PostgreSQL for several"
+        "the ledger {path} is in use by another worker; one file has one worker: end the other one, or give this one a file of its own"
     )]
     InUse {
         /// The file.
@@ -68,7 +68,7 @@ pub enum LedgerError {
 /// The operations. Every one is a transaction, and atomic.
 pub trait Ledger: Send + Sync {
     /// Takes in what intake has read. Answers are in the order of the arrivals.
-    fn accept(&self, arrivals: Vec<Arrival>) -> Answer<'_, Vec<Accepted>>;
+    fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>>;
 
     /// Takes up to `most` due requests of an account and commits what `begin` plans for
     /// each: a call's intent is on disk before this answers.
@@ -81,7 +81,7 @@ pub trait Ledger: Send + Sync {
     ) -> Answer<'_, Claims>;
 
     /// Commits what calls led to, with the messages that say so.
-    fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Committed>>;
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>>;
 
     /// A notification about the payment of these names. Of each name's requests the open one
     /// hears it, or else the one that finished last: `hear` decides, inside the transaction,

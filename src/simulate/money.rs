@@ -154,6 +154,10 @@ impl Book {
             .take_if(|pending| pending.lookups.is_some())?;
         if payment.behaviour == Behaviour::RefundFailed {
             payment.state = State::RefundFailed;
+            // The call has ended: one with its key is no longer told that it runs.
+            if let Some(key) = pending.call.key {
+                self.kept.remove(&(dialect.provider(), key));
+            }
             return None;
         }
         payment.state = State::Open;

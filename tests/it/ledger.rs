@@ -63,7 +63,7 @@ async fn arrivals_are_answered_in_their_order() {
             arrival(other),
             arrival(request("b", "q")),
         ];
-        let answers = desk.accept(arrivals).await.unwrap();
+        let answers = desk.accept(arrivals.into()).await.unwrap();
         let new = Accepted::New(None);
         let expected = [new.clone(), Accepted::Repeated, Accepted::Conflicting, new];
         assert_eq!(answers, expected);
@@ -266,7 +266,7 @@ async fn an_end_is_written_with_its_messages_call_and_dead_letter() {
         let change = finish(&claim, GIVEN_UP, at(4));
         let messages = change.messages.clone();
         // The changes of one commit are independent of each other.
-        let answers = desk.commit(vec![lost, change]).await.unwrap();
+        let answers = desk.commit(vec![lost, change].into()).await.unwrap();
         assert_eq!(answers, [Committed::Lost, Committed::Done]);
         desk.reopen().await;
 
@@ -666,7 +666,9 @@ async fn a_crowd_loses_nothing_and_does_nothing_twice() {
             let ledger = desk.shared();
             let id = format!("r{}", n % REQUESTS);
             let arrival = Arrival::Request(Box::new(request(&id, &format!("p{}", payment(&id)))));
-            tokio::spawn(async move { ledger.accept(vec![arrival]).await.unwrap().remove(0) })
+            tokio::spawn(
+                async move { ledger.accept(vec![arrival].into()).await.unwrap().remove(0) },
+            )
         });
         // The payments that a call is under way for: never two at once.
         let busy = Arc::new(Mutex::new(BTreeSet::new()));
@@ -699,7 +701,7 @@ async fn a_crowd_loses_nothing_and_does_nothing_twice() {
                         };
                         ended += usize::from(change.outcome.is_some());
                         assert_ne!(
-                            ledger.commit(vec![change]).await.unwrap(),
+                            ledger.commit(vec![change].into()).await.unwrap(),
                             [Committed::Lost]
                         );
                     }

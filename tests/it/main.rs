@@ -8,7 +8,10 @@
     reason = "a test that cannot go on fails, with the place and the reason; tests wait by the clock"
 )]
 
+mod broker;
 mod contract;
+mod crash;
+mod flow;
 mod ledger;
 mod lifecycle;
 mod notices;

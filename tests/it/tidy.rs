@@ -28,11 +28,14 @@ const LIBRARIES: &str = include_str!("tidy/libraries.txt");
 /// Same input, same answer: these neither wait, nor ask a clock, nor draw a number.
 const PURE: &[&str] = &[
     "backoff",
+    "es512",
     "gate",
     "job",
     "lifecycle",
     "notified",
+    "oauth",
     "providers",
+    "settings",
     "wire",
 ];
 const IMPURE: &[&str] = &[

@@ -5,12 +5,13 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::Connection;
 
 use self::lane::{Lane, Observer, failed};
-use self::open::{check_schema, lock, migrate, open_reader, tune, unopened, unstarted};
+use self::open::{check_schema, lock, migrate, open_reader, open_writer, unstarted};
 use super::{
     Accepted, Answer, Arrival, Begin, Change, Claims, Committed, Filter, Hear, Heard, History,
     Ledger, LedgerError, Pending, Stats, Summary,
@@ -40,7 +41,7 @@ impl Sqlite {
         observer: Box<dyn Fn(f64, usize) + Send>,
     ) -> Result<Self, LedgerError> {
         let lock = lock(path)?;
-        let mut writer = Connection::open(path).map_err(|error| unopened(path, &error))?;
+        let mut writer = open_writer(path)?;
         writer
             .pragma_update(None, "journal_mode", "WAL")
             .map_err(failed)?;
@@ -50,7 +51,6 @@ impl Sqlite {
         writer
             .pragma_update(None, "wal_autocheckpoint", 4000)
             .map_err(failed)?;
-        tune(&writer)?;
         migrate(&mut writer, path)?;
         let observer: Observer = observer;
         let write = Lane::writer(writer, observer).map_err(unstarted)?;
@@ -92,7 +92,7 @@ impl Sqlite {
 }
 
 impl Ledger for Sqlite {
-    fn accept(&self, arrivals: Vec<Arrival>) -> Answer<'_, Vec<Accepted>> {
+    fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>> {
         self.write(move |db| {
             arrivals
                 .iter()
@@ -112,7 +112,7 @@ impl Ledger for Sqlite {
         self.write(move |db| write::claim(db, &provider, most, now, &begin))
     }
 
-    fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Committed>> {
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>> {
         self.write(move |db| {
             changes
                 .iter()

@@ -140,7 +140,7 @@ fn insert_messages(
     let mut insert = db.prepare_cached(
         "INSERT INTO messages (message_id, request, kind, routing_key, properties, body, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (message_id) DO UPDATE SET published_at = NULL",
+         ON CONFLICT (message_id) WHERE request IS NULL DO UPDATE SET published_at = NULL",
     )?;
     messages.iter().try_for_each(|message| {
         insert
@@ -264,9 +264,9 @@ pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Commi
         Some(hinted_progress) if hinted => hinted_progress,
         _ => &change.progress,
     };
-    let Some((provider, payment_key)) = write_progress(db, change, progress)? else {
+    if !write_progress(db, change, progress)? {
         return Ok(Committed::Lost);
-    };
+    }
     if let Some(call) = &change.call {
         db.prepare_cached(
             "UPDATE calls SET finished_at = ?3, verdict = ?4, evidence = ?5 WHERE request = ?1 AND number = ?2",
@@ -283,7 +283,7 @@ pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Commi
     if let Some(dead) = &change.dead_letter {
         insert_dead_letter(db, Some(change.id.seq), dead)?;
     }
-    match change.outcome.is_some() && unpark(db, &provider, &payment_key, change.at)? {
+    match change.outcome.is_some() && unpark(db, change.id.seq, change.at)? {
         true => Ok(Committed::Freed),
         false if hinted => Ok(Committed::Hinted),
         false => Ok(Committed::Done),
@@ -301,60 +301,47 @@ fn is_hinted(db: &Connection, change: &Change) -> rusqlite::Result<bool> {
         .map(|notified| notified.unwrap_or(false))
 }
 
-fn write_progress(
-    db: &Connection,
-    change: &Change,
-    progress: &Progress,
-) -> rusqlite::Result<Option<(String, String)>> {
+/// No RETURNING: it would make SQLite keep a journal of each statement, a sixth of a commit.
+fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusqlite::Result<bool> {
     // What was finished may only have been checked: then its end stays as it is.
     let statement = match change.is_check() {
         true => {
             "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
                notified = (?4 IS NOT NULL)
              WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND state = 'finished' AND notified = 1
-               AND ?8 IS NULL AND ?9 IS NULL AND ?10 IS NULL
-             RETURNING provider, payment_key"
+               AND ?8 IS NULL AND ?9 IS NULL AND ?10 IS NULL"
         }
         false => {
             "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
                outcome = ?8, reason = ?9, finished_at = ?10, notified = 0
-             WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'
-             RETURNING provider, payment_key"
+             WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'"
         }
     };
-    db.prepare_cached(statement)?
-        .query_row(
-            params![
-                change.id.seq,
-                change.id.token,
-                progress.state.as_str(),
-                progress.due_at.map(millis),
-                progress.attempts,
-                progress.lookups,
-                json(progress)?,
-                change.outcome.map(Outcome::as_str),
-                change.outcome.map(Outcome::reason),
-                change.outcome.map(|_| millis(change.at)),
-            ],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .optional()
+    let written = db.prepare_cached(statement)?.execute(params![
+        change.id.seq,
+        change.id.token,
+        progress.state.as_str(),
+        progress.due_at.map(millis),
+        progress.attempts,
+        progress.lookups,
+        json(progress)?,
+        change.outcome.map(Outcome::as_str),
+        change.outcome.map(Outcome::reason),
+        change.outcome.map(|_| millis(change.at)),
+    ])?;
+    Ok(written == 1)
 }
 
 /// The next request on the same payment has its turn.
-fn unpark(
-    db: &Connection,
-    provider: &str,
-    payment_key: &str,
-    now: Timestamp,
-) -> rusqlite::Result<bool> {
+fn unpark(db: &Connection, finished: i64, now: Timestamp) -> rusqlite::Result<bool> {
     let freed = db
         .prepare_cached(
-            "UPDATE requests SET parked = 0, due_at = ?3 WHERE seq =
-               (SELECT seq FROM requests WHERE parked = 1 AND provider = ?1 AND payment_key = ?2
-                ORDER BY seq LIMIT 1)",
+            "UPDATE requests SET parked = 0, due_at = ?2 WHERE seq =
+               (SELECT next.seq FROM requests done JOIN requests next
+                  ON next.provider = done.provider AND next.payment_key = done.payment_key
+                WHERE done.seq = ?1 AND next.parked = 1 ORDER BY next.seq LIMIT 1)",
         )?
-        .execute(params![provider, payment_key, millis(now)])?;
+        .execute(params![finished, millis(now)])?;
     Ok(freed > 0)
 }
 /// Marks messages as confirmed.
@@ -419,11 +406,18 @@ pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite
         db.prepare_cached("DELETE FROM requests WHERE seq = ?1")?
             .execute([seq])?;
     }
+    // Invalid messages belong to no request; their dead letters end with them.
+    let closed = db
+        .prepare_cached(
+            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters
+               WHERE request IS NULL AND closed_at < ?1 LIMIT ?2)",
+        )?
+        .execute(params![millis(before), most])?;
     let invalid = db
         .prepare_cached(
             "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages
                WHERE request IS NULL AND published_at < ?1 LIMIT ?2)",
         )?
         .execute(params![millis(before), most])?;
-    Ok((old.len() + invalid) as u64)
+    Ok((old.len() + closed + invalid) as u64)
 }

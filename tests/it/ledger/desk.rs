@@ -182,7 +182,7 @@ impl Desk {
 
     pub(super) async fn take_in(&self, request: NewRequest) -> Accepted {
         let arrival = Arrival::Request(Box::new(request));
-        let mut answers = self.accept(vec![arrival]).await.unwrap();
+        let mut answers = self.accept(vec![arrival].into()).await.unwrap();
         assert_eq!(answers.len(), 1);
         answers.remove(0)
     }
@@ -190,7 +190,7 @@ impl Desk {
     pub(super) async fn take_in_invalid(&self, body: &[u8], now: Timestamp) {
         let (dead, messages) = invalid(body, now);
         let arrival = Arrival::Invalid(Box::new(dead), messages);
-        let answers = self.accept(vec![arrival]).await.unwrap();
+        let answers = self.accept(vec![arrival].into()).await.unwrap();
         assert_eq!(answers, [Accepted::Recorded]);
     }
 
@@ -221,7 +221,7 @@ impl Desk {
     }
 
     pub(super) async fn settle(&self, change: Change) -> Committed {
-        let answers = self.commit(vec![change]).await.unwrap();
+        let answers = self.commit(vec![change].into()).await.unwrap();
         assert_eq!(answers.len(), 1);
         answers[0]
     }

@@ -81,10 +81,12 @@ async fn a_reader_sees_what_the_worker_commits_and_changes_nothing() {
     desk.take_in(request("b", "q")).await;
     let before = desk.everything().await;
     let arrival = Arrival::Request(Box::new(request("c", "r")));
-    assert!(is_failed(reader.accept(vec![arrival]).await));
+    assert!(is_failed(reader.accept(vec![arrival].into()).await));
     assert!(is_failed(reader.claim(ACCOUNT, 9, at(9), sends()).await));
     assert!(is_failed(
-        reader.commit(vec![finish(&claim, VOIDED, at(2))]).await
+        reader
+            .commit(vec![finish(&claim, VOIDED, at(2))].into())
+            .await
     ));
     assert!(is_failed(reader.published(vec![1], at(2)).await));
     assert!(is_failed(reader.recover(at(2)).await));
@@ -191,13 +193,13 @@ async fn an_operation_that_fails_half_way_leaves_nothing_and_takes_no_other_with
                 BEGIN SELECT RAISE(FAIL, 'no room'); END";
     beside.execute_batch(trap).unwrap();
     let change = || finish(&claim, GIVEN_UP, at(3));
-    assert!(is_failed(desk.commit(vec![change()]).await));
+    assert!(is_failed(desk.commit(vec![change()].into()).await));
     assert_eq!(desk.everything().await, before);
 
     // Asked for at once, so that they are in one group.
     let (bad, good) = futures_util::future::join(
-        desk.commit(vec![change()]),
-        desk.commit(vec![finish(&other, VOIDED, at(3))]),
+        desk.commit(vec![change()].into()),
+        desk.commit(vec![finish(&other, VOIDED, at(3))].into()),
     )
     .await;
     assert!(is_failed(bad));
@@ -311,7 +313,7 @@ async fn in_the_role_of_the_process_on_a_full_disk() {
     };
     let take_in = async |n: usize| {
         let arrival = Arrival::Request(Box::new(large(n)));
-        desk.accept(vec![arrival])
+        desk.accept(vec![arrival].into())
             .await
             .map(|mut answers| answers.remove(0))
     };
@@ -334,7 +336,10 @@ async fn in_the_role_of_the_process_on_a_full_disk() {
         let Some(claim) = held_claims.last() else {
             panic!("there was room for every end");
         };
-        match desk.commit(vec![finish(claim, GIVEN_UP, at(1))]).await {
+        match desk
+            .commit(vec![finish(claim, GIVEN_UP, at(1))].into())
+            .await
+        {
             Ok(_) => held_claims.pop(),
             Err(_) => break finish(claim, GIVEN_UP, at(1)),
         };

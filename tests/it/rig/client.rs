@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{
@@ -119,6 +120,17 @@ impl Client {
         let mut message = Outgoing::request(names, request);
         message.properties = properties;
         self.send(message).await
+    }
+
+    /// Publishes requests; every one of them is confirmed.
+    pub(crate) async fn confirm_all(&self, names: &Names, requests: &[serde_json::Value]) {
+        let messages = requests
+            .iter()
+            .map(|request| Outgoing::request(names, request))
+            .collect();
+        for fate in self.publish_all(messages).await {
+            assert_eq!(fate, Ok(Published::Confirmed));
+        }
     }
 
     /// Publishes any bytes to the exchange for requests.
@@ -255,6 +267,14 @@ impl Client {
             .expect("a queue");
     }
 
+    /// Deletes a queue under whoever consumes it.
+    pub(crate) async fn delete_queue(&self, queue: &str) {
+        let options = QueueDeleteOptions::default();
+        within(self.channel.queue_delete(queue.into(), options))
+            .await
+            .expect("a queue that can be deleted");
+    }
+
     /// Everything that is published on the exchange for results from now on: results,
     /// corrections and notifications.
     pub(crate) async fn results(&self, names: &Names) -> Messages {
@@ -273,7 +293,7 @@ impl Client {
 }
 
 /// A message that arrived.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Message {
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
@@ -281,6 +301,13 @@ pub(crate) struct Message {
     pub(crate) redelivered: bool,
     pub(crate) properties: BasicProperties,
     pub(crate) body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body);
+        write!(f, "{} {:?} {body}", self.routing_key, self.headers())
+    }
 }
 
 impl Message {

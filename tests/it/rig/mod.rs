@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "no single subject uses every part of the rig")]
 
 pub(crate) mod broker;
+pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod http;
 pub(crate) mod process;

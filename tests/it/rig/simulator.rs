@@ -33,6 +33,22 @@ pub(crate) struct Money {
     pub(crate) lookup_calls: u64,
     /// The payment's state.
     pub(crate) state: serde_json::Value,
+    /// Calls whose login was refused.
+    pub(crate) refused_logins: u64,
+}
+
+impl Money {
+    /// Of a payment that no call has mentioned.
+    pub(crate) fn none() -> Self {
+        Self {
+            payment: String::new(),
+            effects: Vec::new(),
+            cancel_calls: 0,
+            lookup_calls: 0,
+            state: serde_json::Value::Null,
+            refused_logins: 0,
+        }
+    }
 }
 
 impl Simulator {

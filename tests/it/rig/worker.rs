@@ -157,6 +157,12 @@ impl Worker {
         self.restart_with(&[]);
     }
 
+    /// As [`Worker::restart`], without waiting until it is ready.
+    pub(crate) fn respawn(&mut self) {
+        self.process.kill9();
+        self.process = self.run();
+    }
+
     /// As [`Worker::restart`], with further environment for this and later runs.
     pub(crate) fn restart_with(&mut self, environment: &[(&str, &str)]) {
         self.process.kill9();

@@ -48,7 +48,7 @@ CREATE TABLE calls (
 CREATE TABLE messages (
   -- Never used again: a confirmation names its message by this number.
   seq          INTEGER PRIMARY KEY AUTOINCREMENT,
-  message_id   TEXT    NOT NULL UNIQUE,
+  message_id   TEXT    NOT NULL,
   request      INTEGER,
   kind         TEXT    NOT NULL,
   routing_key  TEXT    NOT NULL,
@@ -58,6 +58,8 @@ CREATE TABLE messages (
   published_at INTEGER,
   publications INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+-- A request has one result by its state. An invalid message that comes again has the same id.
+CREATE UNIQUE INDEX messages_about_no_request ON messages (message_id) WHERE request IS NULL;
 CREATE INDEX pending_messages ON messages (seq) WHERE published_at IS NULL;
 CREATE INDEX messages_of_request ON messages (request) WHERE request IS NOT NULL;
 

@@ -1,0 +1,274 @@
+//! A broker that stops, crashes, blocks or is not as it should be.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rescind::providers;
+use serde_json::{Value, json};
+
+use crate::flow::PATIENCE;
+use crate::rig::checker::{all_money, endings, id};
+use crate::rig::client::{Client, Outgoing, Published};
+use crate::rig::stage::{Stage, payment_id, request};
+use crate::rig::{Broker, Messages, Names, Simulator, Worker, until};
+
+fn requests(count: usize, behaviour: &str) -> Vec<Value> {
+    let kinds = providers::ALL.iter().map(|provider| provider.kind());
+    let all = kinds.cycle().map(|kind| request(kind, behaviour));
+    all.take(count).collect()
+}
+
+/// Publishes as a good publisher does: until every request is confirmed, whatever happens.
+async fn publish_through(url: String, names: Names, requests: Vec<Value>) {
+    let mut rest = requests;
+    while !rest.is_empty() {
+        let Ok(client) = Client::try_connect(&url).await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        while client.connected() && !rest.is_empty() {
+            let part: Vec<Value> = rest.iter().take(20).cloned().collect();
+            let messages = part
+                .iter()
+                .map(|request| Outgoing::request(&names, request));
+            let fates = client.publish_all(messages.collect()).await;
+            let confirmed: BTreeSet<String> = part
+                .iter()
+                .zip(fates)
+                .filter(|(_, fate)| *fate == Ok(Published::Confirmed))
+                .map(|(request, _)| id(request))
+                .collect();
+            rest.retain(|request| !confirmed.contains(&id(request)));
+        }
+    }
+}
+
+async fn until_results(results: &mut Messages, count: usize) {
+    while results.counts().len() < count {
+        results.next(PATIENCE).await.expect("more results");
+    }
+}
+
+/// Providers that take their time, so that there is a middle to be interrupted in.
+fn unhurried(broker: &Broker, name: &str) -> Stage {
+    let simulator = Simulator::start_with(&["--latency", "50ms"]);
+    let mut stage = Stage::with(broker.url(), name, simulator);
+    stage.set("defaults.max_in_flight", 2);
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_stops_and_one_that_crashes_cost_no_request() {
+    let broker = Broker::start();
+    let stage = unhurried(&broker, "restarts");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let all = requests(500, "success");
+    let names = stage.names.clone();
+    let publisher = tokio::spawn(publish_through(broker.url().to_owned(), names, all.clone()));
+
+    until_results(&mut results, 100).await;
+    broker.stop();
+    until("the worker sees it", PATIENCE, || !worker.ready()).await;
+    broker.start_again();
+    until_results(&mut results, 300).await;
+    broker.settle();
+    broker.kill9();
+    until("the worker sees it", PATIENCE, || !worker.ready()).await;
+    broker.start_again();
+
+    publisher.await.unwrap();
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+        assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
+    }
+    until("the worker is ready again", PATIENCE, || worker.ready()).await;
+    assert!(worker.metric("rescind_broker_reconnects_total", &[]) >= 4.0);
+    until("everything is published", PATIENCE, || {
+        worker.metric("rescind_outbox_pending", &[]) == 0.0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_waits_for_its_broker() {
+    let broker = Broker::start();
+    broker.stop();
+    let stage = Stage::on(&broker, "waits");
+    let mut worker = Worker::spawn(&stage.config(), &[]);
+    until("it says what it waits for", PATIENCE, || {
+        worker.log().contains("the broker cannot be reached")
+    })
+    .await;
+    assert_eq!(worker.ended(), None);
+    assert!(!worker.ready());
+    broker.start_again();
+    worker.become_ready(PATIENCE).unwrap();
+    let mut results = stage.results().await;
+    let all = requests(6, "success");
+    stage.client().await.confirm_all(&stage.names, &all).await;
+    endings(&stage, &mut results, &all, PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_and_closed_connections_delay_results_and_lose_none() {
+    let broker = Broker::start();
+    let stage = unhurried(&broker, "alarm");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    // The requests are in the queue before the alarm: it stops their publisher, too.
+    worker.kill9();
+    let all = requests(60, "success");
+    stage.client().await.confirm_all(&stage.names, &all).await;
+    broker.ctl(&["set_vm_memory_high_watermark", "0"]);
+    worker.respawn();
+    until("all are carried out", PATIENCE, || {
+        all_money(&stage)
+            .values()
+            .filter(|money| money.effects.len() == 1)
+            .count()
+            == all.len()
+    })
+    .await;
+    until("all results wait", PATIENCE, || {
+        worker.metric("rescind_outbox_pending", &[]) == all.len() as f64
+    })
+    .await;
+    assert_eq!(results.counts().len(), 0, "nothing can be published");
+    broker.ctl(&["set_vm_memory_high_watermark", "0.6"]);
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+
+    worker.become_ready(PATIENCE).unwrap();
+    let before = worker.metric("rescind_broker_reconnects_total", &[]);
+    let all = requests(300, "success");
+    let names = stage.names.clone();
+    let publisher = tokio::spawn(publish_through(broker.url().to_owned(), names, all.clone()));
+    until_results(&mut results, 60 + 50).await;
+    broker.ctl(&["close_all_connections", "the test says so"]);
+    publisher.await.unwrap();
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+        assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
+    }
+    until("the worker is ready again", PATIENCE, || worker.ready()).await;
+    let after = worker.metric("rescind_broker_reconnects_total", &[]);
+    assert!(after >= before + 2.0, "both connections were made again");
+}
+
+/// The log of a worker that must not start.
+fn refusal(stage: &Stage) -> String {
+    let mut worker = Worker::spawn(&stage.config(), &[]);
+    let status = worker.wait(PATIENCE);
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    worker.log()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topology_that_is_only_verified_has_to_be_right() {
+    let mut stage = Stage::new("verify");
+    stage.set("amqp.topology", "verify");
+    let names = stage.names.clone();
+    let log = refusal(&stage);
+    for queue in [
+        &names.requests_queue,
+        &names.dead_queue,
+        &names.dropped_queue,
+    ] {
+        assert!(log.contains(&format!("queue {queue} is missing")), "{log}");
+    }
+    let client = stage.client().await;
+    assert_eq!(
+        client.queue_depth(&names.requests_queue).await,
+        None,
+        "nothing is created"
+    );
+
+    stage.set("amqp.topology", "declare");
+    drop(stage.worker());
+    stage.set("amqp.topology", "verify");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let all = requests(6, "success");
+    client.confirm_all(&names, &all).await;
+    endings(&stage, &mut results, &all, PATIENCE).await;
+    drop(worker);
+
+    // A classic queue would lose what a quorum queue keeps.
+    client.delete_queue(&names.requests_queue).await;
+    client
+        .declare_queue(
+            &names.requests_queue,
+            "classic",
+            &names.requests_exchange,
+            "cancel.#",
+        )
+        .await;
+    for topology in ["verify", "declare"] {
+        stage.set("amqp.topology", topology);
+        let log = refusal(&stage);
+        assert!(log.contains(&names.requests_queue), "{topology}: {log}");
+        assert!(
+            log.contains("x-queue-type") || log.contains("type"),
+            "{topology}: {log}"
+        );
+        assert!(!log.contains(&names.dead_queue), "{topology}: {log}");
+    }
+    let declared = client.queue_depth(&names.requests_queue).await;
+    assert_eq!(declared, Some(0), "what is there is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_queue_is_deleted_subscribes_again() {
+    let stage = Stage::new("deleted");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let queues = [&stage.names.requests_queue, &stage.names.dropped_queue];
+    for (round, queue) in queues.into_iter().enumerate() {
+        client.delete_queue(queue).await;
+        until("the session is built anew", PATIENCE, || {
+            worker.metric("rescind_broker_reconnects_total", &[]) > round as f64
+        })
+        .await;
+        until("the worker is ready again", PATIENCE, || worker.ready()).await;
+        let all = requests(6, "success");
+        client.confirm_all(&stage.names, &all).await;
+        endings(&stage, &mut results, &all, PATIENCE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_nobody_takes_waits_in_the_outbox() {
+    let mut stage = Stage::new("unbound");
+    stage.set("amqp.results_queue", "");
+    let worker = stage.worker();
+    let client = stage.client().await;
+    let unwanted = request("midtrans", "success");
+    client.publish(&stage.names, &unwanted).await;
+    let published = |status: &str| {
+        let labels = [("kind", "result"), ("status", status)];
+        worker.metric("rescind_publishes_total", &labels)
+    };
+    // Twice: it is tried again and again.
+    until("it comes back", PATIENCE, || published("returned") >= 2.0).await;
+    assert_eq!(published("confirmed"), 0.0);
+    assert_eq!(worker.metric("rescind_outbox_pending", &[]), 1.0);
+    let money = stage.simulator.money("midtrans", &payment_id(&unwanted));
+    assert_eq!(money.effects.len(), 1);
+
+    let mut results = stage.results().await;
+    let result = results.one(&id(&unwanted), PATIENCE).await;
+    assert_eq!(result.json()["outcome"], json!("cancelled"));
+    until("it is marked", PATIENCE, || {
+        worker.metric("rescind_outbox_pending", &[]) == 0.0
+    })
+    .await;
+    assert_eq!(published("confirmed"), 1.0);
+    // A later one comes after whatever else there was.
+    let later = request("midtrans", "success");
+    client.publish(&stage.names, &later).await;
+    results.one(&id(&later), PATIENCE).await;
+    assert_eq!(results.counts()[&id(&unwanted)], 1);
+}

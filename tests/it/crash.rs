@@ -1,0 +1,222 @@
+//! A worker that is killed anywhere, at any time: nothing is lost and nothing is done twice.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use rescind::failpoint::Point;
+use rescind::providers::{self, Account};
+use rescind::wire;
+use serde_json::Value;
+
+use crate::flow::{PATIENCE, assert_contract};
+use crate::rig::checker::{endings, id};
+use crate::rig::stage::{Stage, request};
+use crate::rig::{Worker, until};
+
+const NOWHERE: (&str, &str) = ("RESCIND_FAIL_POINT", "nowhere");
+
+/// A test for each place; that none is left out is a test, too.
+macro_rules! killed {
+    ($($name:ident = $point:ident,)+) => {
+        const TESTED: &[Point] = &[$(Point::$point,)+];
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                one_effect_and_one_result(Point::$point).await;
+            }
+        )+
+    };
+}
+
+killed! {
+    killed_after_a_delivery_a_worker_loses_and_repeats_nothing = AfterDeliver,
+    killed_before_the_acknowledgement_a_worker_loses_and_repeats_nothing = AfterIntakeCommit,
+    killed_before_the_call_a_worker_loses_and_repeats_nothing = AfterIntentCommit,
+    killed_after_the_answer_a_worker_loses_and_repeats_nothing = AfterAnswer,
+    killed_before_publishing_a_worker_loses_and_repeats_nothing = AfterOutcomeCommit,
+    killed_after_publishing_a_worker_loses_and_repeats_nothing = AfterPublish,
+}
+
+#[test]
+fn there_is_a_test_for_every_place() {
+    assert_eq!(TESTED, Point::ALL);
+}
+
+/// Passes of a place by one request; the look-up before the cancel is one more.
+fn passes(kind: &str, point: Point) -> &'static [u32] {
+    let provider = providers::by_kind(kind).unwrap();
+    let body = request(kind, "success").to_string();
+    let read = wire::read_request(body.as_bytes(), providers::by_kind).unwrap();
+    let abilities = provider.abilities(&Account::default(), &read.job);
+    let per_call = matches!(
+        point,
+        Point::AfterIntentCommit | Point::AfterAnswer | Point::AfterOutcomeCommit
+    );
+    if abilities.look_first && per_call {
+        &[1, 2]
+    } else {
+        &[1]
+    }
+}
+
+async fn one_effect_and_one_result(point: Point) {
+    let stage = Stage::new("killed");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    for kind in providers::ALL.iter().map(|provider| provider.kind()) {
+        for pass in passes(kind, point) {
+            let place = format!("{}:{pass}", point.as_str());
+            worker.restart_with(&[("RESCIND_FAIL_POINT", &place)]);
+            let request = request(kind, "success");
+            client.publish(&stage.names, &request).await;
+            let status = worker.wait(PATIENCE);
+            assert_eq!(status.signal(), Some(9), "{kind} {place}: {}", worker.log());
+
+            worker.restart_with(&[NOWHERE]);
+            if point == Point::AfterPublish {
+                // It was published, and nobody noted it.
+                while results
+                    .counts()
+                    .get(&id(&request))
+                    .is_none_or(|count| *count < 2)
+                {
+                    results.next(PATIENCE).await.expect("the result, twice");
+                }
+            }
+            let ended = endings(&stage, &mut results, &[request], PATIENCE).await;
+            let ending = &ended[0];
+            assert_contract(&ending.messages[0], &ending.request);
+            assert_eq!(ending.money.effects.len(), 1, "{kind} {place}: {ending:#?}");
+            let expected = match (kind, point) {
+                // It was done, and there is nobody to ask.
+                ("migo", Point::AfterAnswer) => "unresolved",
+                _ => "cancelled",
+            };
+            assert_eq!(
+                ending.result["outcome"], expected,
+                "{kind} {place}: {ending:#?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_every_request_has_one_result_and_one_effect() {
+    let mut stage = Stage::new("random");
+    // A slow answer takes a second.
+    stage.set("defaults.timeout", "3s");
+    stage.set("defaults.retry.give_up_after", "2m");
+    stage.set("defaults.poll.give_up_after", "2m");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let behaviours = [
+        "success",
+        "success",
+        "accepted-then-done",
+        "retryable-twice",
+        "error-after-effect",
+        "error-before-effect",
+        "timeout-after-effect",
+        "reset-after-effect",
+        "garbage",
+        "slow",
+    ];
+    let kinds = providers::ALL.iter().map(|provider| provider.kind());
+    let requests: Vec<Value> = kinds
+        .cycle()
+        .zip(behaviours.iter().cycle().step_by(7))
+        .map(|(kind, behaviour)| request(kind, behaviour))
+        .take(200)
+        .collect();
+    for part in requests.chunks(25) {
+        client.confirm_all(&stage.names, part).await;
+        // Any moment, also before it is ready; there is no event to wait for.
+        let moment = rand::rng().random_range(0..600);
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        worker.respawn();
+    }
+    worker.become_ready(PATIENCE).unwrap();
+    for ending in endings(&stage, &mut results, &requests, PATIENCE).await {
+        let kind = ending.request["provider"].as_str().unwrap();
+        let outcome = ending.result["outcome"].as_str().unwrap();
+        match kind {
+            "migo" => assert!(
+                ["cancelled", "unresolved"].contains(&outcome),
+                "{ending:#?}"
+            ),
+            _ => {
+                assert_eq!(outcome, "cancelled", "{ending:#?}");
+                assert_eq!(ending.money.effects.len(), 1, "{ending:#?}");
+            }
+        }
+    }
+    assert_eq!(worker.metric("rescind_open", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_worker_finishes_what_it_can_and_parks_the_rest() {
+    let drain = Duration::from_secs(4);
+    let mut stage = Stage::new("drain");
+    stage.set("shutdown.drain", "4s");
+    stage.set("defaults.timeout", "5m");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    // An answer takes a second.
+    let slow: Vec<Value> = ["migo", "bento", "pismo", "tingg"]
+        .iter()
+        .flat_map(|kind| (0..5).map(move |_| request(kind, "slow")))
+        .collect();
+    // Its answer takes a minute.
+    let parked = request("midtrans", "timeout-before-effect");
+    client.confirm_all(&stage.names, &slow).await;
+    client.publish(&stage.names, &parked).await;
+    let calls = slow.len() as f64 + 1.0;
+    until("all are called", PATIENCE, || {
+        worker.metric("rescind_in_flight", &[]) == calls
+    })
+    .await;
+
+    let began = Instant::now();
+    worker.sigterm();
+    let status = worker.wait(drain + Duration::from_secs(2));
+    assert_eq!(status.code(), Some(0), "{}", worker.log());
+    assert!(
+        began.elapsed() >= drain / 4,
+        "it waited for the slow answers"
+    );
+    // Before anybody starts again: these were finished and published on the way out.
+    for ending in endings(&stage, &mut results, &slow, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled");
+        assert_eq!(ending.result["attempts"], 1);
+    }
+    assert_eq!(results.counts().get(&id(&parked)), None);
+
+    // What arrives meanwhile waits in the queue.
+    let late = request("migo", "success");
+    client.publish(&stage.names, &late).await;
+    worker.restart();
+    let ended = endings(&stage, &mut results, &[parked, late], PATIENCE).await;
+    for ending in ended {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+}
+
+#[test]
+fn a_second_worker_on_the_same_ledger_does_not_start() {
+    let stage = Stage::new("second");
+    let first = stage.worker();
+    let mut second = Worker::spawn(&stage.config(), &[]);
+    let status = second.wait(PATIENCE);
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    let log = second.log();
+    let ledger = stage.ledger().display().to_string();
+    assert!(
+        log.contains("another worker") && log.contains(&ledger),
+        "{log}"
+    );
+    assert!(first.ready(), "the first one goes on");
+}

@@ -1,0 +1,328 @@
+//! The worker as a whole: one provider's trouble is its own, what is counted, what is logged.
+
+use serde_json::{Value, json};
+
+use super::{PATIENCE, kinds};
+use crate::rig::checker::{all_money, endings, id};
+use crate::rig::client::persistent_json;
+use crate::rig::stage::{Stage, request};
+use crate::rig::until;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
+    let mut stage = Stage::new("hang");
+    stage.set("providers.midtrans.max_in_flight", 2);
+    // Longer than this test: not one of the hanging calls ends meanwhile.
+    stage.set("providers.midtrans.timeout", "5m");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let hanging: Vec<Value> = (0..10).map(|_| request("midtrans", "hang")).collect();
+    client.confirm_all(&stage.names, &hanging).await;
+    let in_flight = || worker.metric("rescind_in_flight", &[("provider", "midtrans")]);
+    until("both places are taken", PATIENCE, || in_flight() == 2.0).await;
+
+    let others: Vec<Value> = kinds()
+        .filter(|kind| *kind != "midtrans")
+        .flat_map(|kind| (0..10).map(move |_| request(kind, "success")))
+        .collect();
+    client.confirm_all(&stage.names, &others).await;
+    for ending in endings(&stage, &mut results, &others, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled");
+    }
+    let arrived: u64 = all_money(&stage)
+        .iter()
+        .filter(|((provider, _), _)| provider == "midtrans")
+        .map(|(_, money)| money.cancel_calls)
+        .sum();
+    assert_eq!(arrived, 2, "as many calls as the account may have at once");
+    assert_eq!(in_flight(), 2.0, "and they still hang");
+    let open = |state: &str| {
+        let labels = [("provider", "midtrans"), ("state", state)];
+        worker.metric("rescind_open", &labels)
+    };
+    assert_eq!((open("calling"), open("due")), (2.0, 8.0));
+    // Conservation, with some still open.
+    let total = |name: &str, labels: &[(&str, &str)]| worker.metric(name, labels);
+    assert_eq!(
+        total("rescind_requests_received_total", &[("kind", "new")]),
+        total("rescind_cancellations_total", &[]) + total("rescind_open", &[])
+    );
+}
+
+const OUTCOMES: &[&str] = &[
+    "cancelled",
+    "nothing_to_cancel",
+    "refused",
+    "failed",
+    "unresolved",
+    "invalid",
+];
+const STATES: &[&str] = &[
+    "due",
+    "calling",
+    "waiting_retry",
+    "waiting_provider",
+    "in_doubt",
+];
+
+type Label = (&'static str, &'static [&'static str]);
+
+/// Series of the contract: name and its labels, `provider` without values for every account.
+const SERIES: &[(&str, &[Label])] = &[
+    (
+        "rescind_requests_received_total",
+        &[(
+            "kind",
+            &["new", "repeated", "conflicting", "invalid", "dropped"],
+        )],
+    ),
+    (
+        "rescind_cancellations_total",
+        &[("provider", &[]), ("outcome", OUTCOMES)],
+    ),
+    (
+        "rescind_corrections_total",
+        &[("provider", &[]), ("outcome", OUTCOMES)],
+    ),
+    (
+        "rescind_provider_calls_total",
+        &[
+            ("provider", &[]),
+            ("operation", &["cancel", "lookup", "token"]),
+        ],
+    ),
+    (
+        "rescind_provider_call_seconds_count",
+        &[
+            ("provider", &[]),
+            ("operation", &["cancel", "lookup", "token"]),
+        ],
+    ),
+    (
+        "rescind_end_to_end_seconds_count",
+        &[("provider", &[]), ("outcome", OUTCOMES)],
+    ),
+    (
+        "rescind_retries_scheduled_total",
+        &[
+            ("provider", &[]),
+            (
+                "cause",
+                &[
+                    "retryable",
+                    "unknown",
+                    "accepted",
+                    "rate_limited",
+                    "breaker_open",
+                ],
+            ),
+        ],
+    ),
+    ("rescind_open", &[("provider", &[]), ("state", STATES)]),
+    (
+        "rescind_oldest_open_timestamp_seconds",
+        &[("provider", &[]), ("state", STATES)],
+    ),
+    (
+        "rescind_dead_letters",
+        &[
+            ("provider", &[]),
+            (
+                "reason",
+                &["retries_exhausted", "no_lookup", "request_id_conflict"],
+            ),
+        ],
+    ),
+    ("rescind_oldest_dead_letter_timestamp_seconds", &[]),
+    (
+        "rescind_dead_letters_closed_total",
+        &[("action", &["replayed", "discarded"])],
+    ),
+    (
+        "rescind_notifications_total",
+        &[
+            ("provider", &[]),
+            (
+                "verdict",
+                &[
+                    "applied",
+                    "confirmed_by_lookup",
+                    "unmatched",
+                    "forged",
+                    "duplicate",
+                    "contradictory",
+                ],
+            ),
+        ],
+    ),
+    ("rescind_outbox_pending", &[]),
+    (
+        "rescind_publishes_total",
+        &[
+            (
+                "kind",
+                &["result", "correction", "dead_letter", "notification"],
+            ),
+            ("status", &["confirmed", "returned", "nacked"]),
+        ],
+    ),
+    ("rescind_breaker_open", &[("provider", &[])]),
+    ("rescind_in_flight", &[("provider", &[])]),
+    ("rescind_broker_reconnects_total", &[]),
+    ("rescind_draining", &[]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_series_of_the_contract_exists_from_the_start_at_zero() {
+    let stage = Stage::new("metrics");
+    let worker = stage.worker();
+    let metrics = worker.metrics();
+    let providers: Vec<&str> = kinds().collect();
+    for (name, labels) in SERIES {
+        let mut combinations: Vec<Vec<(&str, &str)>> = vec![vec![]];
+        for (label, values) in *labels {
+            let values = if values.is_empty() {
+                &providers
+            } else {
+                &values.to_vec()
+            };
+            combinations = combinations
+                .iter()
+                .flat_map(|before| {
+                    values.iter().map(move |value| {
+                        let mut labels = before.clone();
+                        labels.push((*label, *value));
+                        labels
+                    })
+                })
+                .collect();
+        }
+        for labels in combinations {
+            let mut series = metrics.iter().filter(|(n, has, _)| {
+                n == name
+                    && labels
+                        .iter()
+                        .all(|(key, value)| has.get(*key).is_some_and(|v| v == value))
+            });
+            assert!(series.next().is_some(), "{name} {labels:?} is missing");
+            assert_eq!(metrics.sum(name, &labels), 0.0, "{name} {labels:?}");
+        }
+    }
+    for kind in kinds() {
+        let labels = [("provider", kind)];
+        assert_eq!(metrics.sum("rescind_in_flight_limit", &labels), 64.0);
+    }
+    assert_eq!(metrics.sum("rescind_broker_connected", &[]), 1.0);
+    assert_eq!(metrics.sum("rescind_build_info", &[]), 1.0);
+    for name in [
+        "rescind_ledger_commit_seconds",
+        "rescind_ledger_batch_operations",
+    ] {
+        metrics.sum(&format!("{name}_count"), &[]);
+    }
+    // No name that the contract does not know, and no ids among the labels.
+    let known = |name: &str| {
+        let base = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end))
+            .unwrap_or(name);
+        let further = [
+            "rescind_in_flight_limit",
+            "rescind_broker_connected",
+            "rescind_build_info",
+            "rescind_ledger_commit_seconds",
+            "rescind_ledger_batch_operations",
+        ];
+        further.contains(&base)
+            || base.starts_with("process_")
+            || SERIES
+                .iter()
+                .any(|(n, _)| *n == name || n.strip_suffix("_count") == Some(base))
+    };
+    for (name, _, _) in metrics.iter() {
+        assert!(known(name), "{name} is not in the contract");
+    }
+}
+
+/// Planted where a secret is configured, sent or echoed; none may come out in a log.
+const CANARIES: &[&str] = &[
+    "canary-metadata",
+    "canary-migo-token",
+    "canary-server-key",
+    "canary-client-secret",
+    "canary-url-password",
+    "SB-Mid-server-demo",
+    "demo-migo-token",
+    "demo-pismo-secret",
+    "demo-bento-secret",
+    "demo-tingg-secret",
+    "Bearer ",
+    "Basic ",
+    "PRIVATE KEY",
+    "eyJ",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_and_no_payload_is_ever_logged() {
+    let mut stage = Stage::new("canary");
+    let mut providers = stage.simulator.providers().clone();
+    // Beside the accounts that work, some whose credentials are refused.
+    for (kind, key, value) in [
+        ("migo", "token", "canary-migo-token"),
+        ("midtrans", "server_key", "canary-server-key"),
+        ("pismo", "client_secret", "canary-client-secret"),
+    ] {
+        let mut table = providers[kind].as_table().unwrap().clone();
+        table.insert(key.to_owned(), value.into());
+        providers.insert(format!("bad-{kind}"), table.into());
+    }
+    stage.set("providers", providers);
+    let worker = stage.worker_with(&[("RUST_LOG", "trace")]);
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let behaviours = [
+        "success",
+        "wrong-token",
+        "forbidden",
+        "garbage",
+        "error-before-effect",
+    ];
+    let mut requests: Vec<Value> = kinds()
+        .flat_map(|kind| behaviours.map(|behaviour| request(kind, behaviour)))
+        .collect();
+    for kind in ["migo", "midtrans", "pismo"] {
+        let mut request = request(kind, "success");
+        request["provider"] = json!(format!("bad-{kind}"));
+        requests.push(request);
+    }
+    for request in &mut requests {
+        request["metadata"] = json!({ "card": "canary-metadata" });
+        let properties = persistent_json();
+        client.publish_with(&stage.names, request, properties).await;
+    }
+    let broken = br#"{"request_id":"broken","metadata":{"x":"canary-metadata"},"provider":3}"#;
+    client.publish_raw(&stage.names, "cancel.x", broken).await;
+    let mut ids: Vec<String> = requests.iter().map(id).collect();
+    ids.push("broken".to_owned());
+    results.about(ids, PATIENCE).await;
+    let log = worker.log();
+    assert!(
+        log.contains("finished") && log.contains("call ended"),
+        "much was logged"
+    );
+    for canary in CANARIES {
+        // As text, or as a list of bytes.
+        let bytes = format!("{:?}", canary.as_bytes());
+        let bytes = bytes.trim_matches(['[', ']']);
+        let line = log
+            .lines()
+            .find(|line| line.contains(canary) || line.contains(bytes));
+        assert_eq!(line, None, "{canary} is in the log");
+    }
+    for line in worker.log_lines() {
+        for key in ["timestamp", "level", "target", "message"] {
+            assert!(line.get(key).is_some(), "{key}: {line}");
+        }
+    }
+}
