@@ -18,8 +18,15 @@ const RATE: usize = 200;
 pub(crate) async fn measure(plan: &Plan) -> Value {
     let provider = provider::start(Answer::Cancelled).await;
     let load = Load::new(&plan.url, Names::new("latency")).await;
-    let mut results = load.results().await;
     let process = Process::worker(&plan.url, load.names(), provider, "");
+    let measured = run(plan, &load).await;
+    drop(process);
+    measured
+}
+
+/// At a worker that has just been started.
+pub(crate) async fn run(plan: &Plan, load: &Load) -> Value {
+    let mut results = load.results().await;
     // The first ones wait for the worker to start and for its connections.
     load.publish(1_000_000..1_000_200).await;
     for _ in 0..200 {
@@ -67,6 +74,5 @@ pub(crate) async fn measure(plan: &Plan) -> Value {
         started.elapsed().as_secs_f64(),
         millis[millis.len() - 1]
     );
-    drop(process);
     json!({ "per_second": RATE, "p50_ms": p50, "p99_ms": p99, "worst_ms": millis[millis.len() - 1] })
 }

@@ -14,6 +14,7 @@
 mod latency;
 mod load;
 mod memory;
+mod notifications;
 mod process;
 mod provider;
 mod relay;
@@ -64,6 +65,12 @@ fn main() {
     }
     if wanted("latency") {
         report.insert("latency".into(), runtime.block_on(latency::measure(&plan)));
+    }
+    if wanted("notifications") {
+        report.insert(
+            "notifications".into(),
+            runtime.block_on(notifications::measure(&plan)),
+        );
     }
     if wanted("memory") {
         report.insert("memory".into(), runtime.block_on(memory::measure(&plan)));

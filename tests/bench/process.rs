@@ -23,10 +23,15 @@ impl Drop for Process {
 impl Process {
     /// A worker with the default durable settings.
     pub(crate) fn worker(url: &str, names: &Names, provider: SocketAddr, more: &str) -> Self {
+        let more = format!("\n[http]\nlisten = \"127.0.0.1:0\"\n{more}");
+        Self::with_http(url, names, provider, &more)
+    }
+
+    fn with_http(url: &str, names: &Names, provider: SocketAddr, more: &str) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let config = dir.path().join("rescind.toml");
         let text = format!(
-            "[amqp]\nurl = \"{url}\"\n{}\n[ledger]\nurl = \"sqlite:{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n{more}\n\
+            "[amqp]\nurl = \"{url}\"\n{}\n[ledger]\nurl = \"sqlite:{}\"\n{more}\n\
              [providers.midtrans]\nkind = \"midtrans\"\nbase_url = \"http://{provider}\"\nserver_key = \"bench\"\n",
             names.toml(),
             dir.path().join("rescind.db").display(),
@@ -39,6 +44,17 @@ impl Process {
             .arg(&config)
             .env("RUST_LOG", "warn");
         Self::start(command, dir)
+    }
+
+    /// A worker whose endpoints are at this address.
+    pub(crate) fn worker_at(
+        url: &str,
+        names: &Names,
+        provider: SocketAddr,
+        listen: SocketAddr,
+    ) -> Self {
+        let more = format!("\n[http]\nlisten = \"{listen}\"\n");
+        Self::with_http(url, names, provider, &more)
     }
 
     /// The bare relay.

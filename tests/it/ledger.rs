@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use rescind::ledger::{Accepted, Arrival, Change, Committed, Filter};
+use rescind::ledger::{Accepted, Arrival, Change, Committed, Filter, Hear, Heard};
 use rescind::lifecycle::{Operation, State};
 use rescind::providers::Evidence;
 use rescind::wire::{Envelope, Kind};
@@ -15,8 +15,8 @@ mod model;
 mod sqlite;
 
 use desk::{
-    ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, arriving, at, calls, finish, gives_up, held,
-    request, sends, wait,
+    ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, arriving, at, calls, checked, checks,
+    finish, gives_up, held, request, sends, wait,
 };
 
 /// Makes a new, empty ledger.
@@ -286,6 +286,122 @@ async fn an_end_is_written_with_its_messages_call_and_dead_letter() {
         assert_eq!(stats.dead, [reason]);
         assert_eq!(stats.oldest_dead, Some(at(4)));
         assert!(stats.open.is_empty());
+    })
+    .await;
+}
+
+/// Whoever hears a notification is asked about at `due`.
+fn asks_at(due: i64) -> Hear {
+    Arc::new(move |_, progress, outcome| {
+        progress.due_at = Some(at(due));
+        match outcome {
+            Some(_) => Heard::Checking,
+            None => Heard::Open,
+        }
+    })
+}
+
+fn asks_nobody() -> Hear {
+    Arc::new(|_, _, _| panic!("nobody is there to hear it"))
+}
+
+#[tokio::test]
+async fn a_notification_about_an_open_request_makes_it_due() {
+    on_each(async |desk| {
+        let claim = desk.begin("a", "p").await;
+        desk.take_in(request("b", "p")).await;
+        desk.settle(wait(&claim, at(900))).await;
+        let heard = desk.hear(&["x", "p"], asks_at(5)).await;
+        assert_eq!(heard, [Heard::Open]);
+        assert_eq!(desk.claimed_ids(9, at(4)).await, [""; 0]);
+        assert_eq!(
+            desk.claimed_ids(9, at(5)).await,
+            ["a"],
+            "and not the one behind it"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_notification_about_no_request_changes_nothing() {
+    on_each(async |desk| {
+        desk.take_in(request("a", "p")).await;
+        let before = desk.everything().await;
+        assert_eq!(desk.hear(&["q"], asks_nobody()).await, []);
+        assert_eq!(desk.hear(&[], asks_nobody()).await, []);
+        let answers = desk.notified("another", vec!["p".into()], asks_nobody());
+        assert_eq!(answers.await.unwrap(), []);
+        assert_eq!(desk.everything().await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_notification_during_a_call_is_remembered_for_its_commit() {
+    on_each(async |mut desk| {
+        let claim = desk.begin("a", "p").await;
+        assert_eq!(desk.hear(&["p"], asks_nobody()).await, [Heard::Open]);
+        desk.reopen().await;
+        let mut change = wait(&claim, at(900));
+        let mut hinted = change.progress.clone();
+        hinted.due_at = Some(at(7));
+        change.hinted = Some(Box::new(hinted));
+        assert_eq!(desk.settle(change.clone()).await, Committed::Hinted);
+        let claim = desk.only_claim(at(7), sends()).await;
+        // It was one call's, and no later one's.
+        change.id = claim.id;
+        change.progress = wait(&claim, at(900)).progress;
+        assert_eq!(desk.settle(change).await, Committed::Done);
+        assert!(desk.claimed_ids(9, at(899)).await.is_empty());
+        assert_eq!(desk.claimed_ids(9, at(900)).await, ["a"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_final_needs_no_notification() {
+    on_each(async |desk| {
+        let claim = desk.begin("a", "p").await;
+        desk.hear(&["p"], asks_nobody()).await;
+        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        assert!(desk.claimed_ids(9, at(900)).await.is_empty());
+        assert_eq!(desk.recover(at(901)).await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
+    on_each(async |mut desk| {
+        let claim = desk.begin("a", "p").await;
+        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        let before = desk.seen("a").await.end;
+        assert_eq!(desk.hear(&["p"], asks_at(50)).await, [Heard::Checking]);
+        assert_eq!(desk.hear(&["p"], asks_nobody()).await, [Heard::Known]);
+        desk.reopen().await;
+        assert!(desk.stats().await.unwrap().open.is_empty());
+
+        let check = desk.only_claim(at(50), checks()).await;
+        assert_eq!(check.outcome, Some(VOIDED));
+        assert_eq!(desk.hear(&["p"], asks_nobody()).await, [Heard::Known]);
+        assert!(desk.claimed_ids(9, at(99)).await.is_empty());
+        // The worker dies during the question, and asks it again.
+        assert_eq!(desk.recover(at(60)).await.unwrap(), 1);
+        assert_eq!(desk.settle(checked(&check, at(61))).await, Committed::Lost);
+        let check = desk.only_claim(at(61), checks()).await;
+        assert_eq!(desk.settle(checked(&check, at(62))).await, Committed::Done);
+        assert_eq!(desk.settle(checked(&check, at(63))).await, Committed::Lost);
+
+        let seen = desk.seen("a").await;
+        assert_eq!(seen.end, before);
+        assert_eq!(seen.calls.len(), 3);
+        assert_eq!(seen.calls[2].finished_at, Some(at(62)));
+        let kinds: Vec<_> = seen.messages.iter().map(|m| m.kind.as_str()).collect();
+        assert_eq!(kinds, ["result", "correction"]);
+        assert_eq!(desk.recover(at(900)).await.unwrap(), 0);
+        assert!(desk.claimed_ids(9, at(900)).await.is_empty());
+        assert_eq!(desk.hear(&["p"], asks_at(950)).await, [Heard::Checking]);
     })
     .await;
 }

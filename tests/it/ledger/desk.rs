@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use rescind::ledger::{
-    Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Committed, DeadLetter,
-    History, Ledger, NewRequest, Pending, Stored,
+    Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Committed, DeadLetter, Hear,
+    Heard, History, Ledger, NewRequest, Pending, Stored,
 };
 use rescind::lifecycle::{Cancelled, Failed, Operation, Outcome, Plan, Progress, State};
 use rescind::providers::Evidence;
@@ -140,6 +140,45 @@ pub(super) fn wait(claim: &Claim, due: Timestamp) -> Change {
     }
 }
 
+/// Every due result is checked.
+pub(super) fn checks() -> Begin {
+    Arc::new(|_, progress| {
+        progress.begin_check(at(0));
+        Plan::Check
+    })
+}
+
+/// The check of a result contradicts it.
+pub(super) fn checked(claim: &Claim, now: Timestamp) -> Change {
+    let finding = Finding {
+        request_id: &claim.stored.request_id,
+        provider: &claim.stored.provider,
+        title: "Migo",
+        envelope: &claim.stored.envelope,
+        outcome: GIVEN_UP,
+        detail: None,
+        source: Source::Lookup,
+        evidence: &Evidence::default(),
+        attempts: 1,
+        lookups: 1,
+        completed_at: now,
+    };
+    let mut progress = claim.progress.clone();
+    progress.operation = None;
+    let correction = finding.correction(finding.result_id());
+    Change {
+        progress,
+        call: Some(CallEnd {
+            verdict: "refused",
+            evidence: Evidence::default(),
+        }),
+        outcome: None,
+        messages: vec![correction],
+        dead_letter: None,
+        ..finish(claim, VOIDED, now)
+    }
+}
+
 /// A message that was not understood.
 pub(super) fn invalid(body: &[u8], now: Timestamp) -> (DeadLetter, Vec<Outgoing>) {
     let envelope = Envelope {
@@ -218,6 +257,12 @@ impl Desk {
         let mut claims = self.claim(ACCOUNT, 100, now, begin).await.unwrap().claims;
         assert_eq!(claims.len(), 1, "{claims:?}");
         claims.remove(0)
+    }
+
+    /// A notification about the payment of these names.
+    pub(super) async fn hear(&self, payments: &[&str], hear: Hear) -> Vec<Heard> {
+        let payments = payments.iter().map(|&key| key.to_owned()).collect();
+        self.notified(ACCOUNT, payments, hear).await.unwrap()
     }
 
     pub(super) async fn settle(&self, change: Change) -> Committed {

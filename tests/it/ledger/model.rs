@@ -1,10 +1,11 @@
 //! Any sequence of operations, on a ledger and on a model of it that fits on a page.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rescind::ledger::{Accepted, Claim, Committed};
+use rescind::ledger::{Accepted, Claim, Committed, Hear, Heard};
 use rescind::lifecycle::Operation;
 
 use super::desk::{ACCOUNT, Desk, VOIDED, arriving, at, finish, held, sends, wait};
@@ -17,6 +18,7 @@ enum Act {
     Wait { claim: usize, millis: i64 },
     Finish { claim: usize },
     Stale { claim: usize },
+    Notify { payment: u8 },
     Publish,
     Recover,
     Reopen,
@@ -31,6 +33,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (0..9_usize, 0..6_i64).prop_map(|(claim, millis)| Act::Wait { claim, millis }),
         4 => (0..9_usize).prop_map(|claim| Act::Finish { claim }),
         2 => (0..9_usize).prop_map(|claim| Act::Stale { claim }),
+        2 => (0..4_u8).prop_map(|payment| Act::Notify { payment }),
         1 => Just(Act::Publish),
         1 => Just(Act::Recover),
         1 => Just(Act::Reopen),
@@ -161,6 +164,7 @@ impl Both {
                     assert_eq!(lost, Committed::Lost);
                 }
             }
+            Act::Notify { payment } => self.notify(payment).await,
             Act::Publish => {
                 self.desk.publish_all(now).await;
                 for row in &mut self.model.rows {
@@ -220,6 +224,34 @@ impl Both {
             self.model.row(&claim.stored.request_id).stand = Stand::Held;
             self.held.push(claim);
         }
+    }
+
+    /// An idle request becomes due; a held one stays as it is, and so does a finished one.
+    async fn notify(&mut self, payment: u8) {
+        let (payment, now) = (format!("p{payment}"), self.model.now);
+        let hear: Hear = Arc::new(move |_, progress, outcome| match outcome {
+            Some(_) => Heard::Known,
+            None => {
+                progress.due_at = Some(at(now));
+                Heard::Open
+            }
+        });
+        let heard = self.desk.hear(&[&payment], hear).await;
+        let of_it = |row: &&mut Row| row.payment == payment;
+        let mut rows: Vec<&mut Row> = self.model.rows.iter_mut().filter(of_it).collect();
+        let known = !rows.is_empty();
+        let active = |row: &&mut &mut Row| matches!(row.stand, Stand::Due(_) | Stand::Held);
+        let expected = match rows.iter_mut().find(active) {
+            Some(row) => {
+                if let Stand::Due(due) = &mut row.stand {
+                    *due = now;
+                }
+                vec![Heard::Open]
+            }
+            None if known => vec![Heard::Known],
+            None => vec![],
+        };
+        assert_eq!(heard, expected);
     }
 
     async fn recover(&mut self) {
