@@ -168,6 +168,30 @@ fn every_result_is_of_the_form_that_consumers_check() {
 }
 
 #[test]
+fn a_correction_is_a_result_with_an_id_of_its_own_that_names_the_other() {
+    let (sent, evidence) = (envelope(REQUESTS[0]), full());
+    let mut ids = std::collections::BTreeSet::new();
+    for outcome in every_outcome() {
+        let found = finding(&sent, &evidence, outcome);
+        let message = found.correction(found.result_id());
+        assert_eq!(message, found.correction(found.result_id()));
+        let told = body(&message);
+        assert_eq!(schema::complaints(&told), [""; 0], "{told}");
+        assert_eq!(told["supersedes"], found.result_id().to_string());
+        assert_eq!(told["result_id"], message.id.to_string());
+        assert_eq!(message.kind, Kind::Correction);
+        let key = format!("correction.midtrans.{}", outcome.as_str());
+        assert_eq!(message.routing_key, key);
+        let message_type = message.properties.message_type.as_deref();
+        assert_eq!(message_type, Some("cancellation.correction"));
+        assert_ne!(message.id, found.result_id());
+        ids.insert((outcome.as_str(), outcome.reason(), message.id));
+    }
+    let distinct: std::collections::BTreeSet<_> = ids.iter().map(|(.., id)| id).collect();
+    assert_eq!(distinct.len(), ids.len(), "one id for each finding");
+}
+
+#[test]
 fn the_form_of_a_result_can_be_missed() {
     for text in RESULTS {
         let result: Value = serde_json::from_str(text).unwrap();
