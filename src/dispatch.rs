@@ -267,6 +267,10 @@ impl Dispatcher {
         failpoint::pass(Point::AfterAnswer);
         self.commit(change, received_at).await;
         drop(place);
+        // Also after a decision without a call: others may wait for its place.
+        if self.backlog.load(Ordering::Acquire) {
+            self.wake();
+        }
     }
 
     async fn call(
@@ -504,10 +508,6 @@ impl Dispatcher {
         let mut gate = self.gate();
         gate.leave(health, self.started.elapsed());
         self.show(&gate);
-        drop(gate);
-        if health != Health::Untried && self.backlog.load(Ordering::Acquire) {
-            self.wake();
-        }
     }
 
     fn show(&self, gate: &Gate) {
