@@ -17,6 +17,9 @@ use crate::providers::{Account, Login, Method, Provider, Request, Response, Toke
 /// Largest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
+/// How long a login that never changes is kept before it is built again.
+const STATIC_LIFE: Duration = Duration::from_secs(24 * 3600);
+
 /// What became of a send.
 #[derive(Debug)]
 pub enum Exchange {
@@ -93,7 +96,12 @@ struct Held {
 impl Caller {
     /// Builds the client of an account.
     pub fn new(config: &AccountConfig) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if config.account.base_url.starts_with("http://") {
+            // No TLS, so no need of the system's certificates, which a small image may lack.
+            builder = builder.tls_certs_only([]);
+        }
+        let http = builder
             .connect_timeout(config.connect_timeout)
             .timeout(config.timeout)
             .redirect(reqwest::redirect::Policy::none())
@@ -121,7 +129,7 @@ impl Caller {
     async fn exchange(&self, request: &Request, authorization: Option<&SecretString>) -> Exchange {
         let built = match self.build(request, authorization) {
             Ok(built) => built,
-            Err(error) => return Exchange::NotSent(format!("the call cannot be built: {error}")),
+            Err(why) => return Exchange::NotSent(format!("the call cannot be built: {why}")),
         };
         match self.http.execute(built).await {
             Ok(response) => self.read(response).await,
@@ -136,7 +144,7 @@ impl Caller {
         &self,
         request: &Request,
         authorization: Option<&SecretString>,
-    ) -> Result<reqwest::Request, reqwest::Error> {
+    ) -> Result<reqwest::Request, String> {
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
@@ -155,13 +163,15 @@ impl Caller {
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        if let Some(value) = authorization.and_then(header_value) {
+        if let Some(secret) = authorization {
+            let value =
+                header_value(secret).ok_or("the login holds characters that no header can")?;
             builder = builder.header(reqwest::header::AUTHORIZATION, value);
         }
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
         }
-        builder.build()
+        builder.build().map_err(|error| explain(&error))
     }
 
     fn url(&self, path: &str) -> String {
@@ -243,24 +253,22 @@ impl Caller {
         observe: LoginObserver<'_>,
     ) -> Result<Authorization, LoginError> {
         let nonce = uuid::Uuid::new_v4().to_string();
-        let token = match self
-            .provider
-            .login(&self.account, now, &nonce)
-            .map_err(LoginError::Refused)?
-        {
-            Login::Static(value) => {
-                return Ok(Authorization {
-                    value,
-                    generation: None,
-                });
-            }
-            Login::Minted(token) => token,
-            Login::Fetch(request) => self.fetch(&request, observe).await?,
+        let login = self.provider.login(&self.account, now, &nonce);
+        let (token, renewable) = match login.map_err(LoginError::Refused)? {
+            Login::Static(authorization) => (
+                Token {
+                    authorization,
+                    life: STATIC_LIFE,
+                },
+                false,
+            ),
+            Login::Minted(token) => (token, true),
+            Login::Fetch(request) => (self.fetch(&request, observe).await?, true),
         };
         *generation += 1;
         let authorization = Authorization {
             value: token.authorization,
-            generation: Some(*generation),
+            generation: renewable.then_some(*generation),
         };
         let held = Held {
             authorization: authorization.clone(),

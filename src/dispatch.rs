@@ -272,6 +272,10 @@ impl Dispatcher {
         failpoint::pass(Point::AfterAnswer);
         self.commit(change, received_at).await;
         drop(place);
+        // Also after a decision without a call: others may wait for its place.
+        if self.backlog.load(Ordering::Acquire) {
+            self.wake();
+        }
     }
 
     /// One call of a claim, counted.
@@ -527,10 +531,6 @@ impl Dispatcher {
         let mut gate = self.gate();
         gate.leave(health, self.started.elapsed());
         self.show(&gate);
-        drop(gate);
-        if health != Health::Untried && self.backlog.load(Ordering::Acquire) {
-            self.wake();
-        }
     }
 
     fn show(&self, gate: &Gate) {

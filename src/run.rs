@@ -147,7 +147,7 @@ impl Worker {
             .values()
             .map(|account| Dispatcher::new(account.clone(), Arc::clone(&shared)))
             .collect::<Result<_, _>>()
-            .context("cannot build the HTTP client")?;
+            .context("cannot build the HTTP client; https needs the system's certificates (Debian's package ca-certificates)")?;
         let intake = Arc::new(Intake::new(
             config.amqp.clone(),
             &dispatchers,

@@ -8,6 +8,44 @@ use crate::rig::client::persistent_json;
 use crate::rig::stage::{Stage, request};
 use crate::rig::until;
 
+/// A decision without a call gives its place on at once, not at the next scan of the ledger.
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_without_a_call_do_not_wait_for_each_other() {
+    let mut stage = Stage::new("decisions");
+    stage.set("providers.midtrans.max_in_flight", 1);
+    let _worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let late: Vec<Value> = (0..20)
+        .map(|_| {
+            let mut request = request("midtrans", "success");
+            request["deadline"] = json!("2020-01-01T00:00:00Z");
+            request
+        })
+        .collect();
+    client.confirm_all(&stage.names, &late).await;
+    // Twenty scans would be a hundred seconds.
+    for ending in endings(&stage, &mut results, &late, PATIENCE).await {
+        assert_eq!(ending.result["reason"], "deadline_passed");
+    }
+}
+
+/// Without certificates of the system, as in a small image, plain addresses still work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_certificates_can_use_plain_addresses() {
+    let stage = Stage::new("certificates");
+    let none = [
+        ("SSL_CERT_FILE", "/dev/null"),
+        ("SSL_CERT_DIR", "/nonexistent"),
+    ];
+    let _worker = stage.worker_with(&none);
+    let mut results = stage.results().await;
+    let request = request("migo", "success");
+    stage.client().await.publish(&stage.names, &request).await;
+    let ended = endings(&stage, &mut results, &[request], PATIENCE).await;
+    assert_eq!(ended[0].result["outcome"], "cancelled");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
     let mut stage = Stage::new("hang");

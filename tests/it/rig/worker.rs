@@ -25,17 +25,22 @@ impl Worker {
     /// Starts a worker and waits until it is ready; panics with its log if it does not get there.
     pub(crate) fn start(config: &str, environment: &[(&str, &str)]) -> Self {
         let mut worker = Self::spawn(config, environment);
+        worker.get_ready();
+        worker
+    }
+
+    /// A port that was free a moment ago may be somebody else's by now: then another one.
+    fn get_ready(&mut self) {
         for attempt in 0.. {
-            match worker.become_ready(Duration::from_secs(20)) {
+            match self.become_ready(Duration::from_secs(20)) {
                 Ok(()) => break,
                 Err(why) if attempt < 3 && why.contains("in use") => {
-                    worker.address = free_address();
-                    worker.process = worker.run();
+                    self.address = free_address();
+                    self.process = self.run();
                 }
                 Err(why) => panic!("{why}"),
             }
         }
-        worker
     }
 
     /// Starts a worker at an address that others know before, and waits until it is ready.
@@ -171,9 +176,7 @@ impl Worker {
                 .push(((*key).to_owned(), (*value).to_owned()));
         }
         self.process = self.run();
-        if let Err(why) = self.become_ready(Duration::from_secs(20)) {
-            panic!("{why}");
-        }
+        self.get_ready();
     }
 
     /// Every series of `/metrics`.
