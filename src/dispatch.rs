@@ -18,10 +18,9 @@ use crate::failpoint::{self, Point};
 use crate::gate::{Closed, Gate, Health, Limits};
 use crate::job::Job;
 use crate::ledger::{Begin, CallEnd, Change, Claim, Committed, DeadLetter, Ledger, Stored};
-use crate::lifecycle::{
-    Cause, Failed, Operation, Outcome, Plan, Progress, State, Step, Terms, Unresolved, Verdict, Why,
-};
+use crate::lifecycle::{Plan, Progress, Step, Terms};
 use crate::metrics::Metrics;
+use crate::outcome::{Cause, Failed, Operation, Outcome, State, Unresolved, Verdict, Why};
 use crate::providers::{Ask, Evidence, Learned, Reading, Request};
 use crate::wire::{self, Finding, Source};
 

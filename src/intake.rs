@@ -20,8 +20,9 @@ use crate::config::Amqp;
 use crate::dispatch::{Dispatcher, Place, Shared};
 use crate::failpoint::{self, Point};
 use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
-use crate::lifecycle::{Invalid, Operation, Outcome, Plan, Progress};
+use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
+use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
 use crate::wire::{self, Envelope, Finding, Misunderstood, Source, UNKNOWN_PROVIDER};
 

@@ -19,6 +19,7 @@ pub mod notice;
 mod notified;
 mod oauth;
 pub mod outbox;
+pub mod outcome;
 pub mod providers;
 pub mod publish;
 pub mod run;

@@ -10,7 +10,7 @@ use prometheus::{
 };
 
 use crate::ledger::Stats;
-use crate::lifecycle::{Cause, Outcome, State};
+use crate::outcome::{Cause, Outcome, State};
 use crate::wire::{Kind, UNKNOWN_PROVIDER};
 
 /// How an arriving message was taken in.

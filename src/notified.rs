@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256, Sha512};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::lifecycle::Verdict;
+use crate::outcome::Verdict;
 
 /// Largest notification that is looked at, in bytes.
 pub const NOTIFICATION_BYTES_MAX: usize = 64 * 1024;

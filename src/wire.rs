@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::job::{Amount, Currency, Job, Payment};
-use crate::lifecycle::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, Unresolved};
+use crate::outcome::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, Unresolved};
 use crate::providers::{Asked, Evidence, Provider};
 
 /// Largest request that is understood, in bytes.

@@ -10,7 +10,7 @@ use super::text::{self, Cell, Screen, Style, Table};
 use super::{Exit, ledger};
 use crate::config::Config;
 use crate::ledger::{Filter, Ledger as _, Summary};
-use crate::lifecycle::{Outcome, State};
+use crate::outcome::{Outcome, State};
 use crate::run::now;
 
 /// List requests, oldest first.

@@ -9,7 +9,7 @@ use super::text::{self, Screen, Style};
 use super::{Exit, ledger};
 use crate::config::Config;
 use crate::ledger::{CallRecord, History, Ledger as _};
-use crate::lifecycle::{Operation, State};
+use crate::outcome::{Operation, State};
 use crate::providers::Evidence;
 use crate::run::now;
 

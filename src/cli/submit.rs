@@ -360,7 +360,7 @@ impl Followed {
 
     /// `30 requests: 24 cancelled, 3 refused, 3 without a result yet`
     fn summary(&self, published: usize) -> String {
-        let named = crate::lifecycle::Outcome::NAMES.iter().filter_map(|name| {
+        let named = crate::outcome::Outcome::NAMES.iter().filter_map(|name| {
             let number = self.outcomes.get(*name)?;
             Some(format!("{number} {}", name.replace('_', " ")))
         });

@@ -10,8 +10,9 @@ use tracing::{error, info, warn};
 
 use super::{Dispatcher, Ended, LEDGER_PAUSE, Place, ours};
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter, Hear, Heard};
-use crate::lifecycle::{Checked, Operation, Outcome, Progress, Terms, Unresolved, Verdict};
+use crate::lifecycle::{Checked, Progress, Terms};
 use crate::metrics::Notified;
+use crate::outcome::{Operation, Outcome, Unresolved, Verdict};
 use crate::providers::{Arrived, Evidence, Hint, Notification};
 use crate::wire::{Finding, Source};
 

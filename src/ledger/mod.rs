@@ -10,7 +10,8 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::lifecycle::{Operation, Outcome, Plan, Progress, State};
+use crate::lifecycle::{Plan, Progress};
+use crate::outcome::{Operation, Outcome, State};
 use crate::providers::Evidence;
 use crate::wire::{Envelope, Finding, Outgoing};
 

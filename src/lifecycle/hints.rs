@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
-    Cancelled, Failed, Nothing, Operation, Outcome, Plan, Progress, Refused, Seen, Terms,
-    Unresolved, Verdict,
-};
+use super::{Plan, Progress, Seen, Terms};
 use crate::backoff::{elapsed, plus};
+use crate::outcome::{
+    Cancelled, Failed, Nothing, Operation, Outcome, Refused, Unresolved, Verdict,
+};
 
 /// A result is checked at most this often, however many notifications contradict it.
 const CHECK_EVERY: Duration = Duration::from_secs(60);

@@ -19,8 +19,8 @@ use super::{
     Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Amount, Currency, Job, Payment};
-use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Unresolved, Verdict};
 use crate::oauth;
+use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Unresolved, Verdict};
 
 /// Bento.
 pub(super) struct Bento;

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::es512::SigningKey;
 use crate::job::{Job, Payment};
-use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 use crate::notified::{is_hmac_of, strict_json};
+use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 
 /// Gr4vy.
 pub(super) struct Gr4vy;

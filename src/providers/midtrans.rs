@@ -19,8 +19,8 @@ use super::{
     Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::lifecycle::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 use crate::notified::{is_sha512_of, strict_json};
+use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 
 /// Midtrans.
 pub(super) struct Midtrans;

@@ -16,8 +16,8 @@ use super::{
     Reading, Request, Response, Setting, Token, Via, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::lifecycle::{Cancelled, Nothing, Operation, Refused, Verdict, Why};
 use crate::notified::{same, strict_json};
+use crate::outcome::{Cancelled, Nothing, Operation, Refused, Verdict, Why};
 
 /// Migo.
 pub(super) struct Migo;

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Amount, Currency, Job, Payment};
-use crate::lifecycle::{Operation, Verdict};
+use crate::outcome::{Operation, Verdict};
 
 mod bento;
 mod gr4vy;
@@ -491,7 +491,7 @@ pub fn by_http_status(
     response: &Response<'_>,
     unavailable_is_unprocessed: bool,
 ) -> Verdict {
-    use crate::lifecycle::{Cause, Why};
+    use crate::outcome::{Cause, Why};
     let again = |cause| match operation {
         Operation::Cancel => Verdict::Again {
             after: response.retry_after,

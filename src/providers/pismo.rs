@@ -18,8 +18,8 @@ use super::{
     Setting, Token, by_http_status, loose_text,
 };
 use crate::job::{Job, Payment};
-use crate::lifecycle::{Cancelled, Operation, Refused, Verdict, Why};
 use crate::oauth;
+use crate::outcome::{Cancelled, Operation, Refused, Verdict, Why};
 
 /// Pismo.
 pub(super) struct Pismo;

@@ -17,8 +17,8 @@ use super::{
     Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::lifecycle::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict, Why};
 use crate::notified::strict_json;
+use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict, Why};
 
 /// Tingg.
 pub(super) struct Tingg;

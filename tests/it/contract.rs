@@ -10,10 +10,8 @@ use jiff::Timestamp;
 use rescind::amqp::{Argument, Topology};
 use rescind::config::{Config, Loaded, Sources, load};
 use rescind::ledger::Stats;
-use rescind::lifecycle::{
-    Cancelled, Failed, Invalid, Nothing, Outcome, Refused, State, Unresolved,
-};
 use rescind::metrics::Metrics;
+use rescind::outcome::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, State, Unresolved};
 use rescind::providers::{self, Evidence};
 use rescind::wire::{
     Envelope, Finding, Header, Kind, Outgoing, Source, idempotency_key, read_request,

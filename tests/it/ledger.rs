@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use rescind::ledger::{Accepted, Arrival, Change, Committed, Filter, Hear, Heard};
-use rescind::lifecycle::{Operation, State};
+use rescind::outcome::{Operation, State};
 use rescind::providers::Evidence;
 use rescind::wire::{Envelope, Kind};
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rescind::backoff::{Schedule, plus};
-use rescind::lifecycle::{
-    Cancelled, Cause, Checked, Nothing, Operation, Outcome, Plan, Progress, Refused, Seen,
-    Sighting, State, Step, Terms, Unresolved, Verdict, Why,
+use rescind::lifecycle::{Checked, Plan, Progress, Seen, Sighting, Step, Terms};
+use rescind::outcome::{
+    Cancelled, Cause, Nothing, Operation, Outcome, Refused, State, Unresolved, Verdict, Why,
 };
 use rescind::providers::{Abilities, DoubtPolicy};
 
@@ -548,7 +548,7 @@ fn every_outcome() -> Vec<Outcome> {
         .iter()
         .map(|&reason| Outcome::Cancelled { reason, already });
     let refused = Refused::ALL.iter().map(|&reason| Outcome::Refused(reason));
-    let failed = rescind::lifecycle::Failed::ALL
+    let failed = rescind::outcome::Failed::ALL
         .iter()
         .map(|&r| Outcome::Failed(r));
     cancelled

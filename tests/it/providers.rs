@@ -34,7 +34,7 @@ use proptest::sample::{Index, select};
 use serde_json::{Map, Value};
 
 use rescind::job::{Amount, Currency, Job};
-use rescind::lifecycle::{Operation, Verdict};
+use rescind::outcome::{Operation, Verdict};
 use rescind::providers::{
     ALL, Abilities, Account, Ask, Asked, DoubtPolicy, Learned, Login, Method, Provider, Reading,
     Request, Response,

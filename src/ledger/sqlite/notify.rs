@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
 use crate::ledger::{Hear, Heard, Stored};
-use crate::lifecycle::{Outcome, Progress, State};
+use crate::lifecycle::Progress;
+use crate::outcome::{Outcome, State};
 
 /// A request that a notification is about.
 struct Found {

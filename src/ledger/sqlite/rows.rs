@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use rusqlite::Row;
 
 use crate::ledger::Stored;
-use crate::lifecycle::{Outcome, Progress, State};
+use crate::lifecycle::Progress;
+use crate::outcome::{Outcome, State};
 use crate::wire::{Envelope, Kind};
 
 /// The columns that [`stored`] reads.

@@ -8,7 +8,8 @@ use crate::ledger::{
     Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, NewRequest,
     Stored,
 };
-use crate::lifecycle::{Operation, Outcome, Progress, State};
+use crate::lifecycle::Progress;
+use crate::outcome::{Operation, Outcome, State};
 use crate::wire::Outgoing;
 
 pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Accepted> {

@@ -9,7 +9,8 @@ use rescind::ledger::{
     Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Committed, DeadLetter, Hear,
     Heard, History, Ledger, NewRequest, Pending, Stored,
 };
-use rescind::lifecycle::{Cancelled, Failed, Operation, Outcome, Plan, Progress, State};
+use rescind::lifecycle::{Plan, Progress};
+use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
 use rescind::providers::Evidence;
 use rescind::wire::{Envelope, Finding, Outgoing, Source};
 
@@ -191,7 +192,7 @@ pub(super) fn invalid(body: &[u8], now: Timestamp) -> (DeadLetter, Vec<Outgoing>
         provider: "unknown",
         title: "",
         envelope: &envelope,
-        outcome: Outcome::Invalid(rescind::lifecycle::Invalid::NotJson),
+        outcome: Outcome::Invalid(rescind::outcome::Invalid::NotJson),
         detail: Some("it is no JSON"),
         source: Source::Worker,
         evidence: &Evidence::default(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rescind::ledger::{Accepted, Claim, Committed, Hear, Heard};
-use rescind::lifecycle::Operation;
+use rescind::outcome::Operation;
 
 use super::desk::{ACCOUNT, Desk, VOIDED, arriving, at, finish, held, sends, wait};
 use super::{BACKENDS, Opener};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rescind::ledger::sqlite::Sqlite;
 use rescind::ledger::{Accepted, Arrival, Committed, Filter, Ledger, LedgerError};
-use rescind::lifecycle::State;
+use rescind::outcome::State;
 use rusqlite::Connection;
 use tempfile::TempDir;
 

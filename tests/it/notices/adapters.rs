@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use rescind::lifecycle::Verdict;
+use rescind::outcome::Verdict;
 use rescind::providers::{
     ALL, Account, Arrived, NOTIFICATION_BYTES_MAX, Notification, Via, by_kind,
 };

@@ -1,0 +1,306 @@
+//! The closed sets that decisions depend on: what an answer may mean, where a request may
+//! stand, and how it may end. Pure.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::Amount;
+
+/// What an adapter may say of an answer: a closed set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The provider's evidence that the payment is cancelled.
+    Cancelled {
+        /// In which way.
+        reason: Cancelled,
+        /// The provider says that it was so before this call.
+        already: bool,
+        /// What the provider says was cancelled.
+        amount: Option<Amount>,
+    },
+    /// The payment had ended without money.
+    NothingToCancel(Nothing),
+    /// A definite no; nothing was changed.
+    Refused(Refused),
+    /// Taken, not finished: ask later.
+    Accepted,
+    /// Certainly not applied: send again.
+    Again {
+        /// The provider's `Retry-After`.
+        after: Option<Duration>,
+        /// For the metric.
+        cause: Cause,
+    },
+    /// May have been applied. Never send before the provider was asked.
+    Doubt,
+    /// Look-up: certainly not cancelled, and it can be.
+    StillOpen,
+    /// Look-up: under way, or the look-up failed. Cancel: this call changed nothing, and
+    /// only a look-up can say why.
+    NotYet {
+        /// The provider's `Retry-After`.
+        after: Option<Duration>,
+    },
+    /// The provider knows no such payment. Believed after two agreeing answers.
+    NotFound,
+    /// The token was refused.
+    Unauthorized,
+    /// Credentials, permissions, or malformed for the provider.
+    Misconfigured(Why),
+    /// Evidence that no automatic step can resolve.
+    Unresolved(Unresolved),
+}
+
+impl Verdict {
+    /// The name used in metrics, the log and the ledger.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Cancelled { .. } => "cancelled",
+            Self::NothingToCancel(_) => "nothing_to_cancel",
+            Self::Refused(_) => "refused",
+            Self::Accepted => "accepted",
+            Self::Again { .. } => "again",
+            Self::Doubt => "doubt",
+            Self::StillOpen => "still_open",
+            Self::NotYet { .. } => "not_yet",
+            Self::NotFound => "not_found",
+            Self::Unauthorized => "unauthorized",
+            Self::Misconfigured(_) => "misconfigured",
+            Self::Unresolved(_) => "unresolved",
+        }
+    }
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+        impl $name {
+            /// Every member, in the order of the contract.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            /// The name used in messages, metrics, tables and logs.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+names! {
+    /// Why a call is to be repeated, and the label of the metric of scheduled retries.
+    Cause {
+        /// The provider says it did not process the call, or nothing was sent.
+        Retryable = "retryable",
+        /// In doubt: a look-up is scheduled.
+        Unknown = "unknown",
+        /// Accepted and not finished: a look-up is scheduled.
+        Accepted = "accepted",
+        /// 429, or our own rate limit.
+        RateLimited = "rate_limited",
+        /// The circuit breaker is open.
+        BreakerOpen = "breaker_open",
+    }
+}
+
+names! {
+    /// Reasons of `cancelled`.
+    Cancelled {
+        /// An authorisation was voided.
+        Voided = "voided",
+        /// The whole payment was refunded.
+        Refunded = "refunded",
+        /// The requested part was refunded.
+        PartiallyRefunded = "partially_refunded",
+        /// Dismissed before anybody paid.
+        Dismissed = "dismissed",
+        /// Reversed.
+        Reversed = "reversed",
+        /// Cancelled, the provider does not say how.
+        Cancelled = "cancelled",
+        /// Cancelled; a partial payment is on its way back.
+        ReversalPending = "reversal_pending",
+    }
+}
+
+names! {
+    /// Reasons of `nothing_to_cancel`.
+    Nothing {
+        /// Expired unpaid.
+        Expired = "expired",
+        /// Denied.
+        Denied = "denied",
+        /// The payment failed.
+        PaymentFailed = "payment_failed",
+    }
+}
+
+names! {
+    /// Reasons of `refused`.
+    Refused {
+        /// The money has been settled: refund instead.
+        Settled = "settled",
+        /// It was refunded before.
+        AlreadyRefunded = "already_refunded",
+        /// In dispute.
+        Disputed = "disputed",
+        /// The provider cannot cancel such a payment.
+        Unsupported = "unsupported",
+        /// No such payment.
+        NotFound = "not_found",
+        /// Its state does not allow it.
+        NotEligible = "not_eligible",
+        /// The amount cannot be cancelled.
+        AmountNotAllowed = "amount_not_allowed",
+    }
+}
+
+names! {
+    /// Reasons of `failed`: certainly not cancelled, and the worker gave up.
+    Failed {
+        /// `retry.give_up_after` has passed.
+        RetriesExhausted = "retries_exhausted",
+        /// The request's deadline has passed.
+        DeadlinePassed = "deadline_passed",
+        /// The provider refuses our credentials.
+        CredentialsRefused = "credentials_refused",
+        /// The provider calls the request malformed.
+        RejectedByProvider = "rejected_by_provider",
+    }
+}
+
+names! {
+    /// Reasons of `unresolved`: it may or may not be cancelled.
+    Unresolved {
+        /// The provider offers no way to ask.
+        NoLookup = "no_lookup",
+        /// `poll.give_up_after` has passed.
+        LookupsExhausted = "lookups_exhausted",
+        /// The provider's answers contradict each other.
+        ContradictoryEvidence = "contradictory_evidence",
+        /// A refund was started and failed.
+        RefundFailed = "refund_failed",
+    }
+}
+
+names! {
+    /// Reasons of `invalid`.
+    Invalid {
+        /// The body is no JSON.
+        NotJson = "not_json",
+        /// The body is not of the contract's form.
+        Schema = "schema",
+        /// The message is over the size limit.
+        TooLarge = "too_large",
+        /// No such account is configured.
+        UnknownProvider = "unknown_provider",
+        /// The id was used before with other content.
+        RequestIdConflict = "request_id_conflict",
+    }
+}
+
+names! {
+    /// Why the provider cannot work with what it was sent.
+    Why {
+        /// Credentials or permissions.
+        Credentials = "credentials",
+        /// Malformed for the provider.
+        Rejected = "rejected",
+    }
+}
+
+names! {
+    /// A question to the provider.
+    Operation {
+        /// The call that moves money back.
+        Cancel = "cancel",
+        /// The question what became of it.
+        Lookup = "lookup",
+    }
+}
+
+names! {
+    /// Where a request without a result stands.
+    State {
+        /// Waiting for its first call.
+        Due = "due",
+        /// A call is on the wire, or was when the worker died.
+        Calling = "calling",
+        /// Certainly not applied; to be sent again.
+        WaitingRetry = "waiting_retry",
+        /// Accepted by the provider, not finished.
+        WaitingProvider = "waiting_provider",
+        /// Its outcome is not known; nothing is sent before the provider was asked.
+        InDoubt = "in_doubt",
+        /// It has its result.
+        Finished = "finished",
+    }
+}
+
+/// The end of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// On the provider's own evidence.
+    Cancelled {
+        /// In which way.
+        reason: Cancelled,
+        /// No attempt of this request can have done it.
+        already: bool,
+    },
+    /// Ended without money.
+    NothingToCancel(Nothing),
+    /// The provider's definite no.
+    Refused(Refused),
+    /// Certainly not cancelled; the worker gave up.
+    Failed(Failed),
+    /// Nobody knows; a person has to look.
+    Unresolved(Unresolved),
+    /// The request could not be understood.
+    Invalid(Invalid),
+}
+
+impl Outcome {
+    /// The names of the six outcomes.
+    pub const NAMES: [&'static str; 6] = [
+        "cancelled",
+        "nothing_to_cancel",
+        "refused",
+        "failed",
+        "unresolved",
+        "invalid",
+    ];
+
+    /// The outcome's name, without its reason.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled { .. } => "cancelled",
+            Self::NothingToCancel(_) => "nothing_to_cancel",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Unresolved(_) => "unresolved",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+
+    /// The reason's stable code.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Cancelled { reason, .. } => reason.as_str(),
+            Self::NothingToCancel(reason) => reason.as_str(),
+            Self::Refused(reason) => reason.as_str(),
+            Self::Failed(reason) => reason.as_str(),
+            Self::Unresolved(reason) => reason.as_str(),
+            Self::Invalid(reason) => reason.as_str(),
+        }
+    }
+
+    /// A person has to do something: the request is dead-lettered too.
+    pub const fn is_dead_letter(self) -> bool {
+        matches!(
+            self,
+            Self::Failed(_) | Self::Unresolved(_) | Self::Invalid(_)
+        )
+    }
+}
