@@ -19,12 +19,13 @@ use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
 use crate::dispatch::{Dispatcher, Place, Shared};
 use crate::failpoint::{self, Point};
+use crate::finding::{Finding, Source};
 use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
 use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
 use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
-use crate::wire::{self, Envelope, Finding, Misunderstood, Source, UNKNOWN_PROVIDER};
+use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 /// Deliveries in one transaction.
 const BATCH_MAX: usize = 256;

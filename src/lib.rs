@@ -8,6 +8,7 @@ pub mod config;
 pub mod dispatch;
 mod es512;
 pub mod failpoint;
+pub mod finding;
 pub mod gate;
 pub mod intake;
 pub mod job;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use super::{Dispatcher, Ended, LEDGER_PAUSE, Place, ours};
+use super::carry::{Ended, ours};
+use super::{Dispatcher, LEDGER_PAUSE, Place};
+use crate::finding::{Finding, Source};
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter, Hear, Heard};
 use crate::lifecycle::{Checked, Progress, Terms};
 use crate::metrics::Notified;
 use crate::outcome::{Operation, Outcome, Unresolved, Verdict};
 use crate::providers::{Arrived, Evidence, Hint, Notification};
-use crate::wire::{Finding, Source};
 
 /// Where a request stands if a notification came during its call, where that is elsewhere.
 pub(super) fn hinted(progress: &Progress, terms: &Terms, now: Timestamp) -> Option<Box<Progress>> {

@@ -10,10 +10,11 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::finding::Finding;
 use crate::lifecycle::{Plan, Progress};
 use crate::outcome::{Operation, Outcome, State};
 use crate::providers::Evidence;
-use crate::wire::{Envelope, Finding, Outgoing};
+use crate::wire::{Envelope, Outgoing};
 
 pub mod sqlite;
 

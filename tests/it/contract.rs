@@ -9,13 +9,12 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use rescind::amqp::{Argument, Topology};
 use rescind::config::{Config, Loaded, Sources, load};
+use rescind::finding::{Finding, Source};
 use rescind::ledger::Stats;
 use rescind::metrics::Metrics;
 use rescind::outcome::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, State, Unresolved};
 use rescind::providers::{self, Evidence};
-use rescind::wire::{
-    Envelope, Finding, Header, Kind, Outgoing, Source, idempotency_key, read_request,
-};
+use rescind::wire::{Envelope, Header, Kind, Outgoing, idempotency_key, read_request};
 use serde_json::{Value, json};
 
 mod schema;

@@ -29,11 +29,13 @@ const LIBRARIES: &str = include_str!("tidy/libraries.txt");
 const PURE: &[&str] = &[
     "backoff",
     "es512",
+    "finding",
     "gate",
     "job",
     "lifecycle",
     "notified",
     "oauth",
+    "outcome",
     "providers",
     "settings",
     "wire",

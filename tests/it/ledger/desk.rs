@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use rescind::finding::{Finding, Source};
 use rescind::ledger::{
     Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Committed, DeadLetter, Hear,
     Heard, History, Ledger, NewRequest, Pending, Stored,
@@ -12,7 +13,7 @@ use rescind::ledger::{
 use rescind::lifecycle::{Plan, Progress};
 use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
 use rescind::providers::Evidence;
-use rescind::wire::{Envelope, Finding, Outgoing, Source};
+use rescind::wire::{Envelope, Outgoing};
 
 /// Opens one ledger, as often as it is asked to.
 pub(super) type Opener = Box<dyn Fn() -> BoxFuture<'static, Arc<dyn Ledger>> + Send + Sync>;

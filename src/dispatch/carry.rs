@@ -1,0 +1,330 @@
+//! One claim, from its call to its commit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::hints::hinted;
+use super::{Dispatcher, LEDGER_PAUSE, Place};
+use crate::call::{Exchange, LoginError};
+use crate::failpoint::{self, Point};
+use crate::finding::{Finding, Source};
+use crate::gate::Health;
+use crate::job::Job;
+use crate::ledger::{CallEnd, Change, Claim, Committed, DeadLetter};
+use crate::lifecycle::{Plan, Progress, Step};
+use crate::outcome::{Operation, Outcome, Verdict, Why};
+use crate::providers::{Ask, Evidence, Learned, Reading, Request};
+use crate::wire;
+
+impl Dispatcher {
+    pub(super) async fn carry_out(self: Arc<Self>, claim: Claim, mut place: Place) {
+        let received_at = claim.stored.envelope.received_at;
+        let change = match claim.plan {
+            Plan::Finish(outcome) => {
+                place.health = Health::Untried;
+                self.finish(
+                    &claim,
+                    claim.progress.clone(),
+                    outcome,
+                    Source::Worker,
+                    &Evidence::default(),
+                    None,
+                )
+            }
+            Plan::Call(operation) => match self.job(&claim.stored) {
+                Ok(job) => self.call(&claim, &job, operation, &mut place).await,
+                Err(_) => return error!("a claimed request can no longer be read"),
+            },
+            Plan::Check => return self.check(claim, place).await,
+        };
+        failpoint::pass(Point::AfterAnswer);
+        self.commit(change, received_at).await;
+        drop(place);
+        // Also after a decision without a call: others may wait for its place.
+        if self.backlog.load(Ordering::Acquire) {
+            self.wake();
+        }
+    }
+
+    /// One call of a claim, counted.
+    pub(super) async fn ask_about(
+        &self,
+        claim: &Claim,
+        job: &Job,
+        operation: Operation,
+        place: &mut Place,
+    ) -> Ended {
+        let key = wire::idempotency_key(self.name(), &job.request_id);
+        let ask = Ask {
+            account: &self.config.account,
+            job,
+            key: &key,
+            learned: &claim.progress.learned,
+            exposed: claim.progress.exposed,
+            accepted: claim.progress.accepted,
+        };
+        let started = Instant::now();
+        let ended = self.ask(&ask, operation).await;
+        let (verdict, took) = (ended.verdict_name(), started.elapsed());
+        self.shared
+            .metrics
+            .called(self.name(), operation.as_str(), verdict, took);
+        place.health = ended.health();
+        ended
+    }
+
+    async fn call(
+        &self,
+        claim: &Claim,
+        job: &Job,
+        operation: Operation,
+        place: &mut Place,
+    ) -> Change {
+        let ended = self.ask_about(claim, job, operation, place).await;
+        let verdict = ended.verdict_name();
+        let now = (self.shared.clock)();
+        let mut progress = claim.progress.clone();
+        let terms = self.terms(job);
+        let jitter = rand::random();
+        let (step, reading) = match ended {
+            Ended::Read(reading) => {
+                progress.learned.extend(reading.learned.clone());
+                (
+                    progress.after(&reading.verdict, &terms, now, jitter),
+                    reading,
+                )
+            }
+            Ended::NotSent(why) => (progress.not_sent(&terms, now, jitter), ours(why)),
+            Ended::Lost(why) => (
+                progress.after(&Verdict::Doubt, &terms, now, jitter),
+                ours(why),
+            ),
+        };
+        debug!(
+            operation = operation.as_str(),
+            verdict,
+            detail = reading.evidence.message,
+            "call ended"
+        );
+        let call = CallEnd {
+            verdict,
+            evidence: reading.evidence.clone(),
+        };
+        match step {
+            Step::Finish(outcome) => {
+                self.confirmed(&claim.progress, operation);
+                let source = match operation {
+                    Operation::Cancel => Source::Response,
+                    Operation::Lookup => Source::Lookup,
+                };
+                self.finish(
+                    claim,
+                    progress,
+                    outcome,
+                    source,
+                    &reading.evidence,
+                    Some(call),
+                )
+            }
+            Step::Wait(cause) => {
+                self.shared.metrics.scheduled(self.name(), cause);
+                Change {
+                    id: claim.id,
+                    hinted: hinted(&progress, &terms, now),
+                    progress,
+                    call: Some(call),
+                    outcome: None,
+                    messages: Vec::new(),
+                    dead_letter: None,
+                    at: now,
+                }
+            }
+        }
+    }
+
+    /// One exchange, repeated once with a new token where the first one was refused.
+    async fn ask(&self, ask: &Ask<'_>, operation: Operation) -> Ended {
+        let request = match operation {
+            Operation::Cancel => self.config.provider.cancel(ask),
+            Operation::Lookup => self.config.provider.lookup(ask),
+        };
+        let (ended, renewable) = self.exchange(ask, operation, &request).await;
+        match ended {
+            Ended::Read(Reading {
+                verdict: Verdict::Unauthorized,
+                ..
+            }) if renewable => {
+                info!("the token was refused; asking for a new one");
+                self.exchange(ask, operation, &request).await.0
+            }
+            ended => ended,
+        }
+    }
+
+    async fn exchange(
+        &self,
+        ask: &Ask<'_>,
+        operation: Operation,
+        request: &Request,
+    ) -> (Ended, bool) {
+        let observe = |verdict, took| {
+            self.shared
+                .metrics
+                .called(self.name(), "token", verdict, took)
+        };
+        let authorization = match self.caller.authorize((self.shared.clock)(), &observe).await {
+            Ok(authorization) => authorization,
+            Err(LoginError::Refused(why)) => return (Ended::Read(refused_login(why)), false),
+            Err(error @ LoginError::Unavailable(_)) => {
+                return (Ended::NotSent(error.to_string()), false);
+            }
+        };
+        // The login may have taken its time.
+        let too_late = ask
+            .job
+            .deadline
+            .is_some_and(|deadline| deadline <= (self.shared.clock)());
+        if operation == Operation::Cancel && too_late {
+            return (
+                Ended::NotSent("the deadline passed before the call".into()),
+                false,
+            );
+        }
+        let answer = match self.caller.send(request, &authorization).await {
+            Exchange::Answered(answer) => answer,
+            Exchange::NotSent(why) => return (Ended::NotSent(why), false),
+            Exchange::Lost(why) => return (Ended::Lost(why), false),
+        };
+        let reading = match operation {
+            Operation::Cancel => self.config.provider.read_cancel(ask, &answer.response()),
+            Operation::Lookup => self.config.provider.read_lookup(ask, &answer.response()),
+        };
+        let renewable =
+            reading.verdict == Verdict::Unauthorized && self.caller.refused(&authorization);
+        (Ended::Read(reading), renewable)
+    }
+
+    pub(super) fn finish(
+        &self,
+        claim: &Claim,
+        mut progress: Progress,
+        outcome: Outcome,
+        source: Source,
+        evidence: &Evidence,
+        call: Option<CallEnd>,
+    ) -> Change {
+        let now = (self.shared.clock)();
+        progress.finish();
+        let finding = Finding {
+            request_id: &claim.stored.request_id,
+            provider: self.name(),
+            title: self.config.provider.title(),
+            envelope: &claim.stored.envelope,
+            outcome,
+            detail: None,
+            source,
+            evidence,
+            attempts: progress.attempts,
+            lookups: progress.lookups,
+            completed_at: now,
+        };
+        Change {
+            id: claim.id,
+            messages: finding.messages(),
+            dead_letter: outcome.is_dead_letter().then(|| DeadLetter::of(&finding)),
+            progress,
+            hinted: None,
+            call,
+            outcome: Some(outcome),
+            at: now,
+        }
+    }
+
+    /// Commits, for as long as it takes: what is known now must not be asked again.
+    pub(super) async fn commit(&self, change: Change, received_at: Timestamp) -> bool {
+        let changes: Arc<[Change]> = Arc::from([change]);
+        let committed = loop {
+            match self.shared.ledger.commit(Arc::clone(&changes)).await {
+                Ok(committed) => break committed,
+                Err(error) => error!(%error, "cannot commit an outcome; trying again"),
+            }
+            tokio::time::sleep(LEDGER_PAUSE).await;
+        };
+        if committed.first() == Some(&Committed::Lost) {
+            warn!("the claim was lost; its outcome was not written");
+            return false;
+        }
+        failpoint::pass(Point::AfterOutcomeCommit);
+        let [change] = &*changes else { return true };
+        if let Some(outcome) = change.outcome {
+            self.shared.metrics.finished(self.name(), outcome);
+            self.shared.outbox.notify_one();
+            info!(
+                outcome = outcome.as_str(),
+                reason = outcome.reason(),
+                duration_s = crate::backoff::elapsed(received_at, change.at).as_secs_f64(),
+                "finished"
+            );
+        }
+        let due = [Some(&Committed::Freed), Some(&Committed::Hinted)].contains(&committed.first());
+        let sooner = change
+            .progress
+            .due_at
+            .is_some_and(|due| due.as_millisecond() < self.armed.load(Ordering::Acquire));
+        if due || sooner {
+            self.wake();
+        }
+        true
+    }
+}
+
+/// How a call ended.
+pub(super) enum Ended {
+    Read(Reading),
+    NotSent(String),
+    Lost(String),
+}
+
+impl Ended {
+    pub(super) fn verdict_name(&self) -> &'static str {
+        match self {
+            Self::Read(reading) => reading.verdict.as_str(),
+            Self::NotSent(_) => "not_sent",
+            Self::Lost(_) => "doubt",
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        match self {
+            Self::Read(reading) => match reading.evidence.http_status {
+                Some(500..) => Health::Failed,
+                _ => Health::Answered,
+            },
+            Self::NotSent(_) | Self::Lost(_) => Health::Failed,
+        }
+    }
+}
+
+/// A reading of our own words, where the provider gave none.
+pub(super) fn ours(why: String) -> Reading {
+    let evidence = Evidence {
+        message: Some(why),
+        ..Evidence::default()
+    };
+    Reading {
+        verdict: Verdict::Doubt,
+        evidence,
+        learned: Learned::new(),
+    }
+}
+
+fn refused_login(why: String) -> Reading {
+    Reading {
+        verdict: Verdict::Misconfigured(Why::Credentials),
+        ..ours(why)
+    }
+}
