@@ -64,7 +64,7 @@ fn tune(connection: &Connection) -> Result<(), LedgerError> {
         .busy_timeout(std::time::Duration::from_secs(5))
         .map_err(failed)?;
     connection
-        .pragma_update(None, "cache_size", -16_384)
+        .pragma_update(None, "cache_size", -6_144)
         .map_err(failed)?;
     // Plans depend on no bound value: without this, statements that touch a partial index are
     // prepared anew at each binding, a quarter of the writer's time.
