@@ -437,3 +437,50 @@ async fn good_news_is_a_correction_without_a_dead_letter() {
     assert!(keys.contains(&"correction.gr4vy.cancelled"), "{keys:?}");
     assert!(dead.next(QUIET).await.is_none());
 }
+
+/// Callers that begin and do not go on take every place for a moment only, and none of the
+/// worker's other work.
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_callers_are_shown_out_and_keep_requests_from_nothing() {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    let stage = Stage::new("stalled");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let begun = "POST /notifications/tingg HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{";
+    let mut stalled: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut caller = TcpStream::connect(worker.address()).unwrap();
+            caller.write_all(begun.as_bytes()).unwrap();
+            caller
+        })
+        .collect();
+    let request = request("migo", "success");
+    stage.client().await.publish(&stage.names, &request).await;
+    let id = request["request_id"].as_str().unwrap();
+    assert_eq!(
+        results.one(id, PATIENCE).await.json()["outcome"],
+        "cancelled"
+    );
+    let answers: Vec<String> = stalled
+        .iter_mut()
+        .map(|caller| {
+            caller
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .unwrap();
+            let mut answer = [0; 12];
+            caller
+                .read_exact(&mut answer)
+                .expect("an answer within 5 s");
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+        .collect();
+    let shown_out = |code: &str| answers.iter().filter(|a| a.ends_with(code)).count();
+    assert_eq!(
+        (shown_out("408"), shown_out("503")),
+        (128, 72),
+        "{answers:?}"
+    );
+    let genuine = midtrans("never-asked", "200", "10000.00", "settlement", KEY);
+    assert_eq!(notify(&worker, "midtrans", &genuine), 200);
+}
