@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -518,37 +519,37 @@ impl Metrics {
         self.draining.set(1);
     }
 
+    fn set_open(&self, provider: &str, state: State, stats: &Stats) {
+        let rows = stats.open.iter();
+        let ours = rows.filter(|(of, at, _, _)| self.label(of) == provider && *at == state);
+        let (mut count, mut oldest) = (0, None);
+        for (_, _, more, since) in ours {
+            count += more;
+            oldest = Some(oldest.map_or(*since, |oldest: Timestamp| oldest.min(*since)));
+        }
+        let labels = [provider, state.as_str()];
+        self.open.with_label_values(&labels).set(signed(count));
+        let oldest = oldest.map_or(0.0, |at| at.as_duration().as_secs_f64());
+        self.oldest_open.with_label_values(&labels).set(oldest);
+    }
+
     /// Sets the gauges that are read from the ledger; what is no longer there becomes 0.
     pub fn stats(&self, stats: &Stats) {
+        // Each gauge is set once, so that no scrape sees a 0 in between. Accounts that are no
+        // longer configured share a series.
         let known = self.providers.iter().map(String::as_str);
         for provider in known.chain([UNKNOWN_PROVIDER]) {
             for state in OPEN_STATES {
-                let labels = [provider, state.as_str()];
-                self.open.with_label_values(&labels).set(0);
-                self.oldest_open.with_label_values(&labels).set(0.0);
+                self.set_open(provider, state, stats);
             }
             for reason in DEAD_REASONS {
+                let letters = stats.dead.iter();
+                let ours =
+                    letters.filter(|(of, why, _)| self.label(of) == provider && why == reason);
                 self.dead_letters
                     .with_label_values(&[provider, reason])
-                    .set(0);
+                    .set(signed(ours.map(|(_, _, count)| count).sum()));
             }
-        }
-        // Accounts that are no longer configured share a series.
-        for (provider, state, count, oldest) in &stats.open {
-            let labels = [self.label(provider), state.as_str()];
-            self.open.with_label_values(&labels).add(signed(*count));
-            let (gauge, oldest) = (
-                self.oldest_open.with_label_values(&labels),
-                oldest.as_duration().as_secs_f64(),
-            );
-            if gauge.get() == 0.0 || oldest < gauge.get() {
-                gauge.set(oldest);
-            }
-        }
-        for (provider, reason, count) in &stats.dead {
-            self.dead_letters
-                .with_label_values(&[self.label(provider), reason])
-                .add(signed(*count));
         }
         let oldest = stats
             .oldest_dead
