@@ -179,6 +179,14 @@ impl Worker {
         self.get_ready();
     }
 
+    /// Starts it again to be killed at a fail point (`name:count`). Not waited for: a delivery
+    /// of the last run that was not acknowledged in time may bring it there before it is ready.
+    pub(crate) fn arm(&mut self, place: &str) {
+        self.environment
+            .push(("RESCIND_FAIL_POINT".to_owned(), place.to_owned()));
+        self.respawn();
+    }
+
     /// Every series of `/metrics`.
     pub(crate) fn metrics(&self) -> Metrics {
         let (status, text) = http::get(self.address, "/metrics").expect("/metrics answers");
