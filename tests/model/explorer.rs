@@ -1,0 +1,320 @@
+//! Every reachable state of a model, breadth first, on two threads; then the proof that no path
+//! goes on for ever.
+//!
+//! A state is known by 64 bits of its hash, kept with its parent for the trace and with its
+//! edges for the proof. Only the frontier holds whole states.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+use crate::fingerprint::{Known, fingerprint};
+
+/// What can be explored.
+pub(crate) trait Model: Sync {
+    /// One state of the world.
+    type State: Copy + Send + Sync + std::hash::Hash;
+    /// What leads from one to the next.
+    type Action: Copy + Send + Sync + Display;
+
+    /// Where it begins.
+    fn starts(&self) -> Vec<Self::State>;
+    /// The same state for all states that differ by a symmetry only.
+    fn canonical(&self, state: &Self::State) -> Self::State;
+    /// Everything that may happen next, always in the same order; or the law that it breaks.
+    fn steps(&self, state: &Self::State, steps: &mut Vec<Next<Self>>);
+    /// The law that a state breaks.
+    fn judge(&self, state: &Self::State) -> Result<(), &'static str>;
+    /// The law that a state breaks in which nothing more happens by itself.
+    fn judge_rest(&self, state: &Self::State) -> Result<(), &'static str>;
+    /// Whether an action is something that goes wrong, and need never happen.
+    fn is_fault(&self, action: &Self::Action) -> bool;
+    /// A line about a state.
+    fn describe(&self, state: &Self::State) -> String;
+}
+
+/// One action and the state that it leads to.
+pub(crate) type Next<M> = (
+    <M as Model>::Action,
+    Result<<M as Model>::State, &'static str>,
+);
+
+/// What an exploration found.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) states: usize,
+    pub(crate) edges: usize,
+    /// States in which nothing more happens by itself.
+    pub(crate) rests: usize,
+    /// Longest of the shortest paths.
+    pub(crate) depth: usize,
+    pub(crate) took: Duration,
+    pub(crate) broken: Option<Broken>,
+}
+
+/// A law that does not hold, with the way there.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) law: &'static str,
+    pub(crate) trace: Vec<String>,
+}
+
+/// States of a layer that are worked on at once.
+const CHUNK: usize = 1 << 17;
+const THREADS: usize = 2;
+/// Of the states that begin, which have no parent.
+const NOBODY: u32 = u32::MAX;
+
+/// A state that was reached, on its way to the shard that knows whether it is new.
+struct Reached<S> {
+    mark: u64,
+    state: S,
+    parent: u32,
+    action: u16,
+}
+
+/// Half of the known states: those whose fingerprint ends in the shard's number. A state's
+/// number is its place in the shard and the shard's number.
+#[derive(Default)]
+struct Shard {
+    known: Known<u32>,
+    parents: Vec<(u32, u16)>,
+    edges: Vec<(u32, u32)>,
+}
+
+impl Shard {
+    /// The new ones of what was reached.
+    fn take<S: Copy>(&mut self, number: usize, reached: Vec<Reached<S>>) -> Vec<(u32, S)> {
+        let mut new = Vec::new();
+        for one in reached {
+            let next = self.parents.len() as u32 * THREADS as u32 + number as u32;
+            let id = *self.known.entry(one.mark).or_insert(next);
+            if id == next {
+                self.parents.push((one.parent, one.action));
+                new.push((id, one.state));
+            }
+            if one.parent != NOBODY {
+                self.edges.push((one.parent, id));
+            }
+        }
+        new
+    }
+}
+
+/// What one thread found in its part of a chunk.
+struct Found<S> {
+    reached: [Vec<Reached<S>>; THREADS],
+    rests: usize,
+    /// The law, the state, and the action that breaks it if it is not the state itself.
+    broken: Option<(&'static str, u32, Option<u16>)>,
+}
+
+/// Explores all of it, or until a law is broken.
+pub(crate) fn explore<M: Model>(model: &M) -> Report {
+    let started = Instant::now();
+    let mut shards: [Shard; THREADS] = Default::default();
+    let mut frontier = begin(model, &mut shards);
+    let mut report = Report {
+        states: 0,
+        edges: 0,
+        rests: 0,
+        depth: 0,
+        took: Duration::ZERO,
+        broken: None,
+    };
+    while !frontier.is_empty() && report.broken.is_none() {
+        let mut next = Vec::new();
+        for chunk in frontier.chunks(CHUNK) {
+            let found = expand(model, chunk);
+            report.rests += found.iter().map(|one| one.rests).sum::<usize>();
+            let broken = found.iter().find_map(|one| one.broken);
+            if let Some((law, id, action)) = broken {
+                report.broken = Some(Broken {
+                    law,
+                    trace: trace(model, &shards, id, action),
+                });
+                break;
+            }
+            next.extend(merge(&mut shards, found));
+        }
+        report.depth += usize::from(!next.is_empty());
+        frontier = next;
+    }
+    report.states = shards.iter().map(|shard| shard.parents.len()).sum();
+    report.edges = shards.iter().map(|shard| shard.edges.len()).sum();
+    if report.broken.is_none() {
+        report.broken = endless(&mut shards).map(|id| Broken {
+            law: "every path comes to an end",
+            trace: trace(model, &shards, id, None),
+        });
+    }
+    report.took = started.elapsed();
+    report
+}
+
+fn begin<M: Model>(model: &M, shards: &mut [Shard; THREADS]) -> Vec<(u32, M::State)> {
+    let mut frontier = Vec::new();
+    for (index, state) in model.starts().into_iter().enumerate() {
+        let mark = fingerprint(&model.canonical(&state));
+        let number = mark as usize % THREADS;
+        let reached = Reached {
+            mark,
+            state,
+            parent: NOBODY,
+            action: index as u16,
+        };
+        frontier.extend(shards[number].take(number, vec![reached]));
+    }
+    frontier
+}
+
+fn expand<M: Model>(model: &M, chunk: &[(u32, M::State)]) -> Vec<Found<M::State>> {
+    let part = chunk.len().div_ceil(THREADS);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = chunk
+            .chunks(part)
+            .map(|part| scope.spawn(move || expand_part(model, part)))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    })
+}
+
+fn expand_part<M: Model>(model: &M, part: &[(u32, M::State)]) -> Found<M::State> {
+    let mut found = Found {
+        reached: Default::default(),
+        rests: 0,
+        broken: None,
+    };
+    let mut steps = Vec::new();
+    for (id, state) in part {
+        steps.clear();
+        model.steps(state, &mut steps);
+        let rests = steps.iter().all(|(action, _)| model.is_fault(action));
+        found.rests += usize::from(rests);
+        let rest = if rests { model.judge_rest(state) } else { Ok(()) };
+        if let Err(law) = model.judge(state).and(rest) {
+            found.broken = Some((law, *id, None));
+            return found;
+        }
+        for (number, (_, next)) in steps.iter().enumerate() {
+            let action = number as u16;
+            match next {
+                Ok(state) => {
+                    let mark = fingerprint(&model.canonical(state));
+                    let (state, parent) = (*state, *id);
+                    found.reached[mark as usize % THREADS].push(Reached {
+                        mark,
+                        state,
+                        parent,
+                        action,
+                    });
+                }
+                Err(law) => {
+                    found.broken = Some((law, *id, Some(action)));
+                    return found;
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Each shard takes what is its own, in the order in which it was found.
+fn merge<S: Copy + Send>(shards: &mut [Shard; THREADS], found: Vec<Found<S>>) -> Vec<(u32, S)> {
+    let mut own: [Vec<Vec<Reached<S>>>; THREADS] = Default::default();
+    for one in found {
+        for (number, reached) in one.reached.into_iter().enumerate() {
+            own[number].push(reached);
+        }
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = shards
+            .iter_mut()
+            .zip(own)
+            .enumerate()
+            .map(|(number, (shard, own))| {
+                scope.spawn(move || {
+                    let new = own.into_iter().map(|reached| shard.take(number, reached));
+                    new.flatten().collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect()
+    })
+}
+
+/// A state on a path without an end, if there is one: what is left when every state that
+/// nothing leads to is taken away, again and again. Gives the memory of the edges back.
+fn endless(shards: &mut [Shard; THREADS]) -> Option<u32> {
+    let states = shards.iter().map(|s| s.parents.len()).max().unwrap_or(0) * THREADS;
+    let edges: Vec<Vec<(u32, u32)>> = shards
+        .iter_mut()
+        .map(|shard| std::mem::take(&mut shard.edges))
+        .collect();
+    let edges = || edges.iter().flatten();
+    let mut leading_here = vec![0_u32; states];
+    let mut first = vec![0_u32; states + 1];
+    for (from, to) in edges() {
+        leading_here[*to as usize] += 1;
+        first[*from as usize + 1] += 1;
+    }
+    for index in 0..states {
+        first[index + 1] += first[index];
+    }
+    let mut place = first.clone();
+    let mut targets = vec![0_u32; edges().count()];
+    for (from, to) in edges() {
+        let place = &mut place[*from as usize];
+        targets[*place as usize] = *to;
+        *place += 1;
+    }
+    let mut free: Vec<u32> = (0..states as u32)
+        .filter(|id| leading_here[*id as usize] == 0)
+        .collect();
+    while let Some(id) = free.pop() {
+        let own = first[id as usize] as usize..first[id as usize + 1] as usize;
+        for to in &targets[own] {
+            leading_here[*to as usize] -= 1;
+            if leading_here[*to as usize] == 0 {
+                free.push(*to);
+            }
+        }
+    }
+    leading_here
+        .iter()
+        .position(|left| *left > 0)
+        .map(|id| id as u32)
+}
+
+/// The shortest way to a state, and the action that broke a law there.
+fn trace<M: Model>(model: &M, shards: &[Shard], id: u32, last: Option<u16>) -> Vec<String> {
+    let mut actions: Vec<u16> = last.into_iter().collect();
+    let mut at = id;
+    let start = loop {
+        let (parent, action) = shards[at as usize % THREADS].parents[at as usize / THREADS];
+        if parent == NOBODY {
+            break action;
+        }
+        actions.push(action);
+        at = parent;
+    };
+    let mut state = model.starts()[start as usize];
+    let mut lines = vec![format!("start: {}", model.describe(&state))];
+    let mut steps = Vec::new();
+    for action in actions.into_iter().rev() {
+        steps.clear();
+        model.steps(&state, &mut steps);
+        let (action, next) = steps[action as usize];
+        let fault = if model.is_fault(&action) { "!" } else { " " };
+        match next {
+            Ok(next) => {
+                state = next;
+                lines.push(format!("{fault} {action:<58} {}", model.describe(&state)));
+            }
+            Err(_) => lines.push(format!("{fault} {action}")),
+        }
+    }
+    lines
+}

@@ -1,0 +1,76 @@
+//! The model: the shipped lifecycle in a modelled world, every path of it. `docs/model.md` says
+//! what is modelled and what was found.
+//!
+//! `cargo test` explores a small bound, `make model` (`MODEL=large`) the large one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    reason = "a broken expectation is a failed test, and small numbers are counted"
+)]
+
+mod book;
+mod config;
+mod explorer;
+mod fingerprint;
+mod laws;
+mod ledger;
+mod provider;
+mod rules;
+mod state;
+mod world;
+
+use config::{Bound, Config, Guard, configurations};
+use explorer::{Report, explore};
+use rules::Rule;
+use world::World;
+
+fn bound() -> Bound {
+    match std::env::var("MODEL").as_deref() {
+        Ok("large") => Bound::Large,
+        _ => Bound::Small,
+    }
+}
+
+fn run(config: Config) -> Report {
+    let world = World::new(config);
+    let report = explore(&world);
+    let faults = world.config.faults;
+    println!(
+        "{:<28} {:>10} states {:>11} edges {:>8} ends  depth {:>3}  {:>6.1} s  ({}, {} progresses)",
+        world.config.name,
+        report.states,
+        report.edges,
+        report.rests,
+        report.depth,
+        report.took.as_secs_f64(),
+        format_args!(
+            "{} answers, {} crashes, {} naps, {} repeats, {} notices",
+            faults.answers, faults.crashes, faults.naps, faults.repeats, faults.notices
+        ),
+        world.book.len(),
+    );
+    if let Some(broken) = &report.broken {
+        println!("  broken: {}", broken.law);
+        for line in &broken.trace {
+            println!("    {line}");
+        }
+    }
+    report
+}
+
+#[test]
+fn every_law_holds_in_every_configuration() {
+    let only = std::env::var("ONLY").ok();
+    let wanted = |c: &Config| only.as_deref().is_none_or(|only| only == c.name);
+    let mut states = 0;
+    for config in configurations(bound()).into_iter().filter(wanted) {
+        let report = run(config);
+        states += report.states;
+        assert!(report.broken.is_none(), "{}", report.broken.unwrap().law);
+    }
+    println!("{states} states in all");
+}
