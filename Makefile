@@ -22,6 +22,12 @@ bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick 
 	trap 'deploy/broker stop target/bench/broker' EXIT; \
 	AMQP_URL=$$(deploy/broker start target/bench/broker) cargo bench --locked --bench bench -- $(ARGS)
 
+# Optimised is what is hot, the model itself: the other crates are those of `make test`.
+.PHONY: model
+model: ## Explore the lifecycle with a modelled world: every path of tens of millions of states
+	MODEL=large cargo test --locked --config profile.dev.package.rescind.opt-level=3 \
+	  --test model -- --nocapture --test-threads=1
+
 .PHONY: check
 check: lint test ## Everything that a change has to pass
 

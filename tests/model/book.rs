@@ -4,7 +4,9 @@
 //! Time is relative: in here it is always [`now`], and a tick moves every instant of a
 //! `Progress` into the past. What the reducer cannot tell apart gets the same number.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use rescind::backoff::plus;
 use rescind::lifecycle::{Checked, Plan, Progress, Seen, Sighting, Step, Terms};
 use rescind::outcome::{
-    Cancelled, Cause, Nothing, Operation, Outcome, Refused, State, Unresolved, Verdict, Why,
+    Cancelled, Cause, Nothing, Operation, Outcome, Refused, State, Verdict, Why,
 };
 use rescind::providers::{Abilities, DoubtPolicy};
 
@@ -47,21 +49,6 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    const ALL: [Self; 12] = [
-        Self::Cancelled,
-        Self::Already,
-        Self::Settled,
-        Self::Expired,
-        Self::Accepted,
-        Self::Again,
-        Self::Doubt,
-        Self::StillOpen,
-        Self::NotYet,
-        Self::NotFound,
-        Self::Credentials,
-        Self::NotSent,
-    ];
-
     /// `None` where nothing was sent.
     fn verdict(self) -> Option<Verdict> {
         let cancelled = |already| Verdict::Cancelled {
@@ -128,11 +115,27 @@ struct Numbers {
     all: Vec<Progress>,
 }
 
+/// What a move came to: numbers, by the kind of the move.
+type Came = (u32, u32, u32);
+
+/// Of a number, the two bits that say whether it is due, and the one for "accepted".
+const DUE_SHIFT: u32 = 30;
+const ACCEPTED: u32 = 1 << 29;
+const PLACE: u32 = ACCEPTED - 1;
+
+static BOOKS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// What this thread has looked up, in which book: the threads keep out of each other's way.
+    static LOOKED_UP: RefCell<(u64, Known<Came>)> = RefCell::default();
+}
+
 /// The table of one configuration.
 pub(crate) struct Book {
     config: Config,
+    serial: u64,
     numbers: RwLock<Numbers>,
-    moves: RwLock<Known<(u32, u32, u32)>>,
+    moves: RwLock<Known<Came>>,
     outcomes: RwLock<Vec<Outcome>>,
 }
 
@@ -140,6 +143,7 @@ impl Book {
     pub(crate) fn new(config: &Config) -> Self {
         let book = Self {
             config: config.clone(),
+            serial: BOOKS.fetch_add(1, Ordering::Relaxed) + 1,
             numbers: RwLock::default(),
             moves: RwLock::default(),
             outcomes: RwLock::default(),
@@ -149,11 +153,11 @@ impl Book {
     }
 
     /// A request that has just been accepted.
-    pub(crate) const NEW: u32 = 0;
+    pub(crate) const NEW: u32 = 1 << DUE_SHIFT;
 
     pub(crate) fn progress(&self, id: u32) -> Progress {
         let numbers = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
-        numbers.all[id as usize].clone()
+        numbers.all[(id & PLACE) as usize].clone()
     }
 
     /// How many different ones there are.
@@ -163,9 +167,17 @@ impl Book {
     }
 
     /// Whether it waits for a time, and whether that has come.
-    pub(crate) fn due(&self, id: u32) -> Option<bool> {
-        let numbers = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
-        numbers.all[id as usize].due_at.map(|due| due <= now())
+    pub(crate) fn due(id: u32) -> Option<bool> {
+        match id >> DUE_SHIFT {
+            0 => None,
+            1 => Some(true),
+            _ => Some(false),
+        }
+    }
+
+    /// Whether the provider has taken an attempt of it.
+    pub(crate) fn is_accepted(id: u32) -> bool {
+        id & ACCEPTED != 0
     }
 
     /// The outcome of a number that is not 0.
@@ -196,7 +208,13 @@ impl Book {
             return *id;
         }
         assert_eq!(serde_json::from_str::<Progress>(&json).unwrap(), progress);
-        let id = numbers.all.len() as u32;
+        let due = match progress.due_at {
+            None => 0,
+            Some(at) if at <= now() => 1,
+            Some(_) => 2,
+        };
+        let accepted = if progress.accepted { ACCEPTED } else { 0 };
+        let id = numbers.all.len() as u32 | due << DUE_SHIFT | accepted;
         numbers.by_json.insert(json, id);
         numbers.all.push(progress);
         id
@@ -222,6 +240,7 @@ impl Book {
         p.retrying_since = aged(p.retrying_since, config.retry.give_up_after);
         p.waiting_since = aged(p.waiting_since, config.poll.give_up_after);
         p.due_at = aged(p.due_at, Duration::ZERO);
+        p.quiet_until = p.quiet_until.filter(|end| *end > now());
         if let Some(seen) = &mut p.sighting {
             seen.at = aged(Some(seen.at), FIRST).unwrap();
         }
@@ -245,9 +264,21 @@ impl Book {
         kind: Move,
         id: u32,
         argument: u16,
-        compute: impl FnOnce(Progress) -> (u32, u32, u32),
-    ) -> (u32, u32, u32) {
+        compute: impl FnOnce(Progress) -> Came,
+    ) -> Came {
         let key = (kind as u64) << 56 | u64::from(argument) << 32 | u64::from(id);
+        LOOKED_UP.with_borrow_mut(|(serial, known)| {
+            if *serial != self.serial {
+                known.clear();
+                *serial = self.serial;
+            }
+            *known
+                .entry(key)
+                .or_insert_with(|| self.compute(key, id, compute))
+        })
+    }
+
+    fn compute(&self, key: u64, id: u32, compute: impl FnOnce(Progress) -> Came) -> Came {
         let moves = self.moves.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = moves.get(&key) {
             return *found;
@@ -371,11 +402,18 @@ impl Book {
             } else if self.config.broken == Some(Rule::ADeadWorkersCallIsInDoubt) {
                 p.not_sent(&self.terms(NEVER), now(), 0.0);
             } else {
-                p.lost(now());
+                p.lost(now(), self.config.quiet());
             }
             (self.number(p), 0, 0)
         });
         led.0
+    }
+
+    /// As a ledger that may have forgotten what was sent doubts an open request.
+    pub(crate) fn reconciled(&self) -> u32 {
+        let mut progress = self.progress(Self::NEW);
+        progress.reconcile(now(), now());
+        self.number(progress)
     }
 
     /// As a notification reaches an open request that nobody works on.
@@ -424,6 +462,7 @@ impl Book {
             let instants = [
                 &mut p.due_at,
                 &mut p.first_sent_at,
+                &mut p.quiet_until,
                 &mut p.retrying_since,
                 &mut p.waiting_since,
                 &mut p.hints.at,
@@ -437,12 +476,6 @@ impl Book {
             (self.number(p), 0, 0)
         });
         led.0
-    }
-
-    /// Every outcome that was reached, for the report.
-    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
-        let outcomes = self.outcomes.read().unwrap_or_else(PoisonError::into_inner);
-        outcomes.clone()
     }
 
     pub(crate) fn abilities(&self) -> Abilities {

@@ -58,6 +58,9 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// The provider may accept and do it later.
     pub(crate) accepts: bool,
+    /// The ledger was restored from an older copy: the first request is in it, new, and what
+    /// was sent of it is forgotten.
+    pub(crate) restored: bool,
     /// Wrong answers never end: only the schedules do.
     pub(crate) for_ever: bool,
     pub(crate) faults: Faults,
@@ -65,13 +68,20 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// How long a call of a worker that is gone may still reach the provider. One file has one
+    /// worker, and who starts after it knows that it is gone.
+    pub(crate) fn quiet(&self) -> Duration {
+        let waits = self.workers > 1 && self.broken != Some(Rule::QuietIsWaitedFor);
+        u32::from(waits) * u32::from(SEND_WITHIN + WIRE) * TICK
+    }
+
     /// Nothing is repeated before it is certain that it was not applied.
     pub(crate) fn waits_for_certainty(&self) -> bool {
         matches!(self.abilities.doubt, DoubtPolicy::LookUp | DoubtPolicy::Person)
     }
 }
 
-const fn schedule(first: u64, give_up: u64) -> Schedule {
+pub(crate) const fn schedule(first: u64, give_up: u64) -> Schedule {
     Schedule {
         first: Duration::from_secs(30 * first),
         factor: 1.0,
@@ -162,6 +172,7 @@ fn class(adapter: &'static str, abilities: Abilities) -> Config {
         deadline: NEVER,
         workers: 2,
         accepts: true,
+        restored: false,
         for_ever: false,
         faults: Faults { answers: 0, crashes: 0, naps: 0, repeats: 0, notices: 0 },
         broken: None,
@@ -196,6 +207,12 @@ pub(crate) fn configurations(bound: Bound) -> Vec<Config> {
         name: "look-up, one worker",
         workers: 1,
         faults: if large { faults(3, 2, 1, 1, 2) } else { faults(1, 1, 1, 0, 1) },
+        ..main.clone()
+    });
+    all.push(Config {
+        name: "look-up, restored",
+        restored: true,
+        faults: if large { faults(2, 1, 1, 1, 1) } else { faults(1, 0, 0, 0, 0) },
         ..main.clone()
     });
     all.push(Config {

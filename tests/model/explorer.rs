@@ -4,6 +4,7 @@
 //! A state is known by 64 bits of its hash, kept with its parent for the trace and with its
 //! edges for the proof. Only the frontier holds whole states.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -142,9 +143,16 @@ pub(crate) fn explore<M: Model>(model: &M) -> Report {
     report.states = shards.iter().map(|shard| shard.parents.len()).sum();
     report.edges = shards.iter().map(|shard| shard.edges.len()).sum();
     if report.broken.is_none() {
-        report.broken = endless(&mut shards).map(|id| Broken {
-            law: "every path comes to an end",
-            trace: trace(model, &shards, id, None),
+        report.broken = endless(&mut shards).map(|round| {
+            let mut lines = trace(model, &shards, round[round.len() - 1], None);
+            lines.push("and so on, round and round:".into());
+            for id in round {
+                lines.extend(trace(model, &shards, id, None).pop());
+            }
+            Broken {
+                law: "every path comes to an end",
+                trace: lines,
+            }
         });
     }
     report.took = started.elapsed();
@@ -245,9 +253,9 @@ fn merge<S: Copy + Send>(shards: &mut [Shard; THREADS], found: Vec<Found<S>>) ->
     })
 }
 
-/// A state on a path without an end, if there is one: what is left when every state that
+/// A round without an end, if there is one: it is in what is left when every state that
 /// nothing leads to is taken away, again and again. Gives the memory of the edges back.
-fn endless(shards: &mut [Shard; THREADS]) -> Option<u32> {
+fn endless(shards: &mut [Shard; THREADS]) -> Option<Vec<u32>> {
     let states = shards.iter().map(|s| s.parents.len()).max().unwrap_or(0) * THREADS;
     let edges: Vec<Vec<(u32, u32)>> = shards
         .iter_mut()
@@ -282,10 +290,23 @@ fn endless(shards: &mut [Shard; THREADS]) -> Option<u32> {
             }
         }
     }
-    leading_here
-        .iter()
-        .position(|left| *left > 0)
-        .map(|id| id as u32)
+    // What is left comes from what is left: back far enough, and it is the same again.
+    let mut at = leading_here.iter().position(|left| *left > 0)? as u32;
+    let is_left = |id: u32| leading_here[id as usize] > 0;
+    let before: HashMap<u32, u32> = edges()
+        .filter(|(from, to)| is_left(*from) && is_left(*to))
+        .map(|(from, to)| (*to, *from))
+        .collect();
+    let mut seen = HashSet::new();
+    while seen.insert(at) {
+        at = before[&at];
+    }
+    let mut round = vec![at];
+    while before[&round[round.len() - 1]] != at {
+        round.push(before[&round[round.len() - 1]]);
+    }
+    round.reverse();
+    Some(round)
 }
 
 /// The shortest way to a state, and the action that broke a law there.

@@ -8,8 +8,8 @@ use crate::rules::Rule;
 use crate::state::{Call, Place, Row, Slot, Stage, State};
 
 /// A row that somebody works on, or did until they were gone.
-pub(crate) fn is_held(book: &Book, row: &Row) -> bool {
-    let undue = book.due(row.progress).is_none();
+pub(crate) fn is_held(row: &Row) -> bool {
+    let undue = Book::due(row.progress).is_none();
     match row.place {
         Place::Open => undue,
         Place::Finished => undue && row.notified,
@@ -17,9 +17,9 @@ pub(crate) fn is_held(book: &Book, row: &Row) -> bool {
     }
 }
 
-pub(crate) fn is_due(book: &Book, row: &Row) -> bool {
+pub(crate) fn is_due(row: &Row) -> bool {
     let at_work = matches!(row.place, Place::Open | Place::Finished);
-    at_work && book.due(row.progress) == Some(true)
+    at_work && Book::due(row.progress) == Some(true)
 }
 
 /// A delivery of a request.
@@ -73,17 +73,17 @@ pub(crate) fn claim(book: &Book, state: &mut State, worker: usize, request: usiz
 }
 
 /// Writes what a claim led to, if the claim is still held.
-pub(crate) fn commit(book: &Book, state: &mut State, slot: &Slot, broken: Option<Rule>) {
+pub(crate) fn commit(state: &mut State, slot: &Slot, broken: Option<Rule>) {
     let request = usize::from(slot.request);
     let fenced = slot.current || broken == Some(Rule::TheFence);
     let row = &mut state.rows[request];
-    if !fenced || !is_held(book, row) {
+    if !fenced || !is_held(row) {
         return;
     }
     match (slot.call, row.place) {
         (Call::Check, Place::Finished) => {
             row.progress = slot.progress;
-            row.notified = book.due(row.progress).is_some();
+            row.notified = Book::due(row.progress).is_some();
             if slot.outcome > 0 {
                 row.corrected = slot.outcome;
             }
@@ -138,7 +138,7 @@ pub(crate) fn notified(
     let row = &mut state.rows[request];
     let is_open = row.place == Place::Open;
     let idle = match is_open {
-        true => book.due(row.progress).is_some(),
+        true => Book::due(row.progress).is_some(),
         false => !row.notified,
     };
     if !idle {
@@ -155,6 +155,6 @@ pub(crate) fn notified(
         false => book.heard_after(before, row.outcome, claim, event),
     };
     if row.progress != before {
-        row.notified = !is_open && book.due(row.progress).is_some();
+        row.notified = !is_open && Book::due(row.progress).is_some();
     }
 }

@@ -23,7 +23,7 @@ mod rules;
 mod state;
 mod world;
 
-use config::{Bound, Config, Guard, configurations};
+use config::{Bound, Config, Guard, classes, configurations, faults, schedule};
 use explorer::{Report, explore};
 use rules::Rule;
 use world::World;
@@ -73,4 +73,60 @@ fn every_law_holds_in_every_configuration() {
         assert!(report.broken.is_none(), "{}", report.broken.unwrap().law);
     }
     println!("{states} states in all");
+}
+
+fn class(name: &str) -> Config {
+    let mut classes = classes().into_iter();
+    classes.find(|class| class.name == name).expect(name)
+}
+
+/// A checker that cannot fail shows nothing: each rule, broken, is seen.
+#[test]
+fn every_broken_rule_has_a_counterexample() {
+    for rule in Rule::ALL {
+        println!("\n{rule:?}");
+        let (name, faults) = rule.shown_in();
+        let report = run(Config {
+            faults,
+            broken: Some(rule),
+            ..class(name)
+        });
+        assert!(report.broken.is_some(), "{rule:?} is broken, and nothing shows it");
+    }
+}
+
+/// Where the promise ends, and why the documentation says so.
+#[test]
+fn the_limits_are_where_the_documentation_has_them() {
+    let limits = [
+        (
+            "a repeat that does harm, at a provider that is said not to mind",
+            Config {
+                guard: Guard::Nothing,
+                ..class("ask once more")
+            },
+        ),
+        (
+            "a key that the provider does not know again",
+            Config {
+                guard: Guard::Nothing,
+                ..class("same key")
+            },
+        ),
+        (
+            "poll.first shorter than what the provider takes to settle and to show it",
+            Config {
+                poll: schedule(1, 10),
+                ..class("look-up")
+            },
+        ),
+    ];
+    for (limit, config) in limits {
+        println!("\n{limit}");
+        let report = run(Config {
+            faults: faults(1, 0, 0, 0, 0),
+            ..config
+        });
+        assert!(report.broken.is_some(), "{limit}: no longer a limit?");
+    }
 }

@@ -3,7 +3,7 @@
 use crate::book::{Answer, Book};
 use crate::config::{Config, Guard, LAG, SETTLE, WIRE};
 use crate::rules::Rule;
-use crate::state::{Fate, State, Truth};
+use crate::state::{Fate, Slot, State, Truth};
 
 /// Carries a cancel out, as often as nothing keeps it from that.
 pub(crate) fn apply(config: &Config, state: &mut State, request: usize) -> Fate {
@@ -42,14 +42,16 @@ pub(crate) fn right_answer(state: &State, fate: Fate) -> Option<Answer> {
     }
 }
 
-/// What a provider that works may answer to a look-up: what is, or just was.
-pub(crate) fn seen(state: &State, answers: &mut Vec<Answer>) {
+/// What a provider that works may answer to a look-up: what is, or just was. That it did not do
+/// what it had taken, an adapter says only of an attempt that was accepted.
+pub(crate) fn seen(state: &State, slot: &Slot, answers: &mut Vec<Answer>) {
+    let accepted = Book::is_accepted(slot.progress);
     let before_the_effect = match state.truth {
         Truth::Settled => Answer::Settled,
         Truth::Expired => Answer::Expired,
         Truth::Cancelled => Answer::Already,
         Truth::Open if state.processing != [0; 2] => Answer::NotYet,
-        Truth::Open if state.dropped != [false; 2] => Answer::Again,
+        Truth::Open if accepted && state.dropped[usize::from(slot.request)] => Answer::Again,
         Truth::Open => Answer::StillOpen,
     };
     let stale = state.effects != [0; 2] && state.effect_age < LAG;

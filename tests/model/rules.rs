@@ -1,6 +1,7 @@
 //! Rules that can be broken, to show that the model sees it.
 
-use crate::config::Config;
+use crate::config::faults;
+use crate::state::Faults;
 
 /// One rule of the worker, the ledger or the lifecycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,19 +66,32 @@ impl Rule {
         Self::OneKeyForEver,
     ];
 
-    /// A configuration in which breaking it shows.
-    pub(crate) fn shown_in(self) -> &'static str {
-        match self {
+    /// The smallest configuration in which breaking it shows: the class, and what goes wrong.
+    pub(crate) fn shown_in(self) -> (&'static str, Faults) {
+        let faults = match self {
+            Self::AnOutcomeComesWithItsResult
+            | Self::AcceptedIsNotDone
+            | Self::OneRequestAtATime
+            | Self::TheNextOneHasItsTurn => faults(0, 0, 0, 0, 0),
+            Self::AcknowledgedAfterTheCommit
+            | Self::MarkedAfterTheConfirm
+            | Self::ADeadWorkersCallIsInDoubt => faults(0, 1, 0, 0, 0),
+            Self::TheStoredBytesArePublished => faults(0, 0, 0, 1, 0),
+            Self::TheFence | Self::SentSoonOrNotAtAll | Self::QuietIsWaitedFor => {
+                faults(0, 0, 1, 0, 0)
+            }
+            Self::ATimeoutIsDoubt
+            | Self::NothingIsSentInDoubt
+            | Self::OpenIsSeenTwice
+            | Self::ExposureIsRemembered
+            | Self::OneKeyForEver => faults(1, 0, 0, 0, 0),
+            Self::NotFoundIsSeenTwice => faults(2, 0, 0, 0, 0),
+            Self::NotificationsAreNotBelieved => faults(0, 0, 0, 0, 1),
+        };
+        let class = match self {
             Self::OneKeyForEver => "same key",
             _ => "look-up",
-        }
-    }
-
-    /// The same configuration with this rule broken.
-    pub(crate) fn broken_in(self, config: &Config) -> Config {
-        Config {
-            broken: Some(self),
-            ..config.clone()
-        }
+        };
+        (class, faults)
     }
 }

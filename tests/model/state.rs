@@ -1,7 +1,7 @@
 //! One state of the modelled world: ledger, workers, broker, provider, and what may still go
 //! wrong. Small and plain, since millions of them are made.
 
-use crate::book::{Answer, NEVER};
+use crate::book::{Answer, Book, NEVER};
 
 /// Where a row of the ledger stands, beside what its progress says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -168,7 +168,7 @@ impl State {
     pub(crate) fn new(truth: Truth, deadline: u8, faults: Faults, workers: usize) -> Self {
         let row = Row {
             place: Place::Absent,
-            progress: 0,
+            progress: Book::NEW,
             notified: false,
             outcome: 0,
             results: 0,

@@ -36,6 +36,23 @@ impl World {
         steps.push((action, Ok(next)));
     }
 
+    /// The first request is in doubt by order. What was sent of it before, and is forgotten:
+    /// nothing, something that was done, something that may yet be done, or was accepted.
+    fn restored(&self, start: &State) -> Vec<State> {
+        let mut nothing = *start;
+        nothing.queue[0] = 0;
+        nothing.rows[0].place = Place::Open;
+        nothing.rows[0].progress = self.book.reconciled();
+        if start.truth != Truth::Open {
+            return vec![nothing];
+        }
+        let (mut done, mut lost, mut taken) = (nothing, nothing, nothing);
+        done.effects[0] = 1;
+        lost.orphans[0][usize::from(SETTLE)] = 1;
+        taken.processing[0] = 2;
+        vec![nothing, done, lost, taken]
+    }
+
     fn publisher(&self, state: &State, steps: &mut Steps) {
         if state.late {
             self.step(steps, state, Action::PublishSecond, |s| {
@@ -127,7 +144,7 @@ impl World {
         match slot.stage {
             Stage::Idle => {
                 for request in 0..2 {
-                    if ledger::is_due(&self.book, &state.rows[request]) {
+                    if ledger::is_due(&state.rows[request]) {
                         self.step(steps, state, Action::Claim(id, request as u8), |s| {
                             ledger::claim(&self.book, s, w, request);
                         });
@@ -135,7 +152,7 @@ impl World {
                 }
             }
             Stage::Answered => {
-                let commit = |s: &mut State| ledger::commit(&self.book, s, slot, self.config.broken);
+                let commit = |s: &mut State| ledger::commit(s, slot, self.config.broken);
                 self.step(steps, state, Action::Commit(id), |s| {
                     commit(s);
                     s.workers[w].slot = Slot::IDLE;
@@ -161,7 +178,7 @@ impl World {
             }
             (Stage::Claimed, _) => {
                 let (mut right, mut wrong) = (Vec::new(), vec![Answer::NotSent]);
-                provider::seen(state, &mut right);
+                provider::seen(state, slot, &mut right);
                 provider::wrong_when_asked(state, &mut wrong);
                 self.answers(state, w, &right, &wrong, steps);
             }
@@ -181,7 +198,8 @@ impl World {
             return Ok(next);
         }
         let other = &state.workers[1 - w].slot;
-        if other.stage == Stage::Waiting && other.current && other.request != slot.request {
+        let both = other.stage == Stage::Waiting && other.current && slot.current;
+        if both && other.request != slot.request {
             return Err("one request at a time works on a payment");
         }
         if self.config.waits_for_certainty() && state.is_exposed(request) {
@@ -323,7 +341,7 @@ impl World {
             let holds = slot.stage != Stage::Idle && slot.current;
             holds && usize::from(slot.request) == request && worker.life == Life::Alive
         });
-        !holder && ledger::is_held(&self.book, &state.rows[request])
+        !holder && ledger::is_held(&state.rows[request])
     }
 
     /// A worker dies, is paused, is cut off, and comes back.
@@ -423,7 +441,7 @@ impl World {
     }
 
     fn is_something_timed(&self, state: &State) -> bool {
-        let waits = |row: &crate::state::Row| self.book.due(row.progress) == Some(false);
+        let waits = |row: &crate::state::Row| Book::due(row.progress) == Some(false);
         state.rows.iter().any(waits)
             || state.orphans != [[0; 3]; 2]
             || state.processing != [0; 2]
@@ -439,7 +457,7 @@ impl World {
         let alive = state.workers.iter().any(|worker| worker.life == Life::Alive);
         let idle = |worker: &Worker| worker.life == Life::Alive && worker.slot.stage == Stage::Idle;
         let work = state.workers.iter().any(idle)
-            && state.rows.iter().any(|row| ledger::is_due(&self.book, row));
+            && state.rows.iter().any(|row| ledger::is_due(row));
         let messages = state.queue != [0; 2] || state.rows.iter().any(|row| row.pending);
         let abandoned = (0..2).any(|request| {
             self.is_abandoned(state, request)
@@ -503,9 +521,11 @@ impl Model for World {
     fn starts(&self) -> Vec<State> {
         let truths = [Truth::Open, Truth::Settled, Truth::Expired, Truth::Cancelled];
         let (deadline, faults) = (self.config.deadline, self.config.faults);
-        truths
-            .map(|truth| State::new(truth, deadline, faults, self.config.workers))
-            .to_vec()
+        let starts = truths.map(|truth| State::new(truth, deadline, faults, self.config.workers));
+        match self.config.restored {
+            true => starts.iter().flat_map(|start| self.restored(start)).collect(),
+            false => starts.to_vec(),
+        }
     }
 
     /// The two workers are alike.
