@@ -289,9 +289,10 @@ impl Book {
         *moves.entry(key).or_insert(computed)
     }
 
-    /// As the dispatcher begins what is due: the plan, and its intent.
-    pub(crate) fn claim(&self, id: u32, deadline: u8) -> (Planned, u32) {
-        let (plan, to, _) = self.look_up(Move::Claim, id, u16::from(deadline), |mut p| {
+    /// As the dispatcher begins what is due: the plan, its intent, and where it stands with
+    /// that done if nothing has to be asked for it.
+    pub(crate) fn claim(&self, id: u32, deadline: u8) -> (Planned, u32, u32) {
+        let (plan, to, end) = self.look_up(Move::Claim, id, u16::from(deadline), |mut p| {
             let mut plan = p.plan(&self.terms(deadline), now());
             if self.config.broken == Some(Rule::NothingIsSentInDoubt) && p.state == State::InDoubt {
                 plan = Plan::Call(Operation::Cancel);
@@ -308,7 +309,11 @@ impl Book {
                 // The ledger takes it like any other claim.
                 Plan::Finish(_) => p.due_at = None,
             }
-            (code, self.number(p), 0)
+            let mut end = p.clone();
+            if matches!(plan, Plan::Finish(_)) {
+                end.finish();
+            }
+            (code, self.number(p), self.number(end))
         });
         let plan = match plan {
             0 => Planned::Cancel,
@@ -316,7 +321,7 @@ impl Book {
             2 => Planned::Check,
             outcome => Planned::Finish((outcome - 2) as u8),
         };
-        (plan, to)
+        (plan, to, end)
     }
 
     /// As the dispatcher reads the end of a call.

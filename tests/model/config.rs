@@ -10,7 +10,7 @@ use rescind::providers::{self, Abilities, Account, DoubtPolicy};
 
 use crate::book::NEVER;
 use crate::rules::Rule;
-use crate::state::Faults;
+use crate::state::{Faults, Truth};
 
 /// The model's unit of time.
 pub(crate) const TICK: Duration = Duration::from_secs(30);
@@ -61,6 +61,8 @@ pub(crate) struct Config {
     /// The ledger was restored from an older copy: the first request is in it, new, and what
     /// was sent of it is forgotten.
     pub(crate) restored: bool,
+    /// What may have become of the payment before.
+    pub(crate) truths: &'static [Truth],
     /// Wrong answers never end: only the schedules do.
     pub(crate) for_ever: bool,
     pub(crate) faults: Faults,
@@ -173,6 +175,7 @@ fn class(adapter: &'static str, abilities: Abilities) -> Config {
         workers: 2,
         accepts: true,
         restored: false,
+        truths: &[Truth::Open, Truth::Settled, Truth::Expired, Truth::Cancelled],
         for_ever: false,
         faults: Faults { answers: 0, crashes: 0, naps: 0, repeats: 0, notices: 0 },
         broken: None,
@@ -183,46 +186,85 @@ pub(crate) const fn faults(answers: u8, crashes: u8, naps: u8, repeats: u8, noti
     Faults { answers, crashes, naps, repeats, notices }
 }
 
-/// Everything that is explored within a bound.
+/// Everything that is explored within a bound: each class and variant, with one measure of
+/// faults after the other. More at once is more states than a machine holds.
 pub(crate) fn configurations(bound: Bound) -> Vec<Config> {
-    let large = bound == Bound::Large;
-    let measure = |config: &Config| match (large, config.name) {
-        (false, "look-up") => faults(1, 1, 1, 0, 0),
-        (false, _) => faults(1, 1, 0, 1, 0),
-        (true, "look-up" | "look-up first") => faults(2, 2, 1, 1, 1),
-        (true, _) => faults(3, 2, 1, 1, 1),
-    };
-    let mut all: Vec<Config> = classes();
-    for config in &mut all {
-        config.faults = measure(config);
+    let mut all = Vec::new();
+    for config in classes().into_iter().chain(variants(bound)) {
+        let measures = match bound {
+            Bound::Small => small(config.name),
+            Bound::Large => large(config.name),
+        };
+        all.extend(measures.into_iter().map(|faults| Config {
+            faults,
+            ..config.clone()
+        }));
     }
-    let main = all.iter().find(|c| c.name == "look-up").unwrap().clone();
-    all.push(Config {
-        name: "look-up, deadline",
-        deadline: 3,
-        faults: if large { faults(3, 1, 1, 0, 1) } else { faults(1, 1, 0, 0, 1) },
-        ..main.clone()
-    });
-    all.push(Config {
-        name: "look-up, one worker",
-        workers: 1,
-        faults: if large { faults(3, 2, 1, 1, 2) } else { faults(1, 1, 1, 0, 1) },
-        ..main.clone()
-    });
-    all.push(Config {
-        name: "look-up, restored",
-        restored: true,
-        faults: if large { faults(2, 1, 1, 1, 1) } else { faults(1, 0, 0, 0, 0) },
-        ..main.clone()
-    });
-    all.push(Config {
-        name: "look-up, never well",
-        retry: schedule(1, 2),
-        poll: schedule(2, 4),
-        jitter: 1.0,
-        for_ever: true,
-        faults: if large { faults(0, 1, 0, 0, 1) } else { faults(0, 0, 0, 0, 0) },
-        ..main
-    });
     all
+}
+
+/// The look-up class under other terms.
+fn variants(bound: Bound) -> [Config; 4] {
+    let main = classes().into_iter().find(|c| c.name == "look-up").unwrap();
+    [
+        Config {
+            name: "look-up, deadline",
+            deadline: 3,
+            ..main.clone()
+        },
+        Config {
+            name: "look-up, one worker",
+            workers: 1,
+            ..main.clone()
+        },
+        Config {
+            name: "look-up, restored",
+            restored: true,
+            ..main.clone()
+        },
+        Config {
+            name: "look-up, never well",
+            retry: schedule(1, 1),
+            poll: schedule(2, 2),
+            jitter: 1.0,
+            workers: if bound == Bound::Small { 1 } else { 2 },
+            for_ever: true,
+            ..main
+        },
+    ]
+}
+
+/// Each kind of fault alone, where that is quickly explored.
+fn small(name: &str) -> Vec<Faults> {
+    let (answer, crash) = (faults(1, 0, 0, 0, 0), faults(0, 1, 0, 0, 0));
+    match name {
+        "look-up" => vec![answer, crash],
+        "look-up first" | "look-up, restored" => vec![answer],
+        "look-up, one worker" => vec![answer, crash],
+        _ => vec![faults(0, 0, 0, 0, 0)],
+    }
+}
+
+/// Together: a lost answer, a crash and a worker that is away; two crashes with a lost answer;
+/// notifications and a repeat with a lost answer; and what else is left.
+fn large(name: &str) -> Vec<Faults> {
+    match name {
+        "look-up" => vec![
+            faults(1, 1, 1, 0, 0),
+            faults(2, 2, 0, 0, 0),
+            faults(1, 0, 0, 1, 2),
+            faults(0, 1, 0, 1, 1),
+            faults(0, 0, 1, 0, 1),
+            faults(3, 0, 0, 0, 0),
+        ],
+        "look-up first" => vec![faults(2, 1, 0, 0, 0), faults(0, 1, 1, 0, 0), faults(1, 0, 0, 1, 1)],
+        "person" => vec![faults(2, 1, 0, 0, 0), faults(0, 1, 1, 0, 0), faults(1, 0, 0, 1, 1)],
+        "same key" | "ask once more" => {
+            vec![faults(2, 0, 0, 0, 0), faults(0, 0, 1, 0, 0), faults(0, 1, 0, 0, 0)]
+        }
+        "look-up, one worker" => vec![faults(2, 2, 0, 1, 1), faults(1, 1, 1, 1, 1)],
+        "look-up, never well" => vec![faults(0, 1, 0, 0, 0)],
+        "look-up, restored" => vec![faults(2, 1, 0, 0, 0), faults(0, 0, 1, 0, 1)],
+        _ => vec![faults(1, 1, 0, 0, 1), faults(0, 0, 1, 1, 0)],
+    }
 }

@@ -1,14 +1,14 @@
-//! Every reachable state of a model, breadth first, on two threads; then the proof that no path
-//! goes on for ever.
+//! Every reachable state of a model, breadth first, on two threads; then the proof that every
+//! path comes to an end.
 //!
 //! A state is known by 64 bits of its hash, kept with its parent for the trace and with its
 //! edges for the proof. Only the frontier holds whole states.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use crate::fingerprint::{Known, fingerprint};
+use crate::liveness::{Edge, INEVITABLE, TAKES_TIME, endless};
 
 /// What can be explored.
 pub(crate) trait Model: Sync {
@@ -29,6 +29,10 @@ pub(crate) trait Model: Sync {
     fn judge_rest(&self, state: &Self::State) -> Result<(), &'static str>;
     /// Whether an action is something that goes wrong, and need never happen.
     fn is_fault(&self, action: &Self::Action) -> bool;
+    /// Whether it is the passing of time.
+    fn takes_time(&self, action: &Self::Action) -> bool;
+    /// Whether it comes about by itself, sooner or later.
+    fn is_inevitable(&self, state: &Self::State, action: &Self::Action) -> bool;
     /// A line about a state.
     fn describe(&self, state: &Self::State) -> String;
 }
@@ -71,6 +75,8 @@ struct Reached<S> {
     state: S,
     parent: u32,
     action: u16,
+    /// [`TAKES_TIME`], [`INEVITABLE`].
+    bits: u32,
 }
 
 /// Half of the known states: those whose fingerprint ends in the shard's number. A state's
@@ -79,7 +85,7 @@ struct Reached<S> {
 struct Shard {
     known: Known<u32>,
     parents: Vec<(u32, u16)>,
-    edges: Vec<(u32, u32)>,
+    edges: Vec<Edge>,
 }
 
 impl Shard {
@@ -94,7 +100,7 @@ impl Shard {
                 new.push((id, one.state));
             }
             if one.parent != NOBODY {
-                self.edges.push((one.parent, id));
+                self.edges.push((one.parent, id | one.bits));
             }
         }
         new
@@ -131,7 +137,7 @@ pub(crate) fn explore<M: Model>(model: &M) -> Report {
             if let Some((law, id, action)) = broken {
                 report.broken = Some(Broken {
                     law,
-                    trace: trace(model, &shards, id, action),
+                    trace: trace(model, &shards, id, action).0,
                 });
                 break;
             }
@@ -143,16 +149,12 @@ pub(crate) fn explore<M: Model>(model: &M) -> Report {
     report.states = shards.iter().map(|shard| shard.parents.len()).sum();
     report.edges = shards.iter().map(|shard| shard.edges.len()).sum();
     if report.broken.is_none() {
-        report.broken = endless(&mut shards).map(|round| {
-            let mut lines = trace(model, &shards, round[round.len() - 1], None);
-            lines.push("and so on, round and round:".into());
-            for id in round {
-                lines.extend(trace(model, &shards, id, None).pop());
-            }
-            Broken {
-                law: "every path comes to an end",
-                trace: lines,
-            }
+        let places = shards.iter().map(|s| s.parents.len()).max().unwrap_or(0) * THREADS;
+        let edges = shards.iter_mut().map(|shard| std::mem::take(&mut shard.edges));
+        let round = endless(places, edges.collect());
+        report.broken = round.map(|round| Broken {
+            law: "every path comes to an end",
+            trace: go_round(model, &shards, &round),
         });
     }
     report.took = started.elapsed();
@@ -169,6 +171,7 @@ fn begin<M: Model>(model: &M, shards: &mut [Shard; THREADS]) -> Vec<(u32, M::Sta
             state,
             parent: NOBODY,
             action: index as u16,
+            bits: 0,
         };
         frontier.extend(shards[number].take(number, vec![reached]));
     }
@@ -203,8 +206,9 @@ fn expand_part<M: Model>(model: &M, part: &[(u32, M::State)]) -> Found<M::State>
             found.broken = Some((law, *id, None));
             return found;
         }
-        for (number, (_, next)) in steps.iter().enumerate() {
+        for (number, (happens, next)) in steps.iter().enumerate() {
             let action = number as u16;
+            let bits = bits(model, state, happens);
             match next {
                 Ok(state) => {
                     let mark = fingerprint(&model.canonical(state));
@@ -214,6 +218,7 @@ fn expand_part<M: Model>(model: &M, part: &[(u32, M::State)]) -> Found<M::State>
                         state,
                         parent,
                         action,
+                        bits,
                     });
                 }
                 Err(law) => {
@@ -224,6 +229,14 @@ fn expand_part<M: Model>(model: &M, part: &[(u32, M::State)]) -> Found<M::State>
         }
     }
     found
+}
+
+fn bits<M: Model>(model: &M, state: &M::State, action: &M::Action) -> u32 {
+    match (model.takes_time(action), model.is_inevitable(state, action)) {
+        (true, _) => TAKES_TIME | INEVITABLE,
+        (false, true) => INEVITABLE,
+        (false, false) => 0,
+    }
 }
 
 /// Each shard takes what is its own, in the order in which it was found.
@@ -253,64 +266,29 @@ fn merge<S: Copy + Send>(shards: &mut [Shard; THREADS], found: Vec<Found<S>>) ->
     })
 }
 
-/// A round without an end, if there is one: it is in what is left when every state that
-/// nothing leads to is taken away, again and again. Gives the memory of the edges back.
-fn endless(shards: &mut [Shard; THREADS]) -> Option<Vec<u32>> {
-    let states = shards.iter().map(|s| s.parents.len()).max().unwrap_or(0) * THREADS;
-    let edges: Vec<Vec<(u32, u32)>> = shards
-        .iter_mut()
-        .map(|shard| std::mem::take(&mut shard.edges))
-        .collect();
-    let edges = || edges.iter().flatten();
-    let mut leading_here = vec![0_u32; states];
-    let mut first = vec![0_u32; states + 1];
-    for (from, to) in edges() {
-        leading_here[*to as usize] += 1;
-        first[*from as usize + 1] += 1;
+/// The way to a round, and once around it.
+fn go_round<M: Model>(model: &M, shards: &[Shard; THREADS], round: &[u32]) -> Vec<String> {
+    let (mut lines, mut state) = trace(model, shards, round[0], None);
+    lines.push("and so on, round and round:".into());
+    let mut steps = Vec::new();
+    for id in &round[1..] {
+        steps.clear();
+        model.steps(&state, &mut steps);
+        let next = steps.iter().find_map(|(action, next)| {
+            let next = next.ok()?;
+            let mark = fingerprint(&model.canonical(&next));
+            let known = shards[mark as usize % THREADS].known.get(&mark);
+            (known == Some(id)).then_some((*action, next))
+        });
+        let Some((action, next)) = next else { break };
+        state = next;
+        lines.push(format!("  {action:<58} {}", model.describe(&state)));
     }
-    for index in 0..states {
-        first[index + 1] += first[index];
-    }
-    let mut place = first.clone();
-    let mut targets = vec![0_u32; edges().count()];
-    for (from, to) in edges() {
-        let place = &mut place[*from as usize];
-        targets[*place as usize] = *to;
-        *place += 1;
-    }
-    let mut free: Vec<u32> = (0..states as u32)
-        .filter(|id| leading_here[*id as usize] == 0)
-        .collect();
-    while let Some(id) = free.pop() {
-        let own = first[id as usize] as usize..first[id as usize + 1] as usize;
-        for to in &targets[own] {
-            leading_here[*to as usize] -= 1;
-            if leading_here[*to as usize] == 0 {
-                free.push(*to);
-            }
-        }
-    }
-    // What is left comes from what is left: back far enough, and it is the same again.
-    let mut at = leading_here.iter().position(|left| *left > 0)? as u32;
-    let is_left = |id: u32| leading_here[id as usize] > 0;
-    let before: HashMap<u32, u32> = edges()
-        .filter(|(from, to)| is_left(*from) && is_left(*to))
-        .map(|(from, to)| (*to, *from))
-        .collect();
-    let mut seen = HashSet::new();
-    while seen.insert(at) {
-        at = before[&at];
-    }
-    let mut round = vec![at];
-    while before[&round[round.len() - 1]] != at {
-        round.push(before[&round[round.len() - 1]]);
-    }
-    round.reverse();
-    Some(round)
+    lines
 }
 
 /// The shortest way to a state, and the action that broke a law there.
-fn trace<M: Model>(model: &M, shards: &[Shard], id: u32, last: Option<u16>) -> Vec<String> {
+fn trace<M: Model>(model: &M, shards: &[Shard], id: u32, last: Option<u16>) -> (Vec<String>, M::State) {
     let mut actions: Vec<u16> = last.into_iter().collect();
     let mut at = id;
     let start = loop {
@@ -337,5 +315,5 @@ fn trace<M: Model>(model: &M, shards: &[Shard], id: u32, last: Option<u16>) -> V
             Err(_) => lines.push(format!("{fault} {action}")),
         }
     }
-    lines
+    (lines, state)
 }

@@ -51,7 +51,7 @@ fn outdate(state: &mut State, request: usize) {
 pub(crate) fn claim(book: &Book, state: &mut State, worker: usize, request: usize) {
     outdate(state, request);
     let row = &mut state.rows[request];
-    let (plan, progress) = book.claim(row.progress, state.deadline);
+    let (plan, progress, end) = book.claim(row.progress, state.deadline);
     row.progress = progress;
     row.notified = row.place == Place::Finished;
     let (stage, call, outcome) = match plan {
@@ -65,8 +65,8 @@ pub(crate) fn claim(book: &Book, state: &mut State, worker: usize, request: usiz
         request: request as u8,
         current: true,
         call,
-        progress,
-        hinted: progress,
+        progress: end,
+        hinted: end,
         outcome,
         ..Slot::IDLE
     };

@@ -18,6 +18,7 @@ mod explorer;
 mod fingerprint;
 mod laws;
 mod ledger;
+mod liveness;
 mod provider;
 mod rules;
 mod state;
@@ -26,6 +27,7 @@ mod world;
 use config::{Bound, Config, Guard, classes, configurations, faults, schedule};
 use explorer::{Report, explore};
 use rules::Rule;
+use state::Truth;
 use world::World;
 
 fn bound() -> Bound {
@@ -89,6 +91,7 @@ fn every_broken_rule_has_a_counterexample() {
         let report = run(Config {
             faults,
             broken: Some(rule),
+            truths: &[Truth::Open],
             ..class(name)
         });
         assert!(report.broken.is_some(), "{rule:?} is broken, and nothing shows it");

@@ -431,7 +431,7 @@ impl World {
                     slot.progress = self.book.tick(slot.progress);
                     slot.hinted = self.book.tick(slot.hinted);
                 }
-                if slot.stage == Stage::Waiting || slot.call == Call::Cancel && slot.stage == Stage::Claimed {
+                if matches!(slot.stage, Stage::Claimed | Stage::Waiting) {
                     slot.age = (slot.age + 1).min(WIRE + SETTLE + 1);
                 }
             }
@@ -503,7 +503,8 @@ fn is_urgent(worker: &Worker) -> bool {
         (Stage::Idle, _) => true,
         (Stage::Claimed, Call::Cancel) => slot.age < SEND_WITHIN,
         (Stage::Waiting, _) => slot.age < WIRE,
-        (Stage::Claimed, _) => worker.life == Life::CutOff,
+        // A look-up takes its time too.
+        (Stage::Claimed, _) => slot.age < WIRE,
         (Stage::Answered, _) => worker.life == Life::CutOff,
     };
     match worker.life {
@@ -519,12 +520,12 @@ impl Model for World {
     type Action = Action;
 
     fn starts(&self) -> Vec<State> {
-        let truths = [Truth::Open, Truth::Settled, Truth::Expired, Truth::Cancelled];
-        let (deadline, faults) = (self.config.deadline, self.config.faults);
-        let starts = truths.map(|truth| State::new(truth, deadline, faults, self.config.workers));
+        let config = &self.config;
+        let start = |truth| State::new(truth, config.deadline, config.faults, config.workers);
+        let starts: Vec<State> = config.truths.iter().map(|truth| start(*truth)).collect();
         match self.config.restored {
             true => starts.iter().flat_map(|start| self.restored(start)).collect(),
-            false => starts.to_vec(),
+            false => starts,
         }
     }
 
@@ -585,6 +586,30 @@ impl Model for World {
             | Action::Notice(..) => true,
             _ => false,
         }
+    }
+
+    fn takes_time(&self, action: &Action) -> bool {
+        *action == Action::Tick
+    }
+
+    fn is_inevitable(&self, state: &State, action: &Action) -> bool {
+        if let Action::Answer(w, _, true) = action {
+            // A call ends at its timeout at the latest.
+            return state.workers[usize::from(*w)].slot.age >= WIRE;
+        }
+        matches!(
+            action,
+            Action::Tick
+                | Action::Process(_)
+                | Action::Deliver(..)
+                | Action::Acknowledge(_)
+                | Action::Publish(..)
+                | Action::Mark(_)
+                | Action::Send(_)
+                | Action::Commit(_)
+                | Action::Recover(_)
+                | Action::Return(_)
+        )
     }
 
     fn describe(&self, state: &State) -> String {
