@@ -12,15 +12,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rescind::backoff::plus;
-use rescind::lifecycle::{Checked, Plan, Progress, Seen, Sighting, Step, Terms};
-use rescind::outcome::{
-    Cancelled, Cause, Nothing, Operation, Outcome, Refused, State, Verdict, Why,
-};
+use rescind::lifecycle::{Progress, Terms};
+use rescind::outcome::{Outcome, State};
 use rescind::providers::{Abilities, DoubtPolicy};
 
 use crate::config::{CHECK_EVERY, Config, FIRST, TICK};
 use crate::fingerprint::Known;
-use crate::rules::Rule;
 
 /// The instant at which everything in the book happens.
 pub(crate) fn now() -> Timestamp {
@@ -29,52 +26,6 @@ pub(crate) fn now() -> Timestamp {
 
 /// No deadline.
 pub(crate) const NEVER: u8 = u8::MAX;
-
-/// What a call ended with, of those that differ to the reducer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Answer {
-    Cancelled,
-    Already,
-    Settled,
-    Expired,
-    Accepted,
-    Again,
-    Doubt,
-    StillOpen,
-    NotYet,
-    NotFound,
-    Credentials,
-    /// Not an answer: nothing was sent.
-    NotSent,
-}
-
-impl Answer {
-    /// `None` where nothing was sent.
-    fn verdict(self) -> Option<Verdict> {
-        let cancelled = |already| Verdict::Cancelled {
-            reason: Cancelled::Voided,
-            already,
-            amount: None,
-        };
-        Some(match self {
-            Self::Cancelled => cancelled(false),
-            Self::Already => cancelled(true),
-            Self::Settled => Verdict::Refused(Refused::Settled),
-            Self::Expired => Verdict::NothingToCancel(Nothing::Expired),
-            Self::Accepted => Verdict::Accepted,
-            Self::Again => Verdict::Again {
-                after: None,
-                cause: Cause::Retryable,
-            },
-            Self::Doubt => Verdict::Doubt,
-            Self::StillOpen => Verdict::StillOpen,
-            Self::NotYet => Verdict::NotYet { after: None },
-            Self::NotFound => Verdict::NotFound,
-            Self::Credentials => Verdict::Misconfigured(Why::Credentials),
-            Self::NotSent => return None,
-        })
-    }
-}
 
 /// What the plan of a due request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +50,7 @@ pub(crate) struct Led {
 
 /// A move of the reducer.
 #[derive(Clone, Copy)]
-enum Move {
+pub(crate) enum Move {
     Claim,
     After,
     Check,
@@ -132,7 +83,7 @@ thread_local! {
 
 /// The table of one configuration.
 pub(crate) struct Book {
-    config: Config,
+    pub(crate) config: Config,
     serial: u64,
     numbers: RwLock<Numbers>,
     moves: RwLock<Known<Came>>,
@@ -186,7 +137,7 @@ impl Book {
         outcomes[usize::from(number) - 1]
     }
 
-    fn number_outcome(&self, outcome: Outcome) -> u8 {
+    pub(crate) fn number_outcome(&self, outcome: Outcome) -> u8 {
         let mut outcomes = self
             .outcomes
             .write()
@@ -200,7 +151,7 @@ impl Book {
     }
 
     /// Numbers a progress as the ledger keeps it: it has to survive its JSON.
-    fn number(&self, progress: Progress) -> u32 {
+    pub(crate) fn number(&self, progress: Progress) -> u32 {
         let progress = self.normal(progress);
         let json = serde_json::to_string(&progress).unwrap();
         let mut numbers = self.numbers.write().unwrap_or_else(PoisonError::into_inner);
@@ -250,7 +201,7 @@ impl Book {
         p
     }
 
-    fn terms(&self, deadline: u8) -> Terms {
+    pub(crate) fn terms(&self, deadline: u8) -> Terms {
         Terms {
             abilities: self.config.abilities,
             retry: self.config.retry,
@@ -259,7 +210,7 @@ impl Book {
         }
     }
 
-    fn look_up(
+    pub(crate) fn look_up(
         &self,
         kind: Move,
         id: u32,
@@ -289,200 +240,6 @@ impl Book {
         *moves.entry(key).or_insert(computed)
     }
 
-    /// As the dispatcher begins what is due: the plan, its intent, and where it stands with
-    /// that done if nothing has to be asked for it.
-    pub(crate) fn claim(&self, id: u32, deadline: u8) -> (Planned, u32, u32) {
-        let (plan, to, end) = self.look_up(Move::Claim, id, u16::from(deadline), |mut p| {
-            let mut plan = p.plan(&self.terms(deadline), now());
-            if self.config.broken == Some(Rule::NothingIsSentInDoubt) && p.state == State::InDoubt {
-                plan = Plan::Call(Operation::Cancel);
-            }
-            let code = match plan {
-                Plan::Call(Operation::Cancel) => 0,
-                Plan::Call(Operation::Lookup) => 1,
-                Plan::Check => 2,
-                Plan::Finish(outcome) => 2 + u32::from(self.number_outcome(outcome)),
-            };
-            match plan {
-                Plan::Call(operation) => p.begin(operation, now()),
-                Plan::Check => p.begin_check(now()),
-                // The ledger takes it like any other claim.
-                Plan::Finish(_) => p.due_at = None,
-            }
-            let mut end = p.clone();
-            if matches!(plan, Plan::Finish(_)) {
-                end.finish();
-            }
-            (code, self.number(p), self.number(end))
-        });
-        let plan = match plan {
-            0 => Planned::Cancel,
-            1 => Planned::Lookup,
-            2 => Planned::Check,
-            outcome => Planned::Finish((outcome - 2) as u8),
-        };
-        (plan, to, end)
-    }
-
-    /// As the dispatcher reads the end of a call.
-    pub(crate) fn after(&self, id: u32, answer: Answer, deadline: u8) -> Led {
-        let argument = u16::from(deadline) << 4 | answer as u16;
-        let led = self.look_up(Move::After, id, argument, |mut p| {
-            let terms = self.terms(deadline);
-            let before = p.clone();
-            let answer = self.misread(answer, &mut p);
-            let step = match answer.verdict() {
-                Some(verdict) => p.after(&verdict, &terms, now(), self.config.jitter),
-                None => p.not_sent(&terms, now(), self.config.jitter),
-            };
-            if self.config.broken == Some(Rule::ExposureIsRemembered) {
-                p.exposed = before.exposed && p.doubtful;
-            }
-            let mut hinted = p.clone();
-            let outcome = match step {
-                Step::Finish(outcome) => self.number_outcome(outcome),
-                Step::Wait(_) => {
-                    hinted.heard(None, &terms, now());
-                    0
-                }
-            };
-            (self.number(p), u32::from(outcome), self.number(hinted))
-        });
-        Led {
-            to: led.0,
-            outcome: led.1 as u8,
-            hinted: led.2,
-        }
-    }
-
-    /// What a worker with a broken rule takes an answer for.
-    fn misread(&self, answer: Answer, p: &mut Progress) -> Answer {
-        let asked = p.operation == Some(Operation::Lookup);
-        match (self.config.broken, answer) {
-            (Some(Rule::ATimeoutIsDoubt), Answer::Doubt) if !asked => Answer::Again,
-            (Some(Rule::AcceptedIsNotDone), Answer::Accepted) => Answer::Cancelled,
-            (Some(Rule::OpenIsSeenTwice), Answer::StillOpen) => {
-                p.sighting = Some(Sighting {
-                    what: Seen::StillOpen,
-                    at: ago(FIRST),
-                });
-                answer
-            }
-            (Some(Rule::NotFoundIsSeenTwice), Answer::NotFound) => {
-                p.sighting = Some(Sighting {
-                    what: Seen::NotFound,
-                    at: ago(FIRST),
-                });
-                answer
-            }
-            _ => answer,
-        }
-    }
-
-    /// As the dispatcher reads the answer to the check of a result.
-    pub(crate) fn after_check(&self, id: u32, outcome: u8, answer: Answer) -> Led {
-        let argument = u16::from(outcome) << 4 | answer as u16;
-        let led = self.look_up(Move::Check, id, argument, |mut p| {
-            let verdict = answer.verdict().unwrap_or(Verdict::Doubt);
-            let terms = self.terms(NEVER);
-            let stood = self.outcome(outcome);
-            let found = match p.after_check(stood, &verdict, &terms, now(), self.config.jitter) {
-                Checked::Contradicted { found, .. } => self.number_outcome(found),
-                Checked::Holds | Checked::Again | Checked::Unclear => 0,
-            };
-            (self.number(p), u32::from(found), 0)
-        });
-        Led {
-            to: led.0,
-            outcome: led.1 as u8,
-            hinted: led.0,
-        }
-    }
-
-    /// As the ledger recovers what was on the wire at a worker that is gone.
-    pub(crate) fn lost(&self, id: u32) -> u32 {
-        let led = self.look_up(Move::Lost, id, 0, |mut p| {
-            if p.state != State::Calling {
-                p.due_at = Some(now());
-            } else if self.config.broken == Some(Rule::ADeadWorkersCallIsInDoubt) {
-                p.not_sent(&self.terms(NEVER), now(), 0.0);
-            } else {
-                p.lost(now(), self.config.quiet());
-            }
-            (self.number(p), 0, 0)
-        });
-        led.0
-    }
-
-    /// As a ledger that may have forgotten what was sent doubts an open request.
-    pub(crate) fn reconciled(&self) -> u32 {
-        let mut progress = self.progress(Self::NEW);
-        progress.reconcile(now(), now());
-        self.number(progress)
-    }
-
-    /// As a notification reaches an open request that nobody works on.
-    pub(crate) fn heard(&self, id: u32, event: Option<u8>, deadline: u8) -> u32 {
-        let argument = u16::from(deadline) << 4 | event.map_or(15, u16::from);
-        let led = self.look_up(Move::Heard, id, argument, |mut p| {
-            let event = event.map(|event| event.to_string());
-            let before = p.clone();
-            p.heard(event.as_deref(), &self.terms(deadline), now());
-            let same = Progress {
-                due_at: before.due_at,
-                hints: before.hints.clone(),
-                ..p.clone()
-            };
-            assert_eq!(same, before, "a notification changed more than a time");
-            (self.number(p), 0, 0)
-        });
-        led.0
-    }
-
-    /// As a notification, with what it claims, reaches a result.
-    pub(crate) fn heard_after(&self, id: u32, outcome: u8, claim: Answer, event: u8) -> u32 {
-        let argument = u16::from(outcome) << 8 | u16::from(event) << 4 | claim as u16;
-        let led = self.look_up(Move::HeardAfter, id, argument, |mut p| {
-            let event = event.to_string();
-            let (claim, outcome) = (claim.verdict(), self.outcome(outcome));
-            let terms = self.terms(NEVER);
-            let before = p.clone();
-            p.heard_after(outcome, claim.as_ref(), Some(&event), &terms, now());
-            let same = Progress {
-                due_at: before.due_at,
-                hints: before.hints.clone(),
-                sighting: before.sighting.clone(),
-                polls: before.polls,
-                ..p.clone()
-            };
-            assert_eq!(same, before, "a notification changed more than a time");
-            (self.number(p), 0, 0)
-        });
-        led.0
-    }
-
-    /// A tick passes.
-    pub(crate) fn tick(&self, id: u32) -> u32 {
-        let led = self.look_up(Move::Tick, id, 0, |mut p| {
-            let instants = [
-                &mut p.due_at,
-                &mut p.first_sent_at,
-                &mut p.quiet_until,
-                &mut p.retrying_since,
-                &mut p.waiting_since,
-                &mut p.hints.at,
-                &mut p.hints.checked_at,
-                &mut p.hints.checking_since,
-            ];
-            let seen = p.sighting.as_mut().map(|seen| &mut seen.at);
-            for at in instants.into_iter().filter_map(Option::as_mut).chain(seen) {
-                *at = earlier(*at, TICK);
-            }
-            (self.number(p), 0, 0)
-        });
-        led.0
-    }
-
     pub(crate) fn abilities(&self) -> Abilities {
         self.config.abilities
     }
@@ -493,11 +250,11 @@ fn aged(at: Option<Timestamp>, most: Duration) -> Option<Timestamp> {
     at.map(|at| at.max(ago(most)))
 }
 
-fn ago(duration: Duration) -> Timestamp {
+pub(crate) fn ago(duration: Duration) -> Timestamp {
     earlier(now(), duration)
 }
 
-fn earlier(at: Timestamp, duration: Duration) -> Timestamp {
+pub(crate) fn earlier(at: Timestamp, duration: Duration) -> Timestamp {
     at.checked_sub(SignedDuration::try_from(duration).unwrap())
         .unwrap()
 }

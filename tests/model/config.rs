@@ -79,7 +79,10 @@ impl Config {
 
     /// Nothing is repeated before it is certain that it was not applied.
     pub(crate) fn waits_for_certainty(&self) -> bool {
-        matches!(self.abilities.doubt, DoubtPolicy::LookUp | DoubtPolicy::Person)
+        matches!(
+            self.abilities.doubt,
+            DoubtPolicy::LookUp | DoubtPolicy::Person
+        )
     }
 }
 
@@ -156,11 +159,23 @@ pub(crate) fn classes() -> Vec<Config> {
 
 fn class(adapter: &'static str, abilities: Abilities) -> Config {
     let (name, guard) = match abilities {
-        Abilities { lookup: true, look_first: true, .. } => ("look-up first", Guard::Nothing),
+        Abilities {
+            lookup: true,
+            look_first: true,
+            ..
+        } => ("look-up first", Guard::Nothing),
         Abilities { lookup: true, .. } => ("look-up", Guard::Nothing),
-        Abilities { look_first: true, .. } => ("look-up first, none offered", Guard::Nothing),
-        Abilities { doubt: DoubtPolicy::SameKey { .. }, .. } => ("same key", Guard::Key),
-        Abilities { doubt: DoubtPolicy::AskOnceMore, .. } => ("ask once more", Guard::State),
+        Abilities {
+            look_first: true, ..
+        } => ("look-up first, none offered", Guard::Nothing),
+        Abilities {
+            doubt: DoubtPolicy::SameKey { .. },
+            ..
+        } => ("same key", Guard::Key),
+        Abilities {
+            doubt: DoubtPolicy::AskOnceMore,
+            ..
+        } => ("ask once more", Guard::State),
         Abilities { .. } => ("person", Guard::Nothing),
     };
     Config {
@@ -175,15 +190,32 @@ fn class(adapter: &'static str, abilities: Abilities) -> Config {
         workers: 2,
         accepts: true,
         restored: false,
-        truths: &[Truth::Open, Truth::Settled, Truth::Expired, Truth::Cancelled],
+        truths: &[
+            Truth::Open,
+            Truth::Settled,
+            Truth::Expired,
+            Truth::Cancelled,
+        ],
         for_ever: false,
-        faults: Faults { answers: 0, crashes: 0, naps: 0, repeats: 0, notices: 0 },
+        faults: Faults {
+            answers: 0,
+            crashes: 0,
+            naps: 0,
+            repeats: 0,
+            notices: 0,
+        },
         broken: None,
     }
 }
 
 pub(crate) const fn faults(answers: u8, crashes: u8, naps: u8, repeats: u8, notices: u8) -> Faults {
-    Faults { answers, crashes, naps, repeats, notices }
+    Faults {
+        answers,
+        crashes,
+        naps,
+        repeats,
+        notices,
+    }
 }
 
 /// Everything that is explored within a bound: each class and variant, with one measure of
@@ -257,10 +289,22 @@ fn large(name: &str) -> Vec<Faults> {
             faults(0, 0, 1, 0, 1),
             faults(3, 0, 0, 0, 0),
         ],
-        "look-up first" => vec![faults(2, 1, 0, 0, 0), faults(0, 1, 1, 0, 0), faults(1, 0, 0, 1, 1)],
-        "person" => vec![faults(2, 1, 0, 0, 0), faults(0, 1, 1, 0, 0), faults(1, 0, 0, 1, 1)],
+        "look-up first" => vec![
+            faults(2, 1, 0, 0, 0),
+            faults(0, 1, 1, 0, 0),
+            faults(1, 0, 0, 1, 1),
+        ],
+        "person" => vec![
+            faults(2, 1, 0, 0, 0),
+            faults(0, 1, 1, 0, 0),
+            faults(1, 0, 0, 1, 1),
+        ],
         "same key" | "ask once more" => {
-            vec![faults(2, 0, 0, 0, 0), faults(0, 0, 1, 0, 0), faults(0, 1, 0, 0, 0)]
+            vec![
+                faults(2, 0, 0, 0, 0),
+                faults(0, 0, 1, 0, 0),
+                faults(0, 1, 0, 0, 0),
+            ]
         }
         "look-up, one worker" => vec![faults(2, 2, 0, 1, 1), faults(1, 1, 1, 1, 1)],
         "look-up, never well" => vec![faults(0, 1, 0, 0, 0)],

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::fingerprint::{Known, fingerprint};
 use crate::liveness::{Edge, INEVITABLE, TAKES_TIME, endless};
+use crate::trace::{go_round, trace};
 
 /// What can be explored.
 pub(crate) trait Model: Sync {
@@ -65,9 +66,9 @@ pub(crate) struct Broken {
 
 /// States of a layer that are worked on at once.
 const CHUNK: usize = 1 << 17;
-const THREADS: usize = 2;
+pub(crate) const THREADS: usize = 2;
 /// Of the states that begin, which have no parent.
-const NOBODY: u32 = u32::MAX;
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 /// A state that was reached, on its way to the shard that knows whether it is new.
 struct Reached<S> {
@@ -82,9 +83,9 @@ struct Reached<S> {
 /// Half of the known states: those whose fingerprint ends in the shard's number. A state's
 /// number is its place in the shard and the shard's number.
 #[derive(Default)]
-struct Shard {
-    known: Known<u32>,
-    parents: Vec<(u32, u16)>,
+pub(crate) struct Shard {
+    pub(crate) known: Known<u32>,
+    pub(crate) parents: Vec<(u32, u16)>,
     edges: Vec<Edge>,
 }
 
@@ -150,7 +151,9 @@ pub(crate) fn explore<M: Model>(model: &M) -> Report {
     report.edges = shards.iter().map(|shard| shard.edges.len()).sum();
     if report.broken.is_none() {
         let places = shards.iter().map(|s| s.parents.len()).max().unwrap_or(0) * THREADS;
-        let edges = shards.iter_mut().map(|shard| std::mem::take(&mut shard.edges));
+        let edges = shards
+            .iter_mut()
+            .map(|shard| std::mem::take(&mut shard.edges));
         let round = endless(places, edges.collect());
         report.broken = round.map(|round| Broken {
             law: "every path comes to an end",
@@ -201,7 +204,11 @@ fn expand_part<M: Model>(model: &M, part: &[(u32, M::State)]) -> Found<M::State>
         model.steps(state, &mut steps);
         let rests = steps.iter().all(|(action, _)| model.is_fault(action));
         found.rests += usize::from(rests);
-        let rest = if rests { model.judge_rest(state) } else { Ok(()) };
+        let rest = if rests {
+            model.judge_rest(state)
+        } else {
+            Ok(())
+        };
         if let Err(law) = model.judge(state).and(rest) {
             found.broken = Some((law, *id, None));
             return found;
@@ -264,56 +271,4 @@ fn merge<S: Copy + Send>(shards: &mut [Shard; THREADS], found: Vec<Found<S>>) ->
             .flat_map(|t| t.join().unwrap())
             .collect()
     })
-}
-
-/// The way to a round, and once around it.
-fn go_round<M: Model>(model: &M, shards: &[Shard; THREADS], round: &[u32]) -> Vec<String> {
-    let (mut lines, mut state) = trace(model, shards, round[0], None);
-    lines.push("and so on, round and round:".into());
-    let mut steps = Vec::new();
-    for id in &round[1..] {
-        steps.clear();
-        model.steps(&state, &mut steps);
-        let next = steps.iter().find_map(|(action, next)| {
-            let next = next.ok()?;
-            let mark = fingerprint(&model.canonical(&next));
-            let known = shards[mark as usize % THREADS].known.get(&mark);
-            (known == Some(id)).then_some((*action, next))
-        });
-        let Some((action, next)) = next else { break };
-        state = next;
-        lines.push(format!("  {action:<58} {}", model.describe(&state)));
-    }
-    lines
-}
-
-/// The shortest way to a state, and the action that broke a law there.
-fn trace<M: Model>(model: &M, shards: &[Shard], id: u32, last: Option<u16>) -> (Vec<String>, M::State) {
-    let mut actions: Vec<u16> = last.into_iter().collect();
-    let mut at = id;
-    let start = loop {
-        let (parent, action) = shards[at as usize % THREADS].parents[at as usize / THREADS];
-        if parent == NOBODY {
-            break action;
-        }
-        actions.push(action);
-        at = parent;
-    };
-    let mut state = model.starts()[start as usize];
-    let mut lines = vec![format!("start: {}", model.describe(&state))];
-    let mut steps = Vec::new();
-    for action in actions.into_iter().rev() {
-        steps.clear();
-        model.steps(&state, &mut steps);
-        let (action, next) = steps[action as usize];
-        let fault = if model.is_fault(&action) { "!" } else { " " };
-        match next {
-            Ok(next) => {
-                state = next;
-                lines.push(format!("{fault} {action:<58} {}", model.describe(&state)));
-            }
-            Err(_) => lines.push(format!("{fault} {action}")),
-        }
-    }
-    (lines, state)
 }

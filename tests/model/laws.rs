@@ -65,9 +65,11 @@ fn judge_correction(found: Outcome, state: &State) -> Result<(), &'static str> {
 }
 
 pub(crate) fn judge_rest(state: &State) -> Result<(), &'static str> {
-    let done = state.rows.iter().zip(state.seen).all(|(row, seen)| {
-        row.place == Place::Finished && seen > 0 && !row.pending
-    });
+    let done = state
+        .rows
+        .iter()
+        .zip(state.seen)
+        .all(|(row, seen)| row.place == Place::Finished && seen > 0 && !row.pending);
     match done && !state.late && state.queue == [0; 2] {
         true => Ok(()),
         false => Err(LAWS[11]),

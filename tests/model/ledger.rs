@@ -3,7 +3,8 @@
 //! A fencing token is only ever compared with the row's, so a slot keeps whether it is still
 //! the row's: taking a row over makes every other slot on it an old one.
 
-use crate::book::{Answer, Book, Planned};
+use crate::answer::Answer;
+use crate::book::{Book, Planned};
 use crate::rules::Rule;
 use crate::state::{Call, Place, Row, Slot, Stage, State};
 

@@ -81,7 +81,8 @@ impl Graph {
                     let number = sizes.len() as u32;
                     let start = open.iter().rposition(|one| *one as usize == state).unwrap();
                     sizes.push((open.len() - start) as u32);
-                    open.drain(start..).for_each(|one: u32| part[one as usize] = number);
+                    open.drain(start..)
+                        .for_each(|one: u32| part[one as usize] = number);
                 }
             }
         }

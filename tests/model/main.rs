@@ -12,6 +12,9 @@
     reason = "a broken expectation is a failed test, and small numbers are counted"
 )]
 
+mod action;
+mod answer;
+mod away;
 mod book;
 mod config;
 mod explorer;
@@ -19,9 +22,13 @@ mod fingerprint;
 mod laws;
 mod ledger;
 mod liveness;
+mod moves;
 mod provider;
 mod rules;
 mod state;
+mod time;
+mod trace;
+mod worker;
 mod world;
 
 use config::{Bound, Config, Guard, classes, configurations, faults, schedule};
@@ -94,7 +101,10 @@ fn every_broken_rule_has_a_counterexample() {
             truths: &[Truth::Open],
             ..class(name)
         });
-        assert!(report.broken.is_some(), "{rule:?} is broken, and nothing shows it");
+        assert!(
+            report.broken.is_some(),
+            "{rule:?} is broken, and nothing shows it"
+        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! The provider's side: what it may do about a cancel, and what it may answer.
 
-use crate::book::{Answer, Book};
+use crate::answer::Answer;
+use crate::book::Book;
 use crate::config::{Config, Guard, LAG, SETTLE, WIRE};
 use crate::rules::Rule;
 use crate::state::{Fate, Slot, State, Truth};
