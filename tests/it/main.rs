@@ -10,11 +10,13 @@
 
 mod alerts;
 mod broker;
+mod cluster;
 mod contract;
 mod crash;
 mod flow;
 mod ledger;
 mod lifecycle;
+mod machine;
 mod notices;
 mod providers;
 mod rig;
