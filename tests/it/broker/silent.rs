@@ -19,6 +19,8 @@ use crate::rig::{Broker, Simulator, until};
 async fn a_frozen_broker_is_given_up_and_found_again() {
     let broker = Broker::start();
     let mut stage = unhurried(&broker, "frozen");
+    // An answer that is only slow, on a busy machine, is no lost one.
+    stage.set("defaults.timeout", "10s");
     stage.set("amqp.url", format!("{}?heartbeat=2", broker.url()));
     let worker = stage.worker();
     let mut results = stage.results().await;
@@ -118,6 +120,7 @@ async fn a_consumer_that_the_broker_has_forgotten_subscribes_again() {
     let mut stage = Stage::with(&muffler.url, "forgotten", Simulator::start());
     // What is swallowed counts as delivered: the rest of the queue has to be left in it.
     stage.set("amqp.prefetch", 1);
+    stage.set("defaults.timeout", "10s");
     let worker = stage.worker();
     let client = crate::rig::Client::connect(broker.url()).await;
     let mut results = client.results(&stage.names).await;
