@@ -16,6 +16,7 @@ use crate::outcome::{Operation, Outcome, State};
 use crate::providers::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
+pub mod postgres;
 pub mod sqlite;
 
 /// An operation's answer; it is durable when it arrives.
@@ -61,6 +62,14 @@ pub enum LedgerError {
     Missing {
         /// The file.
         path: String,
+    },
+    /// The database will not have us, or its address is no address: a person has to act.
+    #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
+    Refused {
+        /// Its address, without a password.
+        url: String,
+        /// Its words.
+        why: String,
     },
     /// The operation did not happen: disk full, input or output error, shut down.
     #[error("the ledger did not answer: {0}")]
