@@ -1,4 +1,4 @@
-//! Taking up what is due, and what a worker that is gone had taken up.
+//! Taking up what is due: what is to be done is decided inside the transaction.
 
 use deadpool_postgres::ClientWrapper;
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +8,6 @@ use super::rows::{STORED, json, millis, most, outcome, stored, time};
 use super::trouble::Trouble;
 use crate::ledger::{Begin, Claim, ClaimId, Claims};
 use crate::lifecycle::Progress;
-use crate::outcome::State;
 
 /// A look at what another worker is just taking up is repeated after this.
 const PASSED_BY: SignedDuration = SignedDuration::from_millis(25);
@@ -61,7 +60,7 @@ fn planned(row: &Row, begin: &Begin) -> Result<Claim, Trouble> {
 }
 
 /// From the columns `seq` and `token`.
-fn next_id(row: &Row) -> Result<ClaimId, Trouble> {
+pub(super) fn next_id(row: &Row) -> Result<ClaimId, Trouble> {
     Ok(ClaimId {
         seq: row.try_get("seq")?,
         token: row.try_get::<_, i64>("token")? + 1,
@@ -69,7 +68,7 @@ fn next_id(row: &Row) -> Result<ClaimId, Trouble> {
 }
 
 /// Writes requests under a new token. Without an owner they are due as their progress says.
-async fn take(
+pub(super) async fn take(
     db: &ClientWrapper,
     owner: Option<i64>,
     taken: &[(ClaimId, &Progress)],
@@ -140,49 +139,3 @@ async fn next_due(db: &ClientWrapper, wanted: &Wanted) -> Result<Option<Timestam
     let soonest = wanted.now.saturating_add(PASSED_BY).unwrap_or(wanted.now);
     Ok(due.map(|due| if due <= wanted.now { soonest } else { due }))
 }
-
-/// What workers had under way whose lease has run out is in doubt; what they were to publish
-/// is published by this one.
-pub(super) async fn take_over(
-    db: &ClientWrapper,
-    worker: i64,
-    now: Timestamp,
-) -> Result<u64, Trouble> {
-    let gone = db
-        .prepare_cached(
-            "SELECT id FROM workers WHERE alive_until <= clock_timestamp() ORDER BY id FOR UPDATE SKIP LOCKED",
-        )
-        .await?;
-    let gone = db.query(&gone, &[]).await?;
-    let gone: Vec<i64> = gone.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    if gone.is_empty() {
-        return Ok(0);
-    }
-    let claimed = db
-        .prepare_cached(
-            "SELECT seq, token, progress FROM requests WHERE owner = ANY ($1) ORDER BY seq FOR UPDATE",
-        )
-        .await?;
-    let claimed = db.query(&claimed, &[&gone]).await?;
-    let lost = claimed.iter().map(|row| {
-        let mut progress: Progress = super::rows::parse(row.try_get("progress")?)?;
-        match progress.state {
-            State::Calling => progress.lost(now),
-            _ => progress.due_at = Some(now),
-        }
-        Ok((next_id(row)?, progress))
-    });
-    let lost: Vec<(ClaimId, Progress)> = lost.collect::<Result<_, Trouble>>()?;
-    let taken: Vec<_> = lost.iter().map(|(id, progress)| (*id, progress)).collect();
-    take(db, None, &taken).await?;
-    for statement in [
-        "UPDATE messages SET owner = $2 WHERE owner = ANY ($1) AND published_at IS NULL",
-        "DELETE FROM lanes WHERE worker = ANY ($1) AND $2::bigint IS NOT NULL",
-        "DELETE FROM workers WHERE id = ANY ($1) AND $2::bigint IS NOT NULL",
-    ] {
-        let statement = db.prepare_cached(statement).await?;
-        db.execute(&statement, &[&gone, &worker]).await?;
-    }
-    Ok(lost.len() as u64)
-}
-

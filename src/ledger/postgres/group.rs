@@ -7,15 +7,16 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::accept::accept;
-use super::claim::{self, Wanted};
+use super::claim::{Wanted, claim};
 use super::commit::commit;
 use super::notify::{Notification, notified};
 use super::outbox::published;
 use super::purge::purge;
+use super::recover::{reconcile, take_over};
 use super::rows::millis;
 use super::trouble::Trouble;
 use crate::ledger::{
-    Accepted, Answer, Arrival, Change, Claims, Committed, Heard, LedgerError,
+    Accepted, Answer, Arrival, Change, Claims, Committed, Heard, LedgerError, Quiet,
 };
 
 /// A question, its answer as far as it is known, and who waits for it.
@@ -60,8 +61,9 @@ pub(super) type Confirmed = (Vec<i64>, Timestamp);
 
 /// What a worker does beside its work.
 pub(super) enum Chore {
-    TakeOver { now: Timestamp },
-    Purge { before: Timestamp, most: usize },
+    TakeOver(Timestamp, Quiet),
+    Reconcile(Timestamp),
+    Purge(Timestamp, usize),
 }
 
 /// One question to the lane.
@@ -161,12 +163,13 @@ impl Group {
             asked.output = Some(notified(db, &asked.input).await?);
         }
         for asked in &mut self.claims {
-            asked.output = Some(claim::claim(db, worker, &asked.input).await?);
+            asked.output = Some(claim(db, worker, &asked.input).await?);
         }
         for asked in &mut self.chores {
             asked.output = Some(match &asked.input {
-                Chore::TakeOver { now } => claim::take_over(db, worker, *now).await?,
-                Chore::Purge { before, most } => purge(db, *before, *most).await?,
+                Chore::TakeOver(now, quiet) => take_over(db, worker, *now, quiet).await?,
+                Chore::Reconcile(now) => reconcile(db, *now).await?,
+                Chore::Purge(before, most) => purge(db, *before, *most).await?,
             });
         }
         Ok(())

@@ -24,7 +24,7 @@ use self::notify::Notification;
 use self::trouble::Trouble;
 use super::{
     Accepted, Answer, Arrival, Begin, Change, Claims, Committed, Filter, Hear, Heard, History,
-    Ledger, LedgerError, Pending, Stats, Summary,
+    Ledger, LedgerError, Pending, Quiet, Stats, Summary,
 };
 
 mod accept;
@@ -38,6 +38,7 @@ mod notify;
 mod outbox;
 mod purge;
 mod read;
+mod recover;
 mod rows;
 mod schema;
 mod trouble;
@@ -248,12 +249,16 @@ impl Ledger for Postgres {
         self.write(Item::Published, (messages, now))
     }
 
-    fn recover(&self, now: Timestamp) -> Answer<'_, u64> {
-        self.write(Item::Chore, Chore::TakeOver { now })
+    fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
+        self.write(Item::Chore, Chore::TakeOver(now, quiet))
+    }
+
+    fn reconcile(&self, now: Timestamp) -> Answer<'_, u64> {
+        self.write(Item::Chore, Chore::Reconcile(now))
     }
 
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {
-        self.write(Item::Chore, Chore::Purge { before, most })
+        self.write(Item::Chore, Chore::Purge(before, most))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {

@@ -22,7 +22,7 @@ pub(super) async fn pending(
              FROM messages m LEFT JOIN requests r ON r.seq = m.request
              WHERE m.published_at IS NULL AND m.seq > $1
                AND (m.owner = $3 OR m.owner IS NULL
-                 OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = m.owner))
+                 OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = m.owner AND w.alive_until > clock_timestamp()))
              ORDER BY m.seq LIMIT $2",
         )
         .await?;

@@ -34,8 +34,9 @@ pub(super) fn fresh() -> Opener {
     Box::new(move || {
         let url = url.clone();
         Box::pin(async move {
-            let ledger: Arc<dyn Ledger> = Arc::new(open(&url).await);
-            ledger
+            let opened: Arc<dyn Ledger> = Arc::new(open(&url).await);
+            expire(&url);
+            opened
         })
     })
 }
