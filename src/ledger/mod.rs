@@ -18,8 +18,11 @@ use crate::providers::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
 mod asked;
+mod place;
 pub mod postgres;
 pub mod sqlite;
+
+pub use place::Place;
 
 pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
 

@@ -130,7 +130,9 @@ impl<'a> Batch<'a> {
         worker: i64,
         open: &mut Vec<&'a NewRequest>,
     ) -> Result<(), Trouble> {
-        let rows = open.iter().map(|request| (*request, request.progress.clone()));
+        let rows = open
+            .iter()
+            .map(|request| (*request, request.progress.clone()));
         let new = insert(db, worker, rows.collect(), false).await?;
         open.retain(|request| {
             let Some(&seq) = new.get(&*text(&request.request_id)) else {
@@ -156,7 +158,10 @@ impl<'a> Batch<'a> {
         if open.is_empty() {
             return Ok(());
         }
-        let ids: Vec<_> = open.iter().map(|request| text(&request.request_id)).collect();
+        let ids: Vec<_> = open
+            .iter()
+            .map(|request| text(&request.request_id))
+            .collect();
         let query = db
             .prepare_cached(
                 "SELECT request_id, seq, digest, state FROM requests WHERE request_id = ANY ($1)",
@@ -201,9 +206,10 @@ impl<'a> Batch<'a> {
                 text(&request.payment_key).into_owned(),
             ))
         };
-        let rows = open.iter().filter(|request| waits(request)).map(|request| {
-            (*request, Progress::new(request.envelope.received_at))
-        });
+        let rows = open
+            .iter()
+            .filter(|request| waits(request))
+            .map(|request| (*request, Progress::new(request.envelope.received_at)));
         let new = insert(db, worker, rows.collect(), true).await?;
         open.retain(|request| {
             let parked = new.contains_key(&*text(&request.request_id));
@@ -233,8 +239,14 @@ async fn hold(
     db: &ClientWrapper,
     open: &[&NewRequest],
 ) -> Result<HashSet<(String, String)>, Trouble> {
-    let providers: Vec<&str> = open.iter().map(|request| request.provider.as_str()).collect();
-    let keys: Vec<_> = open.iter().map(|request| text(&request.payment_key)).collect();
+    let providers: Vec<&str> = open
+        .iter()
+        .map(|request| request.provider.as_str())
+        .collect();
+    let keys: Vec<_> = open
+        .iter()
+        .map(|request| text(&request.payment_key))
+        .collect();
     let query = db
         .prepare_cached(
             "SELECT provider, payment_key FROM requests
@@ -324,11 +336,13 @@ impl<'a> Columns<'a> {
         self.envelopes.push(delivery(envelope)?);
         self.received.push(millis(envelope.received_at));
         self.states.push(progress.state.as_str());
-        self.due.push(progress.due_at.filter(|_| !parked).map(millis));
+        self.due
+            .push(progress.due_at.filter(|_| !parked).map(millis));
         self.attempts.push(progress.attempts.into());
         self.lookups.push(progress.lookups.into());
         self.progress.push(json(progress)?);
-        self.operations.push(progress.operation.map(|operation| operation.as_str()));
+        self.operations
+            .push(progress.operation.map(|operation| operation.as_str()));
         self.numbers.push(progress.calls.into());
         Ok(())
     }
@@ -341,22 +355,22 @@ impl<'a> Columns<'a> {
         worker: i64,
     ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
         let columns: [&(dyn tokio_postgres::types::ToSql + Sync); 16] = [
-                &self.ids,
-                &self.providers,
-                &self.keys,
-                &self.digests,
-                &self.bodies,
-                &self.envelopes,
-                &self.received,
-                &self.states,
-                &self.due,
-                &self.attempts,
-                &self.lookups,
-                &self.progress,
-                &self.operations,
-                &self.numbers,
-                &parked,
-                &worker,
+            &self.ids,
+            &self.providers,
+            &self.keys,
+            &self.digests,
+            &self.bodies,
+            &self.envelopes,
+            &self.received,
+            &self.states,
+            &self.due,
+            &self.attempts,
+            &self.lookups,
+            &self.progress,
+            &self.operations,
+            &self.numbers,
+            &parked,
+            &worker,
         ];
         Ok(db.query(statement, &columns).await?)
     }

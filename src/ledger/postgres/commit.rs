@@ -25,7 +25,10 @@ pub(super) async fn commit(
         let (now, later) = open
             .into_iter()
             .partition::<Vec<_>, _>(|&n| changes.get(n).is_some_and(|c| seen.insert(c.id.seq)));
-        let wave: Vec<&Change> = now.iter().filter_map(|&n| changes.get(n).copied()).collect();
+        let wave: Vec<&Change> = now
+            .iter()
+            .filter_map(|&n| changes.get(n).copied())
+            .collect();
         for (n, answer) in now.into_iter().zip(make(db, worker, &wave).await?) {
             if let Some(place) = answers.get_mut(n) {
                 *place = answer;
@@ -157,7 +160,9 @@ async fn write(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
     let ends: Vec<Option<Outcome>> = held.iter().map(|h| h.change.outcome).collect();
     let outcomes: Vec<_> = ends.iter().map(|end| end.map(Outcome::as_str)).collect();
     let reasons: Vec<_> = ends.iter().map(|end| end.map(Outcome::reason)).collect();
-    let finished = held.iter().map(|h| h.change.outcome.map(|_| millis(h.change.at)));
+    let finished = held
+        .iter()
+        .map(|h| h.change.outcome.map(|_| millis(h.change.at)));
     let finished: Vec<Option<i64>> = finished.collect();
     let checked: Vec<bool> = held.iter().map(|h| h.change.is_check()).collect();
     db.execute(
@@ -172,7 +177,9 @@ async fn write(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
 }
 
 async fn end_calls(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
-    let ends = held.iter().filter_map(|h| Some((h.change, h.change.call.as_ref()?)));
+    let ends = held
+        .iter()
+        .filter_map(|h| Some((h.change, h.change.call.as_ref()?)));
     let ends: Vec<_> = ends.collect();
     if ends.is_empty() {
         return Ok(());

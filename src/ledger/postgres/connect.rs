@@ -27,8 +27,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// that. Plans are made once: each statement has one good plan, by an index.
 const WRITER: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=3s \
     -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c default_transaction_isolation=read\\ committed";
-const READER: &str =
-    "-c statement_timeout=10s -c default_transaction_read_only=on -c idle_in_transaction_session_timeout=10s -c jit=off";
+const READER: &str = "-c statement_timeout=10s -c default_transaction_read_only=on -c idle_in_transaction_session_timeout=10s -c jit=off";
 
 /// Where a ledger is.
 #[derive(Debug, Clone)]

@@ -135,10 +135,18 @@ impl Group {
     }
 
     pub(super) fn answer(self, done: &Result<(), LedgerError>) {
-        self.accepts.into_iter().for_each(|asked| asked.answer(done));
-        self.commits.into_iter().for_each(|asked| asked.answer(done));
-        self.published.into_iter().for_each(|asked| asked.answer(done));
-        self.notified.into_iter().for_each(|asked| asked.answer(done));
+        self.accepts
+            .into_iter()
+            .for_each(|asked| asked.answer(done));
+        self.commits
+            .into_iter()
+            .for_each(|asked| asked.answer(done));
+        self.published
+            .into_iter()
+            .for_each(|asked| asked.answer(done));
+        self.notified
+            .into_iter()
+            .for_each(|asked| asked.answer(done));
         self.claims.into_iter().for_each(|asked| asked.answer(done));
         self.chores.into_iter().for_each(|asked| asked.answer(done));
     }

@@ -156,7 +156,10 @@ impl Lane {
     /// Whether a transaction was committed whose answer is lost. It wrote its number; reading
     /// that waits until the transaction has ended.
     async fn find_out(&mut self, worker: i64, number: i64, why: String) -> Result<(), Trouble> {
-        warn!(why, "the answer to a commit is lost; asking what became of it");
+        warn!(
+            why,
+            "the answer to a commit is lost; asking what became of it"
+        );
         let end = Instant::now() + ASK;
         let mut pause = Duration::from_millis(20);
         loop {
@@ -207,10 +210,13 @@ async fn hold(db: &Object, worker: i64, lane: i16, number: i64) -> Result<(), Tr
 
 /// A connection on a schema that we know.
 pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, Trouble> {
-    let connected = pool.get().await.map_err(|error| match database.kept_out(&error) {
-        LedgerError::Failed(why) => Trouble::Broken(why),
-        refused => Trouble::Refused(refused),
-    });
+    let connected = pool
+        .get()
+        .await
+        .map_err(|error| match database.kept_out(&error) {
+            LedgerError::Failed(why) => Trouble::Broken(why),
+            refused => Trouble::Refused(refused),
+        });
     let client = connected?;
     schema::migrate(&client, &database.shown).await?;
     Ok(client)

@@ -60,7 +60,11 @@ impl Lease {
             .await?;
         *worker = row.try_get(0)?;
         if old != 0 {
-            warn!(old, new = *worker, "the lease was lost; what was under way is in doubt");
+            warn!(
+                old,
+                new = *worker,
+                "the lease was lost; what was under way is in doubt"
+            );
         }
         Ok(*worker)
     }

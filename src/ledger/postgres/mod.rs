@@ -14,9 +14,9 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
-pub use self::connect::Settings;
 use self::claim::Wanted;
 use self::connect::Database;
+pub use self::connect::Settings;
 use self::group::{Asked, Chore, Item, shut_down};
 use self::lane::{Lane, Observer};
 use self::lease::Lease;
@@ -149,7 +149,10 @@ impl Postgres {
     {
         let (pool, database) = (self.readers.clone(), self.database.clone());
         let answer = self.reads.spawn(async move {
-            let db = pool.get().await.map_err(|error| database.kept_out(&error))?;
+            let db = pool
+                .get()
+                .await
+                .map_err(|error| database.kept_out(&error))?;
             query(db).await.map_err(Trouble::told)
         });
         Box::pin(async { answer.await.map_err(|_| shut_down())? })
@@ -180,7 +183,10 @@ async fn prepare(reads: &Handle, pool: Pool, database: Database) -> Result<(), L
     let first = reads.spawn(async move { lane::connect(&pool, &database).await.map(drop) });
     match first.await.map_err(|_| shut_down())? {
         Err(Trouble::Broken(why) | Trouble::Again(why)) => {
-            warn!(why, "the ledger cannot be used yet; trying for as long as it takes");
+            warn!(
+                why,
+                "the ledger cannot be used yet; trying for as long as it takes"
+            );
             Ok(())
         }
         done => done.map_err(Trouble::told),

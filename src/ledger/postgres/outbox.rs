@@ -37,14 +37,26 @@ pub(super) async fn insert(
     let ids: Vec<String> = messages.iter().map(|m| m.message.id.to_string()).collect();
     let requests: Vec<Option<i64>> = messages.iter().map(|m| m.request).collect();
     let kinds: Vec<&str> = messages.iter().map(|m| m.message.kind.as_str()).collect();
-    let keys: Vec<_> = messages.iter().map(|m| text(&m.message.routing_key)).collect();
+    let keys: Vec<_> = messages
+        .iter()
+        .map(|m| text(&m.message.routing_key))
+        .collect();
     let properties = messages.iter().map(|m| json(&m.message.properties));
     let properties: Vec<String> = properties.collect::<Result<_, _>>()?;
     let bodies: Vec<&[u8]> = messages.iter().map(|m| &*m.message.body).collect();
     let times: Vec<i64> = messages.iter().map(|m| millis(m.at)).collect();
     db.execute(
         &statement,
-        &[&ids, &requests, &kinds, &keys, &properties, &bodies, &times, &worker],
+        &[
+            &ids,
+            &requests,
+            &kinds,
+            &keys,
+            &properties,
+            &bodies,
+            &times,
+            &worker,
+        ],
     )
     .await?;
     Ok(())
@@ -66,23 +78,51 @@ pub(super) async fn dead_letters(
              ON CONFLICT DO NOTHING",
         )
         .await?;
-    let ids: Vec<String> = dead.iter().map(|(_, letter)| letter.id.to_string()).collect();
+    let ids: Vec<String> = dead
+        .iter()
+        .map(|(_, letter)| letter.id.to_string())
+        .collect();
     let requests: Vec<Option<i64>> = dead.iter().map(|(request, _)| *request).collect();
-    let request_ids: Vec<_> = dead.iter().map(|(_, l)| l.request_id.as_deref().map(text)).collect();
-    let providers: Vec<_> = dead.iter().map(|(_, letter)| text(&letter.provider)).collect();
+    let request_ids: Vec<_> = dead
+        .iter()
+        .map(|(_, l)| l.request_id.as_deref().map(text))
+        .collect();
+    let providers: Vec<_> = dead
+        .iter()
+        .map(|(_, letter)| text(&letter.provider))
+        .collect();
     let outcome = |of: fn(Outcome) -> &'static str| {
-        dead.iter().map(|(_, letter)| of(letter.outcome)).collect::<Vec<&str>>()
+        dead.iter()
+            .map(|(_, letter)| of(letter.outcome))
+            .collect::<Vec<&str>>()
     };
     let (outcomes, reasons) = (outcome(Outcome::as_str), outcome(Outcome::reason));
-    let details: Vec<_> = dead.iter().map(|(_, letter)| text(&letter.detail)).collect();
+    let details: Vec<_> = dead
+        .iter()
+        .map(|(_, letter)| text(&letter.detail))
+        .collect();
     let bodies: Vec<&[u8]> = dead.iter().map(|(_, letter)| &*letter.body).collect();
-    let received: Vec<i64> = dead.iter().map(|(_, letter)| millis(letter.received_at)).collect();
-    let died: Vec<i64> = dead.iter().map(|(_, letter)| millis(letter.dead_at)).collect();
+    let received: Vec<i64> = dead
+        .iter()
+        .map(|(_, letter)| millis(letter.received_at))
+        .collect();
+    let died: Vec<i64> = dead
+        .iter()
+        .map(|(_, letter)| millis(letter.dead_at))
+        .collect();
     db.execute(
         &statement,
         &[
-            &ids, &requests, &request_ids, &providers, &outcomes, &reasons, &details, &bodies,
-            &received, &died,
+            &ids,
+            &requests,
+            &request_ids,
+            &providers,
+            &outcomes,
+            &reasons,
+            &details,
+            &bodies,
+            &received,
+            &died,
         ],
     )
     .await?;
@@ -109,10 +149,7 @@ pub(super) async fn publish_again(
 }
 
 /// Marks messages as confirmed.
-pub(super) async fn published(
-    db: &ClientWrapper,
-    messages: &[(i64, i64)],
-) -> Result<(), Trouble> {
+pub(super) async fn published(db: &ClientWrapper, messages: &[(i64, i64)]) -> Result<(), Trouble> {
     if messages.is_empty() {
         return Ok(());
     }

@@ -22,7 +22,10 @@ pub(super) async fn purge(
         )
         .await?;
     let old = db.query(&old, &[&before, &limit]).await?;
-    let old: Vec<i64> = old.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let old: Vec<i64> = old
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
     for statement in [
         "DELETE FROM calls WHERE request = ANY ($1)",
         "DELETE FROM messages WHERE request = ANY ($1)",

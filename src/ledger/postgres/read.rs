@@ -62,7 +62,10 @@ pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Resu
             "SELECT EXISTS (SELECT 1 FROM requests WHERE provider = $1 AND payment_key = ANY ($2))",
         )
         .await?;
-    Ok(db.query_one(&query, &[&provider, &keys]).await?.try_get(0)?)
+    Ok(db
+        .query_one(&query, &[&provider, &keys])
+        .await?
+        .try_get(0)?)
 }
 
 pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
@@ -80,7 +83,12 @@ pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
         .await?;
     let open = open.iter().map(|row| {
         let number = count(row.try_get(2)?);
-        Ok((row.try_get(0)?, state(row.try_get(1)?)?, number, time(row.try_get(3)?)))
+        Ok((
+            row.try_get(0)?,
+            state(row.try_get(1)?)?,
+            number,
+            time(row.try_get(3)?),
+        ))
     });
     let open = open.collect::<Result<_, Trouble>>()?;
     let dead = db
@@ -89,9 +97,9 @@ pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
             &[],
         )
         .await?;
-    let dead = dead.iter().map(|row| {
-        Ok((row.try_get(0)?, row.try_get(1)?, count(row.try_get(2)?)))
-    });
+    let dead = dead
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, count(row.try_get(2)?))));
     let last = db
         .query_one(
             "SELECT (SELECT min(dead_at) FROM dead_letters WHERE closed_at IS NULL),
@@ -118,7 +126,11 @@ pub(super) async fn history(db: Object, request_id: String) -> Result<Option<His
     let seq: i64 = row.try_get("seq")?;
     let (stored, mut progress) = stored(&row)?;
     progress.due_at = row.try_get::<_, Option<i64>>("due_at")?.map(time);
-    let ended = (row.try_get("outcome")?, row.try_get("reason")?, row.try_get("finished_at")?);
+    let ended = (
+        row.try_get("outcome")?,
+        row.try_get("reason")?,
+        row.try_get("finished_at")?,
+    );
     let end = match ended {
         (Some(outcome), Some(reason), Some(at)) => Some((outcome, reason, time(at))),
         _ => None,

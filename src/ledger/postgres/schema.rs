@@ -60,7 +60,8 @@ pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), Troub
 async fn make(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
     db.batch_execute("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min'")
         .await?;
-    db.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    db.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
+        .await?;
     let found = look(db).await?;
     if let Some(found) = &found {
         compatible(found, shown)?;
@@ -117,7 +118,9 @@ fn compatible(found: &Found, shown: &str) -> Result<(), Trouble> {
 /// For a command that only reads.
 pub(super) async fn check(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
     match look(db).await? {
-        None => Err(Trouble::Refused(LedgerError::Missing { path: shown.into() })),
+        None => Err(Trouble::Refused(LedgerError::Missing {
+            path: shown.into(),
+        })),
         Some(found) if found.version < known() => Err(Trouble::Refused(LedgerError::TooOld {
             path: shown.into(),
             found: found.version,
