@@ -11,6 +11,7 @@
 mod broker;
 mod contract;
 mod crash;
+mod fleet;
 mod flow;
 mod ledger;
 mod lifecycle;
