@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A simple query, as the ledger sends it.
-const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+/// The end of a query, as the ledger sends it.
+const COMMIT: &[u8] = b"; COMMIT\0";
 
 /// Where the way is cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
