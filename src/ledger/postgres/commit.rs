@@ -206,7 +206,8 @@ async fn end_calls(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble>
     Ok(())
 }
 
-/// The next request on the same payment has its turn. Says whose end let it.
+/// The next request on the same payment has its turn. Says whose end let it. Nobody else can give
+/// it: the rows of those ends are locked.
 async fn unpark(db: &ClientWrapper, held: &[Held<'_>]) -> Result<HashSet<i64>, Trouble> {
     let ends = held.iter().filter(|h| h.change.outcome.is_some());
     let (seqs, times): (Vec<i64>, Vec<i64>) =
@@ -221,7 +222,7 @@ async fn unpark(db: &ClientWrapper, held: &[Held<'_>]) -> Result<HashSet<i64>, T
                    FROM unnest($1::bigint[], $2::bigint[]) e (seq, at) JOIN requests done ON done.seq = e.seq
                    CROSS JOIN LATERAL (SELECT p.seq FROM requests p WHERE p.provider = done.provider
                      AND p.payment_key = done.payment_key AND p.parked ORDER BY p.seq LIMIT 1) next) n
-             WHERE r.seq = n.seq AND r.parked RETURNING n.done",
+             WHERE r.seq = n.seq RETURNING n.done",
         )
         .await?;
     let rows = db.query(&statement, &[&seqs, &times]).await?;
