@@ -13,6 +13,7 @@ mod broker;
 mod cluster;
 mod contract;
 mod crash;
+mod fleet;
 mod flow;
 mod ledger;
 mod lifecycle;
