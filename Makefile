@@ -26,10 +26,26 @@ bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick 
 check: lint test ## Everything that a change has to pass
 
 .PHONY: lint
-lint: ## Format, clippy and documentation, without a change
+lint: deny ## Format, clippy, documentation and dependencies, without a change
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+# One and a half minutes of one core, once; not optimised, since it runs for a second.
+TOOLS := $(CURDIR)/target/tools
+DENY := PATH="$$PATH:$(TOOLS)/bin" cargo-deny --locked
+
+.PHONY: deny
+deny: ## Licences, bans, sources and advisories of all dependencies (deny.toml)
+	@PATH="$$PATH:$(TOOLS)/bin" command -v cargo-deny >/dev/null || \
+		cargo install --locked --debug --root "$(TOOLS)" cargo-deny@0.20.2
+	@$(DENY) check bans licenses sources
+	@# The advisories are a repository of their own. Without a way to it the other checks still count.
+	@if timeout 60 env $(DENY) fetch db >/dev/null 2>&1; then \
+		$(DENY) check --disable-fetch advisories; \
+	else \
+		echo "deny: the database of advisories cannot be reached; advisories were NOT checked"; \
+	fi
 
 .PHONY: fmt
 fmt: ## Format the code
