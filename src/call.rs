@@ -4,6 +4,7 @@
 //! the environment are not used, and the library never sends twice: every send is counted
 //! in the ledger.
 
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -64,6 +65,38 @@ pub enum LoginError {
     Unavailable(String),
 }
 
+/// Why an account has no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The file of authorities cannot be used.
+    #[error("ca_file = {} {why}", path.display())]
+    Authorities {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// TLS cannot be set up.
+    #[error(
+        "the HTTP client cannot be built; https needs the system's certificates (Debian's package ca-certificates): {0}"
+    )]
+    Client(#[from] reqwest::Error),
+}
+
+/// The certificates of a `ca_file`.
+pub fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, ClientError> {
+    let unusable = |why: String| ClientError::Authorities {
+        path: path.to_owned(),
+        why,
+    };
+    let text = std::fs::read(path).map_err(|why| unusable(format!("cannot be read: {why}")))?;
+    match reqwest::Certificate::from_pem_bundle(&text) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(unusable("holds no certificate; it has to be PEM".into())),
+        Err(_) => Err(unusable("is no PEM file of certificates".into())),
+    }
+}
+
 /// A login that may be used now.
 #[derive(Clone)]
 pub struct Authorization {
@@ -95,9 +128,11 @@ struct Held {
 
 impl Caller {
     /// Builds the client of an account.
-    pub fn new(config: &AccountConfig) -> Result<Self, reqwest::Error> {
+    pub fn new(config: &AccountConfig) -> Result<Self, ClientError> {
         let mut builder = reqwest::Client::builder();
-        if config.account.base_url.starts_with("http://") {
+        if let Some(path) = &config.ca_file {
+            builder = builder.tls_certs_only(authorities(path)?);
+        } else if config.account.base_url.starts_with("http://") {
             // No TLS, so no need of the system's certificates, which a small image may lack.
             builder = builder.tls_certs_only([]);
         }
@@ -121,14 +156,31 @@ impl Caller {
         })
     }
 
-    /// Sends a call with a login.
-    pub async fn send(&self, request: &Request, authorization: &Authorization) -> Exchange {
-        self.exchange(request, Some(&authorization.value)).await
+    /// Sends a call with a login. `traceparent` tells the provider which trace it belongs to.
+    pub async fn send(
+        &self,
+        request: &Request,
+        authorization: &Authorization,
+        traceparent: Option<&str>,
+    ) -> Exchange {
+        self.exchange(request, Some(&authorization.value), traceparent)
+            .await
     }
 
-    async fn exchange(&self, request: &Request, authorization: Option<&SecretString>) -> Exchange {
+    async fn exchange(
+        &self,
+        request: &Request,
+        authorization: Option<&SecretString>,
+        traceparent: Option<&str>,
+    ) -> Exchange {
         let built = match self.build(request, authorization) {
-            Ok(built) => built,
+            Ok(mut built) => {
+                // One that no header can hold is not worth a call.
+                if let Some(Ok(value)) = traceparent.map(reqwest::header::HeaderValue::from_str) {
+                    built.headers_mut().insert("traceparent", value);
+                }
+                built
+            }
             Err(why) => return Exchange::NotSent(format!("the call cannot be built: {why}")),
         };
         match self.http.execute(built).await {
@@ -287,7 +339,7 @@ impl Caller {
         observe: LoginObserver<'_>,
     ) -> Result<Token, LoginError> {
         let started = Instant::now();
-        let exchange = self.exchange(request, None).await;
+        let exchange = self.exchange(request, None, None).await;
         let token = match exchange {
             Exchange::Answered(answer) => match self.provider.read_login(&answer.response()) {
                 Ok(token) => Ok(token),

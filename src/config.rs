@@ -126,6 +126,8 @@ pub struct AccountConfig {
     pub provider: &'static dyn Provider,
     /// Name, address and credentials.
     pub account: Account,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
     /// To reach the provider.
     pub connect_timeout: Duration,
     /// Whole exchange.
@@ -147,6 +149,7 @@ impl fmt::Debug for AccountConfig {
         f.debug_struct("AccountConfig")
             .field("kind", &self.provider.kind())
             .field("account", &self.account)
+            .field("ca_file", &self.ca_file)
             .field("connect_timeout", &self.connect_timeout)
             .field("timeout", &self.timeout)
             .field("max_in_flight", &self.max_in_flight)
@@ -398,6 +401,7 @@ fn account_config(
     AccountConfig {
         provider,
         account,
+        ca_file: values.path("ca_file"),
         connect_timeout: values.span("connect_timeout"),
         timeout: values.span("timeout"),
         max_in_flight: values.whole("max_in_flight"),
