@@ -27,5 +27,7 @@ pub mod run;
 pub mod server;
 mod settings;
 pub mod simulate;
+pub mod spans;
+pub mod systemd;
 pub mod trace;
 pub mod wire;

@@ -11,6 +11,7 @@
 mod broker;
 mod contract;
 mod crash;
+mod deployment;
 mod flow;
 mod ledger;
 mod lifecycle;
@@ -18,4 +19,6 @@ mod notices;
 mod providers;
 mod rig;
 mod rig_works;
+mod secure;
+mod spans;
 mod tidy;
