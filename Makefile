@@ -14,6 +14,7 @@ run: ## Show it at work: RabbitMQ, simulated providers, a worker, thirty request
 test: ## All tests; installs RabbitMQ and Prometheus if there are none
 	deploy/broker install
 	deploy/package prometheus promtool
+	deploy/package openssl openssl
 	cargo test --locked --workspace
 
 .PHONY: bench

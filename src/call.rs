@@ -4,7 +4,6 @@
 //! the environment are not used, and the library never sends twice: every send is counted
 //! in the ledger.
 
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,6 +13,10 @@ use tokio::time::Instant;
 
 use crate::config::AccountConfig;
 use crate::providers::{Account, Login, Method, Provider, Request, Response, Token};
+
+mod authorities;
+
+pub use authorities::{ClientError, authorities};
 
 /// Largest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -63,38 +66,6 @@ pub enum LoginError {
     /// The login did not work this time.
     #[error("no login: {0}")]
     Unavailable(String),
-}
-
-/// Why an account has no client.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The file of authorities cannot be used.
-    #[error("ca_file = {} {why}", path.display())]
-    Authorities {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// TLS cannot be set up.
-    #[error(
-        "the HTTP client cannot be built; https needs the system's certificates (Debian's package ca-certificates): {0}"
-    )]
-    Client(#[from] reqwest::Error),
-}
-
-/// The certificates of a `ca_file`.
-pub fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, ClientError> {
-    let unusable = |why: String| ClientError::Authorities {
-        path: path.to_owned(),
-        why,
-    };
-    let text = std::fs::read(path).map_err(|why| unusable(format!("cannot be read: {why}")))?;
-    match reqwest::Certificate::from_pem_bundle(&text) {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(unusable("holds no certificate; it has to be PEM".into())),
-        Err(_) => Err(unusable("is no PEM file of certificates".into())),
-    }
 }
 
 /// A login that may be used now.

@@ -16,6 +16,9 @@ pub use crate::settings::{ACCOUNT, FIELDS, Field, Form};
 use crate::settings::{Parsed, Resolved, Values};
 
 mod check;
+mod documented;
+
+pub use documented::default_toml;
 
 /// Everything the program was told.
 #[derive(Debug, Clone)]
@@ -482,39 +485,6 @@ fn amqp(values: &Values) -> Amqp {
         dropped_exchange: values.text("amqp.dropped_exchange"),
         dropped_queue: values.text("amqp.dropped_queue"),
     }
-}
-
-/// A file with every setting at its default, optional ones as comments, and a commented
-/// table for each kind of provider.
-pub fn default_toml(providers: &[&'static dyn Provider]) -> String {
-    let mut text = String::new();
-    let mut section = "";
-    for field in FIELDS {
-        let (table, key) = field.path.split_once('.').unwrap_or(("", field.path));
-        if table != section {
-            let gap = if section.is_empty() { "" } else { "\n" };
-            text += &format!("{gap}[{table}]\n");
-            section = table;
-        }
-        let quoted = !matches!(field.form, Form::Flag | Form::Whole(..) | Form::Number(_));
-        let line = match field.default {
-            Some(value) if quoted => format!("{key} = {value:?}"),
-            Some(value) => format!("{key} = {value}"),
-            None => format!("# {key} = \"\""),
-        };
-        text += &format!("{line}  # {}\n", field.about);
-    }
-    for provider in providers {
-        let kind = provider.kind();
-        text +=
-            &format!("\n# [providers.{kind}]\n# kind = \"{kind}\"\n# base_url = \"https://\"\n");
-        for setting in provider.settings() {
-            let file = if setting.secret { "_file" } else { "" };
-            let optional = if setting.required { "" } else { "  # optional" };
-            text += &format!("# {}{file} = \"\"{optional}\n", setting.key);
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::outcome::Operation;
 use crate::providers::Method;
-use crate::wire::{Envelope, Header, Outgoing};
+use crate::wire::{self, Envelope, Header, Outgoing};
 
 mod export;
 
@@ -187,7 +187,10 @@ impl Step {
     pub fn traceparent(&self, envelope: &Envelope) -> Option<String> {
         match &self.0 {
             Some(span) => Some(traceparent(span)),
-            None => envelope.trace_id().and(envelope.traceparent.clone()),
+            None => envelope
+                .traceparent
+                .clone()
+                .filter(|text| wire::is_traceparent(text)),
         }
     }
 

@@ -196,7 +196,9 @@ fn loopback(address: SocketAddr) -> io::Result<()> {
     if address.ip().is_loopback() {
         return Ok(());
     }
-    let message = format!("{address} is not a loopback address; the simulator listens on no other without --expose");
+    let message = format!(
+        "{address} is not a loopback address; the simulator listens on no other without --expose"
+    );
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 

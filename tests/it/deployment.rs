@@ -37,7 +37,9 @@ fn configuration(text: &str) -> Config {
         file: Some(path),
         ..Sources::default()
     };
-    load(&sources, providers::ALL).unwrap_or_else(|why| panic!("{why}")).config
+    load(&sources, providers::ALL)
+        .unwrap_or_else(|why| panic!("{why}"))
+        .config
 }
 
 /// Every `…_file` exists here.
@@ -85,7 +87,8 @@ fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
 
 #[test]
 fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_policies() {
-    let handed_out: Value = serde_json::from_str(&read("deploy/rabbitmq/definitions.json")).unwrap();
+    let handed_out: Value =
+        serde_json::from_str(&read("deploy/rabbitmq/definitions.json")).unwrap();
     let (code, printed) = rescind(&["topology", "print", "--user", "rescind"]);
     assert_eq!(code, Some(0), "{printed}");
     let printed: Value = serde_json::from_str(&printed).unwrap();
@@ -95,7 +98,10 @@ fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_polic
     assert_eq!(handed_out["users"][0], printed["users"][0]);
     assert_eq!(handed_out["permissions"][0], printed["permissions"][0]);
     for user in list(&handed_out, "users") {
-        assert_eq!(user["password_hash"], "", "no password is handed out: {user}");
+        assert_eq!(
+            user["password_hash"], "",
+            "no password is handed out: {user}"
+        );
     }
     let allowed: Vec<_> = list(&handed_out, "permissions")[1..]
         .iter()
@@ -107,7 +113,10 @@ fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_polic
         json!(["rescind-monitor", "^$", "^$", "^$"]),
     ];
     assert_eq!(allowed, least);
-    let names: Vec<_> = list(&handed_out, "policies").iter().map(|p| &p["name"]).collect();
+    let names: Vec<_> = list(&handed_out, "policies")
+        .iter()
+        .map(|p| &p["name"])
+        .collect();
     assert_eq!(names, ["rescind-requests-bounded", "rescind-results-kept"]);
 }
 
@@ -130,7 +139,10 @@ fn the_unit_waits_longer_than_the_worker_drains() {
     let [binary, "worker", "--config", file] = command[..] else {
         panic!("{command:?}");
     };
-    assert_eq!((binary, file), ("/usr/local/bin/rescind", "/etc/rescind/rescind.toml"));
+    assert_eq!(
+        (binary, file),
+        ("/usr/local/bin/rescind", "/etc/rescind/rescind.toml")
+    );
     // A ledger in a relative file is below the folder that the unit may write to.
     assert_eq!(setting(&unit, "WorkingDirectory"), "/var/lib/rescind");
     assert_eq!(setting(&unit, "StateDirectory"), "rescind");
@@ -153,22 +165,33 @@ fn the_image_holds_what_it_runs_and_runs_it_without_rights() {
     let ignored = read("deploy/Dockerfile.dockerignore");
     let copied: Vec<&str> = lines
         .iter()
-        .filter_map(|line| line.strip_prefix("COPY ").filter(|l| !l.starts_with("--from")))
+        .filter_map(|line| {
+            line.strip_prefix("COPY ")
+                .filter(|l| !l.starts_with("--from"))
+        })
         .flat_map(|line| line.rsplit_once(' ').unwrap().0.split(' '))
         .collect();
     assert_eq!(copied, ["Cargo.toml", "Cargo.lock", "src"]);
     for path in copied {
         assert!(project(path).exists(), "{path}");
-        assert!(ignored.lines().any(|line| line == format!("!{path}")), "{path}");
+        assert!(
+            ignored.lines().any(|line| line == format!("!{path}")),
+            "{path}"
+        );
     }
     let version = env!("CARGO_PKG_RUST_VERSION");
-    let image = lines.iter().find_map(|line| line.strip_prefix("FROM rust:")).unwrap();
+    let image = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("FROM rust:"))
+        .unwrap();
     let given: (u32, u32) = numbers(image);
     assert!(given >= numbers(version), "{image} is older than {version}");
 }
 
 fn numbers(version: &str) -> (u32, u32) {
-    let mut parts = version.split(['.', '-']).map_while(|part| part.parse().ok());
+    let mut parts = version
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
@@ -179,7 +202,10 @@ fn the_services_of_the_trial_installation_find_each_other() {
     let config = configuration(&read("deploy/compose/rescind.toml"));
     assert_eq!(services["worker"]["deploy"]["replicas"], 2);
     assert_eq!(config.http.listen.port(), 8620);
-    assert!(config.http.listen.ip().is_unspecified(), "Prometheus is elsewhere");
+    assert!(
+        config.http.listen.ip().is_unspecified(),
+        "Prometheus is elsewhere"
+    );
     let grace = services["worker"]["stop_grace_period"].as_str().unwrap();
     let grace: u64 = grace.trim_end_matches('s').parse().unwrap();
     assert!(Duration::from_secs(grace) > config.shutdown.drain + CLOSE);
@@ -198,7 +224,10 @@ fn the_services_of_the_trial_installation_find_each_other() {
             account.remove("private_key_file");
             theirs.remove("private_key_file");
         }
-        assert_eq!(account.to_string(), theirs.to_string().replace(&here, "simulator:8630"));
+        assert_eq!(
+            account.to_string(),
+            theirs.to_string().replace(&here, "simulator:8630")
+        );
     }
     let simulate: Vec<&str> = list(&services["simulator"], "command")
         .iter()
@@ -224,7 +253,10 @@ fn the_services_of_the_trial_installation_find_each_other() {
     }
     let prometheus = yaml("deploy/prometheus/prometheus.yaml");
     let found = &prometheus["scrape_configs"][0]["dns_sd_configs"][0];
-    assert_eq!((&found["names"], &found["port"]), (&json!(["worker"]), &json!(8620)));
+    assert_eq!(
+        (&found["names"], &found["port"]),
+        (&json!(["worker"]), &json!(8620))
+    );
 }
 
 #[test]
@@ -232,7 +264,11 @@ fn addresses_in_the_configurations_are_those_of_the_services() {
     let compose = yaml("deploy/compose.yaml");
     let text = read("deploy/compose/rescind.toml");
     for (service, port, variables) in [
-        ("rabbitmq", 5672, ["RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS"]),
+        (
+            "rabbitmq",
+            5672,
+            ["RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS"],
+        ),
         ("postgres", 5432, ["POSTGRES_USER", "POSTGRES_PASSWORD"]),
     ] {
         let environment = &compose["services"][service]["environment"];
@@ -245,7 +281,10 @@ fn addresses_in_the_configurations_are_those_of_the_services() {
 #[test]
 fn a_worker_that_nobody_answers_for_is_told_as_such() {
     let mut stage = Stage::new("nobody");
-    stage.set("http.listen", crate::rig::process::free_address().to_string());
+    stage.set(
+        "http.listen",
+        crate::rig::process::free_address().to_string(),
+    );
     let path = stage.dir().join("nobody.toml");
     std::fs::write(&path, stage.config()).unwrap();
     let (code, said) = rescind(&["health", "--config", &path.display().to_string()]);

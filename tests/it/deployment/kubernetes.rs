@@ -18,8 +18,14 @@ fn manifests() -> BTreeMap<(String, String), Value> {
     for file in files.into_iter().chain(["secret.example.yaml"]) {
         let text = read(&format!("{FOLDER}/{file}"));
         for document in text.split("\n---\n") {
-            let document: Value = serde_saphyr::from_str(document).unwrap_or_else(|why| panic!("{file}: {why}"));
-            let word = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{file}")).to_owned();
+            let document: Value =
+                serde_saphyr::from_str(document).unwrap_or_else(|why| panic!("{file}: {why}"));
+            let word = |value: &Value| {
+                value
+                    .as_str()
+                    .unwrap_or_else(|| panic!("{file}"))
+                    .to_owned()
+            };
             let key = (word(&document["kind"]), word(&document["metadata"]["name"]));
             assert!(found.insert(key, document).is_none(), "{file}");
         }
@@ -29,7 +35,9 @@ fn manifests() -> BTreeMap<(String, String), Value> {
 
 fn one(kind: &str) -> Value {
     let key = (kind.to_owned(), "rescind".to_owned());
-    manifests().remove(&key).unwrap_or_else(|| panic!("no {kind}"))
+    manifests()
+        .remove(&key)
+        .unwrap_or_else(|| panic!("no {kind}"))
 }
 
 fn pod() -> Value {
@@ -38,9 +46,15 @@ fn pod() -> Value {
 
 #[test]
 fn the_worker_understands_the_configuration_and_finds_its_secrets() {
-    let text = one("ConfigMap")["data"]["rescind.toml"].as_str().unwrap().to_owned();
+    let text = one("ConfigMap")["data"]["rescind.toml"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let config = configuration(&text);
-    assert!(config.http.listen.ip().is_unspecified(), "the kubelet asks from outside");
+    assert!(
+        config.http.listen.ip().is_unspecified(),
+        "the kubelet asks from outside"
+    );
     let pod = pod();
     let container = &pod["containers"][0];
     let secrets = &one("Secret")["stringData"];
@@ -49,8 +63,18 @@ fn the_worker_understands_the_configuration_and_finds_its_secrets() {
         let found = mounts.iter().find(|mount| mount["name"] == name);
         found.and_then(|mount| mount["mountPath"].as_str()).unwrap()
     };
-    let arguments: Vec<_> = list(container, "args").iter().map(|a| a.as_str().unwrap()).collect();
-    assert_eq!(arguments, ["worker", "--config", &format!("{}/rescind.toml", at("config"))]);
+    let arguments: Vec<_> = list(container, "args")
+        .iter()
+        .map(|a| a.as_str().unwrap())
+        .collect();
+    assert_eq!(
+        arguments,
+        [
+            "worker",
+            "--config",
+            &format!("{}/rescind.toml", at("config"))
+        ]
+    );
     let files = text.lines().filter_map(|line| line.split_once("_file = "));
     let files: Vec<&str> = files.map(|(_, path)| path.trim_matches('"')).collect();
     assert_eq!(files.len(), secrets.as_object().unwrap().len());
@@ -60,7 +84,9 @@ fn the_worker_understands_the_configuration_and_finds_its_secrets() {
         assert!(secrets.get(key).is_some(), "{key}");
     }
     let volume = |name: &str| {
-        let found = list(&pod, "volumes").iter().find(|volume| volume["name"] == name);
+        let found = list(&pod, "volumes")
+            .iter()
+            .find(|volume| volume["name"] == name);
         found.unwrap().clone()
     };
     assert_eq!(volume("config")["configMap"]["name"], "rescind");
@@ -69,17 +95,27 @@ fn the_worker_understands_the_configuration_and_finds_its_secrets() {
 
 #[test]
 fn a_pod_is_given_longer_than_the_worker_drains_and_has_no_rights() {
-    let text = one("ConfigMap")["data"]["rescind.toml"].as_str().unwrap().to_owned();
+    let text = one("ConfigMap")["data"]["rescind.toml"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let config = configuration(&text);
     let pod = pod();
     let grace = Duration::from_secs(pod["terminationGracePeriodSeconds"].as_u64().unwrap());
     assert!(grace > config.shutdown.drain + CLOSE);
     let container = &pod["containers"][0];
-    assert_eq!(container.get("lifecycle"), None, "no preStop hook is needed");
+    assert_eq!(
+        container.get("lifecycle"),
+        None,
+        "no preStop hook is needed"
+    );
     let user = "65532:65532";
     assert!(read("deploy/Dockerfile").contains(&format!("USER {user}")));
     let rights = &pod["securityContext"];
-    assert_eq!(format!("{}:{}", rights["runAsUser"], rights["runAsGroup"]), user);
+    assert_eq!(
+        format!("{}:{}", rights["runAsUser"], rights["runAsGroup"]),
+        user
+    );
     assert_eq!(rights["runAsNonRoot"], true);
     let rights = &container["securityContext"];
     assert_eq!(rights["allowPrivilegeEscalation"], false);
@@ -91,17 +127,27 @@ fn a_pod_is_given_longer_than_the_worker_drains_and_has_no_rights() {
 #[test]
 fn probes_scrapes_and_policies_reach_the_port_that_is_served() {
     let container = pod()["containers"][0].clone();
-    let text = one("ConfigMap")["data"]["rescind.toml"].as_str().unwrap().to_owned();
+    let text = one("ConfigMap")["data"]["rescind.toml"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let served = u64::from(configuration(&text).http.listen.port());
     let port = &container["ports"][0];
-    assert_eq!((&port["name"], port["containerPort"].as_u64()), (&"http".into(), Some(served)));
+    assert_eq!(
+        (&port["name"], port["containerPort"].as_u64()),
+        (&"http".into(), Some(served))
+    );
     for (probe, path) in [
         ("startupProbe", "/livez"),
         ("livenessProbe", "/livez"),
         ("readinessProbe", "/readyz"),
     ] {
         let asked = &container[probe]["httpGet"];
-        assert_eq!((&asked["path"], &asked["port"]), (&path.into(), &"http".into()), "{probe}");
+        assert_eq!(
+            (&asked["path"], &asked["port"]),
+            (&path.into(), &"http".into()),
+            "{probe}"
+        );
     }
     let service = one("Service");
     assert_eq!(service["spec"]["ports"][0]["targetPort"], "http");
@@ -133,11 +179,18 @@ fn the_scaler_watches_the_queue_of_requests_and_scales_the_deployment() {
     let scaled = one("ScaledObject");
     let spec = &scaled["spec"];
     assert_eq!(spec["scaleTargetRef"]["name"], "rescind");
-    assert_eq!(one("Deployment")["spec"].get("replicas"), None, "one of them decides");
+    assert_eq!(
+        one("Deployment")["spec"].get("replicas"),
+        None,
+        "one of them decides"
+    );
     let trigger = &spec["triggers"][0];
     let queue = configuration("").amqp.requests_queue;
     assert_eq!(trigger["metadata"]["queueName"], queue.as_str());
-    let login = trigger["authenticationRef"]["name"].as_str().unwrap().to_owned();
+    let login = trigger["authenticationRef"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let all = manifests();
     let asked = &all[&("TriggerAuthentication".to_owned(), login)]["spec"]["secretTargetRef"][0];
     let secret = asked["name"].as_str().unwrap().to_owned();
@@ -152,7 +205,13 @@ fn the_alert_rules_are_those_of_prometheus() {
     let (_, groups) = rules.split_once("\ngroups:\n").expect("groups");
     let indented: Vec<String> = groups
         .lines()
-        .map(|line| if line.is_empty() { String::new() } else { format!("  {line}") })
+        .map(|line| {
+            if line.is_empty() {
+                String::new()
+            } else {
+                format!("  {line}")
+            }
+        })
         .collect();
     let head = "# Made of deploy/prometheus/rules.yaml by a test with UPDATE=1.\n\
                 apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\n\

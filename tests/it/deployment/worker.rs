@@ -8,7 +8,9 @@ use crate::rig::{Stage, Worker, folder};
 
 fn told(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 512];
-    let length = socket.recv(&mut buffer).expect("the worker tells something");
+    let length = socket
+        .recv(&mut buffer)
+        .expect("the worker tells something");
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
@@ -28,7 +30,10 @@ async fn systemd_is_told_when_the_worker_has_started_and_when_it_stops() {
 
 fn health(worker: &Worker, further: &[&str]) -> (Option<i32>, String) {
     let dir = folder("health");
-    let listen = ("RESCIND_HTTP__LISTEN".to_owned(), worker.address().to_string());
+    let listen = (
+        "RESCIND_HTTP__LISTEN".to_owned(),
+        worker.address().to_string(),
+    );
     let config = worker.config().display().to_string();
     let mut arguments = vec!["health", "--config", &config];
     arguments.extend(further);
@@ -49,7 +54,10 @@ async fn the_binary_itself_says_whether_the_worker_is_well() {
     // It turns, and waits for a broker that is not there.
     let nowhere = crate::rig::process::free_address();
     stage.set("amqp.url", format!("amqp://{nowhere}/%2f"));
-    stage.set("ledger.url", format!("sqlite:{}", stage.dir().join("other.db").display()));
+    stage.set(
+        "ledger.url",
+        format!("sqlite:{}", stage.dir().join("other.db").display()),
+    );
     let waiting = Worker::spawn(&stage.config(), &[]);
     crate::rig::until("it turns", PATIENCE, || {
         health(&waiting, &["--live"]).0 == Some(0)

@@ -356,7 +356,10 @@ async fn no_secret_and_no_payload_is_ever_logged() {
     ids.push("broken".to_owned());
     results.about(ids, PATIENCE).await;
     let metrics = http::get(worker.address(), "/metrics").unwrap().1;
-    assert!(metrics.contains("rescind_requests_received_total"), "much was counted");
+    assert!(
+        metrics.contains("rescind_requests_received_total"),
+        "much was counted"
+    );
     worker.sigterm();
     assert!(worker.wait(PATIENCE).success());
     let told = format!("{:?}", spans(&collector));

@@ -1,6 +1,6 @@
 //! An HTTP server that keeps what it is sent: a collector, or a provider, for tests.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
