@@ -48,13 +48,14 @@ fn stand_in(table: &mut toml::Table, dir: &Path) {
         match value {
             toml::Value::Table(inner) => stand_in(inner, dir),
             toml::Value::String(file) if key.ends_with("_file") => {
-                let secret = match file.rsplit('/').next() {
-                    Some("amqp-url") => "amqps://rescind:secret@broker.test/%2f",
-                    Some("ledger-url") => "postgres://rescind:secret@database.test/rescind",
-                    Some("gr4vy.pem") => return private_key(key, value, dir),
+                let name = file.rsplit('/').next().unwrap_or_default().to_owned();
+                let secret = match name.as_str() {
+                    "amqp-url" => "amqps://rescind:secret@broker.test/%2f",
+                    "ledger-url" => "postgres://rescind:secret@database.test/rescind",
+                    "gr4vy.pem" => return private_key(key, value, dir),
                     _ => "secret",
                 };
-                let path = dir.join(key.as_str());
+                let path = dir.join(name);
                 std::fs::write(&path, secret).unwrap();
                 *value = path.display().to_string().into();
             }
