@@ -197,8 +197,8 @@ impl Intake {
         let mut step = self.shared.spans.intake(queue, &mut envelope);
         let (arrival, start) = self.read(delivery, envelope, dropped);
         if let Arrival::Request(request) = &arrival {
-            step.says("rescind.request_id", request.request_id.clone());
-            step.says("rescind.provider", request.provider.clone());
+            step.names("rescind.request_id", &request.request_id);
+            step.names("rescind.provider", &request.provider);
         }
         (arrival, (step, start))
     }

@@ -194,10 +194,17 @@ impl Step {
         }
     }
 
-    /// Adds what became known; text of our own, numbers and ids only.
+    /// Adds what became known: a word of ours, or a number.
     pub fn says(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new(key, value));
+        }
+    }
+
+    /// Adds a name or an id.
+    pub fn names(&mut self, key: &'static str, text: &str) {
+        if let Some(span) = &mut self.0 {
+            span.set_attribute(KeyValue::new(key, text.to_owned()));
         }
     }
 

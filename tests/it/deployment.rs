@@ -123,8 +123,8 @@ fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_polic
 
 /// `KEY=value` of a unit, the last one.
 fn setting<'u>(unit: &'u str, key: &str) -> &'u str {
-    let lines = unit.lines().filter_map(|line| line.split_once('='));
-    let found = lines.filter(|(name, _)| *name == key).next_back();
+    let mut lines = unit.lines().filter_map(|line| line.split_once('='));
+    let found = lines.rfind(|(name, _)| *name == key);
     found.unwrap_or_else(|| panic!("no {key}")).1
 }
 
