@@ -44,7 +44,7 @@ deny: ## Licences, bans, sources and advisories of all dependencies (deny.toml)
 	@$(DENY) check bans licenses sources
 	@# The advisories are a repository of their own. Without a way to it the other checks still count.
 	@if timeout 60 env $(DENY) fetch db >/dev/null 2>&1; then \
-		$(DENY) check --disable-fetch advisories; \
+		$(DENY) --offline check advisories; \
 	else \
 		echo "deny: the database of advisories cannot be reached; advisories were NOT checked"; \
 	fi
