@@ -9,20 +9,18 @@ use std::future::Future;
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
-};
-use lapin::tcp::OwnedTLSConfig;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
-use secrecy::ExposeSecret;
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Schedule;
 use crate::config::{Amqp, TopologyMode};
+
+mod tls;
 
 /// Longest wait for one step of the protocol.
 pub const STEP: Duration = Duration::from_secs(5);
@@ -57,6 +55,12 @@ pub enum AmqpError {
     /// The broker cancelled a consumer, e.g. since its queue was deleted.
     #[error("the broker cancelled the consumer of {0}")]
     Cancelled(String),
+    /// The broker has forgotten a consumer of ours.
+    #[error("{0} holds messages, and the broker delivers none of them")]
+    Forgotten(String),
+    /// One side does not accept the other's certificate, or they cannot agree on TLS.
+    #[error("{0}")]
+    Tls(String),
     /// The settings cannot be used.
     #[error("{0}")]
     Settings(String),
@@ -76,60 +80,36 @@ pub async fn step<T>(
     }
 }
 
-/// Connects. `name` is what the broker's management shows.
+/// Connects to the node, or to one of several: all are tried, from any one on, so that a node
+/// which takes connections and serves nobody is not the only one that is ever asked. `name`
+/// is what the broker's management shows.
 pub async fn connect(settings: &Amqp, name: &str) -> Result<Connection, AmqpError> {
-    let mut uri: AMQPUri = settings
-        .url
+    let nodes: Vec<&SecretString> = std::iter::once(&settings.url)
+        .chain(&settings.further_urls)
+        .collect();
+    let first = rand::random_range(0..nodes.len());
+    let mut failed = AmqpError::Lost;
+    for node in nodes.iter().cycle().skip(first).take(nodes.len()) {
+        match connect_to(node, settings, name).await {
+            Err(error) if !matches!(error, AmqpError::Settings(_)) => failed = error,
+            done => return done,
+        }
+    }
+    Err(failed)
+}
+
+async fn connect_to(
+    node: &SecretString,
+    settings: &Amqp,
+    name: &str,
+) -> Result<Connection, AmqpError> {
+    let mut uri: AMQPUri = node
         .expose_secret()
         .parse()
         .map_err(|why| AmqpError::Settings(format!("amqp.url cannot be read: {why}")))?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let runtime =
-        lapin::runtime::default_runtime().map_err(|e| AmqpError::Protocol("connect", e))?;
-    let tls = tls(settings)?;
-    step(
-        "connect",
-        Connection::connect_uri_with_config(uri, properties, tls, runtime),
-    )
-    .await
-}
-
-fn tls(settings: &Amqp) -> Result<OwnedTLSConfig, AmqpError> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| {
-            AmqpError::Settings(format!("cannot read {}: {error}", path.display()))
-        })
-    };
-    let mut config = OwnedTLSConfig::default();
-    if let Some(path) = &settings.ca_file {
-        config.cert_chain = Some(String::from_utf8_lossy(&read(path)?).into_owned());
-    }
-    if let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) {
-        config.identity = Some(lapin::tcp::OwnedIdentity::PKCS8 {
-            pem: read(cert)?,
-            key: read(key)?,
-        });
-    }
-    Ok(config)
-}
-
-/// A channel with a prefetch.
-pub async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, AmqpError> {
-    let channel = step("open a channel", connection.create_channel()).await?;
-    step(
-        "set the prefetch",
-        channel.basic_qos(prefetch, BasicQosOptions::default()),
-    )
-    .await?;
-    Ok(channel)
-}
-
-/// A consumer of a queue.
-pub async fn subscribe(channel: &Channel, queue: &str) -> Result<Consumer, AmqpError> {
-    let options = BasicConsumeOptions::default();
-    let consuming = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
-    step("subscribe", consuming).await
+    tls::connect(settings, uri, properties).await
 }
 
 /// A header of text, if it is of a sensible size.

@@ -16,6 +16,9 @@ pub use crate::settings::{ACCOUNT, FIELDS, Field, Form};
 use crate::settings::{Parsed, Resolved, Values};
 
 mod check;
+mod documented;
+
+pub use documented::default_toml;
 
 /// Everything the program was told.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Config {
 pub struct Amqp {
     /// `amqp://` or `amqps://`, with credentials.
     pub url: SecretString,
+    /// Other nodes of the same cluster.
+    pub further_urls: Vec<SecretString>,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// PEM file of the client certificate; given together with `key_file`.
@@ -49,6 +54,8 @@ pub struct Amqp {
     pub topology: TopologyMode,
     /// Deliveries held at once, 1 to 2000.
     pub prefetch: u16,
+    /// Messages that may wait for the broker before nothing is taken in or begun.
+    pub max_unpublished: u64,
     /// A copy of each result goes to the request's `reply_to`.
     pub reply_to: bool,
     /// Where publishers write.
@@ -85,6 +92,12 @@ pub enum TopologyMode {
 pub struct Ledger {
     /// `sqlite:PATH` or `postgres://…`, which may hold a password.
     pub url: SecretString,
+    /// PEM file of the authorities to trust instead of the system's, for PostgreSQL.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate; given together with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key_file: Option<PathBuf>,
     /// Finished requests and closed dead letters older than this are removed.
     pub retention: Duration,
 }
@@ -126,6 +139,8 @@ pub struct AccountConfig {
     pub provider: &'static dyn Provider,
     /// Name, address and credentials.
     pub account: Account,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
     /// To reach the provider.
     pub connect_timeout: Duration,
     /// Whole exchange.
@@ -147,6 +162,7 @@ impl fmt::Debug for AccountConfig {
         f.debug_struct("AccountConfig")
             .field("kind", &self.provider.kind())
             .field("account", &self.account)
+            .field("ca_file", &self.ca_file)
             .field("connect_timeout", &self.connect_timeout)
             .field("timeout", &self.timeout)
             .field("max_in_flight", &self.max_in_flight)
@@ -282,6 +298,9 @@ impl Loader<'_> {
             amqp: amqp(values),
             ledger: Ledger {
                 url: values.secret("ledger.url"),
+                ca_file: values.path("ledger.ca_file"),
+                cert_file: values.path("ledger.cert_file"),
+                key_file: values.path("ledger.key_file"),
                 retention: values.span("ledger.retention"),
             },
             http: Http {
@@ -398,6 +417,7 @@ fn account_config(
     AccountConfig {
         provider,
         account,
+        ca_file: values.path("ca_file"),
         connect_timeout: values.span("connect_timeout"),
         timeout: values.span("timeout"),
         max_in_flight: values.whole("max_in_flight"),
@@ -459,6 +479,7 @@ fn schedule(values: &Values, path: &str) -> Schedule {
 fn amqp(values: &Values) -> Amqp {
     Amqp {
         url: values.secret("amqp.url"),
+        further_urls: values.secrets("amqp.further_urls"),
         ca_file: values.path("amqp.ca_file"),
         cert_file: values.path("amqp.cert_file"),
         key_file: values.path("amqp.key_file"),
@@ -467,6 +488,7 @@ fn amqp(values: &Values) -> Amqp {
             _ => TopologyMode::Declare,
         },
         prefetch: values.whole("amqp.prefetch"),
+        max_unpublished: values.whole("amqp.max_unpublished"),
         reply_to: values.flag("amqp.reply_to"),
         requests_exchange: values.text("amqp.requests_exchange"),
         requests_queue: values.text("amqp.requests_queue"),
@@ -478,39 +500,6 @@ fn amqp(values: &Values) -> Amqp {
         dropped_exchange: values.text("amqp.dropped_exchange"),
         dropped_queue: values.text("amqp.dropped_queue"),
     }
-}
-
-/// A file with every setting at its default, optional ones as comments, and a commented
-/// table for each kind of provider.
-pub fn default_toml(providers: &[&'static dyn Provider]) -> String {
-    let mut text = String::new();
-    let mut section = "";
-    for field in FIELDS {
-        let (table, key) = field.path.split_once('.').unwrap_or(("", field.path));
-        if table != section {
-            let gap = if section.is_empty() { "" } else { "\n" };
-            text += &format!("{gap}[{table}]\n");
-            section = table;
-        }
-        let quoted = !matches!(field.form, Form::Flag | Form::Whole(..) | Form::Number(_));
-        let line = match field.default {
-            Some(value) if quoted => format!("{key} = {value:?}"),
-            Some(value) => format!("{key} = {value}"),
-            None => format!("# {key} = \"\""),
-        };
-        text += &format!("{line}  # {}\n", field.about);
-    }
-    for provider in providers {
-        let kind = provider.kind();
-        text +=
-            &format!("\n# [providers.{kind}]\n# kind = \"{kind}\"\n# base_url = \"https://\"\n");
-        for setting in provider.settings() {
-            let file = if setting.secret { "_file" } else { "" };
-            let optional = if setting.required { "" } else { "  # optional" };
-            text += &format!("# {}{file} = \"\"{optional}\n", setting.key);
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use lapin::Connection;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions};
+use lapin::options::BasicAckOptions;
 use lapin::types::AMQPValue;
-use lapin::{Connection, Consumer};
 use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
+use crate::consume::{self, Batches};
 use crate::dispatch::{Dispatcher, Place, Shared};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
@@ -25,6 +25,7 @@ use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
 use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
+use crate::spans::Step;
 use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 /// Deliveries in one transaction.
@@ -42,15 +43,20 @@ pub struct Intake {
     shared: Arc<Shared>,
     /// A consumer is subscribed.
     pub consuming: AtomicBool,
+    /// The ledger took the last batch.
+    pub storing: AtomicBool,
 }
 
 /// Room to begin a request at once.
 type Start = (Arc<Dispatcher>, Place);
 
+/// What was begun with a delivery: its place in the trace, and its start if it has room.
+type Begun = (Step, Option<Start>);
+
 /// The deliveries of one transaction, as they go into the ledger.
 struct Batch {
     arrivals: Arc<[Arrival]>,
-    starts: Vec<Option<Start>>,
+    begun: Vec<Begun>,
     dropped: bool,
 }
 
@@ -66,11 +72,17 @@ impl Intake {
             dispatchers,
             shared,
             consuming: AtomicBool::new(false),
+            storing: AtomicBool::new(true),
         }
     }
 
-    /// One session: connect, subscribe, take in until something ends it.
+    /// One session: connect, subscribe, take in until something ends it. None begins while
+    /// too much waits for the broker.
     pub async fn session(self: &Arc<Self>) -> Result<(), AmqpError> {
+        tokio::select! {
+            () = self.shared.hold.until(false) => {}
+            () = self.shared.stop.cancelled() => return Ok(()),
+        }
         let connection = amqp::connect(&self.settings, "rescind intake").await?;
         let ended = self.consume(&connection).await;
         self.consuming.store(false, Ordering::Release);
@@ -80,52 +92,38 @@ impl Intake {
 
     async fn consume(self: &Arc<Self>, connection: &Connection) -> Result<(), AmqpError> {
         amqp::prepare(connection, &self.settings).await?;
-        let requests = amqp::channel(connection, self.settings.prefetch).await?;
+        let (settings, shared) = (&self.settings, &self.shared);
+        let requests = consume::channel(connection, settings.prefetch).await?;
         // One at a time: a message that stops the worker takes no other with it.
-        let dropped = amqp::channel(connection, 1).await?;
-        let from_requests = amqp::subscribe(&requests, &self.settings.requests_queue).await?;
-        let from_dropped = amqp::subscribe(&dropped, &self.settings.dropped_queue).await?;
-        let tags = [
-            (&requests, from_requests.tag()),
-            (&dropped, from_dropped.tag()),
-        ];
+        let dropped = consume::channel(connection, 1).await?;
+        let mut from_requests = Batches::of(&requests, &settings.requests_queue, BATCH_MAX).await?;
+        let mut from_dropped = Batches::of(&dropped, &settings.dropped_queue, 1).await?;
         self.consuming.store(true, Ordering::Release);
         info!(queue = self.settings.requests_queue, "consuming");
         let channels = [&requests, &dropped];
         let ended = tokio::select! {
-            ended = self.take_all(from_requests, false) => ended,
-            ended = self.take_all(from_dropped, true) => ended,
+            ended = self.take_all(&mut from_requests, false) => ended,
+            ended = self.take_all(&mut from_dropped, true) => ended,
             () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
-            () = self.shared.stop.cancelled() => Ok(()),
+            () = shared.stop.cancelled() => Ok(()),
+            () = shared.hold.until(true) => Ok(()),
         };
         if ended.is_ok() {
-            // What was delivered and not acknowledged goes back to the queue with the channel.
-            for (channel, tag) in tags {
-                step(
-                    "cancel a consumer",
-                    channel.basic_cancel(tag, BasicCancelOptions::default()),
-                )
-                .await?;
-            }
+            from_requests.cancel().await?;
+            from_dropped.cancel().await?;
         }
         ended
     }
 
     async fn take_all(
         self: &Arc<Self>,
-        consumer: Consumer,
+        batches: &mut Batches,
         dropped: bool,
     ) -> Result<(), AmqpError> {
-        let queue = consumer.queue().to_string();
-        let mut batches = consumer.ready_chunks(BATCH_MAX);
-        while let Some(batch) = batches.next().await {
-            let batch = batch
-                .into_iter()
-                .collect::<lapin::Result<Vec<Delivery>>>()
-                .map_err(|error| AmqpError::Protocol("consume", error))?;
+        loop {
+            let batch = batches.next().await?;
             self.take_batch(batch, dropped).await?;
         }
-        Err(AmqpError::Cancelled(queue))
     }
 
     async fn take_batch(
@@ -134,13 +132,13 @@ impl Intake {
         dropped: bool,
     ) -> Result<(), AmqpError> {
         failpoint::pass(Point::AfterDeliver);
-        let (arrivals, starts): (Vec<Arrival>, Vec<_>) = deliveries
+        let (arrivals, begun): (Vec<Arrival>, Vec<_>) = deliveries
             .iter()
             .map(|delivery| self.take(delivery, dropped))
             .unzip();
         let batch = Batch {
             arrivals: arrivals.into(),
-            starts,
+            begun,
             dropped,
         };
         // In a task of its own: what the ledger has accepted is begun, even if the session
@@ -162,7 +160,10 @@ impl Intake {
     async fn store_batch(self: Arc<Self>, batch: Batch) {
         let accepted = self.store(&batch.arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
-        for ((arrival, start), accepted) in batch.arrivals.iter().zip(batch.starts).zip(accepted) {
+        for ((arrival, begun), accepted) in batch.arrivals.iter().zip(batch.begun).zip(accepted) {
+            let (mut step, start) = begun;
+            step.says("rescind.intake", received(&accepted).as_str());
+            drop(step);
             if batch.dropped && matches!(accepted, Accepted::New(_)) {
                 self.shared.metrics.received(Received::Dropped);
             }
@@ -173,7 +174,9 @@ impl Intake {
     /// For as long as it takes: nothing is acknowledged that is not stored.
     async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Accepted> {
         loop {
-            match self.shared.ledger.accept(Arc::clone(arrivals)).await {
+            let stored = self.shared.ledger.accept(Arc::clone(arrivals)).await;
+            self.storing.store(stored.is_ok(), Ordering::Release);
+            match stored {
                 Ok(accepted) => return accepted,
                 Err(error) => error!(%error, "cannot store requests; trying again"),
             }
@@ -181,8 +184,27 @@ impl Intake {
         }
     }
 
-    fn take(&self, delivery: &Delivery, dropped: bool) -> (Arrival, Option<Start>) {
-        let envelope = envelope(delivery, (self.shared.clock)());
+    fn take(&self, delivery: &Delivery, dropped: bool) -> (Arrival, Begun) {
+        let mut envelope = envelope(delivery, (self.shared.clock)());
+        let queue = match dropped {
+            true => &self.settings.dropped_queue,
+            false => &self.settings.requests_queue,
+        };
+        let mut step = self.shared.spans.intake(queue, &mut envelope);
+        let (arrival, start) = self.read(delivery, envelope, dropped);
+        if let Arrival::Request(request) = &arrival {
+            step.names("rescind.request_id", &request.request_id);
+            step.names("rescind.provider", &request.provider);
+        }
+        (arrival, (step, start))
+    }
+
+    fn read(
+        &self,
+        delivery: &Delivery,
+        envelope: Envelope,
+        dropped: bool,
+    ) -> (Arrival, Option<Start>) {
         if dropped && delivery_count(delivery) >= DROPPED_DELIVERIES_MAX {
             return (self.invalid(&poison(), &envelope), None);
         }
@@ -235,12 +257,7 @@ impl Intake {
     }
 
     async fn stored(&self, arrival: &Arrival, start: Option<Start>, accepted: Accepted) {
-        self.shared.metrics.received(match accepted {
-            Accepted::New(_) => Received::New,
-            Accepted::Repeated => Received::Repeated,
-            Accepted::Conflicting => Received::Conflicting,
-            Accepted::Recorded => Received::Invalid,
-        });
+        self.shared.metrics.received(received(&accepted));
         match (arrival, accepted) {
             (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, start),
             (Arrival::Request(request), Accepted::Conflicting) => self.conflict(request).await,
@@ -297,6 +314,15 @@ impl Intake {
             reason = dead.outcome.reason(),
             "a message was not understood",
         );
+    }
+}
+
+fn received(accepted: &Accepted) -> Received {
+    match accepted {
+        Accepted::New(_) => Received::New,
+        Accepted::Repeated => Received::Repeated,
+        Accepted::Conflicting => Received::Conflicting,
+        Accepted::Recorded => Received::Invalid,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Connection};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
@@ -19,6 +19,7 @@ use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
 use crate::metrics::Published;
 use crate::publish;
+use crate::spans::Step;
 use crate::wire::{Kind, Outgoing};
 
 /// Messages that are on their way at once.
@@ -55,6 +56,26 @@ impl Outbox {
         self.publishing.store(false, Ordering::Release);
         amqp::close(&connection).await;
         ended
+    }
+
+    /// Holds intake and dispatch while more waits than may. Never ends by itself.
+    pub async fn mind_the_bound(&self) {
+        loop {
+            tokio::time::sleep(AGAIN_EVERY).await;
+            let Ok(stats) = self.shared.ledger.stats().await else {
+                continue;
+            };
+            let messages = stats.outbox;
+            match self.shared.hold.look(messages) {
+                Some(true) => warn!(
+                    messages,
+                    "too many messages wait for the broker (amqp.max_unpublished); nothing is taken in or begun until half of that is published"
+                ),
+                Some(false) => info!(messages, "published enough; going on"),
+                None => {}
+            }
+            self.shared.metrics.held(self.shared.hold.is_on());
+        }
     }
 
     async fn publish_all(
@@ -120,7 +141,14 @@ impl Outbox {
         let messages = window
             .iter()
             .map(|pending| (self.exchange(pending.message.kind), &pending.message));
+        let spans = &self.shared.spans;
+        // Dropped without a word, and with it ended, where the window fails as a whole.
+        let steps: Vec<Step> = messages
+            .clone()
+            .map(|(exchange, message)| spans.publication(exchange, message))
+            .collect();
         let fates = publish::window(channel, messages).await?;
+        told(steps, &fates);
         failpoint::pass(Point::AfterPublish);
         self.count(&window, &fates);
         let confirmed: Vec<&Pending> = window
@@ -185,6 +213,16 @@ impl Outbox {
             if let Err(error) = copy(connection, queue, message).await {
                 warn!(message_id = %message.id, %error, "the copy for reply_to was not delivered");
             }
+        }
+    }
+}
+
+fn told(steps: Vec<Step>, fates: &[Published]) {
+    for (mut step, fate) in steps.into_iter().zip(fates) {
+        match fate {
+            Published::Confirmed => {}
+            Published::Returned => step.failed("returned"),
+            Published::Nacked => step.failed("nacked"),
         }
     }
 }

@@ -3,12 +3,12 @@
 //! The only file that reads the clock and spawns tasks.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,13 +21,16 @@ use tracing::{error, info, warn};
 use crate::amqp::{self, AmqpError};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Shared};
+use crate::hold::Hold;
 use crate::intake::Intake;
-use crate::ledger::sqlite::Sqlite;
-use crate::ledger::{Ledger, Quiet};
+use crate::ledger::postgres::Settings;
+use crate::ledger::{Ledger, LedgerError, Place, Quiet};
 use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
 use crate::server::Server;
+use crate::spans::Spans;
+use crate::systemd::Systemd;
 
 /// Rows that retention removes in one transaction.
 const PURGE_BATCH: usize = 200;
@@ -48,30 +51,39 @@ pub fn now() -> Timestamp {
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
-/// Runs a worker until SIGTERM or SIGINT, and drains it. With `reconcile`, every open request
-/// that nobody works on starts in doubt.
-pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::Result<()> {
+/// How a worker is started, beside its configuration.
+pub struct Start<'a> {
+    /// Of the source.
+    pub revision: &'a str,
+    /// Every open request that nobody works on starts in doubt.
+    pub reconcile: bool,
+    /// What a collector is told.
+    pub spans: Spans,
+    /// Told when the worker has started, and when it stops.
+    pub systemd: Systemd,
+}
+
+/// Runs a worker until SIGTERM or SIGINT, and drains it.
+pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
+    let Start {
+        revision,
+        reconcile,
+        spans,
+        systemd,
+    } = start;
+    allow_many_files();
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
-    let ledger = open_ledger(&config, Arc::clone(&metrics))?;
-    let in_doubt = ledger.recover(now(), quiet(&config)).await?;
-    info!(
-        in_doubt,
-        "the ledger is open; what was under way at the last end is in doubt"
-    );
-    if reconcile {
-        let in_doubt = ledger.reconcile(now()).await?;
-        warn!(
-            in_doubt,
-            "--reconcile: the provider is asked about every open request first"
-        );
-    }
+    let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
+    begin(&*ledger, &config, reconcile).await?;
     let shared = Arc::new(Shared {
         ledger,
         metrics,
+        spans: spans.clone(),
         clock: now,
         outbox: Arc::new(Notify::new()),
+        hold: Hold::new(config.amqp.max_unpublished),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     });
@@ -79,9 +91,25 @@ pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::
         .await
         .with_context(|| format!("cannot listen on http.listen = {}", config.http.listen))?;
     let worker = Worker::start(&config, Arc::clone(&shared), listener)?;
+    systemd.ready();
     wait_for_signal().await?;
+    systemd.stopping();
     worker.drain(config.shutdown.drain).await;
+    spans.close().await;
     Ok(())
+}
+
+/// Every call under way holds a file, and so do idle connections: as many as the system allows
+/// at all, not as few as it allows by default.
+fn allow_many_files() {
+    let files = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// A broker that answers and has another topology is a mistake to be told at once; one that
@@ -116,17 +144,61 @@ async fn check_broker(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-fn open_ledger(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Arc<dyn Ledger>> {
-    let path = sqlite_path(config)?;
-    let observer = Box::new(move |seconds, operations| metrics.committed(seconds, operations));
-    Ok(Arc::new(Sqlite::open(&path, observer)?))
+async fn open_ledger(
+    config: &Config,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let observer = move |seconds, operations| metrics.committed(seconds, operations);
+    place(config).open(observer).await
 }
 
-/// The file of a SQLite ledger.
-pub fn sqlite_path(config: &Config) -> anyhow::Result<PathBuf> {
-    match config.ledger.url.expose_secret().strip_prefix("sqlite:") {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => bail!("ledger.url: this version keeps its ledger in SQLite only; use sqlite:PATH"),
+/// Where the configured ledger is kept.
+pub fn place(config: &Config) -> Place {
+    let ledger = &config.ledger;
+    let url = ledger.url.expose_secret();
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Place::File(path.into()),
+        None => Place::Database(Settings {
+            url: url.to_owned(),
+            ca_file: ledger.ca_file.clone(),
+            cert_file: ledger.cert_file.clone(),
+            key_file: ledger.key_file.clone(),
+        }),
+    }
+}
+
+/// What has to be done before anything is begun. A database that cannot be reached is waited
+/// for: without it nothing begins, and who is gone is looked for again and again anyway.
+async fn begin(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Result<(), LedgerError> {
+    let waits = matches!(place(config), Place::Database(_));
+    match ledger.recover(now(), quiet(config)).await {
+        Ok(in_doubt) => info!(
+            in_doubt,
+            "the ledger is open; what was under way at the last end is in doubt"
+        ),
+        Err(error) if waits => warn!(%error, "the ledger cannot be used yet"),
+        Err(error) => return Err(error),
+    }
+    match reconcile {
+        true => doubt_all(ledger, waits).await,
+        false => Ok(()),
+    }
+}
+
+async fn doubt_all(ledger: &dyn Ledger, waits: bool) -> Result<(), LedgerError> {
+    loop {
+        match ledger.reconcile(now()).await {
+            Ok(in_doubt) => {
+                warn!(
+                    in_doubt,
+                    "--reconcile: the provider is asked about every open request first"
+                );
+                return Ok(());
+            }
+            Err(error) if waits => warn!(%error, "--reconcile waits for the ledger"),
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(RECOVER_EVERY).await;
     }
 }
 
@@ -167,7 +239,7 @@ impl Worker {
             .values()
             .map(|account| Dispatcher::new(account.clone(), Arc::clone(&shared)))
             .collect::<Result<_, _>>()
-            .context("cannot build the HTTP client; https needs the system's certificates (Debian's package ca-certificates)")?;
+            .context("a provider cannot be called")?;
         let intake = Arc::new(Intake::new(
             config.amqp.clone(),
             &dispatchers,
@@ -223,7 +295,10 @@ impl Worker {
         let metrics = Arc::clone(&self.shared.metrics);
         self.parts.spawn(async move {
             let rebuilt = || metrics.broker_reconnect();
-            amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)).await;
+            tokio::select! {
+                () = amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)) => {}
+                () = outbox.mind_the_bound() => {}
+            }
         });
     }
 

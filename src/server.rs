@@ -19,6 +19,10 @@ use crate::intake::Intake;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
 
+mod callers;
+
+use callers::Callers;
+
 /// Longest wait for the ledger's answer to a probe or a scrape.
 const LEDGER_WAIT: Duration = Duration::from_secs(2);
 
@@ -47,7 +51,7 @@ impl Server {
             .route("/metrics", get(metrics))
             .route("/notifications/{provider}", post(notification))
             .with_state(self);
-        axum::serve(listener, router)
+        axum::serve(Callers::of(listener), router)
             .with_graceful_shutdown(stop)
             .await
     }
@@ -73,7 +77,10 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
     let ledger = server.ledger_answers().await;
     let draining = server.shared.stop.is_cancelled();
     let notifications = server.notices.ready();
-    let ready = consuming && publishing && notifications && ledger && !draining;
+    let held = server.shared.hold.is_on();
+    let stored = server.intake.storing.load(Ordering::Acquire);
+    let ledger = ledger && stored;
+    let ready = consuming && publishing && !held && notifications && ledger && !draining;
     let status = if ready {
         StatusCode::OK
     } else {
@@ -84,6 +91,7 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
         "checks": {
             "broker_consuming": consuming,
             "broker_publishing": publishing,
+            "outbox_within_bound": !held,
             "notifications": notifications,
             "ledger": ledger,
             "not_draining": !draining,
@@ -94,10 +102,12 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let (consuming, publishing) = server.connected();
+    // It does not consume while too much waits to be published: that is no lost connection.
+    let held = server.shared.hold.is_on();
     server
         .shared
         .metrics
-        .broker_connected(consuming && publishing);
+        .broker_connected((consuming || held) && publishing);
     // A ledger that does not answer leaves its gauges as they were; the counters still say
     // what goes on.
     server.ledger_answers().await;

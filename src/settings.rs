@@ -90,11 +90,13 @@ use Form::{Address, Choice, Flag, Name, NameOrNone, Number, Socket, Span, SpanOr
 #[rustfmt::skip]
 pub const FIELDS: &[Field] = &[
     field("amqp.url", Address, "amqp://guest:guest@127.0.0.1:5672/%2f", "amqps:// for TLS"),
+    unset("amqp.further_urls", Form::Secrets, "other nodes of the same cluster; each connection tries all, from any one on"),
     unset("amqp.ca_file", Form::Path, "PEM file of the authorities to trust instead of the system's"),
     unset("amqp.cert_file", Form::Path, "PEM file of the client certificate"),
     unset("amqp.key_file", Form::Path, "PEM file of its key"),
     field("amqp.topology", Choice(&["declare", "verify"]), "declare", "verify: passive, refuses to start on a difference and says which"),
     field("amqp.prefetch", Whole(1, 2000), "256", "deliveries held at once before they are in the ledger"),
+    field("amqp.max_unpublished", Whole(1, 1_000_000_000), "50000", "messages waiting for the broker; beyond, nothing is taken in or begun"),
     field("amqp.reply_to", Flag, "false", "send a copy of each result to the request's reply_to"),
     field("amqp.requests_exchange", Name, "rescind.requests", "where publishers write"),
     field("amqp.requests_queue", Name, "rescind.requests", "where workers read"),
@@ -105,11 +107,15 @@ pub const FIELDS: &[Field] = &[
     field("amqp.dead_queue", Name, "rescind.dead", "the operators' feed"),
     field("amqp.dropped_exchange", Name, "rescind.dropped", "what the broker itself gave up on"),
     field("amqp.dropped_queue", Name, "rescind.dropped", "its queue"),
-    field("ledger.url", Address, "sqlite:rescind.db", "sqlite:PATH; one file has one worker"),
+    field("ledger.url", Address, "sqlite:rescind.db", "sqlite:PATH, one worker; postgres://user@host/db, several"),
+    unset("ledger.ca_file", Form::Path, "PostgreSQL: PEM file of the authorities to trust instead of the system's"),
+    unset("ledger.cert_file", Form::Path, "PEM file of the client certificate"),
+    unset("ledger.key_file", Form::Path, "PEM file of its key"),
     field("ledger.retention", Span, "90d", "finished requests and closed dead letters older than this are removed"),
     field("http.listen", Socket, "127.0.0.1:8620", "/metrics /livez /readyz /notifications/<provider>"),
     field("shutdown.drain", SpanOrZero, "25s", "how long calls under way may take to end"),
     field("log.format", Choice(&["json", "text"]), "json", "RUST_LOG sets levels"),
+    unset("defaults.ca_file", Form::Path, "PEM file of the authorities to trust instead of the system's"),
     field("defaults.connect_timeout", Span, "3s", "to reach a provider"),
     field("defaults.timeout", Span, "20s", "whole exchange"),
     field("defaults.max_in_flight", Whole(1, 100_000), "64", "calls at once to an account"),
@@ -360,6 +366,13 @@ impl Values {
         match self.get(path) {
             Some(Parsed::Secret(secrets)) => secrets.first().cloned().unwrap_or_default(),
             _ => SecretString::default(),
+        }
+    }
+
+    pub(crate) fn secrets(&self, path: &str) -> Vec<SecretString> {
+        match self.get(path) {
+            Some(Parsed::Secret(secrets)) => secrets.clone(),
+            _ => Vec::new(),
         }
     }
 

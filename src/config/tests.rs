@@ -243,6 +243,20 @@ fn a_secret_can_be_a_file_and_loses_its_last_newline_only() {
 }
 
 #[test]
+fn further_nodes_are_secrets_like_the_first_one_and_of_its_scheme() {
+    let nodes = "[amqp]\nfurther_urls = ['amqp://u:secret@b.test/', 'amqp://c.test/']\n";
+    let loaded = with(nodes, &[], &[]).unwrap();
+    assert_eq!(loaded.config.amqp.further_urls.len(), 2);
+    assert_eq!(shown(&loaded, "amqp.further_urls").0, "***,***");
+    for other in ["amqps://b.test/", "b.test", "amqp://"] {
+        let error = errors("", &[("RESCIND_AMQP__FURTHER_URLS", other)]);
+        let expected =
+            "RESCIND_AMQP__FURTHER_URLS must be addresses like amqp.url, of the same scheme";
+        holds(&error, &[expected]);
+    }
+}
+
+#[test]
 fn a_secret_file_that_cannot_be_used_is_named_with_the_reason() {
     let (_empty, path) = secret_file("\n");
     let file = format!("{SHOP}server_key_file = '/nowhere/key'\n");
@@ -469,7 +483,8 @@ fn a_file_that_is_not_toml_is_named_with_the_line() {
 /// A row that nothing reads would be a setting without effect.
 #[test]
 fn every_setting_changes_the_configuration() {
-    let tls = "[amqp]\nurl = 'amqps://broker.test'\ncert_file = 'c'\nkey_file = 'k'\n";
+    let tls = "[amqp]\nurl = 'amqps://broker.test'\ncert_file = 'c'\nkey_file = 'k'\n\
+               [ledger]\nurl = 'postgres://db.test/rescind'\ncert_file = 'c'\nkey_file = 'k'\n";
     let file = format!("{tls}{SHOP}server_key = 'k'\n");
     let result = |environment: &[(&str, &str)], flags: &[(&str, &str)]| {
         format!("{:?}", with(&file, environment, flags).unwrap().config)
@@ -482,6 +497,7 @@ fn every_setting_changes_the_configuration() {
             Form::Whole(..) | Form::Number(_) => "17",
             Form::Span | Form::SpanOrZero => "3m",
             Form::Socket => "127.0.0.1:17",
+            Form::Secrets => "amqps://other.test",
             _ => "other",
         };
         let after = result(&[], &[(field.path, value)]);
@@ -505,4 +521,17 @@ fn every_default_is_valid_and_the_generated_file_changes_nothing() {
         rows.map(|e| (e.path.clone(), e.value.clone())).collect()
     };
     assert_eq!(values(&written), values(&built_in));
+}
+
+/// `UPDATE=1` writes it anew.
+#[test]
+fn the_documented_file_has_every_setting_with_its_default() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/rescind.toml");
+    let generated = default_toml(crate::providers::ALL);
+    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+    let update = std::env::var("UPDATE").is_ok();
+    if update {
+        std::fs::write(&path, &generated).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), generated);
 }

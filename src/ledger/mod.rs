@@ -18,7 +18,11 @@ use crate::providers::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
 mod asked;
+mod place;
+pub mod postgres;
 pub mod sqlite;
+
+pub use place::Place;
 
 pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
 
@@ -66,6 +70,14 @@ pub enum LedgerError {
         /// The file.
         path: String,
     },
+    /// The database will not have us, or its address is no address: a person has to act.
+    #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
+    Refused {
+        /// Its address, without a password.
+        url: String,
+        /// Its words.
+        why: String,
+    },
     /// The operation did not happen: disk full, input or output error, shut down.
     #[error("the ledger did not answer: {0}")]
     Failed(String),
@@ -85,6 +97,10 @@ pub trait Ledger: Send + Sync {
         now: Timestamp,
         begin: Begin,
     ) -> Answer<'_, Claims>;
+
+    /// The clock went back: requests of an account that are due later than `latest`, which no
+    /// wait can reach, are due now. Says how many.
+    fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64>;
 
     /// Commits what calls led to, with the messages that say so.
     fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>>;

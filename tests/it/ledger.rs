@@ -12,6 +12,7 @@ use rescind::wire::{Envelope, Kind};
 
 mod desk;
 mod model;
+mod postgres;
 mod sqlite;
 
 use desk::{
@@ -23,7 +24,7 @@ use desk::{
 type Fresh = fn() -> Opener;
 
 /// Every backend that is to pass.
-const BACKENDS: &[(&str, Fresh)] = &[("sqlite", sqlite::fresh)];
+const BACKENDS: &[(&str, Fresh)] = &[("sqlite", sqlite::fresh), ("postgres", postgres::fresh)];
 
 async fn on_each(fact: impl AsyncFn(Desk)) {
     for (name, fresh) in BACKENDS {
@@ -168,6 +169,28 @@ async fn a_claim_takes_what_is_due_of_its_account_oldest_first() {
         let nothing = desk.claims(9, at(900)).await;
         assert_eq!((nothing.claims.len(), nothing.next_due), (0, None));
         assert!(desk.claims(0, at(900)).await.claims.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_due_too_late_for_any_wait_is_due_now_and_nothing_else_is() {
+    on_each(async |desk| {
+        for (id, due) in [("reach", 100), ("beyond", 3_600_000)] {
+            desk.take_in(arriving(id, id, at(due))).await;
+        }
+        desk.begin("claimed", "p").await;
+        let mut stranger = arriving("stranger", "s", at(3_600_000));
+        stranger.provider = "tingg".into();
+        desk.take_in(stranger).await;
+        assert_eq!(desk.claimed_ids(9, at(9)).await.len(), 0);
+        assert_eq!(desk.hasten(ACCOUNT, at(100), at(9)).await.unwrap(), 1);
+        assert_eq!(desk.claimed_ids(9, at(9)).await, ["beyond"]);
+        assert_eq!(desk.hasten(ACCOUNT, at(100), at(9)).await.unwrap(), 0);
+        assert_eq!(
+            desk.seen("stranger").await.progress.due_at,
+            Some(at(3_600_000))
+        );
     })
     .await;
 }

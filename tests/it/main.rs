@@ -10,13 +10,19 @@
 
 mod alerts;
 mod broker;
+mod cluster;
 mod contract;
 mod crash;
+mod deployment;
+mod fleet;
 mod flow;
 mod ledger;
 mod lifecycle;
+mod machine;
 mod notices;
 mod providers;
 mod rig;
 mod rig_works;
+mod secure;
+mod spans;
 mod tidy;
