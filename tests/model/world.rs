@@ -234,6 +234,7 @@ impl Model for World {
                 | Action::Acknowledge(_)
                 | Action::Publish(..)
                 | Action::Mark(_)
+                | Action::Claim(..)
                 | Action::Send(_)
                 | Action::Commit(_)
                 | Action::Recover(_)
