@@ -11,13 +11,14 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rescind::backoff::plus;
+use rescind::backoff::{Schedule, plus};
 use rescind::lifecycle::{Progress, Terms};
 use rescind::outcome::{Outcome, State};
 use rescind::providers::{Abilities, DoubtPolicy};
 
 use crate::config::{CHECK_EVERY, Config, FIRST, TICK};
 use crate::fingerprint::Known;
+use crate::rules::Rule;
 
 /// The instant at which everything in the book happens.
 pub(crate) fn now() -> Timestamp {
@@ -202,10 +203,18 @@ impl Book {
     }
 
     pub(crate) fn terms(&self, deadline: u8) -> Terms {
+        let endless = self.config.broken == Some(Rule::EveryScheduleEnds);
+        let schedule = |schedule: Schedule| Schedule {
+            give_up_after: match endless {
+                true => Duration::MAX,
+                false => schedule.give_up_after,
+            },
+            ..schedule
+        };
         Terms {
             abilities: self.config.abilities,
-            retry: self.config.retry,
-            poll: self.config.poll,
+            retry: schedule(self.config.retry),
+            poll: schedule(self.config.poll),
             deadline: (deadline != NEVER).then(|| plus(now(), u32::from(deadline) * TICK)),
         }
     }

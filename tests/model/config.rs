@@ -236,7 +236,7 @@ pub(crate) fn configurations(bound: Bound) -> Vec<Config> {
 }
 
 /// The look-up class under other terms.
-fn variants(bound: Bound) -> [Config; 5] {
+pub(crate) fn variants(bound: Bound) -> [Config; 5] {
     let main = classes().into_iter().find(|c| c.name == "look-up").unwrap();
     [
         Config {

@@ -42,10 +42,12 @@ pub(crate) enum Rule {
     TheNextOneHasItsTurn,
     /// A repeat has the key of the first call.
     OneKeyForEver,
+    /// Every schedule ends.
+    EveryScheduleEnds,
 }
 
 impl Rule {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::AcknowledgedAfterTheCommit,
         Self::AnOutcomeComesWithItsResult,
         Self::TheStoredBytesArePublished,
@@ -64,6 +66,7 @@ impl Rule {
         Self::OneRequestAtATime,
         Self::TheNextOneHasItsTurn,
         Self::OneKeyForEver,
+        Self::EveryScheduleEnds,
     ];
 
     /// The smallest configuration in which breaking it shows: the class, and what goes wrong.
@@ -71,6 +74,7 @@ impl Rule {
         let faults = match self {
             Self::AnOutcomeComesWithItsResult
             | Self::AcceptedIsNotDone
+            | Self::EveryScheduleEnds
             | Self::OneRequestAtATime
             | Self::TheNextOneHasItsTurn => faults(0, 0, 0, 0, 0),
             Self::AcknowledgedAfterTheCommit
@@ -90,6 +94,7 @@ impl Rule {
         };
         let class = match self {
             Self::OneKeyForEver => "same key",
+            Self::EveryScheduleEnds => "look-up, never well",
             _ => "look-up",
         };
         (class, faults)

@@ -222,7 +222,7 @@ impl Model for World {
     }
 
     fn is_inevitable(&self, state: &State, action: &Action) -> bool {
-        if let Action::Answer(w, _, true) = action {
+        if let Action::Answer(w, _, true) | Action::Apply(w) = action {
             // A call ends at its timeout at the latest.
             return state.workers[usize::from(*w)].slot.age >= WIRE;
         }
