@@ -47,17 +47,17 @@ impl World {
                 if state.faults.crashes > 0 && (busy || at_the_broker) {
                     self.step(steps, state, Action::Crash(id), |s| self.crash(s, w));
                 }
-                if state.faults.naps == 0 {
+                if state.faults.away == 0 {
                     return;
                 }
                 if busy || at_the_broker {
                     self.step(steps, state, Action::Sleep(id), |s| {
-                        self.nap(s, w, Life::Asleep)
+                        self.lose_touch(s, w, Life::Asleep)
                     });
                 }
                 if busy && self.config.workers > 1 {
                     self.step(steps, state, Action::CutOff(id), |s| {
-                        self.nap(s, w, Life::CutOff)
+                        self.lose_touch(s, w, Life::CutOff)
                     });
                 }
             }
@@ -87,8 +87,8 @@ impl World {
         };
     }
 
-    pub(crate) fn nap(&self, state: &mut State, w: usize, life: Life) {
-        state.faults.naps -= 1;
+    pub(crate) fn lose_touch(&self, state: &mut State, w: usize, life: Life) {
+        state.faults.away -= 1;
         self.requeue(state, w);
         state.workers[w].life = life;
     }

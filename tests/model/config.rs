@@ -200,7 +200,7 @@ fn class(adapter: &'static str, abilities: Abilities) -> Config {
         faults: Faults {
             answers: 0,
             crashes: 0,
-            naps: 0,
+            away: 0,
             repeats: 0,
             notices: 0,
         },
@@ -208,11 +208,11 @@ fn class(adapter: &'static str, abilities: Abilities) -> Config {
     }
 }
 
-pub(crate) const fn faults(answers: u8, crashes: u8, naps: u8, repeats: u8, notices: u8) -> Faults {
+pub(crate) const fn faults(answers: u8, crashes: u8, away: u8, repeats: u8, notices: u8) -> Faults {
     Faults {
         answers,
         crashes,
-        naps,
+        away,
         repeats,
         notices,
     }

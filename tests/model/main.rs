@@ -58,7 +58,7 @@ fn run(config: Config) -> Report {
         report.took.as_secs_f64(),
         format_args!(
             "{} answers, {} crashes, {} away, {} repeats, {} notices",
-            faults.answers, faults.crashes, faults.naps, faults.repeats, faults.notices
+            faults.answers, faults.crashes, faults.away, faults.repeats, faults.notices
         ),
         world.book.len(),
     );

@@ -129,7 +129,7 @@ pub(crate) struct Faults {
     pub(crate) answers: u8,
     pub(crate) crashes: u8,
     /// A worker pauses, or is cut off.
-    pub(crate) naps: u8,
+    pub(crate) away: u8,
     /// A request is published again.
     pub(crate) repeats: u8,
     pub(crate) notices: u8,
