@@ -22,6 +22,11 @@ bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick 
 	trap 'deploy/broker stop target/bench/broker' EXIT; \
 	AMQP_URL=$$(deploy/broker start target/bench/broker) cargo bench --locked --bench bench -- $(ARGS)
 
+.PHONY: sabotage
+sabotage: ## Break one rule at a time and show that the tests catch each (ONLY="name ...")
+	deploy/broker install
+	tests/sabotage/run $(ONLY)
+
 .PHONY: check
 check: lint test ## Everything that a change has to pass
 

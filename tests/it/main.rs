@@ -9,6 +9,7 @@
 )]
 
 mod broker;
+mod call;
 mod contract;
 mod crash;
 mod flow;
@@ -18,4 +19,5 @@ mod notices;
 mod providers;
 mod rig;
 mod rig_works;
+mod sabotage;
 mod tidy;
