@@ -27,6 +27,10 @@ sabotage: ## Break one rule at a time and show that the tests catch each (ONLY="
 	deploy/broker install
 	tests/sabotage/run $(ONLY)
 
+.PHONY: mutants
+mutants: ## Change a file at every place and see whether a test notices (FILE=src/gate.rs ARGS="--shard 0/4")
+	tests/sabotage/mutants $(FILE) $(ARGS)
+
 .PHONY: check
 check: lint test ## Everything that a change has to pass
 

@@ -1,5 +1,6 @@
 //! The patches that `make sabotage` breaks the rules with: each still applies and names its tests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -98,5 +99,38 @@ fn every_patch_applies_to_one_place_of_the_sources() {
                 hunk.file, hunk.before
             );
         }
+    }
+}
+
+/// The table of `docs/sabotage.md`, in the order of the rules.
+fn rules() -> String {
+    let mut rules: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, patch) in patches() {
+        let tests: Vec<String> = header(&patch, "Caught by")
+            .iter()
+            .map(|test| format!("`{}`", test.trim_start_matches("it ")))
+            .collect();
+        let [rule, breaks] = ["Rule", "Breaks"].map(|key| header(&patch, key)[0].to_owned());
+        let row = format!("| `{name}` | {breaks} | {} |", tests.join(", "));
+        rules.entry(rule).or_default().push(row);
+    }
+    let section = |(rule, rows): (String, Vec<String>)| {
+        let head = "| patch | what is done wrong | caught by |\n|---|---|---|";
+        format!("**{rule}**\n\n{head}\n{}\n", rows.join("\n"))
+    };
+    rules.into_iter().map(section).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_documented_rules_are_those_of_the_patches() {
+    const BEGIN: &str = "<!-- rules: UPDATE=1 cargo test --test it sabotage -->\n\n";
+    let path = crate::rig::project("docs/sabotage.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, was) = text.split_once(BEGIN).expect("the mark before the rules");
+    let is = rules();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{is}")).unwrap();
+    } else {
+        assert_eq!(is, was, "run with UPDATE=1 and read the difference");
     }
 }
