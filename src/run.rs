@@ -2,6 +2,7 @@
 //!
 //! The only file that reads the clock and spawns tasks.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,8 @@ use crate::amqp::{self, AmqpError};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Shared};
 use crate::intake::Intake;
-use crate::ledger::Ledger;
 use crate::ledger::sqlite::Sqlite;
+use crate::ledger::{Ledger, Quiet};
 use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
@@ -32,6 +33,8 @@ use crate::server::Server;
 const PURGE_BATCH: usize = 200;
 /// How often retention looks.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// How often a worker looks whether another one is gone.
+const RECOVER_EVERY: Duration = Duration::from_secs(3);
 /// Kept of the drain for publishing what the last calls led to.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -45,17 +48,25 @@ pub fn now() -> Timestamp {
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
-/// Runs a worker until SIGTERM or SIGINT, and drains it.
-pub async fn worker(config: Config, revision: &str) -> anyhow::Result<()> {
+/// Runs a worker until SIGTERM or SIGINT, and drains it. With `reconcile`, every open request
+/// that nobody works on starts in doubt.
+pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::Result<()> {
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
     let ledger = open_ledger(&config, Arc::clone(&metrics))?;
-    let in_doubt = ledger.recover(now()).await?;
+    let in_doubt = ledger.recover(now(), quiet(&config)).await?;
     info!(
         in_doubt,
         "the ledger is open; what was under way at the last end is in doubt"
     );
+    if reconcile {
+        let in_doubt = ledger.reconcile(now()).await?;
+        warn!(
+            in_doubt,
+            "--reconcile: the provider is asked about every open request first"
+        );
+    }
     let shared = Arc::new(Shared {
         ledger,
         metrics,
@@ -119,6 +130,15 @@ pub fn sqlite_path(config: &Config) -> anyhow::Result<PathBuf> {
     }
 }
 
+fn quiet(config: &Config) -> Quiet {
+    let accounts = config.accounts.iter();
+    let quiet: HashMap<String, Duration> = accounts
+        .map(|(name, account)| (name.clone(), Dispatcher::quiet(account)))
+        .collect();
+    let longest = quiet.values().copied().max().unwrap_or_default();
+    Arc::new(move |account| quiet.get(account).copied().unwrap_or(longest))
+}
+
 async fn wait_for_signal() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -173,6 +193,7 @@ impl Worker {
         };
         worker.start_server(server, listener);
         worker.start_outbox(outbox);
+        worker.start_recovery(dispatchers.clone(), quiet(config));
         for dispatcher in dispatchers {
             worker.parts.spawn(dispatcher.run());
         }
@@ -225,6 +246,29 @@ impl Worker {
                 notices.publish_session()
             });
             tokio::join!(taking, publishing);
+        });
+    }
+
+    fn start_recovery(&self, dispatchers: Vec<Arc<Dispatcher>>, quiet: Quiet) {
+        let shared = Arc::clone(&self.shared);
+        self.parts.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = shared.stop.cancelled() => return,
+                    () = tokio::time::sleep(RECOVER_EVERY) => {}
+                }
+                match shared.ledger.recover(now(), Arc::clone(&quiet)).await {
+                    Ok(0) => {}
+                    Ok(in_doubt) => {
+                        warn!(in_doubt, "another worker is gone; its work is taken over");
+                        dispatchers
+                            .iter()
+                            .for_each(|dispatcher| dispatcher.has_due());
+                        shared.outbox.notify_one();
+                    }
+                    Err(error) => warn!(%error, "cannot look for workers that are gone"),
+                }
+            }
         });
     }
 
