@@ -118,7 +118,11 @@ fn rules() -> String {
         let head = "| patch | what is done wrong | caught by |\n|---|---|---|";
         format!("**{rule}**\n\n{head}\n{}\n", rows.join("\n"))
     };
-    rules.into_iter().map(section).collect::<Vec<_>>().join("\n")
+    rules
+        .into_iter()
+        .map(section)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
