@@ -65,3 +65,25 @@ fn what_was_not_sent_is_no_attempt() {
         assert_eq!(progress.calls, 1, "the call is in the log all the same");
     }
 }
+
+#[test]
+fn however_many_notifications_come_the_provider_is_asked_no_more_often_than_by_schedule() {
+    let terms = terms(LOOKS_UP);
+    let soon = plus(now(), Duration::from_millis(1));
+    let spaced = Some(plus(now(), POLL.first));
+
+    let mut accepted = calling(Operation::Cancel, |_| {});
+    accepted.after(&Verdict::Accepted, &terms, now(), 1.0);
+    assert!(accepted.heard(Some("first"), &terms, now()));
+    assert_eq!(accepted.due_at, Some(now()));
+    accepted.begin(Operation::Lookup, now());
+    accepted.after(&Verdict::NotYet { after: None }, &terms, now(), 1.0);
+    assert!(accepted.heard(Some("second"), &terms, soon));
+    assert_eq!(accepted.due_at, spaced);
+
+    // The second of two answers would not count if it came earlier.
+    let mut seen_once = calling(Operation::Lookup, in_doubt);
+    seen_once.after(&Verdict::StillOpen, &terms, now(), 1.0);
+    assert!(seen_once.heard(Some("first"), &terms, soon));
+    assert_eq!(seen_once.due_at, spaced);
+}
