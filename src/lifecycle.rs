@@ -239,9 +239,10 @@ impl Progress {
         }
     }
 
+    /// A key that was first used in the future is of an unknown age: the clock went back.
     fn key_lives(&self, life: Duration, now: Timestamp) -> bool {
         self.first_sent_at
-            .is_some_and(|first| crate::backoff::elapsed(first, now) < life)
+            .is_some_and(|first| first <= now && crate::backoff::elapsed(first, now) < life)
     }
 
     /// The call is about to be made. Committed before its first byte.

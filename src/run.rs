@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::amqp::{self, AmqpError};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Shared};
+use crate::hold::Hold;
 use crate::intake::Intake;
 use crate::ledger::sqlite::Sqlite;
 use crate::ledger::{Ledger, Quiet};
@@ -51,6 +53,7 @@ pub fn now() -> Timestamp {
 /// Runs a worker until SIGTERM or SIGINT, and drains it. With `reconcile`, every open request
 /// that nobody works on starts in doubt.
 pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::Result<()> {
+    allow_many_files();
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
@@ -72,6 +75,7 @@ pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::
         metrics,
         clock: now,
         outbox: Arc::new(Notify::new()),
+        hold: Hold::new(config.amqp.max_unpublished),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     });
@@ -82,6 +86,19 @@ pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::
     wait_for_signal().await?;
     worker.drain(config.shutdown.drain).await;
     Ok(())
+}
+
+/// Every call under way holds a file, and so do idle connections: as many as the system allows
+/// at all, not as few as it allows by default.
+fn allow_many_files() {
+    let files = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// A broker that answers and has another topology is a mistake to be told at once; one that
@@ -223,7 +240,10 @@ impl Worker {
         let metrics = Arc::clone(&self.shared.metrics);
         self.parts.spawn(async move {
             let rebuilt = || metrics.broker_reconnect();
-            amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)).await;
+            tokio::select! {
+                () = amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)) => {}
+                () = outbox.mind_the_bound() => {}
+            }
         });
     }
 

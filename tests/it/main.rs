@@ -11,11 +11,13 @@
 mod alerts;
 mod broker;
 mod call;
+mod cluster;
 mod contract;
 mod crash;
 mod flow;
 mod ledger;
 mod lifecycle;
+mod machine;
 mod notices;
 mod providers;
 mod rig;
