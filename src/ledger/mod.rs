@@ -18,7 +18,11 @@ use crate::providers::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
 mod asked;
+mod place;
+pub mod postgres;
 pub mod sqlite;
+
+pub use place::Place;
 
 pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
 
@@ -65,6 +69,14 @@ pub enum LedgerError {
     Missing {
         /// The file.
         path: String,
+    },
+    /// The database will not have us, or its address is no address: a person has to act.
+    #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
+    Refused {
+        /// Its address, without a password.
+        url: String,
+        /// Its words.
+        why: String,
     },
     /// The operation did not happen: disk full, input or output error, shut down.
     #[error("the ledger did not answer: {0}")]

@@ -14,6 +14,7 @@ mod call;
 mod cluster;
 mod contract;
 mod crash;
+mod fleet;
 mod flow;
 mod ledger;
 mod lifecycle;
