@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lapin::types::FieldTable;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -64,10 +65,15 @@ impl Said {
         let body: Value = serde_json::from_slice(&message.body).ok()?;
         let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
         let kind = message.properties.kind().as_ref()?.to_string();
-        let mut bytes = message.body.clone();
-        bytes.extend_from_slice(
-            format!("{}{:?}", message.routing_key, message.properties).as_bytes(),
-        );
+        let mut headers = message.headers();
+        // The queue counts its own deliveries there; nobody published that.
+        headers.remove("x-delivery-count");
+        let properties = message
+            .properties
+            .clone()
+            .with_headers(FieldTable::default());
+        let beside = format!("{} {headers:?} {properties:?}", message.routing_key);
+        let bytes = [message.body.as_slice(), beside.as_bytes()].concat();
         Some(Self {
             request_id: message.request_id()?,
             kind,

@@ -17,7 +17,7 @@ pub(crate) struct Part {
     pub(crate) figures: Figures,
     pub(crate) faults: BTreeMap<(String, String), u64>,
     pub(crate) recoveries: Vec<Recovery>,
-    pub(crate) own_ends: Vec<String>,
+    pub(crate) own_ends: BTreeMap<String, u64>,
     /// From the end of the faults until everything was terminal and every queue empty.
     pub(crate) settled: Option<Duration>,
     pub(crate) published_again: u64,
@@ -130,10 +130,10 @@ fn violations(text: &mut String, part: &Part) {
     for missed in &part.missed {
         writeln!(text, "- **missed**: {missed}").expect("text");
     }
-    for end in &part.own_ends {
+    for (end, times) in &part.own_ends {
         writeln!(
             text,
-            "- a worker ended by itself and was started again: `{end}`"
+            "- a worker ended by itself and was started again, {times} times: `{end}`"
         )
         .expect("text");
     }

@@ -122,25 +122,16 @@ async fn one(settings: &Settings, kind: Kind, time: Duration) -> Part {
 async fn disturb(scene: &mut Scene, settings: &Settings, kind: Kind, time: Duration) -> Duration {
     let began = Instant::now();
     let mut plan = Plan::new(kind, settings.seed, settings.short);
-    let mut strikes = Plan::new(kind, settings.seed, settings.short);
-    let (mut pause, mut strike) = strikes.strike();
-    let mut next_strike = began + pause;
-    while began.elapsed() < time {
-        let (pause_before, event) = plan.event();
-        let next_event = Instant::now() + pause_before;
-        while Instant::now() < next_event.min(began + time) {
-            if Instant::now() >= next_strike {
-                scene.strike(strike);
-                (pause, strike) = strikes.strike();
-                next_strike = Instant::now() + pause;
-            }
-            scene.wait(Duration::from_millis(50), &[]).await;
+    scene.disturb(Plan::new(kind, settings.seed, settings.short));
+    loop {
+        let (pause, event) = plan.event();
+        let left = time.saturating_sub(began.elapsed());
+        scene.wait(pause.min(left), &[]).await;
+        if began.elapsed() >= time {
+            return began.elapsed();
         }
-        if began.elapsed() < time {
-            scene.play(event).await;
-        }
+        scene.play(event).await;
     }
-    began.elapsed()
 }
 
 /// How long it takes until nothing is open anywhere.

@@ -1,5 +1,6 @@
 //! The parts of a run: broker, simulator, ledger, workers, and a proxy on every hop between them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +10,7 @@ use tokio::task::block_in_place;
 use crate::disk::Disk;
 use crate::exchange::{ExchangeHop, Odds};
 use crate::hop::{Hop, low_address};
-use crate::plan::{Event, Kind, Strike, Target};
+use crate::plan::{Event, Kind, Plan, Strike, Target};
 use crate::rig::database::Database;
 use crate::rig::{Broker, Names, Simulator, Worker};
 use crate::tally::Tally;
@@ -50,8 +51,9 @@ pub(crate) struct Scene {
     pub(crate) losses: Vec<i64>,
     pub(crate) recoveries: Vec<Recovery>,
     /// Ends of workers that nobody asked for, with their last words.
-    pub(crate) own_ends: Vec<String>,
-    pub(crate) disk: Option<Disk>,
+    pub(crate) own_ends: BTreeMap<String, u64>,
+    /// What happens on the network meanwhile, and when the next of it does.
+    strikes: Option<(Plan, Instant, Strike)>,
     workers: Vec<Worker>,
     amqp: Vec<Hop>,
     database: Vec<Hop>,
@@ -60,6 +62,8 @@ pub(crate) struct Scene {
     store: Store,
     simulator: Simulator,
     broker: Broker,
+    /// After those who have files on it.
+    pub(crate) disk: Option<Disk>,
 }
 
 impl Scene {
@@ -90,7 +94,8 @@ impl Scene {
             tally: tally.clone(),
             losses: Vec::new(),
             recoveries: Vec::new(),
-            own_ends: Vec::new(),
+            own_ends: BTreeMap::new(),
+            strikes: None,
             disk,
             workers: Vec::new(),
             amqp: Vec::new(),
@@ -167,8 +172,27 @@ impl Scene {
         std::fs::read_to_string(self.simulator.record()).unwrap_or_default()
     }
 
+    /// From now on the network fails as planned, whenever time passes.
+    pub(crate) fn disturb(&mut self, mut plan: Plan) {
+        let (pause, strike) = plan.strike();
+        self.strikes = Some((plan, Instant::now() + pause, strike));
+    }
+
+    fn strike_if_due(&mut self) {
+        let Some((mut plan, due, strike)) = self.strikes.take() else {
+            return;
+        };
+        if Instant::now() < due {
+            self.strikes = Some((plan, due, strike));
+            return;
+        }
+        self.strike(strike);
+        let (pause, next) = plan.strike();
+        self.strikes = Some((plan, Instant::now() + pause, next));
+    }
+
     /// Breaks a connection, or the way to a provider.
-    pub(crate) fn strike(&self, strike: Strike) {
+    fn strike(&self, strike: Strike) {
         match strike {
             Strike::Stream(Target::Broker(n), fault) => self.amqp[n].strike(fault),
             Strike::Stream(Target::Client, fault) => self.client.strike(fault),
@@ -179,6 +203,9 @@ impl Scene {
 
     /// Does it, waits as long as it says, mends it, and waits until the workers are ready.
     pub(crate) async fn play(&mut self, event: Event) {
+        if matches!(event, Event::FillDisk(_)) && self.disk.is_none() {
+            return;
+        }
         self.tally.count(event.part(), event.name());
         match event {
             Event::KillWorker(n, time) => {
@@ -272,8 +299,7 @@ impl Scene {
         let end = Instant::now() + Duration::from_secs(12);
         while self.workers[n].ended().is_none() {
             if Instant::now() > end {
-                self.own_ends
-                    .push("SIGTERM: not ended within 12 s".to_owned());
+                self.note_end("SIGTERM: not ended within 12 s".to_owned());
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -289,11 +315,12 @@ impl Scene {
             for n in (0..self.workers.len()).filter(|n| !down.contains(n)) {
                 self.tend(n);
             }
+            self.strike_if_due();
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left.min(Duration::from_millis(200))).await;
+            tokio::time::sleep(left.min(Duration::from_millis(100))).await;
         }
     }
 
@@ -303,11 +330,15 @@ impl Scene {
         };
         let log = self.workers[n].log();
         let last = log.lines().last().unwrap_or_default().to_owned();
-        self.tally
-            .note(&format!("worker {n} ended by itself, {status}: {last}"));
-        self.own_ends.push(format!("{status}: {last}"));
+        self.note_end(format!("{status}: {last}"));
         self.losses.push(now_ms());
         self.start(n);
+    }
+
+    fn note_end(&mut self, text: String) {
+        self.tally
+            .note(&format!("a worker ended by itself: {text}"));
+        *self.own_ends.entry(text).or_default() += 1;
     }
 
     async fn recover(&mut self, event: Event) {
@@ -332,7 +363,8 @@ impl Scene {
     }
 
     /// No fault lasts any longer.
-    pub(crate) fn heal(&self) {
+    pub(crate) fn heal(&mut self) {
+        self.strikes = None;
         for hop in self.amqp.iter().chain(&self.database).chain([&self.client]) {
             hop.heal();
         }

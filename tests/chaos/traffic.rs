@@ -16,6 +16,9 @@ use crate::rig::{Client, Messages, Names, Published};
 /// How often the publisher has something to say.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Longer than that no window is waited for.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(8);
+
 /// What was published and what came back, while it happens.
 #[derive(Default)]
 pub(crate) struct Book {
@@ -192,7 +195,11 @@ impl Publisher {
             .iter()
             .map(|asked| Outgoing::request(&self.names, &asked.request))
             .collect();
-        let fates = connected.publish_all(messages).await;
+        let fates = match timeout(CONFIRMED_WITHIN, connected.publish_all(messages)).await {
+            Ok(fates) => fates,
+            // A broker under an alarm reads nothing. Nobody knows what it has.
+            Err(_) => vec![Err("no confirm in time".to_owned()); window.len()],
+        };
         let mut broken = false;
         let mut book = self.book.lock().expect("nobody panics here");
         for (asked, fate) in window.into_iter().zip(fates).rev() {
