@@ -30,6 +30,9 @@ mod hints;
 const CLAIM_MAX: u32 = 128;
 /// A look at the ledger without any signal: a lost wake-up costs this much, not a request.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
+/// A cancel is sent this soon after its claim, or not at all: by the monotonic clock, so that
+/// a worker that was paused, and whose work others have taken over, sends nothing late.
+const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// Wait before a failed ledger operation is tried again.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
@@ -67,6 +70,8 @@ pub struct Dispatcher {
 pub struct Place {
     dispatcher: Arc<Dispatcher>,
     health: Health,
+    /// Before the claim that it is for.
+    entered: Instant,
 }
 
 impl Drop for Place {
@@ -102,6 +107,11 @@ impl Dispatcher {
     /// The account's name.
     pub fn name(&self) -> &str {
         &self.config.account.name
+    }
+
+    /// How long a call that was claimed until now may still reach the provider.
+    pub fn quiet(config: &AccountConfig) -> Duration {
+        SEND_WITHIN + config.timeout
     }
 
     /// The account's adapter.
@@ -260,6 +270,7 @@ impl Dispatcher {
         let place = || Place {
             dispatcher: Arc::clone(self),
             health: Health::Untried,
+            entered: Instant::now(),
         };
         Ok(std::iter::repeat_with(place)
             .take(usize::try_from(places).unwrap_or_default())

@@ -2,6 +2,7 @@
 //!
 //! `RESCIND_FAIL_POINT=after_intent_commit:3` sends SIGKILL to the process when that place
 //! is passed for the third time: no destructor runs, nothing is flushed, as in a real crash.
+//! With `:stop` behind it, SIGSTOP: the worker pauses there, as when its machine is suspended.
 
 /// A place between two durable steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,29 +54,47 @@ pub fn pass(_: Point) {}
 pub fn arm(_: Option<&str>) {}
 
 #[cfg(debug_assertions)]
-static ARMED: std::sync::OnceLock<(String, std::sync::atomic::AtomicI64)> =
-    std::sync::OnceLock::new();
+struct Armed {
+    name: String,
+    passes: std::sync::atomic::AtomicI64,
+    signal: rustix::process::Signal,
+}
+
+#[cfg(debug_assertions)]
+static ARMED: std::sync::OnceLock<Armed> = std::sync::OnceLock::new();
 
 /// Takes the value of `RESCIND_FAIL_POINT`.
 #[cfg(debug_assertions)]
 pub fn arm(setting: Option<&str>) {
     let Some(setting) = setting else { return };
-    let (name, count) = setting.split_once(':').unwrap_or((setting, "1"));
-    let count = count.parse().unwrap_or(1);
-    ARMED.get_or_init(|| (name.to_owned(), std::sync::atomic::AtomicI64::new(count)));
+    let mut parts = setting.split(':');
+    let name = parts.next().unwrap_or_default().to_owned();
+    let passes = parts.next().and_then(|count| count.parse().ok());
+    let signal = match parts.next() {
+        Some("stop") => rustix::process::Signal::STOP,
+        _ => rustix::process::Signal::KILL,
+    };
+    ARMED.get_or_init(|| Armed {
+        name,
+        passes: passes.unwrap_or(1).into(),
+        signal,
+    });
 }
 
-/// Dies here, if this is the place.
+/// Dies or pauses here, if this is the place.
 #[cfg(debug_assertions)]
 pub fn pass(point: Point) {
-    let Some((name, count)) = ARMED.get() else {
+    let Some(armed) = ARMED.get() else { return };
+    if armed.name != point.as_str() {
         return;
-    };
-    let last =
-        name == point.as_str() && count.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1;
-    if last {
-        let killed =
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        std::process::exit(if killed.is_ok() { 137 } else { 1 });
+    }
+    let before = armed
+        .passes
+        .fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    if before == 1 {
+        let sent = rustix::process::kill_process(rustix::process::getpid(), armed.signal);
+        if armed.signal == rustix::process::Signal::KILL || sent.is_err() {
+            std::process::exit(if sent.is_ok() { 137 } else { 1 });
+        }
     }
 }

@@ -24,6 +24,7 @@ use crate::outcome::{
 use crate::providers::{Abilities, DoubtPolicy, Learned};
 
 mod hints;
+mod lost;
 
 pub use hints::{Checked, Hints};
 
@@ -81,6 +82,10 @@ pub struct Progress {
     /// Since when it is retried, for `retry.give_up_after`.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub retrying_since: Option<Timestamp>,
+    /// Until when a call whose caller is gone may still reach the provider: what a look-up
+    /// does not see before then may yet come.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub quiet_until: Option<Timestamp>,
     /// Since when the provider is asked, for `poll.give_up_after`.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub waiting_since: Option<Timestamp>,
@@ -173,6 +178,7 @@ impl Progress {
             looked: false,
             first_sent_at: None,
             retrying_since: None,
+            quiet_until: None,
             waiting_since: None,
             learned: Learned::new(),
             hints: Hints::default(),
@@ -252,21 +258,6 @@ impl Progress {
         self.state = State::Calling;
         self.operation = Some(operation);
         self.due_at = None;
-    }
-
-    /// The worker died during the call, or lost its claim: it may have been applied.
-    pub fn lost(&mut self, now: Timestamp) {
-        let operation = self.operation.take();
-        if operation == Some(Operation::Cancel) {
-            self.doubtful = true;
-            self.exposed = true;
-        }
-        self.state = self.asking_state();
-        match self.state {
-            State::WaitingRetry => self.retrying_since.get_or_insert(now),
-            _ => self.waiting_since.get_or_insert(now),
-        };
-        self.due_at = Some(now);
     }
 
     /// Nothing was sent: no connection, no TLS, no token.
@@ -371,6 +362,9 @@ impl Progress {
             Verdict::NotFound => self.not_found_when_asked(terms, now, jitter),
             Verdict::Misconfigured(why) => self.misconfigured(why, terms, now, jitter),
             Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
+            Verdict::Again { after, .. } if self.quiet(now).is_some() => {
+                self.ask(after, terms, now, jitter)
+            }
             Verdict::Again { after, cause } => {
                 // The provider says that what it had accepted, or may have, did not happen.
                 self.doubtful = false;
@@ -418,6 +412,9 @@ impl Progress {
     }
 
     fn not_found_when_asked(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        if let Some(end) = self.quiet(now) {
+            return self.ask_by(end, terms, now, jitter);
+        }
         if !self.agrees(Seen::NotFound, terms, now) {
             self.sight(Seen::NotFound, now);
             return self.ask_spaced(terms, now, jitter);
@@ -431,6 +428,9 @@ impl Progress {
     fn still_open(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
         if self.accepted {
             return self.ask(None, terms, now, jitter);
+        }
+        if let Some(end) = self.quiet(now) {
+            return self.ask_by(end, terms, now, jitter);
         }
         if self.doubtful && !self.agrees(Seen::StillOpen, terms, now) {
             self.sight(Seen::StillOpen, now);
@@ -504,6 +504,13 @@ impl Progress {
         let due = terms.poll.due(self.polls, after, now, jitter).min(end);
         self.polls += 1;
         self.wait(state, due, self.asking_cause())
+    }
+
+    /// Ask as ever, but not much later than `end`.
+    fn ask_by(&mut self, end: Timestamp, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        let step = self.ask(None, terms, now, jitter);
+        self.due_at = self.due_at.map(|due| due.min(end));
+        step
     }
 
     fn ask_at_once(

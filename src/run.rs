@@ -2,11 +2,11 @@
 //!
 //! The only file that reads the clock and spawns tasks.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
@@ -21,8 +21,8 @@ use crate::amqp::{self, AmqpError};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Shared};
 use crate::intake::Intake;
-use crate::ledger::Ledger;
-use crate::ledger::sqlite::Sqlite;
+use crate::ledger::postgres::Settings;
+use crate::ledger::{Ledger, LedgerError, Place, Quiet};
 use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
@@ -32,6 +32,8 @@ use crate::server::Server;
 const PURGE_BATCH: usize = 200;
 /// How often retention looks.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// How often a worker looks whether another one is gone.
+const RECOVER_EVERY: Duration = Duration::from_secs(3);
 /// Kept of the drain for publishing what the last calls led to.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -45,17 +47,14 @@ pub fn now() -> Timestamp {
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
-/// Runs a worker until SIGTERM or SIGINT, and drains it.
-pub async fn worker(config: Config, revision: &str) -> anyhow::Result<()> {
+/// Runs a worker until SIGTERM or SIGINT, and drains it. With `reconcile`, every open request
+/// that nobody works on starts in doubt.
+pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::Result<()> {
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
-    let ledger = open_ledger(&config, Arc::clone(&metrics))?;
-    let in_doubt = ledger.recover(now()).await?;
-    info!(
-        in_doubt,
-        "the ledger is open; what was under way at the last end is in doubt"
-    );
+    let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
+    begin(&*ledger, &config, reconcile).await?;
     let shared = Arc::new(Shared {
         ledger,
         metrics,
@@ -105,18 +104,65 @@ async fn check_broker(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-fn open_ledger(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Arc<dyn Ledger>> {
-    let path = sqlite_path(config)?;
-    let observer = Box::new(move |seconds, operations| metrics.committed(seconds, operations));
-    Ok(Arc::new(Sqlite::open(&path, observer)?))
+async fn open_ledger(
+    config: &Config,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let observer = move |seconds, operations| metrics.committed(seconds, operations);
+    place(config).open(observer).await
 }
 
-/// The file of a SQLite ledger.
-pub fn sqlite_path(config: &Config) -> anyhow::Result<PathBuf> {
-    match config.ledger.url.expose_secret().strip_prefix("sqlite:") {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => bail!("ledger.url: this version keeps its ledger in SQLite only; use sqlite:PATH"),
+/// Where the configured ledger is kept.
+pub fn place(config: &Config) -> Place {
+    let ledger = &config.ledger;
+    let url = ledger.url.expose_secret();
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Place::File(path.into()),
+        None => Place::Database(Settings {
+            url: url.to_owned(),
+            ca_file: ledger.ca_file.clone(),
+            cert_file: ledger.cert_file.clone(),
+            key_file: ledger.key_file.clone(),
+        }),
     }
+}
+
+/// What has to be done before anything is begun. A database that cannot be reached is waited
+/// for: without it nothing begins, and who is gone is looked for again and again anyway.
+async fn begin(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Result<(), LedgerError> {
+    let waits = matches!(place(config), Place::Database(_));
+    match ledger.recover(now(), quiet(config)).await {
+        Ok(in_doubt) => info!(
+            in_doubt,
+            "the ledger is open; what was under way at the last end is in doubt"
+        ),
+        Err(error) if waits => warn!(%error, "the ledger cannot be used yet"),
+        Err(error) => return Err(error),
+    }
+    while reconcile {
+        match ledger.reconcile(now()).await {
+            Ok(in_doubt) => {
+                warn!(
+                    in_doubt,
+                    "--reconcile: the provider is asked about every open request first"
+                );
+                break;
+            }
+            Err(error) if waits => warn!(%error, "--reconcile waits for the ledger"),
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(RECOVER_EVERY).await;
+    }
+    Ok(())
+}
+
+fn quiet(config: &Config) -> Quiet {
+    let accounts = config.accounts.iter();
+    let quiet: HashMap<String, Duration> = accounts
+        .map(|(name, account)| (name.clone(), Dispatcher::quiet(account)))
+        .collect();
+    let longest = quiet.values().copied().max().unwrap_or_default();
+    Arc::new(move |account| quiet.get(account).copied().unwrap_or(longest))
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {
@@ -173,6 +219,7 @@ impl Worker {
         };
         worker.start_server(server, listener);
         worker.start_outbox(outbox);
+        worker.start_recovery(dispatchers.clone(), quiet(config));
         for dispatcher in dispatchers {
             worker.parts.spawn(dispatcher.run());
         }
@@ -225,6 +272,29 @@ impl Worker {
                 notices.publish_session()
             });
             tokio::join!(taking, publishing);
+        });
+    }
+
+    fn start_recovery(&self, dispatchers: Vec<Arc<Dispatcher>>, quiet: Quiet) {
+        let shared = Arc::clone(&self.shared);
+        self.parts.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = shared.stop.cancelled() => return,
+                    () = tokio::time::sleep(RECOVER_EVERY) => {}
+                }
+                match shared.ledger.recover(now(), Arc::clone(&quiet)).await {
+                    Ok(0) => {}
+                    Ok(in_doubt) => {
+                        warn!(in_doubt, "another worker is gone; its work is taken over");
+                        dispatchers
+                            .iter()
+                            .for_each(|dispatcher| dispatcher.has_due());
+                        shared.outbox.notify_one();
+                    }
+                    Err(error) => warn!(%error, "cannot look for workers that are gone"),
+                }
+            }
         });
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -10,8 +11,7 @@ use lapin::Connection;
 
 use crate::amqp::{self, AmqpError};
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
-use crate::ledger::LedgerError;
-use crate::ledger::sqlite::Sqlite;
+use crate::ledger::{Ledger, LedgerError};
 use crate::{failpoint, providers, run, simulate, trace};
 
 mod check;
@@ -45,7 +45,12 @@ Exit codes: 0 done (an empty list is success), 1 failed, 2 usage or invalid conf
 #[derive(Subcommand)]
 enum Command {
     /// Consume, dispatch, publish; serves /metrics and the health endpoints
-    Worker,
+    Worker {
+        /// Ask the providers about every open request before anything is sent: after the
+        /// ledger was restored from a copy that may be older than what was done
+        #[arg(long)]
+        reconcile: bool,
+    },
     /// Serve the six providers' APIs on loopback, with scripted behaviour
     Simulate(simulate::Args),
     /// Check configuration, broker, topology, ledger and the providers' addresses
@@ -178,7 +183,7 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
     let levels = variable(&environment, "RUST_LOG").map(str::to_owned);
     let load = || load(cli.config, environment);
     match cli.command {
-        Command::Worker => worker(load()?.config, levels.as_deref()).await,
+        Command::Worker { reconcile } => worker(load()?.config, levels.as_deref(), reconcile).await,
         Command::Simulate(args) => simulate::run(args).await.map(|()| Exit::Done),
         Command::Check(args) => check::run(args, &load()?, screen).await,
         Command::Topology(args) => topology::run(args, &load()?, screen).await,
@@ -190,10 +195,10 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
     }
 }
 
-async fn worker(config: Config, levels: Option<&str>) -> anyhow::Result<Exit> {
+async fn worker(config: Config, levels: Option<&str>, reconcile: bool) -> anyhow::Result<Exit> {
     trace::start(config.log.format, levels, run::now);
     let revision = option_env!("RESCIND_REVISION").unwrap_or("unknown");
-    run::worker(config, revision).await?;
+    run::worker(config, revision, reconcile).await?;
     Ok(Exit::Done)
 }
 
@@ -225,12 +230,8 @@ async fn connect(loaded: &Loaded, name: &str) -> anyhow::Result<Connection> {
 }
 
 /// Opens the configured ledger beside the worker that writes it.
-fn ledger(config: &Config) -> anyhow::Result<Sqlite> {
-    Ok(Sqlite::open_to_read(&ledger_path(config)?)?)
-}
-
-fn ledger_path(config: &Config) -> anyhow::Result<PathBuf> {
-    run::sqlite_path(config).map_err(|error| Stop::usage(error.to_string()).into())
+async fn ledger(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
+    Ok(run::place(config).open_to_read().await?)
 }
 
 /// A setting as it may be shown.

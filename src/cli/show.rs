@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::text::{self, Screen, Style};
 use super::{Exit, ledger};
 use crate::config::Config;
-use crate::ledger::{CallRecord, History, Ledger as _};
+use crate::ledger::{CallRecord, History};
 use crate::outcome::{Operation, State};
 use crate::providers::Evidence;
 use crate::run::now;
@@ -26,7 +26,7 @@ pub(super) struct Args {
 /// Prints the request, or says that there is none.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let id = &args.request_id;
-    let Some(history) = ledger(config)?.history(id).await? else {
+    let Some(history) = ledger(config).await?.history(id).await? else {
         bail!(
             "there is no request {id:?} in the ledger; is the id right? A message that was invalid has no history, `rescind dead list` shows it"
         );

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::hints::hinted;
-use super::{Dispatcher, LEDGER_PAUSE, Place};
+use super::{Dispatcher, LEDGER_PAUSE, Place, SEND_WITHIN};
 use crate::call::{Exchange, LoginError};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
@@ -68,7 +68,7 @@ impl Dispatcher {
             accepted: claim.progress.accepted,
         };
         let started = Instant::now();
-        let ended = self.ask(&ask, operation).await;
+        let ended = self.ask(&ask, operation, place.entered).await;
         let (verdict, took) = (ended.verdict_name(), started.elapsed());
         self.shared
             .metrics
@@ -99,6 +99,7 @@ impl Dispatcher {
                 )
             }
             Ended::NotSent(why) => (progress.not_sent(&terms, now, jitter), ours(why)),
+            Ended::Withheld(why) => (progress.not_sent(&terms, now, jitter), ours(why.into())),
             Ended::Lost(why) => (
                 progress.after(&Verdict::Doubt, &terms, now, jitter),
                 ours(why),
@@ -147,19 +148,19 @@ impl Dispatcher {
     }
 
     /// One exchange, repeated once with a new token where the first one was refused.
-    async fn ask(&self, ask: &Ask<'_>, operation: Operation) -> Ended {
+    async fn ask(&self, ask: &Ask<'_>, operation: Operation, claimed: Instant) -> Ended {
         let request = match operation {
             Operation::Cancel => self.config.provider.cancel(ask),
             Operation::Lookup => self.config.provider.lookup(ask),
         };
-        let (ended, renewable) = self.exchange(ask, operation, &request).await;
+        let (ended, renewable) = self.exchange(ask, operation, &request, claimed).await;
         match ended {
             Ended::Read(Reading {
                 verdict: Verdict::Unauthorized,
                 ..
             }) if renewable => {
                 info!("the token was refused; asking for a new one");
-                self.exchange(ask, operation, &request).await.0
+                self.exchange(ask, operation, &request, claimed).await.0
             }
             ended => ended,
         }
@@ -170,6 +171,7 @@ impl Dispatcher {
         ask: &Ask<'_>,
         operation: Operation,
         request: &Request,
+        claimed: Instant,
     ) -> (Ended, bool) {
         let observe = |verdict, took| {
             self.shared
@@ -183,16 +185,10 @@ impl Dispatcher {
                 return (Ended::NotSent(error.to_string()), false);
             }
         };
-        // The login may have taken its time.
-        let too_late = ask
-            .job
-            .deadline
-            .is_some_and(|deadline| deadline <= (self.shared.clock)());
-        if operation == Operation::Cancel && too_late {
-            return (
-                Ended::NotSent("the deadline passed before the call".into()),
-                false,
-            );
+        if operation == Operation::Cancel
+            && let Some(why) = self.too_late(ask, claimed)
+        {
+            return (Ended::Withheld(why), false);
         }
         let answer = match self.caller.send(request, &authorization).await {
             Exchange::Answered(answer) => answer,
@@ -206,6 +202,16 @@ impl Dispatcher {
         let renewable =
             reading.verdict == Verdict::Unauthorized && self.caller.refused(&authorization);
         (Ended::Read(reading), renewable)
+    }
+
+    /// The login may have taken its time, or the machine.
+    fn too_late(&self, ask: &Ask<'_>, claimed: Instant) -> Option<&'static str> {
+        let deadline = ask.job.deadline;
+        if deadline.is_some_and(|deadline| deadline <= (self.shared.clock)()) {
+            return Some("the deadline passed before the call");
+        }
+        (claimed.elapsed() > SEND_WITHIN)
+            .then_some("the worker was held up before the call; others may have its work by now")
     }
 
     pub(super) fn finish(
@@ -286,6 +292,8 @@ impl Dispatcher {
 pub(super) enum Ended {
     Read(Reading),
     NotSent(String),
+    /// By us, and through no fault of the provider's.
+    Withheld(&'static str),
     Lost(String),
 }
 
@@ -293,7 +301,7 @@ impl Ended {
     pub(super) fn verdict_name(&self) -> &'static str {
         match self {
             Self::Read(reading) => reading.verdict.as_str(),
-            Self::NotSent(_) => "not_sent",
+            Self::NotSent(_) | Self::Withheld(_) => "not_sent",
             Self::Lost(_) => "doubt",
         }
     }
@@ -304,6 +312,7 @@ impl Ended {
                 Some(500..) => Health::Failed,
                 _ => Health::Answered,
             },
+            Self::Withheld(_) => Health::Untried,
             Self::NotSent(_) | Self::Lost(_) => Health::Failed,
         }
     }

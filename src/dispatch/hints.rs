@@ -99,6 +99,7 @@ impl Dispatcher {
         let reading = match ended {
             Ended::Read(reading) => reading,
             Ended::NotSent(why) | Ended::Lost(why) => ours(why),
+            Ended::Withheld(why) => ours(why.into()),
         };
         let mut progress = claim.progress.clone();
         let terms = self.terms(&job);

@@ -5,6 +5,7 @@
 //! anywhere else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -16,7 +17,14 @@ use crate::outcome::{Operation, Outcome, State};
 use crate::providers::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
+mod asked;
+mod place;
+pub mod postgres;
 pub mod sqlite;
+
+pub use place::Place;
+
+pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
 
 /// An operation's answer; it is durable when it arrives.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
@@ -62,6 +70,14 @@ pub enum LedgerError {
         /// The file.
         path: String,
     },
+    /// The database will not have us, or its address is no address: a person has to act.
+    #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
+    Refused {
+        /// Its address, without a password.
+        url: String,
+        /// Its words.
+        why: String,
+    },
     /// The operation did not happen: disk full, input or output error, shut down.
     #[error("the ledger did not answer: {0}")]
     Failed(String),
@@ -102,8 +118,13 @@ pub trait Ledger: Send + Sync {
     /// Marks messages as confirmed by the broker.
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()>;
 
-    /// After a start: what was on the wire when the last worker ended is in doubt.
-    fn recover(&self, now: Timestamp) -> Answer<'_, u64>;
+    /// What was on the wire at a worker that is gone is in doubt; says how many requests. At
+    /// the start, and again and again where several workers share the ledger.
+    fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64>;
+
+    /// Puts every open request in doubt that nobody works on; says how many. For a ledger
+    /// that may have forgotten what was sent.
+    fn reconcile(&self, now: Timestamp) -> Answer<'_, u64>;
 
     /// Removes up to `most` finished requests older than `before`; says how many.
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64>;
@@ -120,6 +141,10 @@ pub trait Ledger: Send + Sync {
 
 /// Decides, inside the claiming transaction, what is to be done with a due request. Pure.
 pub type Begin = Arc<dyn Fn(&Stored, &mut Progress) -> Plan + Send + Sync>;
+
+/// How long a call of an account that was begun before may still reach the provider, although
+/// its worker cannot reach the ledger any more.
+pub type Quiet = Arc<dyn Fn(&str) -> Duration + Send + Sync>;
 
 /// What a notification means to a request, with its outcome if it is finished. Pure. A new
 /// due time is when the provider is asked, also about a result.
@@ -337,98 +362,4 @@ pub struct About {
     pub outcome: String,
     /// When the request was taken in.
     pub received_at: Timestamp,
-}
-
-/// Counts for the gauges.
-#[derive(Debug, Clone, Default)]
-pub struct Stats {
-    /// Open requests by account and state, with the oldest arrival.
-    pub open: Vec<(String, State, u64, Timestamp)>,
-    /// Open dead letters by account and reason.
-    pub dead: Vec<(String, String, u64)>,
-    /// The oldest open dead letter.
-    pub oldest_dead: Option<Timestamp>,
-    /// Messages waiting for the broker.
-    pub outbox: u64,
-}
-
-/// All that is known of one request.
-#[derive(Debug, Clone)]
-pub struct History {
-    /// The request.
-    pub stored: Stored,
-    /// Where it stands.
-    pub progress: Progress,
-    /// Waits for another request on the same payment.
-    pub parked: bool,
-    /// Outcome, reason and when, once finished.
-    pub end: Option<(String, String, Timestamp)>,
-    /// Its calls, oldest first.
-    pub calls: Vec<CallRecord>,
-    /// Its messages.
-    pub messages: Vec<MessageRecord>,
-}
-
-/// One line of the attempt log.
-#[derive(Debug, Clone)]
-pub struct CallRecord {
-    /// `cancel` or `lookup`.
-    pub operation: String,
-    /// The intent's commit.
-    pub started_at: Timestamp,
-    /// The outcome's commit; `None` for a call that is on the wire or died there.
-    pub finished_at: Option<Timestamp>,
-    /// Verdict's name.
-    pub verdict: Option<String>,
-    /// The provider's words.
-    pub evidence: Evidence,
-}
-
-/// One message of a request.
-#[derive(Debug, Clone)]
-pub struct MessageRecord {
-    /// Its id.
-    pub id: String,
-    /// `result`, `correction`, `dead_letter`.
-    pub kind: String,
-    /// Routing key.
-    pub routing_key: String,
-    /// The bytes.
-    pub body: Vec<u8>,
-    /// Last confirmed publication.
-    pub published_at: Option<Timestamp>,
-}
-
-/// Which requests to list.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// A state, or an outcome's name.
-    pub state: Option<String>,
-    /// Account.
-    pub provider: Option<String>,
-    /// Taken in before.
-    pub received_before: Option<Timestamp>,
-    /// At most so many.
-    pub most: usize,
-}
-
-/// One line of a list.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// The publisher's id.
-    pub request_id: String,
-    /// Account.
-    pub provider: String,
-    /// State's name.
-    pub state: String,
-    /// Outcome and reason, once finished.
-    pub end: Option<(String, String)>,
-    /// Cancel calls sent.
-    pub attempts: u32,
-    /// Status questions asked.
-    pub lookups: u32,
-    /// Taken in.
-    pub received_at: Timestamp,
-    /// Next look at it.
-    pub due_at: Option<Timestamp>,
 }

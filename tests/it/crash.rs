@@ -162,6 +162,30 @@ async fn killed_at_any_moment_every_request_has_one_result_and_one_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn paused_between_its_intent_and_its_call_a_worker_sends_nothing_late() {
+    let stage = Stage::new("paused");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    worker.arm("after_intent_commit:1:stop");
+    worker.become_ready(PATIENCE).unwrap();
+    let request = request("pismo", "success");
+    client.publish(&stage.names, &request).await;
+    until("it is paused", PATIENCE, || worker.is_stopped()).await;
+    // Longer than an intent is good for. Time is what is tested; there is no event.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    worker.thaw();
+    let ended = endings(&stage, &mut results, &[request], PATIENCE).await;
+    let ending = &ended[0];
+    assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    assert_eq!(ending.result["attempts"], 1, "{ending:#?}");
+    assert_eq!(ending.money.effects.len(), 1, "{ending:#?}");
+    let withheld = [("operation", "cancel"), ("verdict", "not_sent")];
+    let calls = worker.metric("rescind_provider_calls_total", &withheld);
+    assert_eq!(calls, 1.0, "{}", worker.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drained_worker_finishes_what_it_can_and_parks_the_rest() {
     let drain = Duration::from_secs(4);
     let mut stage = Stage::new("drain");

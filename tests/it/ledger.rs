@@ -12,6 +12,7 @@ use rescind::wire::{Envelope, Kind};
 
 mod desk;
 mod model;
+mod postgres;
 mod sqlite;
 
 use desk::{
@@ -23,7 +24,7 @@ use desk::{
 type Fresh = fn() -> Opener;
 
 /// Every backend that is to pass.
-const BACKENDS: &[(&str, Fresh)] = &[("sqlite", sqlite::fresh)];
+const BACKENDS: &[(&str, Fresh)] = &[("sqlite", sqlite::fresh), ("postgres", postgres::fresh)];
 
 async fn on_each(fact: impl AsyncFn(Desk)) {
     for (name, fresh) in BACKENDS {
@@ -213,10 +214,10 @@ async fn the_intent_is_on_disk_before_a_claim_is_answered() {
 
 #[tokio::test]
 async fn a_change_under_an_old_claim_writes_nothing() {
-    on_each(async |desk| {
+    on_each(async |mut desk| {
         let old = desk.begin("a", "p").await;
         desk.take_in(request("b", "p")).await;
-        desk.recover(at(5)).await.unwrap();
+        desk.start_again(at(5)).await;
         let new = desk.only_claim(at(5), calls(Operation::Lookup)).await;
         let before = desk.everything().await;
         for outcome in [VOIDED, GIVEN_UP] {
@@ -239,14 +240,14 @@ async fn a_change_under_an_old_claim_writes_nothing() {
 
 #[tokio::test]
 async fn a_finished_request_is_never_changed() {
-    on_each(async |desk| {
+    on_each(async |mut desk| {
         let claim = desk.begin("a", "p").await;
         desk.settle(finish(&claim, VOIDED, at(1))).await;
         let before = desk.everything().await;
         let change = finish(&claim, GIVEN_UP, at(2));
         assert_eq!(desk.settle(change).await, Committed::Lost);
         assert!(desk.claimed_ids(9, at(100)).await.is_empty());
-        assert_eq!(desk.recover(at(3)).await.unwrap(), 0);
+        assert_eq!(desk.start_again(at(3)).await, 0);
         assert_eq!(desk.everything().await, before);
     })
     .await;
@@ -361,12 +362,12 @@ async fn a_notification_during_a_call_is_remembered_for_its_commit() {
 
 #[tokio::test]
 async fn an_answer_that_is_final_needs_no_notification() {
-    on_each(async |desk| {
+    on_each(async |mut desk| {
         let claim = desk.begin("a", "p").await;
         desk.hear(&["p"], asks_nobody()).await;
         desk.settle(finish(&claim, VOIDED, at(4))).await;
         assert!(desk.claimed_ids(9, at(900)).await.is_empty());
-        assert_eq!(desk.recover(at(901)).await.unwrap(), 0);
+        assert_eq!(desk.start_again(at(901)).await, 0);
     })
     .await;
 }
@@ -387,7 +388,7 @@ async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
         assert_eq!(desk.hear(&["p"], asks_nobody()).await, [Heard::Known]);
         assert!(desk.claimed_ids(9, at(99)).await.is_empty());
         // The worker dies during the question, and asks it again.
-        assert_eq!(desk.recover(at(60)).await.unwrap(), 1);
+        assert_eq!(desk.start_again(at(60)).await, 1);
         assert_eq!(desk.settle(checked(&check, at(61))).await, Committed::Lost);
         let check = desk.only_claim(at(61), checks()).await;
         assert_eq!(desk.settle(checked(&check, at(62))).await, Committed::Done);
@@ -399,7 +400,7 @@ async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
         assert_eq!(seen.calls[2].finished_at, Some(at(62)));
         let kinds: Vec<_> = seen.messages.iter().map(|m| m.kind.as_str()).collect();
         assert_eq!(kinds, ["result", "correction"]);
-        assert_eq!(desk.recover(at(900)).await.unwrap(), 0);
+        assert_eq!(desk.start_again(at(900)).await, 0);
         assert!(desk.claimed_ids(9, at(900)).await.is_empty());
         assert_eq!(desk.hear(&["p"], asks_at(950)).await, [Heard::Checking]);
     })
@@ -512,7 +513,7 @@ async fn after_a_start_what_was_on_the_wire_is_in_doubt() {
         let before = desk.everything().await;
         desk.reopen().await;
         assert_eq!(desk.everything().await, before);
-        assert_eq!(desk.recover(at(7)).await.unwrap(), 3);
+        assert_eq!(desk.start_again(at(7)).await, 3);
 
         let seen = desk.seen("cancelling").await.progress;
         assert_eq!((seen.state, seen.due_at), (State::InDoubt, Some(at(7))));
@@ -542,11 +543,11 @@ async fn after_a_start_what_was_on_the_wire_is_in_doubt() {
 
 #[tokio::test]
 async fn a_question_that_was_cut_short_leaves_the_doubt_as_it_was() {
-    on_each(async |desk| {
+    on_each(async |mut desk| {
         desk.begin("a", "p").await;
-        desk.recover(at(1)).await.unwrap();
+        desk.start_again(at(1)).await;
         desk.only_claim(at(1), calls(Operation::Lookup)).await;
-        desk.recover(at(2)).await.unwrap();
+        desk.start_again(at(2)).await;
         let seen = desk.seen("a").await.progress;
         assert_eq!((seen.state, seen.due_at), (State::InDoubt, Some(at(2))));
         assert!(seen.doubtful && seen.exposed);
@@ -557,7 +558,7 @@ async fn a_question_that_was_cut_short_leaves_the_doubt_as_it_was() {
 
 #[tokio::test]
 async fn a_start_touches_nothing_that_was_not_on_the_wire() {
-    on_each(async |desk| {
+    on_each(async |mut desk| {
         desk.done("finished", VOIDED, at(0)).await;
         desk.take_in(arriving("due", "p1", at(900))).await;
         desk.take_in(arriving("waiting", "p2", at(1))).await;
@@ -565,7 +566,7 @@ async fn a_start_touches_nothing_that_was_not_on_the_wire() {
         desk.settle(wait(&claim, at(500))).await;
         desk.take_in(request("parked", "p2")).await;
         let before = desk.everything().await;
-        assert_eq!(desk.recover(at(7)).await.unwrap(), 0);
+        assert_eq!(desk.start_again(at(7)).await, 0);
         assert_eq!(desk.everything().await, before);
     })
     .await;
@@ -843,6 +844,35 @@ async fn a_crowd_loses_nothing_and_does_nothing_twice() {
             assert_eq!((seen.calls.len(), seen.messages.len()), (2, 1));
             assert!(seen.calls.iter().all(|call| call.finished_at.is_some()));
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_may_have_forgotten_asks_about_what_nobody_works_on() {
+    on_each(async |mut desk| {
+        let held = desk.begin("held", "p").await;
+        desk.take_in(request("parked", "p")).await;
+        desk.take_in(request("due", "q")).await;
+        let done = desk.begin("done", "r").await;
+        desk.settle(finish(&done, VOIDED, at(1))).await;
+
+        assert_eq!(desk.reconcile(at(9)).await.unwrap(), 2);
+        assert_eq!(desk.seen("held").await.progress, held.progress);
+        assert_eq!(desk.seen("done").await.progress.state, State::Finished);
+        let due = desk.seen("due").await.progress;
+        assert_eq!((due.state, due.due_at), (State::InDoubt, Some(at(9))));
+        let parked = desk.seen("parked").await;
+        assert!(parked.parked && parked.progress.doubtful);
+        assert_eq!(parked.progress.due_at, None, "its turn comes later");
+
+        assert_eq!(
+            desk.settle(finish(&held, VOIDED, at(10))).await,
+            Committed::Freed
+        );
+        let claims = desk.claimed_ids(9, at(10)).await;
+        assert_eq!(claims, ["due", "parked"]);
+        assert_eq!(desk.start_again(at(11)).await, 2);
     })
     .await;
 }

@@ -25,6 +25,8 @@ const POLL: Schedule = Schedule {
     ..RETRY
 };
 
+mod lost;
+
 fn now() -> Timestamp {
     plus(Timestamp::UNIX_EPOCH, 1000 * HOUR)
 }
@@ -129,7 +131,7 @@ impl Event {
             Self::Answer(verdict) => Some(progress.after(verdict, terms, now, 0.5)),
             Self::NotSent => Some(progress.not_sent(terms, now, 0.5)),
             Self::Lost => {
-                progress.lost(now);
+                progress.lost(now, Duration::ZERO);
                 None
             }
         }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -14,13 +15,14 @@ use self::lane::{Lane, Observer, failed};
 use self::open::{check_schema, lock, migrate, open_reader, open_writer, unstarted};
 use super::{
     Accepted, Answer, Arrival, Begin, Change, Claims, Committed, Filter, Hear, Heard, History,
-    Ledger, LedgerError, Pending, Stats, Summary,
+    Ledger, LedgerError, Pending, Quiet, Stats, Summary,
 };
 
 mod lane;
 mod notify;
 mod open;
 mod read;
+mod recover;
 mod rows;
 mod write;
 
@@ -29,6 +31,7 @@ pub struct Sqlite {
     /// `None` for a ledger that was opened to be read.
     write: Option<Lane>,
     read: Lane,
+    recovered: AtomicBool,
     /// Held for as long as the worker lives.
     _lock: Option<File>,
 }
@@ -58,6 +61,7 @@ impl Sqlite {
         Ok(Self {
             write: Some(write),
             read,
+            recovered: AtomicBool::new(false),
             _lock: Some(lock),
         })
     }
@@ -74,6 +78,7 @@ impl Sqlite {
         Ok(Self {
             write: None,
             read: Lane::reader(reader).map_err(unstarted)?,
+            recovered: AtomicBool::new(true),
             _lock: None,
         })
     }
@@ -150,8 +155,21 @@ impl Ledger for Sqlite {
         self.write(move |db| write::published(db, &messages, now))
     }
 
-    fn recover(&self, now: Timestamp) -> Answer<'_, u64> {
-        self.write(move |db| write::recover(db, now))
+    /// The lock says that the last worker is gone, and that there is no other one: only what
+    /// was claimed before this start is lost, and nothing of it is still on its way.
+    fn recover(&self, now: Timestamp, _quiet: Quiet) -> Answer<'_, u64> {
+        Box::pin(async move {
+            if self.recovered.load(Ordering::Acquire) {
+                return Ok(0);
+            }
+            let found = self.write(move |db| recover::recover(db, now)).await?;
+            self.recovered.store(true, Ordering::Release);
+            Ok(found)
+        })
+    }
+
+    fn reconcile(&self, now: Timestamp) -> Answer<'_, u64> {
+        self.write(move |db| recover::reconcile(db, now))
     }
 
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {

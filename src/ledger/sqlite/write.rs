@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{OUTCOME, STORED, json, millis, outcome, parse, stored, time};
+use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
 use crate::ledger::{
     Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, NewRequest,
     Stored,
@@ -234,7 +234,7 @@ pub(super) fn claim(
     Ok(Claims { claims, next_due })
 }
 
-fn take(db: &Connection, id: ClaimId, progress: &Progress) -> rusqlite::Result<()> {
+pub(super) fn take(db: &Connection, id: ClaimId, progress: &Progress) -> rusqlite::Result<()> {
     db.prepare_cached(
         "UPDATE requests SET token = ?2, state = ?3, due_at = NULL, attempts = ?4, lookups = ?5, progress = ?6,
            notified = (state = 'finished')
@@ -353,38 +353,6 @@ pub(super) fn published(db: &Connection, messages: &[i64], now: Timestamp) -> ru
     messages
         .iter()
         .try_for_each(|seq| mark.execute(params![seq, millis(now)]).map(drop))
-}
-
-pub(super) fn recover(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
-    let claimed: Vec<(i64, i64, Progress)> = db
-        .prepare(
-            "SELECT seq, token, progress FROM requests
-             WHERE state <> 'finished' AND parked = 0 AND due_at IS NULL
-             UNION ALL SELECT seq, token, progress FROM requests
-             WHERE state = 'finished' AND notified = 1 AND due_at IS NULL",
-        )?
-        .query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, parse(&row.get::<_, String>(2)?)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let found = claimed.len();
-    for (seq, token, mut progress) in claimed {
-        match progress.state {
-            State::Calling => progress.lost(now),
-            _ => progress.due_at = Some(now),
-        }
-        take(
-            db,
-            ClaimId {
-                seq,
-                token: token + 1,
-            },
-            &progress,
-        )?;
-        db.prepare_cached("UPDATE requests SET due_at = ?2 WHERE seq = ?1")?
-            .execute(params![seq, progress.due_at.map(millis)])?;
-    }
-    Ok(found as u64)
 }
 
 pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite::Result<u64> {

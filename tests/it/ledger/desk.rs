@@ -2,13 +2,14 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use rescind::finding::{Finding, Source};
 use rescind::ledger::{
     Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Committed, DeadLetter, Hear,
-    Heard, History, Ledger, NewRequest, Pending, Stored,
+    Heard, History, Ledger, NewRequest, Pending, Quiet, Stored,
 };
 use rescind::lifecycle::{Plan, Progress};
 use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
@@ -76,6 +77,11 @@ pub(super) fn calls(operation: Operation) -> Begin {
         progress.begin(operation, at(0));
         Plan::Call(operation)
     })
+}
+
+/// Nothing of a lost call is still on its way.
+pub(super) fn at_once() -> Quiet {
+    Arc::new(|_| Duration::ZERO)
 }
 
 pub(super) fn sends() -> Begin {
@@ -214,6 +220,15 @@ impl Desk {
     pub(super) async fn reopen(&mut self) {
         self.ledger = None;
         self.ledger = Some((self.opener)().await);
+    }
+
+    /// As after a crash: what was claimed is in doubt. Says how many requests.
+    pub(super) async fn start_again(&mut self, now: Timestamp) -> u64 {
+        self.reopen().await;
+        let found = self.recover(now, at_once()).await.unwrap();
+        let twice = self.recover(now, at_once()).await.unwrap();
+        assert_eq!(twice, 0, "only what was claimed before the start");
+        found
     }
 
     /// For tasks of their own.

@@ -255,7 +255,7 @@ impl Both {
     }
 
     async fn recover(&mut self) {
-        let found = self.desk.recover(at(self.model.now)).await.unwrap();
+        let found = self.desk.start_again(at(self.model.now)).await;
         assert_eq!(found, self.held.len() as u64);
         for claim in self.held.drain(..) {
             self.model.row(&claim.stored.request_id).stand = Stand::Due(self.model.now);

@@ -146,6 +146,14 @@ impl Worker {
         self.process.signal(Signal::CONT);
     }
 
+    /// Whether it is stopped as by [`Worker::freeze`].
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        // The state follows the name, which is in parentheses.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
     /// Waits for its end by itself.
     pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
         self.process.wait(within)

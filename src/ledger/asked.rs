@@ -1,0 +1,102 @@
+//! What a ledger answers to those who only ask: counts, histories, lists.
+
+use jiff::Timestamp;
+
+use super::Stored;
+use crate::lifecycle::Progress;
+use crate::outcome::State;
+use crate::providers::Evidence;
+
+/// Counts for the gauges.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// Open requests by account and state, with the oldest arrival.
+    pub open: Vec<(String, State, u64, Timestamp)>,
+    /// Open dead letters by account and reason.
+    pub dead: Vec<(String, String, u64)>,
+    /// The oldest open dead letter.
+    pub oldest_dead: Option<Timestamp>,
+    /// Messages waiting for the broker.
+    pub outbox: u64,
+}
+
+/// All that is known of one request.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// The request.
+    pub stored: Stored,
+    /// Where it stands.
+    pub progress: Progress,
+    /// Waits for another request on the same payment.
+    pub parked: bool,
+    /// Outcome, reason and when, once finished.
+    pub end: Option<(String, String, Timestamp)>,
+    /// Its calls, oldest first.
+    pub calls: Vec<CallRecord>,
+    /// Its messages.
+    pub messages: Vec<MessageRecord>,
+}
+
+/// One line of the attempt log.
+#[derive(Debug, Clone)]
+pub struct CallRecord {
+    /// `cancel` or `lookup`.
+    pub operation: String,
+    /// The intent's commit.
+    pub started_at: Timestamp,
+    /// The outcome's commit; `None` for a call that is on the wire or died there.
+    pub finished_at: Option<Timestamp>,
+    /// Verdict's name.
+    pub verdict: Option<String>,
+    /// The provider's words.
+    pub evidence: Evidence,
+}
+
+/// One message of a request.
+#[derive(Debug, Clone)]
+pub struct MessageRecord {
+    /// Its id.
+    pub id: String,
+    /// `result`, `correction`, `dead_letter`.
+    pub kind: String,
+    /// Routing key.
+    pub routing_key: String,
+    /// The bytes.
+    pub body: Vec<u8>,
+    /// Last confirmed publication.
+    pub published_at: Option<Timestamp>,
+}
+
+/// Which requests to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// A state, or an outcome's name.
+    pub state: Option<String>,
+    /// Account.
+    pub provider: Option<String>,
+    /// Taken in before.
+    pub received_before: Option<Timestamp>,
+    /// At most so many.
+    pub most: usize,
+}
+
+/// One line of a list.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The publisher's id.
+    pub request_id: String,
+    /// Account.
+    pub provider: String,
+    /// State's name.
+    pub state: String,
+    /// Outcome and reason, once finished.
+    pub end: Option<(String, String)>,
+    /// Cancel calls sent.
+    pub attempts: u32,
+    /// Status questions asked.
+    pub lookups: u32,
+    /// Taken in.
+    pub received_at: Timestamp,
+    /// Next look at it.
+    pub due_at: Option<Timestamp>,
+}

@@ -1,0 +1,71 @@
+//! What a start makes of the ledger that it finds, inside a transaction.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::rows::{json, millis, parse, time};
+use super::write::take;
+use crate::ledger::ClaimId;
+use crate::lifecycle::Progress;
+use crate::outcome::State;
+
+pub(super) fn recover(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
+    let claimed: Vec<(i64, i64, Progress)> = db
+        .prepare(
+            "SELECT seq, token, progress FROM requests
+             WHERE state <> 'finished' AND parked = 0 AND due_at IS NULL
+             UNION ALL SELECT seq, token, progress FROM requests
+             WHERE state = 'finished' AND notified = 1 AND due_at IS NULL",
+        )?
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, parse(&row.get::<_, String>(2)?)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let found = claimed.len();
+    for (seq, token, mut progress) in claimed {
+        match progress.state {
+            State::Calling => progress.lost(now, Duration::ZERO),
+            _ => progress.due_at = Some(now),
+        }
+        take(
+            db,
+            ClaimId {
+                seq,
+                token: token + 1,
+            },
+            &progress,
+        )?;
+        db.prepare_cached("UPDATE requests SET due_at = ?2 WHERE seq = ?1")?
+            .execute(params![seq, progress.due_at.map(millis)])?;
+    }
+    Ok(found as u64)
+}
+
+pub(super) fn reconcile(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
+    let open: Vec<(i64, bool, Timestamp, Progress)> = db
+        .prepare(
+            "SELECT seq, parked, received_at, progress FROM requests
+             WHERE state <> 'finished' AND (parked = 1 OR due_at IS NOT NULL)",
+        )?
+        .query_map([], |row| {
+            let progress = parse(&row.get::<_, String>(3)?)?;
+            Ok((row.get(0)?, row.get(1)?, time(row.get(2)?), progress))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut update =
+        db.prepare("UPDATE requests SET state = ?2, due_at = ?3, progress = ?4 WHERE seq = ?1")?;
+    for (seq, parked, received_at, progress) in &open {
+        let mut progress = progress.clone();
+        progress.reconcile(now, *received_at);
+        let due_at = progress.due_at.filter(|_| !parked).map(millis);
+        update.execute(params![
+            seq,
+            progress.state.as_str(),
+            due_at,
+            json(&progress)?
+        ])?;
+    }
+    Ok(open.len() as u64)
+}

@@ -1,0 +1,119 @@
+//! A worker that is gone, or a ledger that may have forgotten: nothing is sent before the
+//! provider was asked, and "open" counts only once nothing can still arrive.
+
+use std::time::Duration;
+
+use rescind::lifecycle::{Plan, Progress, Step};
+use rescind::outcome::{Cause, Operation, Outcome, State, Unresolved, Verdict};
+
+use super::{LOOKS_UP, SAME_KEY, in_doubt, now, plus, terms};
+
+const QUIET: Duration = Duration::from_secs(25);
+
+fn taken_over(quiet: Duration) -> Progress {
+    let mut progress = Progress::new(now());
+    progress.begin(Operation::Cancel, now());
+    progress.lost(now(), quiet);
+    progress
+}
+
+/// Asks at each due time and hears the same, until something is sent or a day has passed.
+fn sent_after(mut progress: Progress, verdict: &Verdict) -> Option<Duration> {
+    let terms = terms(LOOKS_UP);
+    // Not without jitter: a full one may draw no wait at all, and time would stand still.
+    while let Some(due) = progress.due_at {
+        let passed = rescind::backoff::elapsed(now(), due);
+        match progress.plan(&terms, due) {
+            Plan::Call(Operation::Cancel) => return Some(passed),
+            Plan::Call(Operation::Lookup) => {
+                progress.begin(Operation::Lookup, due);
+                progress.after(verdict, &terms, due, 0.5);
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[test]
+fn what_is_not_seen_counts_once_the_lost_call_cannot_arrive_any_more() {
+    let first = terms(LOOKS_UP).poll.first;
+    let at_once = sent_after(taken_over(Duration::ZERO), &Verdict::StillOpen).unwrap();
+    assert!(at_once < QUIET, "{at_once:?}");
+    let later = sent_after(taken_over(QUIET), &Verdict::StillOpen).unwrap();
+    // Twice and spaced, both answers after the quiet.
+    assert!(later >= QUIET + first, "{later:?}");
+    assert!(later <= QUIET + 4 * first, "{later:?}");
+}
+
+#[test]
+fn a_refusal_of_something_else_does_not_end_the_quiet() {
+    let again = Verdict::Again {
+        after: None,
+        cause: Cause::Retryable,
+    };
+    let sent = sent_after(taken_over(QUIET), &again).unwrap();
+    assert!(sent >= QUIET, "{sent:?}");
+}
+
+#[test]
+fn evidence_counts_at_once() {
+    let mut progress = taken_over(QUIET);
+    progress.begin(Operation::Lookup, now());
+    let cancelled = Verdict::Cancelled {
+        reason: rescind::outcome::Cancelled::Voided,
+        already: true,
+        amount: None,
+    };
+    let step = progress.after(&cancelled, &terms(LOOKS_UP), now(), 0.0);
+    let Step::Finish(Outcome::Cancelled { already, .. }) = step else {
+        panic!("{step:?}")
+    };
+    assert!(!already, "the lost call may have done it");
+}
+
+#[test]
+fn a_payment_that_is_not_found_may_only_not_be_found_yet() {
+    let mut progress = taken_over(QUIET);
+    let terms = terms(LOOKS_UP);
+    let early = plus(now(), QUIET - Duration::from_secs(1));
+    for _ in 0..2 {
+        progress.begin(Operation::Lookup, early);
+        let step = progress.after(&Verdict::NotFound, &terms, early, 0.0);
+        assert!(matches!(step, Step::Wait(_)), "{step:?}");
+        assert_eq!(progress.sighting, None);
+    }
+}
+
+#[test]
+fn after_a_restore_the_provider_is_asked_first() {
+    let received = now();
+    let restored_at = plus(now(), Duration::from_secs(60));
+    let mut fresh = Progress::new(received);
+    fresh.reconcile(restored_at, received);
+    assert_eq!(fresh.state, State::InDoubt);
+    let asks = fresh.plan(&terms(LOOKS_UP), restored_at);
+    assert_eq!(asks, Plan::Call(Operation::Lookup));
+    // Where nobody can be asked: the same key, for as long as it may live.
+    let repeats = fresh.plan(&terms(SAME_KEY), restored_at);
+    assert_eq!(repeats, Plan::Call(Operation::Cancel));
+    let much_later = plus(received, Duration::from_secs(40 * 24 * 3600));
+    let mut old = Progress::new(received);
+    old.reconcile(much_later, received);
+    let given_up = old.plan(&terms(SAME_KEY), much_later);
+    assert_eq!(
+        given_up,
+        Plan::Finish(Outcome::Unresolved(Unresolved::NoLookup))
+    );
+}
+
+#[test]
+fn a_restore_forgets_nothing_that_was_known() {
+    let mut progress = Progress::new(now());
+    in_doubt(&mut progress);
+    let before = progress.clone();
+    progress.reconcile(plus(now(), Duration::from_secs(9)), now());
+    assert_eq!(progress.first_sent_at, before.first_sent_at);
+    assert_eq!(progress.attempts, before.attempts);
+    assert!(progress.doubtful && progress.exposed);
+}
