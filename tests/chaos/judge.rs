@@ -174,6 +174,18 @@ fn payment(publication: &Publication) -> (&str, &str) {
     (&publication.asked.provider, &publication.asked.payment)
 }
 
+/// Payments that Pismo never cancels.
+const REFUSING: [&str; 8] = [
+    "already-cancelled",
+    "denied",
+    "expired",
+    "nonretryable",
+    "not-found",
+    "refund-failed",
+    "refunded",
+    "settled",
+];
+
 /// Looks at everything.
 pub(crate) fn judge(histories: &Histories) -> Judgement {
     let joined = Joined::new(histories);
@@ -275,7 +287,7 @@ fn judge_money(
             judgement.wrong(Wrong::Contradictory, &said.request_id, text + ", already");
         }
         "cancelled" => {}
-        "unresolved" if is_documented(publication, said) => {
+        "unresolved" if is_documented(publication, said, effects) => {
             let key = (asked.provider.clone(), said.reason.clone(), effects);
             *judgement.residual.entry(key).or_default() += 1;
         }
@@ -288,10 +300,12 @@ fn judge_money(
 }
 
 /// Ends in doubt that `docs/providers.md` says are to be expected.
-fn is_documented(publication: &Publication, said: &Said) -> bool {
+fn is_documented(publication: &Publication, said: &Said, effects: usize) -> bool {
     let asked = &publication.asked;
     match (asked.provider.as_str(), said.reason.as_str()) {
         ("migo", "no_lookup") => true,
+        // The refusal of a repeat is not believed after a call in doubt.
+        ("pismo", "no_lookup") => effects == 0 && REFUSING.contains(&asked.behaviour.as_str()),
         ("bento", "refund_failed") => asked.behaviour == "refund-failed",
         _ => false,
     }

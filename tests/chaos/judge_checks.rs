@@ -103,7 +103,7 @@ pub(crate) fn run() -> usize {
     let fine = judge(&good());
     assert!(fine.violations.is_empty(), "{:?}", fine.violations);
     type Spoil = fn(&mut Histories);
-    let spoiled: [(&str, Wrong, Spoil); 16] = [
+    let spoiled: [(&str, Wrong, Spoil); 17] = [
         ("a lost request", Wrong::Lost, |h| {
             h.said.retain(|said| said.request_id != "b");
         }),
@@ -165,6 +165,9 @@ pub(crate) fn run() -> usize {
                 set(h, 0, "unresolved", "lookups_exhausted");
             },
         ),
+        ("unresolved where a repeat tells", Wrong::Unexplained, |h| {
+            set(h, 3, "unresolved", "no_lookup");
+        }),
         ("a result that nobody asked for", Wrong::Unasked, |h| {
             h.said.push(said("z", "refused", "settled"));
         }),

@@ -9,8 +9,9 @@ use crate::rig::stage::payment_id;
 
 const PROVIDERS: [&str; 6] = ["bento", "gr4vy", "midtrans", "migo", "pismo", "tingg"];
 
-/// Behaviours of the simulator that end by themselves, and how often each is drawn.
-const BEHAVIOURS: [(&str, u32); 25] = [
+/// Behaviours of the simulator that end by themselves, also after a call in doubt, and how often
+/// each is drawn.
+const BEHAVIOURS: [(&str, u32); 24] = [
     ("success", 30),
     ("accepted-then-done", 8),
     ("accepted-until-notified", 2),
@@ -34,7 +35,6 @@ const BEHAVIOURS: [(&str, u32); 25] = [
     ("already-cancelled", 2),
     ("refund-failed", 1),
     ("nonretryable", 2),
-    ("forbidden", 1),
     ("pending", 2),
 ];
 

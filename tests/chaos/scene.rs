@@ -31,6 +31,8 @@ poll = { first = "1500ms", factor = 1.5, max = "2s", give_up_after = "1h" }
 breaker = { failures = 10, open_for = "500ms" }
 "#;
 
+const BENTO_LOOKUP: &str = "/payments/v1/orders/{order_id}/transactions/{transaction_id}";
+
 /// Where the rows are.
 enum Store {
     File(PathBuf),
@@ -159,6 +161,9 @@ impl Scene {
             let value: toml::Table = format!("value = {table}").parse().expect("TOML");
             providers.insert((*provider).to_owned(), value["value"].clone());
         }
+        let bento = providers["bento"].as_table_mut().expect("a table");
+        // Until it is set, a 404 of Bento's look-up proves nothing about a call in doubt.
+        bento.insert("lookup_path".to_owned(), BENTO_LOOKUP.into());
         config.insert("providers".to_owned(), providers.into());
         config.to_string()
     }
