@@ -1,7 +1,7 @@
 //! Carries requests out: claim what fits, call, read, commit. One dispatcher per account,
 //! so that a provider that hangs keeps nobody else waiting.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub struct Dispatcher {
     gate: Mutex<Gate>,
     started: Instant,
     wake: Notify,
+    /// Places held for the claim under way: no calls yet, and perhaps never.
+    held: AtomicU32,
     /// More was due than there was room for: fresh requests do not jump the queue.
     backlog: AtomicBool,
     /// When the loop looks again, milliseconds since the epoch.
@@ -99,6 +101,7 @@ impl Dispatcher {
             gate: Mutex::new(Gate::new(limits)),
             started: Instant::now(),
             wake: Notify::new(),
+            held: AtomicU32::new(0),
             backlog: AtomicBool::new(true),
             armed: AtomicI64::new(0),
         }))
@@ -157,6 +160,8 @@ impl Dispatcher {
     /// `None` when there may be more at once, else until when to wait for a signal.
     async fn claim(self: &Arc<Self>, places: Vec<Place>) -> Option<Instant> {
         let now = (self.shared.clock)();
+        let held = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        self.held.store(held, Ordering::Release);
         let claimed = self
             .shared
             .ledger
@@ -165,6 +170,7 @@ impl Dispatcher {
         let claims = match claimed {
             Ok(claims) => claims,
             Err(error) => {
+                self.held.store(0, Ordering::Release);
                 error!(provider = self.name(), %error, "cannot claim; trying again");
                 return Some(Instant::now() + LEDGER_PAUSE);
             }
@@ -175,6 +181,8 @@ impl Dispatcher {
             failpoint::pass(Point::AfterIntentCommit);
             self.start(claim, place);
         }
+        self.held.store(0, Ordering::Release);
+        self.show(&self.gate());
         if full {
             return None;
         }
@@ -233,6 +241,7 @@ impl Dispatcher {
             return None;
         };
         let place = self.enter(1).ok()?.pop()?;
+        self.show(&self.gate());
         progress.begin(operation, now);
         Some(place)
     }
@@ -266,7 +275,6 @@ impl Dispatcher {
         let mut gate = self.gate();
         let places = gate.room(self.started.elapsed())?.min(most);
         gate.enter(places);
-        self.show(&gate);
         let place = || Place {
             dispatcher: Arc::clone(self),
             health: Health::Untried,
@@ -284,10 +292,13 @@ impl Dispatcher {
     }
 
     fn show(&self, gate: &Gate) {
+        let calls = gate
+            .in_flight()
+            .saturating_sub(self.held.load(Ordering::Acquire));
         let limit = self.config.max_in_flight;
         self.shared
             .metrics
-            .gate(self.name(), gate.in_flight(), limit, gate.breaker_open());
+            .gate(self.name(), calls, limit, gate.breaker_open());
     }
 }
 

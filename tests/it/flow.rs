@@ -1,6 +1,7 @@
 //! Requests from end to end: a real broker, the real binary, every provider, every behaviour.
 
 mod contract;
+mod counting;
 mod intake;
 mod worker;
 

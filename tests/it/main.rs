@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails, with the place and the reason; tests wait by the clock"
 )]
 
+mod alerts;
 mod broker;
 mod contract;
 mod crash;
