@@ -34,6 +34,7 @@ REPORT ?= target/chaos-report.md
 chaos: ## Real parts under faults (MINUTES=30 SEED=1 LEDGER=both REPORT=target/chaos-report.md)
 	deploy/broker install
 	deploy/database install
+	mkdir -p target
 	cargo test --release --locked --test chaos -- run --minutes $(MINUTES) --seed $(SEED) --ledger $(LEDGER) --report $(REPORT)
 
 .PHONY: check

@@ -139,21 +139,27 @@ async fn begin(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Result<
         Err(error) if waits => warn!(%error, "the ledger cannot be used yet"),
         Err(error) => return Err(error),
     }
-    while reconcile {
+    match reconcile {
+        true => doubt_all(ledger, waits).await,
+        false => Ok(()),
+    }
+}
+
+async fn doubt_all(ledger: &dyn Ledger, waits: bool) -> Result<(), LedgerError> {
+    loop {
         match ledger.reconcile(now()).await {
             Ok(in_doubt) => {
                 warn!(
                     in_doubt,
                     "--reconcile: the provider is asked about every open request first"
                 );
-                break;
+                return Ok(());
             }
             Err(error) if waits => warn!(%error, "--reconcile waits for the ledger"),
             Err(error) => return Err(error),
         }
         tokio::time::sleep(RECOVER_EVERY).await;
     }
-    Ok(())
 }
 
 fn quiet(config: &Config) -> Quiet {

@@ -30,6 +30,10 @@ const ASK: Duration = Duration::from_secs(20);
 /// Longest wait for a transaction's statements, and for its commit.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Without a limit of time at the server: one that waits for its standby would, at the end of it,
+/// answer that all is well.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
 /// Told of every commit: seconds it took, operations in it.
 pub(super) type Observer = Arc<dyn Fn(f64, usize) + Send + Sync>;
 
@@ -113,7 +117,7 @@ impl Lane {
         if let Err(trouble) = written.await.unwrap_or_else(|_| Err(silent())) {
             return self.give_up(db, worker, trouble).await;
         }
-        let committed = timeout(PATIENCE, db.batch_execute("COMMIT")).await;
+        let committed = timeout(PATIENCE, db.batch_execute(COMMIT)).await;
         let why = match committed {
             Ok(Ok(())) => {
                 self.client = Some(db);

@@ -32,6 +32,7 @@ mod claim;
 mod commit;
 mod connect;
 mod group;
+mod insert;
 mod lane;
 mod lease;
 mod notify;

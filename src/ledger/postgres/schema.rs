@@ -82,8 +82,12 @@ async fn make(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
 }
 
 async fn look(db: &ClientWrapper) -> Result<Option<Found>, Trouble> {
+    // Not to_regclass: in a transaction that waited, it still knows that there was none.
     let there = db
-        .query_one("SELECT to_regclass('rescind_schema') IS NOT NULL", &[])
+        .query_one(
+            "SELECT EXISTS (SELECT 1 FROM pg_class WHERE relname = 'rescind_schema' AND pg_table_is_visible(oid))",
+            &[],
+        )
         .await?;
     if !there.try_get::<_, bool>(0)? {
         return Ok(None);

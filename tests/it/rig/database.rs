@@ -20,9 +20,20 @@ impl Database {
 
     /// The same with settings in PostgreSQL's own words.
     pub(crate) fn start_with(settings: &str) -> Self {
+        Self::start_in(&[("more.conf", settings)])
+    }
+
+    /// The same with TLS: the certificate and the key of the server.
+    pub(crate) fn start_secure(certificate: &str, key: &str) -> Self {
+        Self::start_in(&[("server.crt", certificate), ("server.key", key)])
+    }
+
+    fn start_in(files: &[(&str, &str)]) -> Self {
         let dir = place();
         std::fs::create_dir_all(&dir).expect("a folder");
-        std::fs::write(dir.join("more.conf"), settings).expect("its settings");
+        for (name, text) in files {
+            std::fs::write(dir.join(name), text).expect("a file for it");
+        }
         Self {
             url: run(&dir, start_arguments(), false),
             dir,
