@@ -35,7 +35,7 @@ impl Settings {
     /// What `cargo test` runs.
     pub(crate) fn short() -> Self {
         Self {
-            seconds: 24.0,
+            seconds: 20.0,
             seed: 1,
             rate: 10.0,
             per_mille: 200,
