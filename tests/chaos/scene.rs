@@ -247,7 +247,7 @@ impl Scene {
                     .await
             }
             Event::DiskAlarm(time) => {
-                self.alarm("set_disk_free_limit", ["900TB", "50MB"], time)
+                self.alarm("set_disk_free_limit", ["900000000000000", "50000000"], time)
                     .await
             }
             Event::KillDatabase(time) => {
