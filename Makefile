@@ -11,12 +11,13 @@ run: ## Show it at work: RabbitMQ, simulated providers, a worker, thirty request
 	@deploy/demo
 
 .PHONY: test
-test: ## All tests; installs RabbitMQ, PostgreSQL, Prometheus, faketime and strace if there are none
+test: ## All tests; installs RabbitMQ, PostgreSQL, Prometheus and the like if there are none
 	deploy/broker install
 	deploy/database install
 	deploy/package prometheus promtool
 	deploy/package faketime faketime
 	deploy/package strace strace
+	deploy/package openssl openssl
 	cargo test --locked --workspace
 
 .PHONY: bench
@@ -29,20 +30,52 @@ bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick 
 .PHONY: sabotage
 sabotage: ## Break one rule at a time and show that the tests catch each (ONLY="name ...")
 	deploy/broker install
+	deploy/database install
 	tests/sabotage/run $(ONLY)
 
 .PHONY: mutants
 mutants: ## Change a file at every place and see whether a test notices (FILE=src/gate.rs ARGS="--shard 0/4")
 	tests/sabotage/mutants $(FILE) $(ARGS)
 
+# How long, which faults, which ledger (sqlite, postgres, both), and where the report goes.
+MINUTES ?= 30
+SEED ?= 1
+LEDGER ?= both
+REPORT ?= target/chaos-report.md
+
+.PHONY: chaos
+chaos: ## Real parts under faults (MINUTES=30 SEED=1 LEDGER=both REPORT=target/chaos-report.md)
+	deploy/broker install
+	deploy/database install
+	mkdir -p target
+	cargo test --release --locked --test chaos -- run --minutes $(MINUTES) --seed $(SEED) --ledger $(LEDGER) --report $(REPORT)
+
 .PHONY: check
 check: lint test ## Everything that a change has to pass
 
 .PHONY: lint
-lint: ## Format, clippy and documentation, without a change
+lint: deny ## Format, clippy, documentation and dependencies, without a change
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+# One and a half minutes of one core, once; not optimised, since it runs for a second.
+TOOLS := $(CURDIR)/target/tools
+DENY := PATH="$$PATH:$(TOOLS)/bin" cargo-deny --locked
+
+.PHONY: deny
+deny: cargo-deny ## Licences, bans and sources of all dependencies (deny.toml)
+	@$(DENY) check bans licenses sources
+
+# Not part of lint: a new advisory is news, and no fault of the change that is being tested.
+.PHONY: advisories
+advisories: cargo-deny ## Known vulnerabilities of the dependencies; needs the network
+	@$(DENY) check advisories
+
+.PHONY: cargo-deny
+cargo-deny:
+	@PATH="$$PATH:$(TOOLS)/bin" command -v cargo-deny >/dev/null || \
+		cargo install --locked --debug --root "$(TOOLS)" cargo-deny@0.20.2
 
 .PHONY: fmt
 fmt: ## Format the code
