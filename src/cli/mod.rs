@@ -16,7 +16,9 @@ use crate::{failpoint, providers, run, simulate, trace};
 
 mod check;
 mod completions;
+mod history;
 mod list;
+mod mask;
 mod results;
 mod show;
 mod submit;

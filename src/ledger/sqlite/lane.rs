@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use crate::ledger::{Answer, LedgerError};
@@ -139,5 +139,10 @@ fn transact(connection: &mut Connection, group: &mut [Box<dyn Work>]) -> Result<
 
 /// The library's error without the values that were bound.
 pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
-    LedgerError::Failed(error.to_string())
+    let text = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Busy,
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => LedgerError::Damaged(text),
+        _ => LedgerError::Failed(text),
+    }
 }
