@@ -16,6 +16,7 @@ use crate::{failpoint, providers, run, simulate, trace};
 
 mod check;
 mod completions;
+mod dead;
 mod history;
 mod list;
 mod mask;
@@ -67,6 +68,8 @@ enum Command {
     Show(show::Args),
     /// List requests, oldest first
     List(list::Args),
+    /// Dead letters: list, show, replay, discard, export
+    Dead(dead::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -183,6 +186,7 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
         variable(&environment, "TERM"),
     );
     let levels = variable(&environment, "RUST_LOG").map(str::to_owned);
+    let login = login(&environment);
     let load = || load(cli.config, environment);
     match cli.command {
         Command::Worker { reconcile } => worker(load()?.config, levels.as_deref(), reconcile).await,
@@ -193,6 +197,7 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
         Command::Results(args) => results::run(args, &load()?, screen).await,
         Command::Show(args) => show::run(args, &load()?.config, screen).await,
         Command::List(args) => list::run(args, &load()?.config, screen).await,
+        Command::Dead(args) => dead::run(args, &load()?.config, &login, screen).await,
         Command::Completions(args) => completions::run(&args, screen),
     }
 }
@@ -202,6 +207,17 @@ async fn worker(config: Config, levels: Option<&str>, reconcile: bool) -> anyhow
     let revision = option_env!("RESCIND_REVISION").unwrap_or("unknown");
     run::worker(config, revision, reconcile).await?;
     Ok(Exit::Done)
+}
+
+/// Who is at the terminal: the person behind `sudo`, if there is one.
+fn login(environment: &[(String, String)]) -> String {
+    let names = ["SUDO_USER", "LOGNAME", "USER"].iter();
+    let named = names.filter_map(|name| variable(environment, name));
+    let named = named.map(str::trim).find(|name| !name.is_empty());
+    named.map_or_else(
+        || format!("uid {}", rustix::process::getuid().as_raw()),
+        str::to_owned,
+    )
 }
 
 fn variable<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
