@@ -12,6 +12,7 @@ mod alerts;
 mod broker;
 mod contract;
 mod crash;
+mod dead;
 mod flow;
 mod ledger;
 mod lifecycle;
