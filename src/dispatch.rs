@@ -27,7 +27,7 @@ mod carry;
 mod hints;
 mod replay;
 
-pub use replay::reopening;
+pub use replay::{first_call, reopening};
 
 /// Most rows in one claim; more are claimed at once after.
 const CLAIM_MAX: u32 = 128;

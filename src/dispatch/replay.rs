@@ -9,9 +9,9 @@ use tracing::info;
 use super::{Dispatcher, job, terms};
 use crate::config::AccountConfig;
 use crate::finding::Finding;
-use crate::ledger::{Change, Claim, Reopen};
-use crate::lifecycle::{Hindrance, Hints, Progress};
-use crate::outcome::Outcome;
+use crate::ledger::{Change, Claim, Reopen, Stored};
+use crate::lifecycle::{Hindrance, Hints, Plan, Progress};
+use crate::outcome::{Operation, Outcome};
 use crate::wire::{Kind, Outgoing};
 
 /// How the ledger takes a request up again, under the terms of its account.
@@ -23,6 +23,21 @@ pub fn reopening(accounts: &BTreeMap<String, AccountConfig>, now: Timestamp) -> 
         let job = job(account, stored).map_err(|_| Hindrance::Unreadable)?;
         progress.replay(outcome, &terms(account, &job), now)
     })
+}
+
+/// What a request that is taken up again begins with.
+pub fn first_call(
+    accounts: &BTreeMap<String, AccountConfig>,
+    stored: &Stored,
+    again: &Progress,
+    now: Timestamp,
+) -> Option<Operation> {
+    let account = accounts.get(&stored.provider)?;
+    let job = job(account, stored).ok()?;
+    match again.plan(&terms(account, &job), now) {
+        Plan::Call(operation) => Some(operation),
+        Plan::Finish(_) | Plan::Check => None,
+    }
 }
 
 /// What contradicts the last thing that consumers were told.

@@ -29,7 +29,7 @@ const ENDED_MIN: usize = 20;
 pub(super) struct Orders {
     pub(super) who: String,
     pub(super) why: String,
-    pub(super) reopen: Reopen,
+    pub(super) reopen: Box<dyn Fn() -> Reopen>,
     /// Begun a second.
     pub(super) rate: Option<f64>,
     /// To their ends.
@@ -110,7 +110,7 @@ impl<'a> Following<'a> {
             return Ok(());
         };
         let closing = Closing {
-            deed: Deed::Replay(self.orders.reopen.clone()),
+            deed: Deed::Replay((self.orders.reopen)()),
             who: self.orders.who.clone(),
             why: self.orders.why.clone(),
             at: now(),
@@ -211,11 +211,13 @@ impl<'a> Following<'a> {
     }
 
     fn interrupted(&self) -> String {
+        let (begun, left) = (self.under_way.len(), self.waiting.len());
+        let ended = match self.all - begun - left {
+            0 => String::new(),
+            ended => format!("; {}", self.report.summary(ended)),
+        };
         format!(
-            "no longer followed: {} under way, the worker goes on with them (`rescind show` says where each one stands); {} not begun and as they were; {}",
-            self.under_way.len(),
-            self.waiting.len(),
-            self.report.summary(self.all)
+            "no longer followed: {begun} under way, the worker goes on with them (`rescind show` says where each one stands); {left} not begun and as they were{ended}"
         )
     }
 }

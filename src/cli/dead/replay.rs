@@ -9,10 +9,10 @@ use super::follow::{Following, Orders};
 use super::report::{Fate, Report, changed};
 use super::{Chosen, Signed, operate, why};
 use crate::config::Config;
-use crate::dispatch::reopening;
-use crate::ledger::{DeadRecord, Ledger, Reopen};
-use crate::lifecycle::{Hindrance, Progress};
-use crate::outcome::{Outcome, State};
+use crate::dispatch::{first_call, reopening};
+use crate::ledger::{DeadRecord, Ledger};
+use crate::lifecycle::Hindrance;
+use crate::outcome::{Operation, Outcome, State};
 use crate::run::now;
 
 /// Carry requests out again, under their own ids and keys; the provider is asked first.
@@ -59,10 +59,11 @@ pub(super) async fn run(
         let letters = args.chosen.find(&ledger, config).await?;
         return dry_run(&ledger, &letters, config, args.signed.json, screen).await;
     }
+    let accounts = config.accounts.clone();
     let orders = Orders {
         who,
         why: why(args.reason.as_deref())?,
-        reopen: reopening(&config.accounts, now()),
+        reopen: Box::new(move || reopening(&accounts, now())),
         rate: args.rate,
         wait: !args.no_wait,
     };
@@ -89,11 +90,10 @@ async fn dry_run(
     json: bool,
     screen: Screen,
 ) -> anyhow::Result<Exit> {
-    let reopen = reopening(&config.accounts, now());
     let mut groups = BTreeMap::<(Fate, String), usize>::new();
     let mut report = Report::new(json, screen);
     for letter in letters {
-        let (fate, says) = prospect(ledger, letter, &reopen).await?;
+        let (fate, says) = prospect(ledger, letter, config).await?;
         if json {
             report.line(letter, fate, says.clone())?;
         }
@@ -131,7 +131,7 @@ async fn dry_run(
 async fn prospect(
     ledger: &dyn Ledger,
     letter: &DeadRecord,
-    reopen: &Reopen,
+    config: &Config,
 ) -> anyhow::Result<(Fate, String)> {
     if letter.closed_at.is_some() {
         return Ok((Fate::Changed, changed(letter.last.as_ref(), now())));
@@ -147,23 +147,24 @@ async fn prospect(
     if history.progress.state != State::Finished {
         return Ok(hindered(Hindrance::UnderWay));
     }
-    Ok(match reopen(&history.stored, &history.progress, outcome) {
-        Ok(again) => (Fate::Possible, first_step(&again, &history.stored.provider)),
-        Err(hindrance) => hindered(hindrance),
-    })
+    let (stored, now) = (&history.stored, now());
+    Ok(
+        match reopening(&config.accounts, now)(stored, &history.progress, outcome) {
+            Ok(again) => {
+                let call = first_call(&config.accounts, stored, &again, now);
+                (Fate::Possible, in_words(call, &stored.provider))
+            }
+            Err(hindrance) => hindered(hindrance),
+        },
+    )
 }
 
-/// The words follow the state that the replay begins in.
-fn first_step(again: &Progress, provider: &str) -> String {
-    match again.state {
-        State::InDoubt => {
-            format!(
-                "{provider} is asked what became of it, or gets the same call under the same key"
-            )
-        }
-        _ => format!(
-            "{provider} is asked first where it can be; then it is sent again, under the same key"
+fn in_words(call: Option<Operation>, provider: &str) -> String {
+    match call {
+        Some(Operation::Lookup) => format!(
+            "{provider} is asked first; what is still open is sent again, under the same key"
         ),
+        _ => format!("{provider} cannot be asked; it is sent again, under the same key"),
     }
 }
 

@@ -198,7 +198,7 @@ async fn a_dry_run_says_what_would_happen_and_changes_nothing() {
     let done = world.dead(&["replay", "--all", "--dry-run"]).exits(0);
     for text in [
         "gr4vy is asked first",
-        "pismo is asked first",
+        "pismo cannot be asked",
         "deadline has passed",
         "is no request",
     ] {
