@@ -11,8 +11,9 @@ run: ## Show it at work: RabbitMQ, simulated providers, a worker, thirty request
 	@deploy/demo
 
 .PHONY: test
-test: ## All tests; installs RabbitMQ and Prometheus if there are none
+test: ## All tests; installs RabbitMQ, PostgreSQL and Prometheus if there are none
 	deploy/broker install
+	deploy/database install
 	deploy/package prometheus promtool
 	cargo test --locked --workspace
 

@@ -85,6 +85,12 @@ pub enum TopologyMode {
 pub struct Ledger {
     /// `sqlite:PATH` or `postgres://…`, which may hold a password.
     pub url: SecretString,
+    /// PEM file of the authorities to trust instead of the system's, for PostgreSQL.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate; given together with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key_file: Option<PathBuf>,
     /// Finished requests and closed dead letters older than this are removed.
     pub retention: Duration,
 }
@@ -282,6 +288,9 @@ impl Loader<'_> {
             amqp: amqp(values),
             ledger: Ledger {
                 url: values.secret("ledger.url"),
+                ca_file: values.path("ledger.ca_file"),
+                cert_file: values.path("ledger.cert_file"),
+                key_file: values.path("ledger.key_file"),
                 retention: values.span("ledger.retention"),
             },
             http: Http {

@@ -3,11 +3,10 @@
 //! The only file that reads the clock and spawns tasks.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
@@ -22,8 +21,8 @@ use crate::amqp::{self, AmqpError};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Shared};
 use crate::intake::Intake;
-use crate::ledger::sqlite::Sqlite;
-use crate::ledger::{Ledger, Quiet};
+use crate::ledger::postgres::Settings;
+use crate::ledger::{Ledger, LedgerError, Place, Quiet};
 use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
@@ -54,19 +53,8 @@ pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
-    let ledger = open_ledger(&config, Arc::clone(&metrics))?;
-    let in_doubt = ledger.recover(now(), quiet(&config)).await?;
-    info!(
-        in_doubt,
-        "the ledger is open; what was under way at the last end is in doubt"
-    );
-    if reconcile {
-        let in_doubt = ledger.reconcile(now()).await?;
-        warn!(
-            in_doubt,
-            "--reconcile: the provider is asked about every open request first"
-        );
-    }
+    let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
+    begin(&*ledger, &config, reconcile).await?;
     let shared = Arc::new(Shared {
         ledger,
         metrics,
@@ -116,17 +104,61 @@ async fn check_broker(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-fn open_ledger(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Arc<dyn Ledger>> {
-    let path = sqlite_path(config)?;
-    let observer = Box::new(move |seconds, operations| metrics.committed(seconds, operations));
-    Ok(Arc::new(Sqlite::open(&path, observer)?))
+async fn open_ledger(
+    config: &Config,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let observer = move |seconds, operations| metrics.committed(seconds, operations);
+    place(config).open(observer).await
 }
 
-/// The file of a SQLite ledger.
-pub fn sqlite_path(config: &Config) -> anyhow::Result<PathBuf> {
-    match config.ledger.url.expose_secret().strip_prefix("sqlite:") {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => bail!("ledger.url: this version keeps its ledger in SQLite only; use sqlite:PATH"),
+/// Where the configured ledger is kept.
+pub fn place(config: &Config) -> Place {
+    let ledger = &config.ledger;
+    let url = ledger.url.expose_secret();
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Place::File(path.into()),
+        None => Place::Database(Settings {
+            url: url.to_owned(),
+            ca_file: ledger.ca_file.clone(),
+            cert_file: ledger.cert_file.clone(),
+            key_file: ledger.key_file.clone(),
+        }),
+    }
+}
+
+/// What has to be done before anything is begun. A database that cannot be reached is waited
+/// for: without it nothing begins, and who is gone is looked for again and again anyway.
+async fn begin(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Result<(), LedgerError> {
+    let waits = matches!(place(config), Place::Database(_));
+    match ledger.recover(now(), quiet(config)).await {
+        Ok(in_doubt) => info!(
+            in_doubt,
+            "the ledger is open; what was under way at the last end is in doubt"
+        ),
+        Err(error) if waits => warn!(%error, "the ledger cannot be used yet"),
+        Err(error) => return Err(error),
+    }
+    match reconcile {
+        true => doubt_all(ledger, waits).await,
+        false => Ok(()),
+    }
+}
+
+async fn doubt_all(ledger: &dyn Ledger, waits: bool) -> Result<(), LedgerError> {
+    loop {
+        match ledger.reconcile(now()).await {
+            Ok(in_doubt) => {
+                warn!(
+                    in_doubt,
+                    "--reconcile: the provider is asked about every open request first"
+                );
+                return Ok(());
+            }
+            Err(error) if waits => warn!(%error, "--reconcile waits for the ledger"),
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(RECOVER_EVERY).await;
     }
 }
 

@@ -13,10 +13,13 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::text::{self, Screen, Style, Table};
-use super::{Exit, connect, ledger_path};
+use super::{Exit, connect};
 use crate::amqp::{self, AmqpError, Topology};
 use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, Origin, TopologyMode};
+use crate::ledger::postgres::{Postgres, Settings};
 use crate::ledger::sqlite::Sqlite;
+use crate::ledger::{LedgerError, Place};
+use crate::run;
 
 /// How long a provider's address may take to answer.
 const REACH: Duration = Duration::from_secs(3);
@@ -63,7 +66,7 @@ impl Finding {
 /// Looks at everything; a configuration that cannot be used has ended the command before.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
     let (mut findings, providers) = tokio::join!(broker(loaded), providers(&loaded.config));
-    findings.push(ledger(&loaded.config));
+    findings.extend(ledger(&loaded.config).await);
     findings.extend(providers);
     match args.json {
         true => screen.document(&document(loaded, &findings))?,
@@ -124,17 +127,47 @@ fn topology(settings: &Amqp, verified: Result<Vec<String>, AmqpError>) -> Vec<Fi
     differences.into_iter().map(finding).collect()
 }
 
-fn ledger(config: &Config) -> Finding {
-    let path = match ledger_path(config) {
-        Ok(path) => path,
-        Err(error) => return Finding::bad("ledger", Exit::Usage, format!("{error:#}")),
-    };
-    if !path.exists() {
-        return new_ledger(&path);
+async fn ledger(config: &Config) -> Vec<Finding> {
+    match run::place(config) {
+        Place::File(path) => vec![file(&path)],
+        Place::Database(settings) => database(&settings).await,
     }
-    match Sqlite::open_to_read(&path) {
+}
+
+async fn database(settings: &Settings) -> Vec<Finding> {
+    let opened = match Postgres::open_to_read(settings).await {
+        Ok(ledger) => ledger.risks().await,
+        Err(LedgerError::Missing { path }) => {
+            let says = format!("{path} will get its tables from the worker");
+            return vec![Finding::good("ledger", says)];
+        }
+        Err(error) => Err(error),
+    };
+    let risks = match opened {
+        Ok(risks) => risks,
+        Err(error) => {
+            return vec![Finding::bad("ledger", Exit::Unreachable, error.to_string())];
+        }
+    };
+    let risk = |setting: String| {
+        let says = format!(
+            "{setting} is off at the server: a crash there can lose what was confirmed; switch it on"
+        );
+        Finding::bad("ledger", Exit::Found, says)
+    };
+    let good = Finding::good("ledger", "the database has the schema of this version");
+    std::iter::once(good)
+        .chain(risks.into_iter().map(risk))
+        .collect()
+}
+
+fn file(path: &Path) -> Finding {
+    if !path.exists() {
+        return new_ledger(path);
+    }
+    match Sqlite::open_to_read(path) {
         Ok(_) => {
-            let user = match in_use(&path) {
+            let user = match in_use(path) {
                 true => "; a worker is at work on it",
                 false => "",
             };

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::text::{self, Cell, Screen, Style, Table};
 use super::{Exit, ledger};
 use crate::config::Config;
-use crate::ledger::{Filter, Ledger as _, Summary};
+use crate::ledger::{Filter, Summary};
 use crate::outcome::{Outcome, State};
 use crate::run::now;
 
@@ -48,7 +48,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         received_before: args.older_than.map(|age| before(now, age)).transpose()?,
         most: most.min(1_000_000_000),
     };
-    let mut found = ledger(config)?.list(filter).await?;
+    let mut found = ledger(config).await?.list(filter).await?;
     let more = found.len() > args.limit;
     found.truncate(args.limit);
     match args.json {

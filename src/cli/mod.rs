@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -10,8 +11,7 @@ use lapin::Connection;
 
 use crate::amqp::{self, AmqpError};
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
-use crate::ledger::LedgerError;
-use crate::ledger::sqlite::Sqlite;
+use crate::ledger::{Ledger, LedgerError};
 use crate::{failpoint, providers, run, simulate, trace};
 
 mod check;
@@ -248,12 +248,8 @@ async fn connect(loaded: &Loaded, name: &str) -> anyhow::Result<Connection> {
 }
 
 /// Opens the configured ledger beside the worker that writes it.
-fn ledger(config: &Config) -> anyhow::Result<Sqlite> {
-    Ok(Sqlite::open_to_read(&ledger_path(config)?)?)
-}
-
-fn ledger_path(config: &Config) -> anyhow::Result<PathBuf> {
-    run::sqlite_path(config).map_err(|error| Stop::usage(error.to_string()).into())
+async fn ledger(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
+    Ok(run::place(config).open_to_read().await?)
 }
 
 /// A setting as it may be shown.

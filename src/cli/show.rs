@@ -6,7 +6,6 @@ use super::history::Page;
 use super::text::Screen;
 use super::{Exit, ledger};
 use crate::config::Config;
-use crate::ledger::Ledger as _;
 use crate::run::now;
 
 /// Show one request: state, every call, evidence, result, what people did about it.
@@ -22,7 +21,7 @@ pub(super) struct Args {
 /// Prints the request, or says that there is none.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let id = &args.request_id;
-    let Some(history) = ledger(config)?.history(id).await? else {
+    let Some(history) = ledger(config).await?.history(id).await? else {
         bail!(
             "there is no request {id:?} in the ledger; is the id right? A message that was invalid has no history, `rescind dead list` shows it"
         );

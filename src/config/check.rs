@@ -100,11 +100,7 @@ impl Loader<'_> {
                 "is only for TLS; use amqps:// in amqp.url or remove it",
             );
         }
-        match (amqp.cert_file.is_some(), amqp.key_file.is_some()) {
-            (true, false) => self.problem("amqp.cert_file", "needs amqp.key_file beside it"),
-            (false, true) => self.problem("amqp.key_file", "needs amqp.cert_file beside it"),
-            _ => {}
-        }
+        self.check_pair("amqp", amqp.cert_file.is_some(), amqp.key_file.is_some());
         self.check_names(amqp);
     }
 
@@ -147,6 +143,34 @@ impl Loader<'_> {
         } else if file.is_none() && Url::parse(url).is_err() {
             self.problem(&path, UNREADABLE);
         }
+        let files = [
+            ("ledger.ca_file", ledger.ca_file.is_some()),
+            ("ledger.cert_file", ledger.cert_file.is_some()),
+            ("ledger.key_file", ledger.key_file.is_some()),
+        ];
+        for (path, _) in files.iter().filter(|(_, given)| *given && file.is_some()) {
+            self.problem(path, "is only for PostgreSQL; remove it");
+        }
+        self.check_pair(
+            "ledger",
+            ledger.cert_file.is_some(),
+            ledger.key_file.is_some(),
+        );
+    }
+
+    fn check_pair(&mut self, table: &str, certificate: bool, key: bool) {
+        let needs = |this: &str, other: &str| {
+            (
+                format!("{table}.{this}"),
+                format!("needs {table}.{other} beside it"),
+            )
+        };
+        let (path, what) = match (certificate, key) {
+            (true, false) => needs("cert_file", "key_file"),
+            (false, true) => needs("key_file", "cert_file"),
+            _ => return,
+        };
+        self.problem(&path, what);
     }
 
     /// The path under which a secret was written.

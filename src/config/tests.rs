@@ -469,7 +469,8 @@ fn a_file_that_is_not_toml_is_named_with_the_line() {
 /// A row that nothing reads would be a setting without effect.
 #[test]
 fn every_setting_changes_the_configuration() {
-    let tls = "[amqp]\nurl = 'amqps://broker.test'\ncert_file = 'c'\nkey_file = 'k'\n";
+    let tls = "[amqp]\nurl = 'amqps://broker.test'\ncert_file = 'c'\nkey_file = 'k'\n\
+               [ledger]\nurl = 'postgres://db.test/rescind'\ncert_file = 'c'\nkey_file = 'k'\n";
     let file = format!("{tls}{SHOP}server_key = 'k'\n");
     let result = |environment: &[(&str, &str)], flags: &[(&str, &str)]| {
         format!("{:?}", with(&file, environment, flags).unwrap().config)

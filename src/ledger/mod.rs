@@ -19,7 +19,11 @@ use crate::wire::{Envelope, Outgoing};
 
 mod asked;
 mod dead;
+mod place;
+pub mod postgres;
 pub mod sqlite;
+
+pub use place::Place;
 
 pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
 pub use dead::{Action, ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
@@ -78,6 +82,14 @@ pub enum LedgerError {
         "the ledger's file is damaged, or is no ledger ({0}); check ledger.url, or stop the worker and restore a backup"
     )]
     Damaged(String),
+    /// The database will not have us, or its address is no address: a person has to act.
+    #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
+    Refused {
+        /// Its address, without a password.
+        url: String,
+        /// Its words.
+        why: String,
+    },
     /// The operation did not happen: disk full, input or output error, shut down.
     #[error("the ledger did not answer: {0}")]
     Failed(String),

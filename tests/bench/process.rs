@@ -1,7 +1,7 @@
 //! The processes that are measured: started, watched through /proc, ended.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::load::Names;
@@ -11,6 +11,22 @@ pub(crate) struct Process {
     child: Child,
     /// Folder of its files.
     pub(crate) dir: tempfile::TempDir,
+}
+
+/// A file of its own; with `DATABASE_URL`, a database of its own there.
+fn ledger(dir: &Path) -> String {
+    let Ok(url) = std::env::var("DATABASE_URL") else {
+        return format!("sqlite:{}", dir.join("rescind.db").display());
+    };
+    let name = format!("bench_{}", uuid::Uuid::new_v4().simple());
+    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/database"))
+        .args(["sql", "-", "-q", "-c", &format!("CREATE DATABASE {name}")])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let mut url = url::Url::parse(&url).unwrap();
+    url.set_path(&name);
+    url.into()
 }
 
 impl Drop for Process {
@@ -31,10 +47,10 @@ impl Process {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let config = dir.path().join("rescind.toml");
         let text = format!(
-            "[amqp]\nurl = \"{url}\"\n{}\n[ledger]\nurl = \"sqlite:{}\"\n{more}\n\
+            "[amqp]\nurl = \"{url}\"\n{}\n[ledger]\nurl = \"{}\"\n{more}\n\
              [providers.midtrans]\nkind = \"midtrans\"\nbase_url = \"http://{provider}\"\nserver_key = \"bench\"\n",
             names.toml(),
-            dir.path().join("rescind.db").display(),
+            ledger(dir.path()),
         );
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));

@@ -13,6 +13,7 @@ use rescind::wire::{Envelope, Kind};
 mod dead;
 mod desk;
 mod model;
+mod postgres;
 mod sqlite;
 
 use desk::{
@@ -24,7 +25,7 @@ use desk::{
 type Fresh = fn() -> Opener;
 
 /// Every backend that is to pass.
-const BACKENDS: &[(&str, Fresh)] = &[("sqlite", sqlite::fresh)];
+const BACKENDS: &[(&str, Fresh)] = &[("sqlite", sqlite::fresh), ("postgres", postgres::fresh)];
 
 async fn on_each(fact: impl AsyncFn(Desk)) {
     for (name, fresh) in BACKENDS {

@@ -13,6 +13,7 @@ mod broker;
 mod contract;
 mod crash;
 mod dead;
+mod fleet;
 mod flow;
 mod ledger;
 mod lifecycle;

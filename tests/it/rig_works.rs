@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::rig::broker::Names;
 use crate::rig::client::{Outgoing, Published, persistent_json};
-use crate::rig::{Broker, Client, until, until_blocking};
+use crate::rig::{Broker, Client, Database, until, until_blocking};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -146,4 +146,19 @@ fn processes_of(dir: &Path) -> Vec<String> {
                 .then(|| entry.file_name().to_string_lossy().into_owned())
         })
         .collect()
+}
+
+#[test]
+fn a_killed_database_comes_back_with_what_was_committed() {
+    let database = Database::start();
+    let url = database.create();
+    database.sql_in(&url, "CREATE TABLE t (n int); INSERT INTO t VALUES (7)");
+    database.kill9();
+    database.start_again();
+    assert_eq!(database.sql_in(&url, "SELECT n FROM t"), "7");
+    database.restart();
+    assert_eq!(database.sql_in(&url, "SELECT n FROM t"), "7");
+    let dir = database.dir().to_owned();
+    drop(database);
+    assert!(!dir.exists(), "its data are gone with it");
 }

@@ -54,7 +54,7 @@ pub(super) async fn run(
         (reason, _) => why(reason.as_deref())?,
     };
     if args.signed.dry_run {
-        let letters = find(&args, &ledger(config)?, config).await?;
+        let letters = find(&args, &*ledger(config).await?, config).await?;
         return dry_run(&args, &letters, screen);
     }
     let ledger = operate(config).await?;

@@ -10,7 +10,7 @@ use super::super::{Exit, ledger};
 use super::list::letter_object;
 use super::{Filters, known_provider, next_page, reasons};
 use crate::config::Config;
-use crate::ledger::{DeadFilter, DeadRecord, Ledger as _};
+use crate::ledger::{DeadFilter, DeadRecord};
 
 /// Print dead letters as JSON lines, the messages exactly as received.
 ///
@@ -33,14 +33,14 @@ pub(super) struct Args {
 
 /// Prints every one that matches, oldest first.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
-    let ledger = ledger(config)?;
+    let ledger = ledger(config).await?;
     let mut filter = DeadFilter {
         open: Some(!args.closed),
         with_body: true,
         ..args.filters.open(args.reason.clone())?
     };
     let mut exported = 0;
-    while let Some(page) = next_page(&ledger, &mut filter).await? {
+    while let Some(page) = next_page(&*ledger, &mut filter).await? {
         for letter in &page {
             let history = match &letter.request_id {
                 Some(id) if letter.is_request => ledger.history(id).await?,

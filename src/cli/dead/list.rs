@@ -9,7 +9,7 @@ use super::super::{Exit, ledger};
 use super::group::{Group, groups, message};
 use super::{Filters, all, reasons};
 use crate::config::Config;
-use crate::ledger::{DeadFilter, DeadRecord, Ledger as _};
+use crate::ledger::{DeadFilter, DeadRecord};
 use crate::run::now;
 
 /// Characters of a message in a table.
@@ -43,10 +43,10 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         open: Some(!args.closed),
         ..args.filters.open(args.reason.clone())?
     };
-    let ledger = ledger(config)?;
+    let ledger = ledger(config).await?;
     let now = now();
     if args.group {
-        let groups = groups(&all(&ledger, filter, config).await?);
+        let groups = groups(&all(&*ledger, filter, config).await?);
         print(
             &groups,
             &args,

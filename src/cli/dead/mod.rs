@@ -301,10 +301,7 @@ fn why(reason: Option<&str>) -> Result<String, Stop> {
 
 /// Opens the ledger to change it, beside the worker.
 async fn operate(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
-    let path = super::ledger_path(config)?;
-    Ok(Arc::new(crate::ledger::sqlite::Sqlite::open_to_operate(
-        &path,
-    )?))
+    Ok(crate::run::place(config).open_to_operate().await?)
 }
 
 #[cfg(test)]

@@ -55,9 +55,9 @@ pub(super) async fn run(
 ) -> anyhow::Result<Exit> {
     let who = args.signed.who(login)?;
     if args.signed.dry_run {
-        let ledger = ledger(config)?;
-        let letters = args.chosen.find(&ledger, config).await?;
-        return dry_run(&ledger, &letters, config, args.signed.json, screen).await;
+        let ledger = ledger(config).await?;
+        let letters = args.chosen.find(&*ledger, config).await?;
+        return dry_run(&*ledger, &letters, config, args.signed.json, screen).await;
     }
     let accounts = config.accounts.clone();
     let orders = Orders {

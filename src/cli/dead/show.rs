@@ -10,7 +10,7 @@ use super::super::{Exit, ledger};
 use super::list::letter_object;
 use super::{by_id, meant};
 use crate::config::Config;
-use crate::ledger::{DeadRecord, Ledger as _};
+use crate::ledger::DeadRecord;
 use crate::run::now;
 
 /// Lines of a body on a screen.
@@ -29,8 +29,8 @@ pub(super) struct Args {
 
 /// Prints the dead letter that is open, or else the last one.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
-    let ledger = ledger(config)?;
-    let letters = meant(by_id(&ledger, &args.id).await?, &args.id);
+    let ledger = ledger(config).await?;
+    let letters = meant(by_id(&*ledger, &args.id).await?, &args.id);
     for letter in &letters {
         let history = match &letter.request_id {
             Some(id) if letter.is_request => ledger.history(id).await?,

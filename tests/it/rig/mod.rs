@@ -1,4 +1,4 @@
-//! The rig: a private RabbitMQ, the real binary, the simulated providers and an AMQP client.
+//! The rig: a private RabbitMQ and PostgreSQL, the real binary, the simulated providers and an AMQP client.
 //!
 //! Processes are driven with blocking calls, AMQP with async ones. A blocking call stops whatever
 //! else lives on a test's own thread, lapin's connections included: a test that needs something
@@ -10,6 +10,8 @@
 pub(crate) mod broker;
 pub(crate) mod checker;
 pub(crate) mod client;
+pub(crate) mod cutter;
+pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod simulator;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::{
     broker::{Broker, Names},
     client::{Client, Message, Messages, Published},
+    database::Database,
     simulator::{Money, Simulator},
     stage::Stage,
     worker::Worker,

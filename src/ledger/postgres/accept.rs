@@ -1,0 +1,262 @@
+//! Taking in what intake has read: one statement for a batch, more where it meets others.
+//!
+//! Two workers may take in the same request, or two on one payment, at the same moment. Who
+//! comes second waits for the first one's commit and then sees what it wrote.
+
+use std::collections::{HashMap, HashSet};
+
+use deadpool_postgres::ClientWrapper;
+
+use super::insert::insert;
+use super::outbox;
+use super::rows::text;
+use super::trouble::Trouble;
+use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
+use crate::lifecycle::Progress;
+use crate::wire::Outgoing;
+
+/// Rounds in which somebody else may get in between.
+const ROUNDS_MAX: usize = 8;
+
+pub(super) async fn accept(
+    db: &ClientWrapper,
+    worker: i64,
+    arrivals: &[&Arrival],
+) -> Result<Vec<Accepted>, Trouble> {
+    let mut batch = Batch::of(arrivals);
+    batch.take_in(db, worker).await?;
+    let mut answers = Vec::with_capacity(arrivals.len());
+    let (mut dead, mut messages) = (Vec::new(), Vec::new());
+    for arrival in arrivals {
+        answers.push(match arrival {
+            Arrival::Request(request) => batch.answer(request)?,
+            Arrival::Invalid(letter, about_it) => {
+                dead.push((None, &**letter));
+                messages.extend(about_it.iter().map(|message| (letter.dead_at, message)));
+                Accepted::Recorded
+            }
+        });
+    }
+    record(db, worker, &dead, &messages).await?;
+    let again: Vec<i64> = batch.again.into_iter().collect();
+    outbox::publish_again(db, worker, &again).await?;
+    Ok(answers)
+}
+
+/// What could not be understood.
+async fn record(
+    db: &ClientWrapper,
+    worker: i64,
+    dead: &[(Option<i64>, &DeadLetter)],
+    messages: &[(jiff::Timestamp, &Outgoing)],
+) -> Result<(), Trouble> {
+    if dead.is_empty() && messages.is_empty() {
+        return Ok(());
+    }
+    // A statement may not touch a row twice.
+    let mut seen = HashSet::new();
+    let messages: Vec<outbox::Message<'_>> = messages
+        .iter()
+        .filter(|(_, message)| seen.insert(message.id))
+        .map(|&(at, message)| outbox::Message {
+            request: None,
+            at,
+            message,
+        })
+        .collect();
+    outbox::dead_letters(db, dead).await?;
+    outbox::insert(db, worker, &messages).await
+}
+
+/// What is known of an id, to answer for it.
+#[derive(Clone, Copy)]
+enum Fate {
+    New(Option<ClaimId>),
+    Known,
+}
+
+struct Batch<'a> {
+    /// The first arrival of each id, in the order in which they are inserted.
+    first: Vec<&'a NewRequest>,
+    fates: HashMap<&'a str, (Fate, [u8; 32])>,
+    /// Finished requests that came again.
+    again: HashSet<i64>,
+    /// Ids whose first arrival was answered.
+    answered: HashSet<&'a str>,
+}
+
+impl<'a> Batch<'a> {
+    fn of(arrivals: &[&'a Arrival]) -> Self {
+        let mut seen = HashSet::new();
+        let mut first: Vec<&NewRequest> = arrivals
+            .iter()
+            .filter_map(|arrival| match arrival {
+                Arrival::Request(request) => Some(&**request),
+                Arrival::Invalid(..) => None,
+            })
+            .filter(|request| seen.insert(request.request_id.as_str()))
+            .collect();
+        // In one order at every worker, so that two of them never wait for each other. Stable:
+        // what arrived first on a payment has its turn first.
+        first.sort_by_key(|request| (&request.provider, &request.payment_key));
+        Self {
+            first,
+            fates: HashMap::new(),
+            again: HashSet::new(),
+            answered: HashSet::new(),
+        }
+    }
+
+    async fn take_in(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), Trouble> {
+        let mut open = self.first.clone();
+        for _ in 0..ROUNDS_MAX {
+            if open.is_empty() {
+                return Ok(());
+            }
+            self.insert(db, worker, &mut open).await?;
+            self.find_known(db, &mut open).await?;
+            self.park(db, worker, &mut open).await?;
+        }
+        match open.is_empty() {
+            true => Ok(()),
+            false => Err(Trouble::Again("other workers were in the way".into())),
+        }
+    }
+
+    /// Inserts those whose id and whose payment are free.
+    async fn insert(
+        &mut self,
+        db: &ClientWrapper,
+        worker: i64,
+        open: &mut Vec<&'a NewRequest>,
+    ) -> Result<(), Trouble> {
+        let rows = open
+            .iter()
+            .map(|request| (*request, request.progress.clone()));
+        let new = insert(db, worker, rows.collect(), false).await?;
+        open.retain(|request| {
+            let Some(&seq) = new.get(&*text(&request.request_id)) else {
+                return true;
+            };
+            let begun = request.progress.operation.is_some();
+            let claim = begun.then_some(ClaimId { seq, token: 0 });
+            self.settle(request, Fate::New(claim), request.digest);
+            false
+        });
+        Ok(())
+    }
+
+    fn settle(&mut self, request: &'a NewRequest, fate: Fate, digest: [u8; 32]) {
+        self.fates.insert(&request.request_id, (fate, digest));
+    }
+
+    async fn find_known(
+        &mut self,
+        db: &ClientWrapper,
+        open: &mut Vec<&'a NewRequest>,
+    ) -> Result<(), Trouble> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = open
+            .iter()
+            .map(|request| text(&request.request_id))
+            .collect();
+        let query = db
+            .prepare_cached(
+                "SELECT request_id, seq, digest, outcome IS NOT NULL FROM requests WHERE request_id = ANY ($1)",
+            )
+            .await?;
+        let mut known = HashMap::new();
+        for row in db.query(&query, &[&ids]).await? {
+            let id: String = row.try_get(0)?;
+            let digest: &[u8] = row.try_get(2)?;
+            let digest: [u8; 32] = digest.try_into().map_err(Trouble::unreadable)?;
+            let has_result: bool = row.try_get(3)?;
+            known.insert(id, (row.try_get::<_, i64>(1)?, digest, has_result));
+        }
+        open.retain(|request| {
+            let Some(&(seq, digest, has_result)) = known.get(&*text(&request.request_id)) else {
+                return true;
+            };
+            self.settle(request, Fate::Known, digest);
+            if has_result && digest == request.digest {
+                self.again.insert(seq);
+            }
+            false
+        });
+        Ok(())
+    }
+
+    /// Not the id was taken but the payment: they wait for their turn. Whoever has the payment
+    /// is held until that is written, or else its end would not see them.
+    async fn park(
+        &mut self,
+        db: &ClientWrapper,
+        worker: i64,
+        open: &mut Vec<&'a NewRequest>,
+    ) -> Result<(), Trouble> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        let held = hold(db, open).await?;
+        let waits = |request: &NewRequest| {
+            held.contains(&(
+                request.provider.clone(),
+                text(&request.payment_key).into_owned(),
+            ))
+        };
+        let rows = open
+            .iter()
+            .filter(|request| waits(request))
+            .map(|request| (*request, Progress::new(request.envelope.received_at)));
+        let new = insert(db, worker, rows.collect(), true).await?;
+        open.retain(|request| {
+            let parked = new.contains_key(&*text(&request.request_id));
+            if parked {
+                self.settle(request, Fate::New(None), request.digest);
+            }
+            !parked
+        });
+        Ok(())
+    }
+
+    fn answer(&mut self, request: &'a NewRequest) -> Result<Accepted, Trouble> {
+        let known = self.fates.get(request.request_id.as_str());
+        let &(fate, digest) =
+            known.ok_or_else(|| Trouble::Again("an arrival was not answered".into()))?;
+        let first = self.answered.insert(&request.request_id);
+        Ok(match fate {
+            Fate::New(claim) if first => Accepted::New(claim),
+            _ if digest != request.digest => Accepted::Conflicting,
+            _ => Accepted::Repeated,
+        })
+    }
+}
+
+/// The payments that somebody has, held until the end of the transaction.
+async fn hold(
+    db: &ClientWrapper,
+    open: &[&NewRequest],
+) -> Result<HashSet<(String, String)>, Trouble> {
+    let providers: Vec<&str> = open
+        .iter()
+        .map(|request| request.provider.as_str())
+        .collect();
+    let keys: Vec<_> = open
+        .iter()
+        .map(|request| text(&request.payment_key))
+        .collect();
+    let query = db
+        .prepare_cached(
+            "SELECT provider, payment_key FROM requests
+             WHERE (provider, payment_key) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+               AND state <> 'finished' AND NOT parked
+             ORDER BY seq FOR SHARE",
+        )
+        .await?;
+    let rows = db.query(&query, &[&providers, &keys]).await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect()
+}

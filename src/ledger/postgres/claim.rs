@@ -1,0 +1,141 @@
+//! Taking up what is due: what is to be done is decided inside the transaction.
+
+use deadpool_postgres::ClientWrapper;
+use jiff::{SignedDuration, Timestamp};
+use tokio_postgres::Row;
+
+use super::rows::{STORED, json, millis, most, outcome, stored, time};
+use super::trouble::Trouble;
+use crate::ledger::{Begin, Claim, ClaimId, Claims};
+use crate::lifecycle::Progress;
+
+/// A look at what another worker is just taking up is repeated after this.
+const PASSED_BY: SignedDuration = SignedDuration::from_millis(25);
+
+/// What a dispatcher wants.
+pub(super) struct Wanted {
+    pub(super) provider: String,
+    pub(super) most: usize,
+    pub(super) now: Timestamp,
+    pub(super) begin: Begin,
+}
+
+/// What is locked by another worker is passed by.
+pub(super) async fn claim(
+    db: &ClientWrapper,
+    worker: i64,
+    wanted: &Wanted,
+) -> Result<Claims, Trouble> {
+    let query = format!(
+        "SELECT seq, token, outcome, reason, {STORED} FROM requests
+         WHERE provider = $1 AND due_at <= $2 ORDER BY due_at, seq LIMIT $3 FOR UPDATE SKIP LOCKED"
+    );
+    let query = db.prepare_cached(&query).await?;
+    let limit = most(wanted.most);
+    let rows = db
+        .query(&query, &[&wanted.provider, &millis(wanted.now), &limit])
+        .await?;
+    let claims = rows.iter().map(|row| planned(row, &wanted.begin));
+    let claims: Vec<Claim> = claims.collect::<Result<_, _>>()?;
+    let taken: Vec<_> = claims.iter().map(|c| (c.id, &c.progress)).collect();
+    take(db, Some(worker), &taken).await?;
+    begin_calls(db, &claims, wanted.now).await?;
+    let next_due = match claims.len() < wanted.most {
+        true => next_due(db, wanted).await?,
+        false => None,
+    };
+    Ok(Claims { claims, next_due })
+}
+
+fn planned(row: &Row, begin: &Begin) -> Result<Claim, Trouble> {
+    let (stored, mut progress) = stored(row)?;
+    let plan = begin(&stored, &mut progress);
+    Ok(Claim {
+        id: next_id(row)?,
+        stored,
+        progress,
+        plan,
+        outcome: outcome(row)?,
+    })
+}
+
+/// From the columns `seq` and `token`.
+pub(super) fn next_id(row: &Row) -> Result<ClaimId, Trouble> {
+    Ok(ClaimId {
+        seq: row.try_get("seq")?,
+        token: row.try_get::<_, i64>("token")? + 1,
+    })
+}
+
+/// Writes requests under a new token. Without an owner they are due as their progress says.
+pub(super) async fn take(
+    db: &ClientWrapper,
+    owner: Option<i64>,
+    taken: &[(ClaimId, &Progress)],
+) -> Result<(), Trouble> {
+    if taken.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "UPDATE requests r SET token = t.token, state = t.state, due_at = t.due_at, attempts = t.attempts,
+               lookups = t.lookups, progress = t.progress, notified = (t.state = 'finished'), owner = $8
+             FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
+               t (seq, token, state, due_at, attempts, lookups, progress)
+             WHERE r.seq = t.seq",
+        )
+        .await?;
+    let seqs: Vec<i64> = taken.iter().map(|(id, _)| id.seq).collect();
+    let tokens: Vec<i64> = taken.iter().map(|(id, _)| id.token).collect();
+    let states: Vec<&str> = taken.iter().map(|(_, p)| p.state.as_str()).collect();
+    let due = |progress: &Progress| progress.due_at.filter(|_| owner.is_none()).map(millis);
+    let due: Vec<Option<i64>> = taken.iter().map(|(_, progress)| due(progress)).collect();
+    let attempts: Vec<i64> = taken.iter().map(|(_, p)| p.attempts.into()).collect();
+    let lookups: Vec<i64> = taken.iter().map(|(_, p)| p.lookups.into()).collect();
+    let progress = taken.iter().map(|(_, progress)| json(progress));
+    let progress: Vec<String> = progress.collect::<Result<_, _>>()?;
+    db.execute(
+        &statement,
+        &[
+            &seqs, &tokens, &states, &due, &attempts, &lookups, &progress, &owner,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The intents of calls.
+async fn begin_calls(db: &ClientWrapper, claims: &[Claim], now: Timestamp) -> Result<(), Trouble> {
+    let calls = claims.iter().filter_map(|c| Some((c, c.operation()?)));
+    let calls: Vec<_> = calls.collect();
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "INSERT INTO calls (request, number, operation, started_at)
+             SELECT c.*, $4::bigint FROM unnest($1::bigint[], $2::bigint[], $3::text[]) c",
+        )
+        .await?;
+    let requests: Vec<i64> = calls.iter().map(|(claim, _)| claim.id.seq).collect();
+    let numbers: Vec<i64> = calls.iter().map(|(c, _)| c.progress.calls.into()).collect();
+    let operations: Vec<&str> = calls.iter().map(|(_, call)| call.as_str()).collect();
+    db.execute(
+        &statement,
+        &[&requests, &numbers, &operations, &millis(now)],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn next_due(db: &ClientWrapper, wanted: &Wanted) -> Result<Option<Timestamp>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT min(due_at) FROM requests WHERE provider = $1 AND due_at IS NOT NULL",
+        )
+        .await?;
+    let row = db.query_one(&query, &[&wanted.provider]).await?;
+    let due: Option<Timestamp> = row.try_get::<_, Option<i64>>(0)?.map(time);
+    let soonest = wanted.now.saturating_add(PASSED_BY).unwrap_or(wanted.now);
+    Ok(due.map(|due| if due <= wanted.now { soonest } else { due }))
+}

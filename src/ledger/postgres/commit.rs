@@ -1,0 +1,231 @@
+//! Committing what calls led to: a batch is locked and looked at, then written at once.
+
+use std::collections::{HashMap, HashSet};
+
+use deadpool_postgres::ClientWrapper;
+use tokio_postgres::Row;
+
+use super::outbox::{self, Message};
+use super::rows::{json, millis};
+use super::trouble::Trouble;
+use crate::ledger::{Change, Committed};
+use crate::lifecycle::Progress;
+use crate::outcome::{Outcome, State};
+
+pub(super) async fn commit(
+    db: &ClientWrapper,
+    worker: i64,
+    changes: &[&Change],
+) -> Result<Vec<Committed>, Trouble> {
+    let mut answers = vec![Committed::Lost; changes.len()];
+    let mut open: Vec<usize> = (0..changes.len()).collect();
+    while !open.is_empty() {
+        // Two changes of one request are made one after the other.
+        let mut seen = HashSet::new();
+        let (now, later) = open
+            .into_iter()
+            .partition::<Vec<_>, _>(|&n| changes.get(n).is_some_and(|c| seen.insert(c.id.seq)));
+        let wave: Vec<&Change> = now
+            .iter()
+            .filter_map(|&n| changes.get(n).copied())
+            .collect();
+        for (n, answer) in now.into_iter().zip(make(db, worker, &wave).await?) {
+            if let Some(place) = answers.get_mut(n) {
+                *place = answer;
+            }
+        }
+        open = later;
+    }
+    Ok(answers)
+}
+
+/// A change whose claim is held.
+struct Held<'a> {
+    change: &'a Change,
+    progress: &'a Progress,
+    hinted: bool,
+}
+
+async fn make(
+    db: &ClientWrapper,
+    worker: i64,
+    changes: &[&Change],
+) -> Result<Vec<Committed>, Trouble> {
+    let rows = lock(db, changes).await?;
+    let mut held = Vec::with_capacity(changes.len());
+    for change in changes {
+        if let Some(row) = rows.get(&change.id.seq) {
+            held.extend(check(change, row)?);
+        }
+    }
+    let messages: Vec<Message<'_>> = held.iter().flat_map(|held| messages(held.change)).collect();
+    let dead = held.iter().filter_map(|held| {
+        let letter = held.change.dead_letter.as_ref()?;
+        Some((Some(held.change.id.seq), letter))
+    });
+    let dead: Vec<_> = dead.collect();
+    tokio::try_join!(
+        write(db, &held),
+        end_calls(db, &held),
+        outbox::insert(db, worker, &messages),
+        outbox::dead_letters(db, &dead),
+    )?;
+    // After that: a payment has one active request at a time.
+    let freed = unpark(db, &held).await?;
+    let hinted: HashMap<i64, bool> = held.iter().map(|h| (h.change.id.seq, h.hinted)).collect();
+    let answer = |change: &&Change| match hinted.get(&change.id.seq) {
+        None => Committed::Lost,
+        Some(_) if freed.contains(&change.id.seq) => Committed::Freed,
+        Some(true) => Committed::Hinted,
+        Some(false) => Committed::Done,
+    };
+    Ok(changes.iter().map(answer).collect())
+}
+
+fn messages(change: &Change) -> impl Iterator<Item = Message<'_>> {
+    change.messages.iter().map(|message| Message {
+        request: Some(change.id.seq),
+        at: change.at,
+        message,
+    })
+}
+
+/// In the order of their rows, at every worker.
+async fn lock(db: &ClientWrapper, changes: &[&Change]) -> Result<HashMap<i64, Row>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT seq, token, state, parked, due_at, notified FROM requests
+             WHERE seq = ANY ($1) ORDER BY seq FOR UPDATE",
+        )
+        .await?;
+    let rows: Vec<i64> = changes.iter().map(|change| change.id.seq).collect();
+    let rows = db.query(&query, &[&rows]).await?;
+    rows.into_iter()
+        .map(|row| Ok((row.try_get(0)?, row)))
+        .collect()
+}
+
+/// Whether the claim is still held, and which of its two outcomes is written.
+fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Held<'a>>, Trouble> {
+    let finished = row.try_get::<_, &str>("state")? == State::Finished.as_str();
+    let notified: bool = row.try_get("notified")?;
+    let ours = row.try_get::<_, i64>("token")? == change.id.token
+        && row.try_get::<_, Option<i64>>("due_at")?.is_none();
+    // What was finished may only have been checked: then its end stays as it is. What was
+    // replayed ends once more, and its outcome stays what its result said.
+    let fits = match change.is_check() {
+        true => finished && notified,
+        false => !finished && !row.try_get::<_, bool>("parked")?,
+    };
+    if !(ours && fits) {
+        return Ok(None);
+    }
+    Ok(Some(match &change.hinted {
+        Some(progress) if notified => Held {
+            change,
+            progress,
+            hinted: true,
+        },
+        _ => Held {
+            change,
+            progress: &change.progress,
+            hinted: false,
+        },
+    }))
+}
+
+async fn write(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
+    if held.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "UPDATE requests r SET state = c.state, due_at = c.due_at, attempts = c.attempts, lookups = c.lookups,
+               progress = c.progress, owner = NULL, notified = c.checked AND c.due_at IS NOT NULL,
+               outcome = coalesce(r.outcome, c.outcome),
+               reason = coalesce(r.reason, c.reason),
+               finished_at = CASE WHEN c.checked THEN r.finished_at ELSE c.finished_at END
+             FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[],
+               $7::text[], $8::text[], $9::bigint[], $10::bool[])
+               c (seq, state, due_at, attempts, lookups, progress, outcome, reason, finished_at, checked)
+             WHERE r.seq = c.seq",
+        )
+        .await?;
+    let seqs: Vec<i64> = held.iter().map(|h| h.change.id.seq).collect();
+    let states: Vec<&str> = held.iter().map(|h| h.progress.state.as_str()).collect();
+    let due: Vec<Option<i64>> = held.iter().map(|h| h.progress.due_at.map(millis)).collect();
+    let attempts: Vec<i64> = held.iter().map(|h| h.progress.attempts.into()).collect();
+    let lookups: Vec<i64> = held.iter().map(|h| h.progress.lookups.into()).collect();
+    let progress = held.iter().map(|h| json(h.progress));
+    let progress: Vec<String> = progress.collect::<Result<_, _>>()?;
+    let ends: Vec<Option<Outcome>> = held.iter().map(|h| h.change.outcome).collect();
+    let outcomes: Vec<_> = ends.iter().map(|end| end.map(Outcome::as_str)).collect();
+    let reasons: Vec<_> = ends.iter().map(|end| end.map(Outcome::reason)).collect();
+    let finished = held
+        .iter()
+        .map(|h| h.change.outcome.map(|_| millis(h.change.at)));
+    let finished: Vec<Option<i64>> = finished.collect();
+    let checked: Vec<bool> = held.iter().map(|h| h.change.is_check()).collect();
+    db.execute(
+        &statement,
+        &[
+            &seqs, &states, &due, &attempts, &lookups, &progress, &outcomes, &reasons, &finished,
+            &checked,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn end_calls(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
+    let ends = held
+        .iter()
+        .filter_map(|h| Some((h.change, h.change.call.as_ref()?)));
+    let ends: Vec<_> = ends.collect();
+    if ends.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "UPDATE calls SET finished_at = e.at, verdict = e.verdict, evidence = e.evidence
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
+               e (request, number, at, verdict, evidence)
+             WHERE calls.request = e.request AND calls.number = e.number",
+        )
+        .await?;
+    let requests: Vec<i64> = ends.iter().map(|(change, _)| change.id.seq).collect();
+    let numbers: Vec<i64> = ends.iter().map(|(c, _)| c.progress.calls.into()).collect();
+    let times: Vec<i64> = ends.iter().map(|(change, _)| millis(change.at)).collect();
+    let verdicts: Vec<&str> = ends.iter().map(|(_, end)| end.verdict).collect();
+    let evidence = ends.iter().map(|(_, end)| json(&end.evidence));
+    let evidence: Vec<String> = evidence.collect::<Result<_, _>>()?;
+    db.execute(
+        &statement,
+        &[&requests, &numbers, &times, &verdicts, &evidence],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The next request on the same payment has its turn. Says whose end let it. Nobody else can give
+/// it: the rows of those ends are locked.
+async fn unpark(db: &ClientWrapper, held: &[Held<'_>]) -> Result<HashSet<i64>, Trouble> {
+    let ends = held.iter().filter(|h| h.change.outcome.is_some());
+    let (seqs, times): (Vec<i64>, Vec<i64>) =
+        ends.map(|h| (h.change.id.seq, millis(h.change.at))).unzip();
+    if seqs.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let statement = db
+        .prepare_cached(
+            "UPDATE requests r SET parked = false, due_at = n.at
+             FROM (SELECT done.seq AS done, e.at, next.seq
+                   FROM unnest($1::bigint[], $2::bigint[]) e (seq, at) JOIN requests done ON done.seq = e.seq
+                   CROSS JOIN LATERAL (SELECT p.seq FROM requests p WHERE p.provider = done.provider
+                     AND p.payment_key = done.payment_key AND p.parked ORDER BY p.seq LIMIT 1) next) n
+             WHERE r.seq = n.seq RETURNING n.done",
+        )
+        .await?;
+    let rows = db.query(&statement, &[&seqs, &times]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}

@@ -1,0 +1,255 @@
+//! Where the database is and how it is spoken to: address, TLS, limits of time.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_postgres::NoTls;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use url::Url;
+
+use super::trouble::words;
+use crate::ledger::LedgerError;
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A line on which nothing comes back for so long is dead.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Statements end after this; nobody holds a row while it waits for another one for long; and a
+/// worker that stops in the middle of a transaction keeps its rows from others no longer than
+/// that. Plans are made once: each statement has one good plan, by an index.
+const WRITER: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=3s \
+    -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c default_transaction_isolation=read\\ committed";
+const READER: &str = "-c statement_timeout=10s -c default_transaction_read_only=on -c idle_in_transaction_session_timeout=10s -c jit=off";
+
+/// Where a ledger is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `postgres://…`, which may hold a password.
+    pub url: String,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate; given together with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// A database that can be connected to, and its name without a password.
+#[derive(Clone)]
+pub(super) struct Database {
+    config: tokio_postgres::Config,
+    tls: Option<MakeRustlsConnect>,
+    pub(super) shown: String,
+}
+
+impl Database {
+    pub(super) fn new(settings: &Settings) -> Result<Self, LedgerError> {
+        let url = Url::parse(&settings.url).map_err(|_| unusable("it cannot be read"))?;
+        let mode = Mode::of(&url)?;
+        let mut config: tokio_postgres::Config = plain(&url)
+            .parse()
+            .map_err(|error: tokio_postgres::Error| unusable(&words(&error)))?;
+        if config.get_application_name().is_none() {
+            config.application_name("rescind");
+        }
+        config
+            .connect_timeout(CONNECT)
+            .tcp_user_timeout(SILENCE)
+            .keepalives(true)
+            .keepalives_idle(SILENCE)
+            .keepalives_interval(SILENCE / 5)
+            .keepalives_retries(3)
+            .ssl_mode(match mode {
+                Mode::Plain => SslMode::Disable,
+                Mode::Verified => SslMode::Require,
+            });
+        let tls = match mode {
+            Mode::Plain => None,
+            Mode::Verified => Some(tls(settings)?),
+        };
+        Ok(Self {
+            config,
+            tls,
+            shown: shown(&url),
+        })
+    }
+
+    /// Connections for what writes.
+    pub(super) fn writers(&self, most: usize) -> Result<Pool, LedgerError> {
+        self.pool(WRITER, most)
+    }
+
+    /// Connections for what only looks.
+    pub(super) fn readers(&self, most: usize) -> Result<Pool, LedgerError> {
+        self.pool(READER, most)
+    }
+
+    fn pool(&self, options: &str, most: usize) -> Result<Pool, LedgerError> {
+        let mut config = self.config.clone();
+        let given = config.get_options().unwrap_or_default();
+        config.options(format!("{options} {given}").trim_end());
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let manager = match &self.tls {
+            Some(tls) => Manager::from_config(config, tls.clone(), recycling),
+            None => Manager::from_config(config, NoTls, recycling),
+        };
+        Pool::builder(manager)
+            .max_size(most)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts {
+                wait: Some(CONNECT),
+                create: Some(CONNECT),
+                recycle: Some(CONNECT),
+            })
+            .build()
+            .map_err(|error| LedgerError::Failed(error.to_string()))
+    }
+
+    /// What keeps us from a connection: a mistake that a person has to correct, or the state
+    /// of things, which may change.
+    pub(super) fn kept_out(&self, error: &deadpool_postgres::PoolError) -> LedgerError {
+        let deadpool_postgres::PoolError::Backend(error) = error else {
+            return LedgerError::Failed(format!("{} cannot be reached: {error}", self.shown));
+        };
+        let why = words(error);
+        let mistaken = [
+            SqlState::INVALID_PASSWORD,
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            SqlState::INVALID_CATALOG_NAME,
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            SqlState::INVALID_PARAMETER_VALUE,
+        ];
+        let ours = error.code().is_some_and(|code| mistaken.contains(code))
+            || error.to_string().contains("TLS handshake")
+            || error.to_string().contains("server does not support TLS")
+            || is_tls(error);
+        match ours {
+            true => LedgerError::Refused {
+                url: self.shown.clone(),
+                why,
+            },
+            false => LedgerError::Failed(format!("{} cannot be reached: {why}", self.shown)),
+        }
+    }
+}
+
+fn is_tls(error: &tokio_postgres::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(|error| error.get_ref());
+        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Whether the line is encrypted. There is no way to encrypt without a look at who it is.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Plain,
+    Verified,
+}
+
+impl Mode {
+    /// Without a word of it: encrypted, unless it stays on this machine.
+    fn of(url: &Url) -> Result<Self, LedgerError> {
+        let written = url.query_pairs().find(|(key, _)| key == "sslmode");
+        let here = match url.host_str() {
+            Some(host) => ["127.0.0.1", "localhost", "[::1]"].contains(&host),
+            // A socket of this machine, as `host` in the query.
+            None => true,
+        };
+        match written.as_ref().map(|(_, mode)| mode.as_ref()) {
+            Some("disable") => Ok(Self::Plain),
+            Some("require" | "verify-ca" | "verify-full") => Ok(Self::Verified),
+            Some(_) => Err(unusable(
+                "sslmode is disable, or verify-full (require means the same); a connection that may be encrypted or not is not offered",
+            )),
+            None if here => Ok(Self::Plain),
+            None => Ok(Self::Verified),
+        }
+    }
+}
+
+/// The address without what is ours to handle.
+fn plain(url: &Url) -> String {
+    let mut plain = url.clone();
+    let kept = url.query_pairs().filter(|(key, _)| key != "sslmode");
+    let kept: Vec<_> = kept.collect();
+    plain.set_query(None);
+    if !kept.is_empty() {
+        plain.query_pairs_mut().extend_pairs(kept);
+    }
+    plain.into()
+}
+
+/// For people: the server and the database, nothing else.
+fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or("(local socket)");
+    let port = url.port().unwrap_or(5432);
+    format!("postgres://{host}:{port}{}", url.path())
+}
+
+fn unusable(why: &str) -> LedgerError {
+    LedgerError::Refused {
+        url: "ledger.url".into(),
+        why: why.into(),
+    }
+}
+
+fn tls(settings: &Settings) -> Result<MakeRustlsConnect, LedgerError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&error.to_string()))?;
+    let builder = match &settings.ca_file {
+        Some(file) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in certificates(file)? {
+                roots.add(certificate).map_err(|error| bad(file, error))?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => {
+            let verifier = rustls_platform_verifier::Verifier::new(provider)
+                .map_err(|error| unusable(&error.to_string()))?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let config = match (&settings.cert_file, &settings.key_file) {
+        (Some(certificate), Some(key)) => {
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, error))?;
+            builder
+                .with_client_auth_cert(certificates(certificate)?, private)
+                .map_err(|error| bad(certificate, error))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(MakeRustlsConnect::new(config))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, LedgerError> {
+    let read = CertificateDer::pem_file_iter(file).map_err(|error| bad(file, error))?;
+    read.collect::<Result<_, _>>()
+        .map_err(|error| bad(file, error))
+}
+
+fn bad(file: &Path, error: impl std::fmt::Display) -> LedgerError {
+    unusable(&format!("{} cannot be used: {error}", file.display()))
+}

@@ -1,0 +1,231 @@
+//! A task that owns one connection and commits whatever has queued up as a group.
+//!
+//! Whatever arrived while the last commit was running goes into the next one. There is no
+//! timer: a lone operation commits at once, a crowd shares its flush and its round trips.
+//! A connection that is lost at COMMIT says nothing about the commit: it is asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Object, Pool};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::connect::Database;
+use super::group::{Group, Item};
+use super::lease::Lease;
+use super::schema;
+use super::trouble::Trouble;
+use crate::ledger::LedgerError;
+
+/// Rows of one transaction; keeps the longest one in the tens of milliseconds.
+const ROWS_MAX: usize = 1000;
+/// A transaction that was in another one's way is run so often.
+const TRIES_MAX: u32 = 6;
+/// How long a lost connection is sought before the askers are told.
+const SEEK: Duration = Duration::from_secs(5);
+/// How long it is asked what became of a commit.
+const ASK: Duration = Duration::from_secs(20);
+/// Longest wait for a transaction's statements, and for its commit.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Without a limit of time at the server: one that waits for its standby would, at the end of it,
+/// answer that all is well.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
+/// Told of every commit: seconds it took, operations in it.
+pub(super) type Observer = Arc<dyn Fn(f64, usize) + Send + Sync>;
+
+pub(super) struct Lane {
+    pub(super) lane: i16,
+    pub(super) database: Database,
+    pub(super) pool: Pool,
+    pub(super) lease: Arc<Lease>,
+    pub(super) observer: Observer,
+    /// Counts transactions; each writes its number.
+    pub(super) number: i64,
+    pub(super) client: Option<Object>,
+}
+
+impl Lane {
+    /// Serves until nobody can ask any more.
+    pub(super) async fn run(mut self, mut queue: UnboundedReceiver<Item>) {
+        while let Some(first) = queue.recv().await {
+            let mut group = Group::default();
+            let mut rows = group.push(first);
+            while rows < ROWS_MAX {
+                match queue.try_recv() {
+                    Ok(item) => rows += group.push(item),
+                    Err(_) => break,
+                }
+            }
+            self.serve(group).await;
+        }
+    }
+
+    /// All in one transaction; if that cannot be done, each in its own, so that one operation
+    /// that cannot be done takes no other with it.
+    async fn serve(&mut self, mut group: Group) {
+        let started = Instant::now();
+        let together = self.settle(&mut group).await;
+        (self.observer)(started.elapsed().as_secs_f64(), group.len());
+        if group.len() > 1 && matches!(together, Err(Trouble::Refused(_))) {
+            for mut alone in group.apart() {
+                let done = self.settle(&mut alone).await;
+                alone.answer(&done.map_err(Trouble::told));
+            }
+            return;
+        }
+        group.answer(&together.map_err(Trouble::told));
+    }
+
+    /// Until it is done, or it is known that it is not.
+    async fn settle(&mut self, group: &mut Group) -> Result<(), Trouble> {
+        let end = Instant::now() + SEEK;
+        let (mut tries, mut pause) = (1, Duration::from_millis(5));
+        loop {
+            let trouble = match self.attempt(group).await {
+                Ok(()) => return Ok(()),
+                Err(trouble) => trouble,
+            };
+            match &trouble {
+                Trouble::Again(_) if tries < TRIES_MAX => {}
+                Trouble::Broken(_) if Instant::now() < end => {}
+                // Nothing was written, and nothing is under way by it: on under a new one.
+                Trouble::Expired if tries < TRIES_MAX => {}
+                _ => return Err(trouble),
+            }
+            tries += 1;
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    async fn attempt(&mut self, group: &mut Group) -> Result<(), Trouble> {
+        let db = self.connected().await?;
+        let worker = match self.lease.worker().await {
+            0 => self.lease.renew(&db, 0).await?,
+            worker => worker,
+        };
+        self.number += 1;
+        let (lane, number) = (self.lane, self.number);
+        let written = timeout(PATIENCE, async {
+            hold(&db, worker, lane, number).await?;
+            group.run(&db, worker).await
+        });
+        if let Err(trouble) = written.await.unwrap_or_else(|_| Err(silent())) {
+            return self.give_up(db, worker, trouble).await;
+        }
+        let committed = timeout(PATIENCE, db.batch_execute(COMMIT)).await;
+        let why = match committed {
+            Ok(Ok(())) => {
+                self.client = Some(db);
+                return Ok(());
+            }
+            Ok(Err(error)) => super::trouble::words(&error),
+            Err(_) => "no answer".into(),
+        };
+        drop(Object::take(db));
+        self.find_out(worker, number, why).await
+    }
+
+    /// A connection of our own, on a schema that we know.
+    async fn connected(&mut self) -> Result<Object, Trouble> {
+        match self.client.take().filter(|client| !client.is_closed()) {
+            Some(client) => Ok(client),
+            None => connect(&self.pool, &self.database).await,
+        }
+    }
+
+    async fn give_up(&mut self, db: Object, worker: i64, trouble: Trouble) -> Result<(), Trouble> {
+        let rolled_back = match &trouble {
+            Trouble::Broken(_) => false,
+            _ => matches!(
+                timeout(PATIENCE, db.batch_execute("ROLLBACK")).await,
+                Ok(Ok(()))
+            ),
+        };
+        if !rolled_back {
+            drop(Object::take(db));
+            return Err(trouble);
+        }
+        if matches!(trouble, Trouble::Expired) {
+            self.lease.renew(&db, worker).await?;
+        }
+        self.client = Some(db);
+        Err(trouble)
+    }
+
+    /// Whether a transaction was committed whose answer is lost. It wrote its number; reading
+    /// that waits until the transaction has ended.
+    async fn find_out(&mut self, worker: i64, number: i64, why: String) -> Result<(), Trouble> {
+        warn!(
+            why,
+            "the answer to a commit is lost; asking what became of it"
+        );
+        let end = Instant::now() + ASK;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match timeout(PATIENCE, self.last_number(worker)).await {
+                Ok(Ok(Some(last))) if last == number => {
+                    info!("it was committed");
+                    return Ok(());
+                }
+                Ok(Ok(Some(_))) => return Err(Trouble::Broken(why)),
+                // Somebody has taken over: nobody knows any more.
+                Ok(Ok(None)) => break,
+                Ok(Err(_)) | Err(_) if Instant::now() >= end => break,
+                Ok(Err(_)) | Err(_) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+        // What it may have claimed is nobody's work here: it ends with the lease.
+        self.lease.abandon(worker).await;
+        Err(Trouble::Unknown(why))
+    }
+
+    async fn last_number(&mut self, worker: i64) -> Result<Option<i64>, Trouble> {
+        let db = self.connected().await?;
+        let query = "SELECT number FROM lanes WHERE worker = $1 AND lane = $2 FOR UPDATE";
+        let row = db.query_opt(query, &[&worker, &self.lane]).await?;
+        self.client = Some(db);
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+}
+
+/// Opens a transaction that holds the lease and leaves its number.
+async fn hold(db: &Object, worker: i64, lane: i16, number: i64) -> Result<(), Trouble> {
+    let mark = db
+        .prepare_cached(
+            "WITH alive AS (SELECT id FROM workers
+               WHERE id = $1 AND alive_until > clock_timestamp() FOR KEY SHARE)
+             UPDATE lanes SET number = $3 FROM alive WHERE lanes.worker = alive.id AND lanes.lane = $2",
+        )
+        .await?;
+    let row: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&worker, &lane, &number];
+    let (_, held) = tokio::try_join!(db.batch_execute("BEGIN"), db.execute(&mark, &row))?;
+    match held {
+        0 => Err(Trouble::Expired),
+        _ => Ok(()),
+    }
+}
+
+/// A connection on a schema that we know.
+pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, Trouble> {
+    let connected = pool
+        .get()
+        .await
+        .map_err(|error| match database.kept_out(&error) {
+            LedgerError::Failed(why) => Trouble::Broken(why),
+            refused => Trouble::Refused(refused),
+        });
+    let client = connected?;
+    schema::migrate(&client, &database.shown).await?;
+    Ok(client)
+}
+
+fn silent() -> Trouble {
+    Trouble::Broken("the database does not answer".into())
+}

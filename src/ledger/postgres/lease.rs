@@ -1,0 +1,123 @@
+//! A worker's lease: who does not renew it is gone, and others take over what it had.
+//!
+//! Only the database's clock counts. Every transaction of a worker holds the row of its lease,
+//! so that nobody takes over while it writes, and nothing is written once somebody did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{ClientWrapper, Pool};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::trouble::Trouble;
+
+/// A worker that has not been heard of for so long is gone.
+const LEASE: &str = "10 seconds";
+/// How often it is heard of.
+const BEAT: Duration = Duration::from_secs(3);
+/// Wait before a failed renewal is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The one lease of this worker, shared by all that writes.
+pub(super) struct Lease {
+    name: String,
+    lanes: i16,
+    /// 0: none yet.
+    worker: Mutex<i64>,
+}
+
+impl Lease {
+    pub(super) fn new(name: String, lanes: i16) -> Self {
+        Self {
+            name,
+            lanes,
+            worker: Mutex::new(0),
+        }
+    }
+
+    /// Who we are; 0 before the database was reached for the first time.
+    pub(super) async fn worker(&self) -> i64 {
+        *self.worker.lock().await
+    }
+
+    /// Who we are from now on, if we still were `old`.
+    pub(super) async fn renew(&self, db: &ClientWrapper, old: i64) -> Result<i64, Trouble> {
+        let mut worker = self.worker.lock().await;
+        if *worker != old {
+            return Ok(*worker);
+        }
+        let row = db
+            .query_one(
+                "WITH new AS (INSERT INTO workers (name, alive_until)
+                   VALUES ($1, clock_timestamp() + $2::text::interval) RETURNING id),
+                 own AS (INSERT INTO lanes (worker, lane, number)
+                   SELECT id, lane, 0 FROM new, generate_series(1, $3::int) lane)
+                 SELECT id FROM new",
+                &[&self.name, &LEASE, &i32::from(self.lanes)],
+            )
+            .await?;
+        *worker = row.try_get(0)?;
+        if old != 0 {
+            warn!(
+                old,
+                new = *worker,
+                "the lease was lost; what was under way is in doubt"
+            );
+        }
+        Ok(*worker)
+    }
+
+    /// Nobody renews it any more: what was under way by it is taken over.
+    pub(super) async fn abandon(&self, old: i64) {
+        let mut worker = self.worker.lock().await;
+        if *worker == old {
+            *worker = 0;
+        }
+    }
+
+    /// Keeps the lease until the end, and gives it up then.
+    pub(super) async fn keep(self: Arc<Self>, pool: Pool, stop: CancellationToken) {
+        loop {
+            let wait = match self.beat(&pool).await {
+                Ok(()) => BEAT,
+                Err(error) => {
+                    error!(error = ?error.told(), "cannot renew the lease; trying again");
+                    PAUSE
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        // Others need not wait for its end. If this fails, they do.
+        drop(self.give_up(&pool).await);
+    }
+
+    async fn beat(&self, pool: &Pool) -> Result<(), Trouble> {
+        let worker = self.worker().await;
+        if worker == 0 {
+            return Ok(());
+        }
+        let db = pool.get().await?;
+        let renew = db
+            .prepare_cached(
+                "UPDATE workers SET alive_until = clock_timestamp() + $2::text::interval
+                 WHERE id = $1 AND alive_until > clock_timestamp()",
+            )
+            .await?;
+        match db.execute(&renew, &[&worker, &LEASE]).await? {
+            0 => self.renew(&db, worker).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    async fn give_up(&self, pool: &Pool) -> Result<(), Trouble> {
+        let db = pool.get().await?;
+        let end = "UPDATE workers SET alive_until = clock_timestamp() WHERE id = $1";
+        db.execute(end, &[&self.worker().await]).await?;
+        Ok(())
+    }
+}

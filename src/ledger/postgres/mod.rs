@@ -1,0 +1,299 @@
+//! The ledger on PostgreSQL: several workers on one database.
+//!
+//! Each worker holds a lease and writes through lanes, which commit in groups; each claim has
+//! a token. Work of a worker whose lease has run out is taken over by the others.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::thread;
+
+use deadpool_postgres::{Object, Pool};
+use jiff::Timestamp;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
+
+use self::claim::Wanted;
+use self::connect::Database;
+pub use self::connect::Settings;
+use self::group::{Asked, Chore, Item, shut_down};
+use self::lane::{Lane, Observer};
+use self::lease::Lease;
+use self::notify::Notification;
+use self::trouble::Trouble;
+use super::{
+    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, Committed, DeadFilter,
+    DeadRecord, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Stats, Summary,
+};
+
+mod accept;
+mod claim;
+mod commit;
+mod connect;
+mod dead;
+mod group;
+mod insert;
+mod lane;
+mod lease;
+mod notify;
+mod outbox;
+mod purge;
+mod read;
+mod recover;
+mod rows;
+mod schema;
+mod trouble;
+
+/// Connections that only look.
+const READERS: usize = 3;
+
+/// See the module.
+pub struct Postgres {
+    /// `None` for a ledger that was opened to be read.
+    write: Option<UnboundedSender<Item>>,
+    readers: Pool,
+    /// The runtime of the readers, on a thread of its own.
+    reads: Handle,
+    lease: Arc<Lease>,
+    database: Database,
+    /// Ends the readers' thread; with lanes, these do.
+    _end: Option<DropGuard>,
+}
+
+impl Postgres {
+    /// Opens the ledger for a worker, creating or migrating it. A server that cannot be
+    /// reached is waited for: what is asked meanwhile fails. `observer` is told seconds and
+    /// operations of every commit.
+    pub async fn open(
+        settings: &Settings,
+        observer: impl Fn(f64, usize) + Send + Sync + 'static,
+    ) -> Result<Self, LedgerError> {
+        let database = Database::new(settings)?;
+        let stop = CancellationToken::new();
+        let name = format!("rescind {}", std::process::id());
+        let lease = Arc::new(Lease::new(name, 1));
+        let keeper = database.writers(2)?;
+        let reads = background("ledger-read", {
+            Arc::clone(&lease).keep(keeper.clone(), stop.clone())
+        })?;
+        let guard = stop.drop_guard();
+        prepare(&reads, keeper, database.clone()).await?;
+        let (write, queue) = unbounded_channel();
+        let lane = Lane {
+            lane: 1,
+            pool: database.writers(1)?,
+            database: database.clone(),
+            lease: Arc::clone(&lease),
+            observer: Arc::new(observer) as Observer,
+            number: 0,
+            client: None,
+        };
+        background("ledger-write", async move {
+            lane.run(queue).await;
+            drop(guard);
+        })?;
+        Ok(Self {
+            write: Some(write),
+            readers: database.readers(READERS)?,
+            reads,
+            lease,
+            database,
+            _end: None,
+        })
+    }
+
+    /// Opens an existing ledger to be read, beside running workers or without one.
+    pub async fn open_to_read(settings: &Settings) -> Result<Self, LedgerError> {
+        let database = Database::new(settings)?;
+        let stop = CancellationToken::new();
+        let reads = background("ledger-read", stop.clone().cancelled_owned())?;
+        let ledger = Self {
+            write: None,
+            readers: database.readers(READERS)?,
+            reads,
+            lease: Arc::new(Lease::new(String::new(), 0)),
+            database: database.clone(),
+            _end: Some(stop.drop_guard()),
+        };
+        let shown = database.shown;
+        ledger
+            .read(async move |db: Object| schema::check(&db, &shown).await)
+            .await?;
+        Ok(ledger)
+    }
+
+    /// Opens an existing ledger to be worked on by a person, beside running workers or without
+    /// one: with a lease of its own, under which nothing is ever claimed.
+    pub async fn open_to_operate(settings: &Settings) -> Result<Self, LedgerError> {
+        Self::open_to_read(settings).await?;
+        Self::open(settings, |_, _| ()).await
+    }
+
+    /// What keeps this database from keeping what it has confirmed.
+    pub async fn risks(&self) -> Result<Vec<String>, LedgerError> {
+        self.read(read::risks).await
+    }
+
+    fn write<I: 'static, O: Send + 'static>(
+        &self,
+        item: fn(Asked<I, O>) -> Item,
+        input: I,
+    ) -> Answer<'static, O> {
+        let (asked, answer) = Asked::new(input);
+        let Some(lane) = &self.write else {
+            let error = LedgerError::Failed("it was opened to be read only".into());
+            return Box::pin(async { Err(error) });
+        };
+        match lane.send(item(asked)) {
+            Ok(()) => answer,
+            Err(_) => Box::pin(async { Err(shut_down()) }),
+        }
+    }
+
+    fn read<T, F>(&self, query: impl FnOnce(Object) -> F + Send + 'static) -> Answer<'static, T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Trouble>> + Send,
+    {
+        let (pool, database) = (self.readers.clone(), self.database.clone());
+        let answer = self.reads.spawn(async move {
+            let db = pool
+                .get()
+                .await
+                .map_err(|error| database.kept_out(&error))?;
+            query(db).await.map_err(Trouble::told)
+        });
+        Box::pin(async { answer.await.map_err(|_| shut_down())? })
+    }
+}
+
+/// A runtime on a thread of its own, which ends with `until`.
+fn background(
+    name: &str,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> Result<Handle, LedgerError> {
+    let unstarted =
+        |error: std::io::Error| LedgerError::Failed(format!("cannot start its thread: {error}"));
+    let runtime: Runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(unstarted)?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(move || runtime.block_on(until))
+        .map_err(unstarted)?;
+    Ok(handle)
+}
+
+/// The first connection: what a person has to correct is told at once.
+async fn prepare(reads: &Handle, pool: Pool, database: Database) -> Result<(), LedgerError> {
+    let first = reads.spawn(async move { lane::connect(&pool, &database).await.map(drop) });
+    match first.await.map_err(|_| shut_down())? {
+        Err(Trouble::Broken(why) | Trouble::Again(why)) => {
+            warn!(
+                why,
+                "the ledger cannot be used yet; trying for as long as it takes"
+            );
+            Ok(())
+        }
+        done => done.map_err(Trouble::told),
+    }
+}
+
+impl Ledger for Postgres {
+    fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>> {
+        self.write(Item::Accept, arrivals)
+    }
+
+    fn claim(
+        &self,
+        provider: &str,
+        most: usize,
+        now: Timestamp,
+        begin: Begin,
+    ) -> Answer<'_, Claims> {
+        let provider = provider.to_owned();
+        let wanted = Wanted {
+            provider,
+            most,
+            now,
+            begin,
+        };
+        self.write(Item::Claim, wanted)
+    }
+
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>> {
+        self.write(Item::Commit, changes)
+    }
+
+    /// A reader answers for payments that nobody asked to cancel, so that a flood of them
+    /// keeps the lane from nothing.
+    fn notified(
+        &self,
+        provider: &str,
+        payment_keys: Vec<String>,
+        hear: Hear,
+    ) -> Answer<'_, Vec<Heard>> {
+        let provider = provider.to_owned();
+        let (account, keys) = (provider.clone(), payment_keys.clone());
+        let known = self.read(move |db| read::any(db, account, keys));
+        Box::pin(async move {
+            if !known.await? {
+                return Ok(Vec::new());
+            }
+            let notification = Notification {
+                provider,
+                payment_keys,
+                hear,
+            };
+            self.write(Item::Notified, notification).await
+        })
+    }
+
+    fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>> {
+        Box::pin(async move {
+            let worker = self.lease.worker().await;
+            self.read(move |db| read::pending(db, worker, after, most))
+                .await
+        })
+    }
+
+    fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
+        self.write(Item::Published, (messages, now))
+    }
+
+    fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
+        self.write(Item::Chore, Chore::TakeOver(now, quiet))
+    }
+
+    fn reconcile(&self, now: Timestamp) -> Answer<'_, u64> {
+        self.write(Item::Chore, Chore::Reconcile(now))
+    }
+
+    fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {
+        self.write(Item::Chore, Chore::Purge(before, most))
+    }
+
+    fn stats(&self) -> Answer<'_, Stats> {
+        self.read(read::stats)
+    }
+
+    fn history(&self, request_id: &str) -> Answer<'_, Option<History>> {
+        let request_id = request_id.to_owned();
+        self.read(move |db| read::history(db, request_id))
+    }
+
+    fn list(&self, filter: Filter) -> Answer<'_, Vec<Summary>> {
+        self.read(move |db| read::list(db, filter))
+    }
+
+    fn dead(&self, filter: DeadFilter) -> Answer<'_, Vec<DeadRecord>> {
+        self.read(async move |db: Object| dead::list(&db, &filter).await)
+    }
+
+    fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed> {
+        self.write(Item::Close, (letter.to_owned(), closing))
+    }
+}

@@ -1,0 +1,106 @@
+//! What a notification changes in the ledger, inside a transaction.
+
+use deadpool_postgres::ClientWrapper;
+use tokio_postgres::Row;
+
+use super::rows::{STORED, json, millis, outcome, stored, text, time};
+use super::trouble::Trouble;
+use crate::ledger::{Hear, Heard, Stored};
+use crate::lifecycle::Progress;
+use crate::outcome::{Outcome, State};
+
+/// A notification about a payment.
+pub(super) struct Notification {
+    pub(super) provider: String,
+    pub(super) payment_keys: Vec<String>,
+    pub(super) hear: Hear,
+}
+
+/// A request that a notification is about.
+struct Found {
+    seq: i64,
+    stored: Stored,
+    progress: Progress,
+    outcome: Option<Outcome>,
+    parked: bool,
+    /// Nobody works on it. A finished one is idle unless it is being checked.
+    idle: bool,
+}
+
+/// Once for each name of the payment that has a request.
+pub(super) async fn notified(
+    db: &ClientWrapper,
+    notification: &Notification,
+) -> Result<Vec<Heard>, Trouble> {
+    let mut heard = Vec::with_capacity(notification.payment_keys.len());
+    for key in &notification.payment_keys {
+        if let Some(found) = find(db, &notification.provider, &text(key)).await? {
+            heard.push(tell(db, found, &notification.hear).await?);
+        }
+    }
+    Ok(heard)
+}
+
+/// The open request on the payment, and not one that waits behind it; or else the last one.
+/// All of them are locked first: which one it is may change until then.
+async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Option<Found>, Trouble> {
+    let query = format!(
+        "SELECT seq, parked, due_at, notified, outcome, reason, {STORED} FROM requests
+         WHERE provider = $1 AND payment_key = $2 ORDER BY seq FOR UPDATE"
+    );
+    let query = db.prepare_cached(&query).await?;
+    let rows = db.query(&query, &[&provider, &key]).await?;
+    let rows: Vec<Found> = rows.iter().map(found).collect::<Result<_, _>>()?;
+    Ok(rows.into_iter().min_by_key(|found| {
+        let finished = found.progress.state == State::Finished;
+        (finished, found.parked, std::cmp::Reverse(found.seq))
+    }))
+}
+
+fn found(row: &Row) -> Result<Found, Trouble> {
+    let (stored, mut progress) = stored(row)?;
+    progress.due_at = row.try_get::<_, Option<i64>>("due_at")?.map(time);
+    let idle = match progress.state {
+        State::Finished => !row.try_get::<_, bool>("notified")?,
+        _ => progress.due_at.is_some(),
+    };
+    Ok(Found {
+        seq: row.try_get("seq")?,
+        stored,
+        progress,
+        outcome: outcome(row)?,
+        parked: row.try_get("parked")?,
+        idle,
+    })
+}
+
+async fn tell(db: &ClientWrapper, mut found: Found, hear: &Hear) -> Result<Heard, Trouble> {
+    let finished = found.progress.state == State::Finished;
+    if !found.idle {
+        let remember = db
+            .prepare_cached("UPDATE requests SET notified = true WHERE seq = $1")
+            .await?;
+        db.execute(&remember, &[&found.seq]).await?;
+        return Ok(match finished {
+            true => Heard::Known,
+            false => Heard::Open,
+        });
+    }
+    let before = found.progress.clone();
+    // One that is replayed has its outcome, and is open.
+    let outcome = found.outcome.filter(|_| finished);
+    let heard = hear(&found.stored, &mut found.progress, outcome);
+    if found.progress != before {
+        let due_at = found.progress.due_at.map(millis);
+        let notified = finished && due_at.is_some();
+        let change = db
+            .prepare_cached(
+                "UPDATE requests SET due_at = $2, progress = $3, notified = $4 WHERE seq = $1",
+            )
+            .await?;
+        let progress = json(&found.progress)?;
+        db.execute(&change, &[&found.seq, &due_at, &progress, &notified])
+            .await?;
+    }
+    Ok(heard)
+}

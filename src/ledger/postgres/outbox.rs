@@ -1,0 +1,165 @@
+//! Messages and dead letters: what is said of a request, written with what it says.
+
+use deadpool_postgres::ClientWrapper;
+use jiff::Timestamp;
+
+use super::rows::{json, millis, text};
+use super::trouble::Trouble;
+use crate::ledger::DeadLetter;
+use crate::outcome::Outcome;
+use crate::wire::Outgoing;
+
+/// A message that enters the outbox.
+pub(super) struct Message<'a> {
+    pub(super) request: Option<i64>,
+    pub(super) at: Timestamp,
+    pub(super) message: &'a Outgoing,
+}
+
+/// The same message again: its stored bytes are published again, not the new ones.
+pub(super) async fn insert(
+    db: &ClientWrapper,
+    worker: i64,
+    messages: &[Message<'_>],
+) -> Result<(), Trouble> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "INSERT INTO messages (message_id, request, kind, routing_key, properties, body, created_at, owner)
+             SELECT m.*, $8::bigint FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[],
+               $6::bytea[], $7::bigint[]) m
+             ON CONFLICT (message_id) WHERE request IS NULL
+               DO UPDATE SET published_at = NULL, owner = excluded.owner",
+        )
+        .await?;
+    let ids: Vec<String> = messages.iter().map(|m| m.message.id.to_string()).collect();
+    let requests: Vec<Option<i64>> = messages.iter().map(|m| m.request).collect();
+    let kinds: Vec<&str> = messages.iter().map(|m| m.message.kind.as_str()).collect();
+    let keys: Vec<_> = messages
+        .iter()
+        .map(|m| text(&m.message.routing_key))
+        .collect();
+    let properties = messages.iter().map(|m| json(&m.message.properties));
+    let properties: Vec<String> = properties.collect::<Result<_, _>>()?;
+    let bodies: Vec<&[u8]> = messages.iter().map(|m| &*m.message.body).collect();
+    let times: Vec<i64> = messages.iter().map(|m| millis(m.at)).collect();
+    db.execute(
+        &statement,
+        &[
+            &ids,
+            &requests,
+            &kinds,
+            &keys,
+            &properties,
+            &bodies,
+            &times,
+            &worker,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn dead_letters(
+    db: &ClientWrapper,
+    dead: &[(Option<i64>, &DeadLetter)],
+) -> Result<(), Trouble> {
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "INSERT INTO dead_letters
+               (id, request, request_id, provider, outcome, reason, detail, body, received_at, dead_at)
+             SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[],
+               $7::text[], $8::bytea[], $9::bigint[], $10::bigint[])
+             ON CONFLICT DO NOTHING",
+        )
+        .await?;
+    let ids: Vec<String> = dead
+        .iter()
+        .map(|(_, letter)| letter.id.to_string())
+        .collect();
+    let requests: Vec<Option<i64>> = dead.iter().map(|(request, _)| *request).collect();
+    let request_ids: Vec<_> = dead
+        .iter()
+        .map(|(_, l)| l.request_id.as_deref().map(text))
+        .collect();
+    let providers: Vec<_> = dead
+        .iter()
+        .map(|(_, letter)| text(&letter.provider))
+        .collect();
+    let outcome = |of: fn(Outcome) -> &'static str| {
+        dead.iter()
+            .map(|(_, letter)| of(letter.outcome))
+            .collect::<Vec<&str>>()
+    };
+    let (outcomes, reasons) = (outcome(Outcome::as_str), outcome(Outcome::reason));
+    let details: Vec<_> = dead
+        .iter()
+        .map(|(_, letter)| text(&letter.detail))
+        .collect();
+    let bodies: Vec<&[u8]> = dead.iter().map(|(_, letter)| &*letter.body).collect();
+    let received: Vec<i64> = dead
+        .iter()
+        .map(|(_, letter)| millis(letter.received_at))
+        .collect();
+    let died: Vec<i64> = dead
+        .iter()
+        .map(|(_, letter)| millis(letter.dead_at))
+        .collect();
+    db.execute(
+        &statement,
+        &[
+            &ids,
+            &requests,
+            &request_ids,
+            &providers,
+            &outcomes,
+            &reasons,
+            &details,
+            &bodies,
+            &received,
+            &died,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Stored results are published once more, by whom the repeat came to.
+pub(super) async fn publish_again(
+    db: &ClientWrapper,
+    worker: i64,
+    requests: &[i64],
+) -> Result<(), Trouble> {
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "UPDATE messages SET published_at = NULL, owner = $2 WHERE seq IN (
+               SELECT seq FROM messages WHERE request = ANY ($1) AND kind = 'result' ORDER BY seq FOR UPDATE)",
+        )
+        .await?;
+    db.execute(&statement, &[&requests, &worker]).await?;
+    Ok(())
+}
+
+/// Marks messages as confirmed.
+pub(super) async fn published(db: &ClientWrapper, messages: &[(i64, i64)]) -> Result<(), Trouble> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "UPDATE messages m SET published_at = p.at, publications = publications + 1
+             FROM unnest($1::bigint[], $2::bigint[]) p (seq, at) WHERE m.seq = p.seq",
+        )
+        .await?;
+    let (rows, times): (Vec<i64>, Vec<i64>) = messages.iter().copied().unzip();
+    db.execute(&statement, &[&rows, &times]).await?;
+    Ok(())
+}

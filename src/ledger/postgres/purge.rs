@@ -1,0 +1,54 @@
+//! Retention: what is finished, published and closed goes, a batch at a time.
+
+use deadpool_postgres::ClientWrapper;
+use jiff::Timestamp;
+
+use super::rows::{millis, most};
+use super::trouble::Trouble;
+
+/// Several workers may do so at once: each takes what the others leave alone.
+pub(super) async fn purge(
+    db: &ClientWrapper,
+    before: Timestamp,
+    limit: usize,
+) -> Result<u64, Trouble> {
+    let (before, limit) = (millis(before), most(limit));
+    let old = db
+        .prepare_cached(
+            "SELECT seq FROM requests r WHERE finished_at < $1
+               AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
+               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
+                               AND (d.closed_at IS NULL OR d.closed_at >= $1))
+             ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+        )
+        .await?;
+    let old = db.query(&old, &[&before, &limit]).await?;
+    let old: Vec<i64> = old
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
+    for statement in [
+        "DELETE FROM calls WHERE request = ANY ($1)",
+        "DELETE FROM messages WHERE request = ANY ($1)",
+        "DELETE FROM actions WHERE request = ANY ($1)",
+        "DELETE FROM dead_letters WHERE request = ANY ($1)",
+        "DELETE FROM requests WHERE seq = ANY ($1)",
+    ] {
+        let statement = db.prepare_cached(statement).await?;
+        db.execute(&statement, &[&old]).await?;
+    }
+    let mut removed = old.len() as u64;
+    // Invalid messages belong to no request; their dead letters end with them.
+    for statement in [
+        "WITH gone AS (DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters
+             WHERE request IS NULL AND closed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id),
+           said AS (DELETE FROM actions WHERE dead_letter IN (SELECT id FROM gone))
+         SELECT id FROM gone",
+        "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages
+           WHERE request IS NULL AND published_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    ] {
+        let statement = db.prepare_cached(statement).await?;
+        removed += db.execute(&statement, &[&before, &limit]).await?;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,227 @@
+//! What only looks at the ledger.
+
+use deadpool_postgres::Object;
+use tokio_postgres::Row;
+
+use super::dead;
+use super::rows::{STORED, count, kind, millis, most, parse, state, stored, text, time};
+use super::trouble::Trouble;
+use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
+use crate::wire::{Kind, Outgoing};
+
+/// Also what nobody is there to publish.
+pub(super) async fn pending(
+    db: Object,
+    worker: i64,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<Pending>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
+                    r.provider, r.outcome, r.received_at
+             FROM messages m LEFT JOIN requests r ON r.seq = m.request
+             WHERE m.published_at IS NULL AND m.seq > $1
+               AND (m.owner = $3 OR m.owner IS NULL
+                 OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = m.owner AND w.alive_until > clock_timestamp()))
+             ORDER BY m.seq LIMIT $2",
+        )
+        .await?;
+    let rows = db.query(&query, &[&after, &most(limit), &worker]).await?;
+    rows.iter().map(waiting).collect()
+}
+
+fn waiting(row: &Row) -> Result<Pending, Trouble> {
+    let id: &str = row.try_get(1)?;
+    let message = Outgoing {
+        id: id.parse().map_err(Trouble::unreadable)?,
+        kind: kind(row.try_get(2)?)?,
+        routing_key: row.try_get(3)?,
+        properties: parse(row.try_get(4)?)?,
+        body: row.try_get(5)?,
+    };
+    let first = row.try_get::<_, i64>(6)? == 0 && message.kind == Kind::Result;
+    let about = match (row.try_get(7)?, row.try_get(8)?) {
+        (Some(provider), Some(outcome)) if first => Some(About {
+            provider,
+            outcome,
+            received_at: time(row.try_get(9)?),
+        }),
+        _ => None,
+    };
+    Ok(Pending {
+        seq: row.try_get(0)?,
+        message,
+        about,
+    })
+}
+
+/// Whether a payment of one of these names has a request.
+pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Result<bool, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM requests WHERE provider = $1 AND payment_key = ANY ($2))",
+        )
+        .await?;
+    Ok(db
+        .query_one(&query, &[&provider, &keys])
+        .await?
+        .try_get(0)?)
+}
+
+pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
+    let open = db
+        .query(
+            "SELECT provider, state, sum(n)::bigint, min(oldest) FROM (
+               SELECT provider, state, count(*) AS n, min(received_at) AS oldest FROM requests
+                 WHERE state <> 'finished' AND NOT parked AND outcome IS NULL GROUP BY provider, state
+               UNION ALL
+               SELECT provider, state, count(*), min(received_at) FROM requests
+                 WHERE parked AND outcome IS NULL GROUP BY provider, state) open
+             GROUP BY provider, state",
+            &[],
+        )
+        .await?;
+    let open = open.iter().map(|row| {
+        let number = count(row.try_get(2)?);
+        Ok((
+            row.try_get(0)?,
+            state(row.try_get(1)?)?,
+            number,
+            time(row.try_get(3)?),
+        ))
+    });
+    let open = open.collect::<Result<_, Trouble>>()?;
+    let dead = db
+        .query(
+            "SELECT provider, reason, count(*) FROM dead_letters WHERE closed_at IS NULL GROUP BY 1, 2",
+            &[],
+        )
+        .await?;
+    let dead = dead
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, count(row.try_get(2)?))));
+    let last = db
+        .query_one(
+            "SELECT (SELECT min(dead_at) FROM dead_letters WHERE closed_at IS NULL),
+                    (SELECT count(*) FROM messages WHERE published_at IS NULL)",
+            &[],
+        )
+        .await?;
+    Ok(Stats {
+        open,
+        dead: dead.collect::<Result<_, Trouble>>()?,
+        oldest_dead: last.try_get::<_, Option<i64>>(0)?.map(time),
+        outbox: count(last.try_get(1)?),
+        closed: dead::closings(&db).await?,
+    })
+}
+
+pub(super) async fn history(db: Object, request_id: String) -> Result<Option<History>, Trouble> {
+    let query = format!(
+        "SELECT seq, parked, due_at, outcome, reason, finished_at, {STORED} FROM requests WHERE request_id = $1"
+    );
+    let query = db.prepare_cached(&query).await?;
+    let Some(row) = db.query_opt(&query, &[&text(&request_id)]).await? else {
+        return Ok(None);
+    };
+    let seq: i64 = row.try_get("seq")?;
+    let (stored, mut progress) = stored(&row)?;
+    progress.due_at = row.try_get::<_, Option<i64>>("due_at")?.map(time);
+    let outcome: Option<String> = row.try_get("outcome")?;
+    Ok(Some(History {
+        stored,
+        progress,
+        parked: row.try_get("parked")?,
+        outcome: outcome.zip(row.try_get("reason")?),
+        finished_at: row.try_get::<_, Option<i64>>("finished_at")?.map(time),
+        calls: calls(&db, seq).await?,
+        messages: messages(&db, seq).await?,
+        letters: dead::of_request(&db, &request_id).await?,
+        actions: dead::actions(&db, seq).await?,
+    }))
+}
+
+async fn calls(db: &Object, request: i64) -> Result<Vec<CallRecord>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT operation, started_at, finished_at, verdict, evidence FROM calls WHERE request = $1 ORDER BY number",
+        )
+        .await?;
+    let rows = db.query(&query, &[&request]).await?;
+    let record = |row: &Row| {
+        let evidence: Option<&str> = row.try_get(4)?;
+        Ok(CallRecord {
+            operation: row.try_get(0)?,
+            started_at: time(row.try_get(1)?),
+            finished_at: row.try_get::<_, Option<i64>>(2)?.map(time),
+            verdict: row.try_get(3)?,
+            evidence: evidence.map(parse).transpose()?.unwrap_or_default(),
+        })
+    };
+    rows.iter().map(record).collect()
+}
+
+async fn messages(db: &Object, request: i64) -> Result<Vec<MessageRecord>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT message_id, kind, routing_key, body, published_at FROM messages WHERE request = $1 ORDER BY seq",
+        )
+        .await?;
+    let rows = db.query(&query, &[&request]).await?;
+    let record = |row: &Row| {
+        Ok(MessageRecord {
+            id: row.try_get(0)?,
+            kind: row.try_get(1)?,
+            routing_key: row.try_get(2)?,
+            body: row.try_get(3)?,
+            published_at: row.try_get::<_, Option<i64>>(4)?.map(time),
+        })
+    };
+    rows.iter().map(record).collect()
+}
+
+pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at
+             FROM requests
+             WHERE ($1::text IS NULL OR state = $1 OR outcome = $1) AND ($2::text IS NULL OR provider = $2)
+               AND ($3::bigint IS NULL OR received_at < $3)
+             ORDER BY seq LIMIT $4",
+        )
+        .await?;
+    let before = filter.received_before.map(millis);
+    let rows = db
+        .query(
+            &query,
+            &[&filter.state, &filter.provider, &before, &most(filter.most)],
+        )
+        .await?;
+    let summary = |row: &Row| {
+        let end: (Option<String>, Option<String>) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(Summary {
+            request_id: row.try_get(0)?,
+            provider: row.try_get(1)?,
+            state: row.try_get(2)?,
+            end: end.0.zip(end.1),
+            attempts: number(row.try_get(5)?),
+            lookups: number(row.try_get(6)?),
+            received_at: time(row.try_get(7)?),
+            due_at: row.try_get::<_, Option<i64>>(8)?.map(time),
+        })
+    };
+    rows.iter().map(summary).collect()
+}
+
+fn number(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or_default()
+}
+
+/// Settings of the server under which a confirmed commit can be lost.
+pub(super) async fn risks(db: Object) -> Result<Vec<String>, Trouble> {
+    let query = "SELECT name FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')
+                   AND setting = 'off' ORDER BY name";
+    let rows = db.query(query, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}

@@ -1,0 +1,104 @@
+//! What a worker that is gone had under way, and what a ledger may have forgotten.
+
+use deadpool_postgres::ClientWrapper;
+use jiff::Timestamp;
+use tokio_postgres::Row;
+
+use super::claim::{next_id, take};
+use super::rows::{json, millis, parse, time};
+use super::trouble::Trouble;
+use crate::ledger::{ClaimId, Quiet};
+use crate::lifecycle::Progress;
+use crate::outcome::State;
+
+/// What workers had under way whose lease has run out is in doubt; what they were to publish
+/// is published by this one.
+pub(super) async fn take_over(
+    db: &ClientWrapper,
+    worker: i64,
+    now: Timestamp,
+    quiet: &Quiet,
+) -> Result<u64, Trouble> {
+    let gone = gone(db).await?;
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    let claimed = db
+        .prepare_cached(
+            "SELECT seq, token, provider, progress FROM requests WHERE owner = ANY ($1) ORDER BY seq FOR UPDATE",
+        )
+        .await?;
+    let claimed = db.query(&claimed, &[&gone]).await?;
+    let lost = claimed.iter().map(|row| lost(row, now, quiet));
+    let lost: Vec<(ClaimId, Progress)> = lost.collect::<Result<_, _>>()?;
+    let taken: Vec<_> = lost.iter().map(|(id, progress)| (*id, progress)).collect();
+    take(db, None, &taken).await?;
+    inherit(db, worker, &gone).await?;
+    Ok(lost.len() as u64)
+}
+
+/// One that is just writing is not gone, whatever the clock says: its lease is held.
+async fn gone(db: &ClientWrapper) -> Result<Vec<i64>, Trouble> {
+    let gone = db
+        .prepare_cached(
+            "SELECT id FROM workers WHERE alive_until <= clock_timestamp() ORDER BY id FOR UPDATE SKIP LOCKED",
+        )
+        .await?;
+    let rows = db.query(&gone, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+fn lost(row: &Row, now: Timestamp, quiet: &Quiet) -> Result<(ClaimId, Progress), Trouble> {
+    let mut progress: Progress = parse(row.try_get("progress")?)?;
+    match progress.state {
+        State::Calling => progress.lost(now, quiet(row.try_get("provider")?)),
+        _ => progress.due_at = Some(now),
+    }
+    Ok((next_id(row)?, progress))
+}
+
+async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<(), Trouble> {
+    let messages = db
+        .prepare_cached(
+            "UPDATE messages SET owner = $2 WHERE owner = ANY ($1) AND published_at IS NULL",
+        )
+        .await?;
+    db.execute(&messages, &[&gone, &worker]).await?;
+    for statement in [
+        "DELETE FROM lanes WHERE worker = ANY ($1)",
+        "DELETE FROM workers WHERE id = ANY ($1)",
+    ] {
+        let statement = db.prepare_cached(statement).await?;
+        db.execute(&statement, &[&gone]).await?;
+    }
+    Ok(())
+}
+
+/// Every open request that nobody works on is asked about first.
+pub(super) async fn reconcile(db: &ClientWrapper, now: Timestamp) -> Result<u64, Trouble> {
+    let open = db
+        .query(
+            "SELECT seq, parked, received_at, progress FROM requests
+             WHERE state <> 'finished' AND (parked OR due_at IS NOT NULL) ORDER BY seq FOR UPDATE",
+            &[],
+        )
+        .await?;
+    let (mut seqs, mut states, mut due, mut doubts) = (vec![], vec![], vec![], vec![]);
+    for row in &open {
+        let mut progress: Progress = parse(row.try_get("progress")?)?;
+        progress.reconcile(now, time(row.try_get("received_at")?));
+        let parked: bool = row.try_get("parked")?;
+        seqs.push(row.try_get::<_, i64>("seq")?);
+        states.push(progress.state.as_str());
+        due.push(progress.due_at.filter(|_| !parked).map(millis));
+        doubts.push(json(&progress)?);
+    }
+    db.execute(
+        "UPDATE requests r SET state = d.state, due_at = d.due_at, progress = d.progress
+         FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[]) d (seq, state, due_at, progress)
+         WHERE r.seq = d.seq",
+        &[&seqs, &states, &due, &doubts],
+    )
+    .await?;
+    Ok(open.len() as u64)
+}

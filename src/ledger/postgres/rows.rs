@@ -1,0 +1,110 @@
+//! Values in rows: times as milliseconds, nouns as text and JSON.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
+
+use super::trouble::Trouble;
+use crate::ledger::Stored;
+use crate::lifecycle::Progress;
+use crate::outcome::{Outcome, State};
+use crate::wire::{Envelope, Kind};
+
+/// The columns that [`stored`] reads.
+pub(super) const STORED: &str = "request_id, provider, body, envelope, received_at, progress";
+
+/// What a delivery had beside its body. As JSON: PostgreSQL's text cannot hold every text.
+#[derive(Default, Serialize, Deserialize)]
+struct Delivery<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<Cow<'a, str>>,
+}
+
+pub(super) fn delivery(envelope: &Envelope) -> Result<String, Trouble> {
+    json(&Delivery {
+        correlation_id: envelope.correlation_id.as_deref().map(Into::into),
+        reply_to: envelope.reply_to.as_deref().map(Into::into),
+        traceparent: envelope.traceparent.as_deref().map(Into::into),
+        tracestate: envelope.tracestate.as_deref().map(Into::into),
+    })
+}
+
+pub(super) fn stored(row: &Row) -> Result<(Stored, Progress), Trouble> {
+    let delivery: Delivery<'_> = parse(row.try_get("envelope")?)?;
+    let envelope = Envelope {
+        body: row.try_get("body")?,
+        correlation_id: delivery.correlation_id.map(Into::into),
+        reply_to: delivery.reply_to.map(Into::into),
+        traceparent: delivery.traceparent.map(Into::into),
+        tracestate: delivery.tracestate.map(Into::into),
+        received_at: time(row.try_get("received_at")?),
+    };
+    let stored = Stored {
+        request_id: row.try_get("request_id")?,
+        provider: row.try_get("provider")?,
+        envelope,
+    };
+    Ok((stored, parse(row.try_get("progress")?)?))
+}
+
+/// The end of a finished request, from the columns `outcome` and `reason`.
+pub(super) fn outcome(row: &Row) -> Result<Option<Outcome>, Trouble> {
+    let (outcome, reason): (Option<&str>, Option<&str>) =
+        (row.try_get("outcome")?, row.try_get("reason")?);
+    Ok(outcome
+        .zip(reason)
+        .and_then(|(outcome, reason)| Outcome::named(outcome, reason)))
+}
+
+pub(super) fn kind(name: &str) -> Result<Kind, Trouble> {
+    let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    known.ok_or_else(|| Trouble::unreadable(format_args!("unknown kind of message {name:?}")))
+}
+
+pub(super) fn state(name: &str) -> Result<State, Trouble> {
+    let known = State::ALL
+        .iter()
+        .copied()
+        .find(|state| state.as_str() == name);
+    known.ok_or_else(|| Trouble::unreadable(format_args!("unknown state {name:?}")))
+}
+
+pub(super) fn millis(time: Timestamp) -> i64 {
+    time.as_millisecond()
+}
+
+pub(super) fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or_default()
+}
+
+pub(super) fn json(value: &impl Serialize) -> Result<String, Trouble> {
+    serde_json::to_string(value).map_err(Trouble::unreadable)
+}
+
+pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Trouble> {
+    serde_json::from_str(text).map_err(Trouble::unreadable)
+}
+
+/// For people and for keys: PostgreSQL's text holds every character but this one.
+pub(super) fn text(text: &str) -> Cow<'_, str> {
+    match text.contains('\0') {
+        true => text.replace('\0', "\u{2400}").into(),
+        false => text.into(),
+    }
+}
+
+pub(super) fn most(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+pub(super) fn count(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_default()
+}

@@ -1,0 +1,140 @@
+//! The schema: made and migrated by the first worker that comes, under a lock.
+//!
+//! Changes only add, so that workers of two versions can run side by side: each migration says
+//! which version of Rescind's schema a worker has to know at least to go on with it.
+
+use deadpool_postgres::ClientWrapper;
+
+use super::trouble::Trouble;
+use crate::ledger::LedgerError;
+
+/// A change of the schema, and the oldest schema whose workers can live with it.
+struct Migration {
+    text: &'static str,
+    minimum: i64,
+}
+
+/// In order; `rescind_schema` says which ones were made.
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        text: include_str!("schema/001.sql"),
+        minimum: 1,
+    },
+    // Version 1 would pass over notifications that were remembered.
+    Migration {
+        text: include_str!("schema/002.sql"),
+        minimum: 2,
+    },
+    // Version 2 would overwrite the outcome of what is replayed.
+    Migration {
+        text: include_str!("schema/003.sql"),
+        minimum: 3,
+    },
+];
+
+/// Any number that nobody else takes for a lock in this database.
+const LOCK: i64 = 0x7265_7363_696e_6400;
+
+/// What is there.
+struct Found {
+    version: i64,
+    minimum: i64,
+}
+
+fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// Brings the database to our schema, unless it is there or beyond.
+pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
+    match look(db).await? {
+        Some(found) if found.version >= known() => return compatible(&found, shown),
+        _ => {}
+    }
+    db.batch_execute("BEGIN").await?;
+    let done = make(db, shown).await;
+    let end = match done {
+        Ok(()) => "COMMIT",
+        Err(_) => "ROLLBACK",
+    };
+    db.batch_execute(end).await?;
+    done
+}
+
+/// Somebody else may have made it meanwhile: looked at again under the lock.
+async fn make(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
+    db.batch_execute("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min'")
+        .await?;
+    db.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
+        .await?;
+    let found = look(db).await?;
+    if let Some(found) = &found {
+        compatible(found, shown)?;
+    } else {
+        db.batch_execute(
+            "CREATE TABLE rescind_schema (version BIGINT PRIMARY KEY, minimum BIGINT NOT NULL,
+               made_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())",
+        )
+        .await?;
+    }
+    let version = found.map_or(0, |found| found.version);
+    for (number, migration) in (1_i64..).zip(MIGRATIONS).filter(|(n, _)| *n > version) {
+        db.batch_execute(migration.text).await?;
+        let note = "INSERT INTO rescind_schema (version, minimum) VALUES ($1, $2)";
+        db.execute(note, &[&number, &migration.minimum]).await?;
+    }
+    Ok(())
+}
+
+async fn look(db: &ClientWrapper) -> Result<Option<Found>, Trouble> {
+    // Not to_regclass: in a transaction that waited, it still knows that there was none.
+    let there = db
+        .query_one(
+            "SELECT EXISTS (SELECT 1 FROM pg_class WHERE relname = 'rescind_schema' AND pg_table_is_visible(oid))",
+            &[],
+        )
+        .await?;
+    if !there.try_get::<_, bool>(0)? {
+        return Ok(None);
+    }
+    let row = db
+        .query_opt(
+            "SELECT version, minimum FROM rescind_schema ORDER BY version DESC LIMIT 1",
+            &[],
+        )
+        .await?;
+    row.map(|row| {
+        Ok(Found {
+            version: row.try_get(0)?,
+            minimum: row.try_get(1)?,
+        })
+    })
+    .transpose()
+}
+
+/// A newer schema may be one that we can live with.
+fn compatible(found: &Found, shown: &str) -> Result<(), Trouble> {
+    match found.minimum <= known() {
+        true => Ok(()),
+        false => Err(Trouble::Refused(LedgerError::TooNew {
+            path: shown.into(),
+            found: found.version,
+            known: known(),
+        })),
+    }
+}
+
+/// For a command that only reads.
+pub(super) async fn check(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
+    match look(db).await? {
+        None => Err(Trouble::Refused(LedgerError::Missing {
+            path: shown.into(),
+        })),
+        Some(found) if found.version < known() => Err(Trouble::Refused(LedgerError::TooOld {
+            path: shown.into(),
+            found: found.version,
+            known: known(),
+        })),
+        Some(found) => compatible(&found, shown),
+    }
+}

@@ -1,0 +1,108 @@
+//! What can go wrong between the worker and its database, and what follows from it.
+
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::ledger::LedgerError;
+
+/// Why something was not done.
+#[derive(Debug, Clone)]
+pub(super) enum Trouble {
+    /// The connection is gone, and with it what was not committed.
+    Broken(String),
+    /// Another transaction was in the way: it can be run again.
+    Again(String),
+    /// The lease has run out; somebody may have taken over.
+    Expired,
+    /// The answer to a commit is lost, and nobody can tell any more what became of it.
+    Unknown(String),
+    /// It cannot be done, now or later.
+    Refused(LedgerError),
+}
+
+impl Trouble {
+    /// What the asker is told.
+    pub(super) fn told(self) -> LedgerError {
+        match self {
+            Self::Broken(why) | Self::Again(why) => LedgerError::Failed(why),
+            Self::Expired => LedgerError::Failed(
+                "this worker's lease ran out; it goes on under a new one".into(),
+            ),
+            Self::Unknown(why) => LedgerError::Failed(format!(
+                "what became of a commit is not known ({why}); what it took up is taken over"
+            )),
+            Self::Refused(error) => error,
+        }
+    }
+
+    /// A row that cannot be understood.
+    pub(super) fn unreadable(error: impl std::fmt::Display) -> Self {
+        Self::Refused(LedgerError::Failed(format!(
+            "a row cannot be read: {error}"
+        )))
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        let why = words(&error);
+        let Some(state) = error.code() else {
+            // Not the server's words: the line is cut, or a value has another type than thought.
+            let cut = error.is_closed() || std::error::Error::source(&error).is_some_and(is_io);
+            return match cut {
+                true => Self::Broken(why),
+                false => Self::Refused(LedgerError::Failed(why)),
+            };
+        };
+        let again = [
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::QUERY_CANCELED,
+        ];
+        let gone = [
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CRASH_SHUTDOWN,
+            SqlState::CANNOT_CONNECT_NOW,
+            SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            SqlState::TOO_MANY_CONNECTIONS,
+        ];
+        match state {
+            state if again.contains(state) => Self::Again(why),
+            state if gone.contains(state) || state.code().starts_with("08") => Self::Broken(why),
+            _ => Self::Refused(LedgerError::Failed(why)),
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Trouble {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(error) => Self::Broken(words(&error)),
+            error => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<std::io::Error>()
+}
+
+/// The error without the values that were bound.
+pub(super) fn words(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => {
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(error) = cause {
+                let more = error.to_string();
+                if !text.contains(&more) {
+                    text = format!("{text}: {more}");
+                }
+                cause = error.source();
+            }
+            text
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Several workers on one broker and one database: the real binary, PostgreSQL and RabbitMQ.
+
+use std::time::{Duration, Instant};
+
+use rescind::providers;
+use serde_json::Value;
+
+use crate::rig::checker::endings;
+use crate::rig::stage::{Stage, request};
+use crate::rig::{Database, Worker, until};
+
+/// Includes the end of a lease, and what a lost call may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Work of a worker that is gone is due again after this.
+const TAKEN_OVER: Duration = Duration::from_secs(15);
+
+/// A stage whose workers share a database.
+fn stage(name: &str, database: &Database) -> Stage {
+    let mut stage = Stage::new(name);
+    stage.set("ledger.url", database.create());
+    stage.set("defaults.timeout", "3s");
+    stage.set("defaults.retry.give_up_after", "2m");
+    stage.set("defaults.poll.give_up_after", "2m");
+    stage
+}
+
+fn requests(behaviours: &[&str], most: usize) -> Vec<Value> {
+    let kinds = providers::ALL.iter().map(|provider| provider.kind());
+    kinds
+        .cycle()
+        .zip(behaviours.iter().cycle())
+        .map(|(kind, behaviour)| request(kind, behaviour))
+        .take(most)
+        .collect()
+}
+
+fn finished(worker: &Worker) -> f64 {
+    worker.metric("rescind_cancellations_total", &[])
+}
+
+async fn gone_is_noticed(worker: &Worker, since: Instant) {
+    until("it is taken over", PATIENCE, || {
+        worker.log().contains("another worker is gone")
+    })
+    .await;
+    let took = since.elapsed();
+    assert!(took <= TAKEN_OVER, "taken over only after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_share_the_work() {
+    let stage = stage("fleet", Database::shared());
+    let (one, two) = (stage.worker(), stage.worker());
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let behaviours = ["success", "accepted-then-done", "retryable-twice"];
+    let all = requests(&behaviours, 100);
+    client.confirm_all(&stage.names, &all).await;
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.money.effects.len(), 1, "{ending:#?}");
+        assert_eq!(ending.messages.len(), 1, "published by one of them");
+    }
+    let shares = (finished(&one), finished(&two));
+    assert_eq!(shares.0 + shares.1, 100.0, "{shares:?}");
+    assert!(shares.0 > 0.0 && shares.1 > 0.0, "{shares:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_of_a_killed_worker_is_taken_over_by_the_other() {
+    let stage = stage("killed-fleet", Database::shared());
+    let (mut one, two) = (stage.worker(), stage.worker());
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let all = requests(&["slow", "timeout-after-effect"], 48);
+    client.confirm_all(&stage.names, &all).await;
+    until("it is at work", PATIENCE, || {
+        one.metric("rescind_in_flight", &[]) >= 4.0
+    })
+    .await;
+    one.kill9();
+    gone_is_noticed(&two, Instant::now()).await;
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert!(ending.money.effects.len() <= 1, "{ending:#?}");
+    }
+    assert_eq!(two.metric("rescind_open", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_wakes_up_late_neither_sends_nor_writes() {
+    let stage = stage("late", Database::shared());
+    let mut one = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    one.arm("after_intent_commit:1:stop");
+    one.become_ready(PATIENCE).expect("it is ready");
+    let paused = vec![request("pismo", "success")];
+    client.publish(&stage.names, &paused[0]).await;
+    until("it is paused", PATIENCE, || one.is_stopped()).await;
+    let since = Instant::now();
+    let two = stage.worker();
+    gone_is_noticed(&two, since).await;
+    let ended = endings(&stage, &mut results, &paused, PATIENCE).await;
+    assert_eq!(ended[0].result["outcome"], "cancelled", "{ended:#?}");
+
+    one.thaw();
+    let withheld = [("operation", "cancel"), ("verdict", "not_sent")];
+    until("its call is withheld", PATIENCE, || {
+        one.metric("rescind_provider_calls_total", &withheld) == 1.0
+    })
+    .await;
+    until("its claim is lost", PATIENCE, || {
+        one.log().contains("the claim was lost")
+    })
+    .await;
+    assert_eq!(finished(&one), 0.0);
+    // It works on, under a new lease, and what it says is what was said.
+    until("it is well again", PATIENCE, || one.ready()).await;
+    drop(two);
+    let more = requests(&["success"], 6);
+    client.confirm_all(&stage.names, &more).await;
+    let again = [paused, more].concat();
+    for ending in endings(&stage, &mut results, &again, PATIENCE).await {
+        assert_eq!(ending.money.effects.len(), 1, "{ending:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_dies_under_load_loses_and_doubles_nothing() {
+    let database = Database::start();
+    let stage = stage("dying", &database);
+    let (one, two) = (stage.worker(), stage.worker());
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let behaviours = [
+        "success",
+        "accepted-then-done",
+        "slow",
+        "reset-after-effect",
+    ];
+    let all = requests(&behaviours, 90);
+    for part in all.chunks(30) {
+        client.confirm_all(&stage.names, part).await;
+        database.kill9();
+        database.start_again();
+    }
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert!(ending.money.effects.len() <= 1, "{ending:#?}");
+    }
+    for worker in [&one, &two] {
+        until("it is ready again", PATIENCE, || worker.ready()).await;
+    }
+    assert_eq!(one.metric("rescind_open", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_down_at_the_start_is_waited_for() {
+    let database = Database::start();
+    let stage = stage("down", &database);
+    database.stop();
+    let mut worker = Worker::spawn(&stage.config(), &[]);
+    until("it says so", PATIENCE, || {
+        worker.log().contains("the ledger cannot be used yet")
+    })
+    .await;
+    assert!(!worker.ready());
+    database.start_again();
+    worker.become_ready(PATIENCE).expect("it is ready");
+}
+
+#[test]
+fn a_wrong_password_is_told_at_once() {
+    let mut stage = stage("wrong", Database::shared());
+    let url = Database::shared().url();
+    stage.set(
+        "ledger.url",
+        url.replace("rescind@", "guarded:secret-word@"),
+    );
+    let mut worker = Worker::spawn(&stage.config(), &[]);
+    let status = worker.wait(PATIENCE);
+    let log = worker.log();
+    assert_eq!(status.code(), Some(7), "{log}");
+    assert!(log.contains("password authentication failed"), "{log}");
+    assert!(!log.contains("secret-word"), "{log}");
+}

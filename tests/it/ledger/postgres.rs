@@ -1,0 +1,170 @@
+//! What only the ledger on PostgreSQL promises: several workers on one database, leases,
+//! commits of unknown outcome, and schemas side by side.
+
+use std::sync::Arc;
+
+use rescind::ledger::postgres::{Postgres, Settings};
+use rescind::ledger::{Accepted, Committed, Ledger, LedgerError};
+use rescind::outcome::State;
+
+use super::desk::{Desk, Opener, VOIDED, at, at_once, finish, request, sends, wait};
+use crate::rig::Database;
+
+mod crowd;
+mod cut;
+mod schema;
+mod tls;
+
+fn settings(url: &str) -> Settings {
+    Settings {
+        url: url.to_owned(),
+        ca_file: None,
+        cert_file: None,
+        key_file: None,
+    }
+}
+
+async fn open(url: &str) -> Postgres {
+    Postgres::open(&settings(url), |_, _| ()).await.unwrap()
+}
+
+/// A worker's desk at a database.
+async fn desk(url: &str) -> Desk {
+    let url = url.to_owned();
+    Desk::new(Box::new(move || {
+        let url = url.clone();
+        Box::pin(async move {
+            let ledger: Arc<dyn Ledger> = Arc::new(open(&url).await);
+            ledger
+        })
+    }))
+    .await
+}
+
+/// The leases of all workers run out.
+fn expire(url: &str) {
+    let now = "UPDATE workers SET alive_until = clock_timestamp()";
+    Database::shared().sql_in(url, now);
+}
+
+/// A new database, for the suite of every backend. Opened again, the lease of the worker
+/// before has run out.
+pub(super) fn fresh() -> Opener {
+    let url = Database::shared().create();
+    Box::new(move || {
+        let url = url.clone();
+        Box::pin(async move {
+            let opened: Arc<dyn Ledger> = Arc::new(open(&url).await);
+            expire(&url);
+            opened
+        })
+    })
+}
+
+#[tokio::test]
+async fn work_of_a_worker_whose_lease_ran_out_is_taken_over_and_it_writes_no_more() {
+    let url = Database::shared().create();
+    let (one, two) = (desk(&url).await, desk(&url).await);
+    let claim = one.begin("a", "p").await;
+    let recover = async || two.recover(at(7), at_once()).await.unwrap();
+    assert_eq!(recover().await, 0, "its lease is good");
+    assert!(two.claimed_ids(9, at(7)).await.is_empty());
+    expire(&url);
+    assert_eq!(recover().await, 1);
+    let seen = two.seen("a").await.progress;
+    assert_eq!((seen.state, seen.due_at), (State::InDoubt, Some(at(7))));
+    let late = one.settle(finish(&claim, VOIDED, at(8))).await;
+    assert_eq!(late, Committed::Lost);
+    // It goes on under a new lease.
+    assert_eq!(one.claimed_ids(9, at(8)).await, ["a"]);
+    assert_eq!(recover().await, 0);
+}
+
+#[tokio::test]
+async fn a_call_of_a_worker_that_is_out_of_reach_is_given_the_time_to_arrive() {
+    let url = Database::shared().create();
+    let (one, two) = (desk(&url).await, desk(&url).await);
+    one.begin("a", "p").await;
+    expire(&url);
+    let quiet = Arc::new(|_: &str| std::time::Duration::from_millis(500));
+    assert_eq!(two.recover(at(7), quiet).await.unwrap(), 1);
+    let seen = two.seen("a").await.progress;
+    assert_eq!(seen.quiet_until, Some(at(507)));
+}
+
+#[tokio::test]
+async fn a_message_is_published_by_one_worker() {
+    let url = Database::shared().create();
+    let (one, two) = (desk(&url).await, desk(&url).await);
+    let claim = one.begin("a", "p").await;
+    one.settle(finish(&claim, VOIDED, at(1))).await;
+    two.begin("b", "q").await;
+    assert_eq!((one.outbox().await.len(), two.outbox().await.len()), (1, 0));
+    one.publish_all(at(2)).await;
+    // Whoever a repeat comes to publishes again.
+    assert_eq!(two.take_in(request("a", "p")).await, Accepted::Repeated);
+    assert_eq!((one.outbox().await.len(), two.outbox().await.len()), (0, 1));
+    expire(&url);
+    assert_eq!(one.outbox().await.len(), 1, "nobody else is there to do it");
+    assert_eq!(one.recover(at(3), at_once()).await.unwrap(), 1, "b");
+    assert_eq!((one.outbox().await.len(), two.outbox().await.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_a_person_has_to_correct_is_told_at_once() {
+    let server = Database::shared();
+    let refused = async |url: &str| match Postgres::open(&settings(url), |_, _| ()).await {
+        Err(LedgerError::Refused { why, .. }) => why,
+        other => panic!("{url}: {:?}", other.err()),
+    };
+    let nowhere = server.address("there_is_no_such_database");
+    assert!(refused(&nowhere).await.contains("does not exist"));
+    let wrong = server.url().replace("rescind@", "guarded:wrong@");
+    let why = refused(&wrong).await;
+    assert!(why.contains("password authentication failed"), "{why}");
+    let right = server.url().replace("rescind@", "guarded:guarded@");
+    let missing = Postgres::open_to_read(&settings(&right)).await.err();
+    assert!(matches!(missing, Some(LedgerError::Missing { .. })));
+    let why = refused(&format!("{}?sslmode=prefer", server.url())).await;
+    assert!(why.contains("verify-full"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_killed_and_started_again_is_waited_for() {
+    let server = Database::start();
+    let url = server.create();
+    let desk = desk(&url).await;
+    let before = desk.begin("before", "p").await;
+    desk.take_in(request("waiting", "q")).await;
+    server.kill9();
+    let failed = desk.claim("migo", 9, at(1), sends()).await.err();
+    assert!(matches!(failed, Some(LedgerError::Failed(_))), "{failed:?}");
+    assert!(desk.stats().await.is_err());
+    // A ledger that is opened meanwhile waits as well.
+    let late = self::desk(&url).await;
+    server.start_again();
+    assert_eq!(desk.settle(wait(&before, at(5))).await, Committed::Done);
+    assert_eq!(desk.claimed_ids(9, at(1)).await, ["waiting"]);
+    assert_eq!(late.claimed_ids(9, at(5)).await, ["before"]);
+    server.restart();
+    assert_eq!(desk.stats().await.unwrap().outbox, 0);
+    assert_eq!(
+        desk.take_in(request("after", "r")).await,
+        Accepted::New(None)
+    );
+}
+
+#[tokio::test]
+async fn settings_under_which_a_commit_can_be_lost_are_told() {
+    let server = Database::start_with("fsync = off\nsynchronous_commit = off\n");
+    let url = server.create();
+    drop(open(&url).await);
+    let ledger = Postgres::open_to_read(&settings(&url)).await.unwrap();
+    assert_eq!(
+        ledger.risks().await.unwrap(),
+        ["fsync", "synchronous_commit"]
+    );
+    let good = Database::shared().create();
+    let ledger = open(&good).await;
+    assert!(ledger.risks().await.unwrap().is_empty());
+}

@@ -1,0 +1,78 @@
+//! A connection that is lost at COMMIT: nothing lost, nothing doubled, nothing assumed.
+
+use rescind::ledger::{Accepted, Arrival, Committed, LedgerError};
+
+use super::super::desk::{VOIDED, admitted, at, at_once, finish, held, request, sends};
+use super::{Database, desk, expire};
+use crate::rig::cutter::{Cut, Cutter};
+use crate::rig::until;
+
+const CUTS: [Cut; 2] = [Cut::Before, Cut::After];
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_a_commit_is_found_out() {
+    for cut in CUTS {
+        let url = Database::shared().create();
+        let way = Cutter::before(&url).await;
+        let desk = desk(&way.url(&url)).await;
+        desk.take_in(request("first", "first")).await;
+
+        way.cut(cut);
+        let request = admitted("a", "p");
+        let Accepted::New(Some(id)) = desk.take_in(request.clone()).await else {
+            panic!("{cut:?}: not new");
+        };
+        assert_eq!(way.cuts(), 1);
+        let calls = desk.seen("a").await.calls.len();
+        assert_eq!(calls, 1, "{cut:?}");
+
+        way.cut(cut);
+        let claims = desk.claims(9, at(1)).await.claims;
+        assert_eq!((way.cuts(), claims.len()), (2, 1), "{cut:?}");
+        assert_eq!(desk.seen("first").await.calls.len(), 1, "{cut:?}");
+
+        way.cut(cut);
+        let done = desk
+            .settle(finish(&held(&request, id), VOIDED, at(2)))
+            .await;
+        assert_eq!((way.cuts(), done), (3, Committed::Done), "{cut:?}");
+        let first = desk.settle(finish(&claims[0], VOIDED, at(3))).await;
+        assert_eq!(first, Committed::Done);
+        assert_eq!(desk.outbox().await.len(), 2, "{cut:?}");
+
+        way.cut(cut);
+        desk.publish_all(at(4)).await;
+        assert_eq!((way.cuts(), desk.outbox().await.len()), (4, 0), "{cut:?}");
+        let published = "SELECT string_agg(publications::text, ',') FROM messages";
+        assert_eq!(Database::shared().sql_in(&url, published), "1,1", "{cut:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_nobody_can_tell_of_is_not_taken_for_anything() {
+    let url = Database::shared().create();
+    let way = Cutter::before(&url).await;
+    let (one, two) = (desk(&way.url(&url)).await, desk(&url).await);
+    one.take_in(request("first", "first")).await;
+    way.cut_and_shut(Cut::After);
+    let ledger = one.shared();
+    let arrival = || vec![Arrival::Request(Box::new(admitted("a", "p")))].into();
+    let asked = tokio::spawn({
+        let arrivals = arrival();
+        async move { ledger.accept(arrivals).await }
+    });
+    until("it is cut", PATIENCE, || way.cuts() == 1).await;
+    // It is out of reach for longer than its lease: what it had is taken over.
+    expire(&url);
+    assert_eq!(two.recover(at(5), at_once()).await.unwrap(), 1);
+    way.open();
+    let answer = asked.await.unwrap();
+    assert!(matches!(answer, Err(LedgerError::Failed(_))), "{answer:?}");
+    // Asked again it says what is so; and the request is worked on by one of the two.
+    let again = one.accept(arrival()).await.unwrap();
+    assert_eq!(again, [Accepted::Repeated]);
+    let claims = two.claim("migo", 9, at(5), sends()).await.unwrap().claims;
+    assert_eq!(claims.len(), 2);
+    assert!(one.claimed_ids(9, at(5)).await.is_empty());
+}

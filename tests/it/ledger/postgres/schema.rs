@@ -1,0 +1,73 @@
+//! Schemas: older ones are migrated, newer ones that can be lived with are.
+
+use rescind::ledger::LedgerError;
+use rescind::ledger::postgres::Postgres;
+
+use super::{Database, open, settings};
+use crate::rig::project;
+
+fn note(url: &str, version: i64, minimum: i64) {
+    let note = format!("INSERT INTO rescind_schema VALUES ({version}, {minimum})");
+    Database::shared().sql_in(url, &note);
+}
+
+async fn refusal(url: &str) -> (Option<LedgerError>, Option<LedgerError>) {
+    (
+        Postgres::open(&settings(url), |_, _| ()).await.err(),
+        Postgres::open_to_read(&settings(url)).await.err(),
+    )
+}
+
+#[tokio::test]
+async fn a_database_of_an_older_version_is_migrated_by_a_worker_alone() {
+    let url = Database::shared().create();
+    let first = project("src/ledger/postgres/schema/001.sql");
+    let first = std::fs::read_to_string(first).unwrap();
+    let schema = "CREATE TABLE rescind_schema (version BIGINT PRIMARY KEY, minimum BIGINT NOT NULL,
+        made_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())";
+    Database::shared().sql_in(&url, &format!("{schema}; {first}"));
+    note(&url, 1, 1);
+    let old = Postgres::open_to_read(&settings(&url)).await.err();
+    let expected = matches!(
+        old,
+        Some(LedgerError::TooOld {
+            found: 1,
+            known: 2,
+            ..
+        })
+    );
+    assert!(expected, "{old:?}");
+    drop(open(&url).await);
+    assert!(Postgres::open_to_read(&settings(&url)).await.is_ok());
+}
+
+#[tokio::test]
+async fn workers_that_come_at_once_make_the_schema_once() {
+    let url = Database::shared().create();
+    let (url, opening) = (&url, 0..6);
+    futures_util::future::join_all(opening.map(async |_| drop(open(url).await))).await;
+    let made = Database::shared().sql_in(url, "SELECT version FROM rescind_schema ORDER BY 1");
+    assert_eq!(made, "1\n2");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_lived_with_where_it_says_that_it_can_be() {
+    let url = Database::shared().create();
+    drop(open(&url).await);
+    note(&url, 3, 2);
+    let (worker, reader) = refusal(&url).await;
+    assert!(worker.is_none() && reader.is_none());
+    note(&url, 4, 4);
+    let (worker, reader) = refusal(&url).await;
+    for refused in [worker, reader] {
+        let newer = matches!(
+            refused,
+            Some(LedgerError::TooNew {
+                found: 4,
+                known: 2,
+                ..
+            })
+        );
+        assert!(newer, "{refused:?}");
+    }
+}

@@ -1,0 +1,186 @@
+//! A private PostgreSQL server, started through `deploy/database`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// A server of our own. Its end is also the end of this process, however that comes about:
+/// `deploy/database` leaves a watchdog behind, so that nothing depends on `Drop`.
+pub(crate) struct Database {
+    dir: PathBuf,
+    url: String,
+    shared: bool,
+}
+
+impl Database {
+    /// Starts a server for a test that breaks it.
+    pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with settings in PostgreSQL's own words.
+    pub(crate) fn start_with(settings: &str) -> Self {
+        Self::start_in(&[("more.conf", settings)])
+    }
+
+    /// The same with TLS: the certificate and the key of the server.
+    pub(crate) fn start_secure(certificate: &str, key: &str) -> Self {
+        Self::start_in(&[("server.crt", certificate), ("server.key", key)])
+    }
+
+    fn start_in(files: &[(&str, &str)]) -> Self {
+        let dir = place();
+        std::fs::create_dir_all(&dir).expect("a folder");
+        for (name, text) in files {
+            std::fs::write(dir.join(name), text).expect("a file for it");
+        }
+        Self {
+            url: run(&dir, start_arguments(), false),
+            dir,
+            shared: false,
+        }
+    }
+
+    /// The one server for all tests that leave it alone; with `DATABASE_URL`, the one given
+    /// there. Tests keep apart by [`Database::create`].
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Database> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let dir = place();
+            Self {
+                url: run(&dir, start_arguments(), true),
+                dir,
+                shared: true,
+            }
+        })
+    }
+
+    /// The server; stays the same over every stop, kill and start.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where the server lives; its log is `log/console`, its data below `data`.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A new, empty database on it: its address.
+    pub(crate) fn create(&self) -> String {
+        let name = format!("t_{}", super::unique());
+        self.sql(&format!("CREATE DATABASE {name}"));
+        self.address(&name)
+    }
+
+    /// The address of a database on it.
+    pub(crate) fn address(&self, name: &str) -> String {
+        let mut url = url::Url::parse(&self.url).expect("an address");
+        url.set_path(name);
+        url.into()
+    }
+
+    /// Runs statements as the superuser; rows come back as lines, columns divided by `|`.
+    pub(crate) fn sql(&self, statements: &str) -> String {
+        let arguments = ["sql", "-q", "-A", "-t", "-c", statements];
+        run(&self.dir, arguments, self.shared)
+    }
+
+    /// The same in one of its databases.
+    pub(crate) fn sql_in(&self, url: &str, statements: &str) -> String {
+        let arguments = ["sql", "-d", url, "-q", "-A", "-t", "-c", statements];
+        run(&self.dir, arguments, self.shared)
+    }
+
+    /// `kill -9` of the server and all its processes.
+    pub(crate) fn kill9(&self) {
+        self.breaking("kill");
+        run(&self.dir, ["kill"], false);
+    }
+
+    /// An orderly stop: connections are ended, transactions rolled back.
+    pub(crate) fn stop(&self) {
+        self.breaking("stop");
+        run(&self.dir, ["stop"], false);
+    }
+
+    /// Starts the server again, on its data and its port, and waits until it takes connections.
+    pub(crate) fn start_again(&self) {
+        self.breaking("start");
+        let url = run(&self.dir, start_arguments(), false);
+        assert_eq!(
+            url, self.url,
+            "the server's port was taken while it was down"
+        );
+    }
+
+    /// Stop and start.
+    pub(crate) fn restart(&self) {
+        self.stop();
+        self.start_again();
+    }
+
+    fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.join("log/console")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines
+            .get(lines.len().saturating_sub(25)..)
+            .unwrap_or_default()
+            .join("\n")
+    }
+
+    fn breaking(&self, what: &str) {
+        assert!(!self.shared, "other tests use this server: no {what}");
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The folder goes now, and with it what the server had to say.
+            eprintln!("the end of the database's log:\n{}", self.last_words());
+        }
+        // Not asserted: a second panic would abort the run. The watchdog is there as well.
+        drop(script(&self.dir, ["remove"]).status());
+    }
+}
+
+/// Not below a folder that only its owner may enter: the server runs as another user.
+fn place() -> PathBuf {
+    super::scratch().join(format!("database-{}", super::unique()))
+}
+
+fn start_arguments() -> Vec<&'static str> {
+    static PARENT: OnceLock<String> = OnceLock::new();
+    let parent = PARENT.get_or_init(|| std::process::id().to_string());
+    vec!["start", "--with-parent", parent, "--temporary"]
+}
+
+/// `deploy/database COMMAND DIR ARGUMENTS...`
+fn script<'a>(dir: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut arguments = arguments.into_iter();
+    let mut script = Command::new(super::project("deploy/database"));
+    script
+        .args(arguments.next())
+        .arg(dir)
+        .args(arguments)
+        .stdin(Stdio::null());
+    script
+}
+
+fn run<'a>(dir: &Path, arguments: impl IntoIterator<Item = &'a str>, given: bool) -> String {
+    let mut script = script(dir, arguments);
+    if !given {
+        // A test that breaks its server never does that to the one somebody lent us.
+        script.env_remove("DATABASE_URL");
+    }
+    let output = script.output().expect("deploy/database runs");
+    assert!(
+        output.status.success(),
+        "{script:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.trim_end().to_owned()
+}
