@@ -11,10 +11,12 @@ run: ## Show it at work: RabbitMQ, simulated providers, a worker, thirty request
 	@deploy/demo
 
 .PHONY: test
-test: ## All tests; installs RabbitMQ, PostgreSQL and Prometheus if there are none
+test: ## All tests; installs RabbitMQ, PostgreSQL, Prometheus, faketime and strace if there are none
 	deploy/broker install
 	deploy/database install
 	deploy/package prometheus promtool
+	deploy/package faketime faketime
+	deploy/package strace strace
 	cargo test --locked --workspace
 
 .PHONY: bench

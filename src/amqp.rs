@@ -9,15 +9,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
-};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
-use secrecy::ExposeSecret;
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -57,6 +54,9 @@ pub enum AmqpError {
     /// The broker cancelled a consumer, e.g. since its queue was deleted.
     #[error("the broker cancelled the consumer of {0}")]
     Cancelled(String),
+    /// The broker has forgotten a consumer of ours.
+    #[error("{0} holds messages, and the broker delivers none of them")]
+    Forgotten(String),
     /// The settings cannot be used.
     #[error("{0}")]
     Settings(String),
@@ -76,10 +76,30 @@ pub async fn step<T>(
     }
 }
 
-/// Connects. `name` is what the broker's management shows.
+/// Connects to the node, or to one of several: all are tried, from any one on, so that a node
+/// which takes connections and serves nobody is not the only one that is ever asked. `name`
+/// is what the broker's management shows.
 pub async fn connect(settings: &Amqp, name: &str) -> Result<Connection, AmqpError> {
-    let mut uri: AMQPUri = settings
-        .url
+    let nodes: Vec<&SecretString> = std::iter::once(&settings.url)
+        .chain(&settings.further_urls)
+        .collect();
+    let first = rand::random_range(0..nodes.len());
+    let mut failed = AmqpError::Lost;
+    for node in nodes.iter().cycle().skip(first).take(nodes.len()) {
+        match connect_to(node, settings, name).await {
+            Err(error) if !matches!(error, AmqpError::Settings(_)) => failed = error,
+            done => return done,
+        }
+    }
+    Err(failed)
+}
+
+async fn connect_to(
+    node: &SecretString,
+    settings: &Amqp,
+    name: &str,
+) -> Result<Connection, AmqpError> {
+    let mut uri: AMQPUri = node
         .expose_secret()
         .parse()
         .map_err(|why| AmqpError::Settings(format!("amqp.url cannot be read: {why}")))?;
@@ -112,24 +132,6 @@ fn tls(settings: &Amqp) -> Result<OwnedTLSConfig, AmqpError> {
         });
     }
     Ok(config)
-}
-
-/// A channel with a prefetch.
-pub async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, AmqpError> {
-    let channel = step("open a channel", connection.create_channel()).await?;
-    step(
-        "set the prefetch",
-        channel.basic_qos(prefetch, BasicQosOptions::default()),
-    )
-    .await?;
-    Ok(channel)
-}
-
-/// A consumer of a queue.
-pub async fn subscribe(channel: &Channel, queue: &str) -> Result<Consumer, AmqpError> {
-    let options = BasicConsumeOptions::default();
-    let consuming = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
-    step("subscribe", consuming).await
 }
 
 /// A header of text, if it is of a sensible size.

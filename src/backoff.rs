@@ -59,6 +59,11 @@ impl Schedule {
         plus(now, wait.max(least))
     }
 
+    /// No wait is longer, a spaced second question among them.
+    pub fn longest(&self) -> Duration {
+        self.max.max(self.first.saturating_mul(2))
+    }
+
     /// The instant at which it is given up.
     pub fn end(&self, since: Timestamp) -> Timestamp {
         plus(since, self.give_up_after)

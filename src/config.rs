@@ -39,6 +39,8 @@ pub struct Config {
 pub struct Amqp {
     /// `amqp://` or `amqps://`, with credentials.
     pub url: SecretString,
+    /// Other nodes of the same cluster.
+    pub further_urls: Vec<SecretString>,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// PEM file of the client certificate; given together with `key_file`.
@@ -49,6 +51,8 @@ pub struct Amqp {
     pub topology: TopologyMode,
     /// Deliveries held at once, 1 to 2000.
     pub prefetch: u16,
+    /// Messages that may wait for the broker before nothing is taken in or begun.
+    pub max_unpublished: u64,
     /// A copy of each result goes to the request's `reply_to`.
     pub reply_to: bool,
     /// Where publishers write.
@@ -468,6 +472,7 @@ fn schedule(values: &Values, path: &str) -> Schedule {
 fn amqp(values: &Values) -> Amqp {
     Amqp {
         url: values.secret("amqp.url"),
+        further_urls: values.secrets("amqp.further_urls"),
         ca_file: values.path("amqp.ca_file"),
         cert_file: values.path("amqp.cert_file"),
         key_file: values.path("amqp.key_file"),
@@ -476,6 +481,7 @@ fn amqp(values: &Values) -> Amqp {
             _ => TopologyMode::Declare,
         },
         prefetch: values.whole("amqp.prefetch"),
+        max_unpublished: values.whole("amqp.max_unpublished"),
         reply_to: values.flag("amqp.reply_to"),
         requests_exchange: values.text("amqp.requests_exchange"),
         requests_queue: values.text("amqp.requests_queue"),
@@ -505,6 +511,7 @@ pub fn default_toml(providers: &[&'static dyn Provider]) -> String {
         let line = match field.default {
             Some(value) if quoted => format!("{key} = {value:?}"),
             Some(value) => format!("{key} = {value}"),
+            None if field.form.is_many() => format!("# {key} = []"),
             None => format!("# {key} = \"\""),
         };
         text += &format!("{line}  # {}\n", field.about);

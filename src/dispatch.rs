@@ -16,14 +16,17 @@ use crate::call::Caller;
 use crate::config::AccountConfig;
 use crate::failpoint::{self, Point};
 use crate::gate::{Closed, Gate, Health, Limits};
+use crate::hold::Hold;
 use crate::job::Job;
-use crate::ledger::{Begin, Claim, Ledger, Stored};
+use crate::ledger::{Begin, Claim, Claims, Ledger, LedgerError, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
 use crate::metrics::Metrics;
 use crate::outcome::{Cause, Failed, Outcome, State, Unresolved};
+use crate::wall::Wall;
 use crate::wire;
 
 mod carry;
+mod clock;
 mod hints;
 mod replay;
 
@@ -49,6 +52,8 @@ pub struct Shared {
     pub clock: fn() -> Timestamp,
     /// Told when there is something to publish.
     pub outbox: Arc<Notify>,
+    /// On while too much waits for the broker: nothing is taken in or begun.
+    pub hold: Hold,
     /// Every call that is under way.
     pub tasks: TaskTracker,
     /// The worker is stopping: nothing new is begun.
@@ -69,6 +74,9 @@ pub struct Dispatcher {
     backlog: AtomicBool,
     /// When the loop looks again, milliseconds since the epoch.
     armed: AtomicI64,
+    wall: Mutex<Wall>,
+    /// Due times may be out of reach: the clock went back, perhaps before this start.
+    astray: AtomicBool,
 }
 
 /// A place at the gate, given back when dropped.
@@ -107,6 +115,8 @@ impl Dispatcher {
             held: AtomicU32::new(0),
             backlog: AtomicBool::new(true),
             armed: AtomicI64::new(0),
+            wall: Mutex::new(Wall::default()),
+            astray: AtomicBool::new(true),
         }))
     }
 
@@ -133,6 +143,13 @@ impl Dispatcher {
     /// Claims and starts what is due until the worker stops.
     pub async fn run(self: Arc<Self>) {
         while !self.shared.stop.is_cancelled() {
+            if self.shared.hold.is_on() {
+                tokio::select! {
+                    () = self.shared.stop.cancelled() => {}
+                    () = self.shared.hold.until(false) => {}
+                }
+                continue;
+            }
             let wait = match self.enter(CLAIM_MAX) {
                 Ok(places) => self.claim(places).await,
                 Err(closed) => Some(self.wait_for(closed)),
@@ -165,12 +182,7 @@ impl Dispatcher {
         let now = (self.shared.clock)();
         let held = u32::try_from(places.len()).unwrap_or(u32::MAX);
         self.held.store(held, Ordering::Release);
-        let claimed = self
-            .shared
-            .ledger
-            .claim(self.name(), places.len(), now, self.begin(now))
-            .await;
-        let claims = match claimed {
+        let claims = match self.claim_due(places.len(), now).await {
             Ok(claims) => claims,
             Err(error) => {
                 self.held.store(0, Ordering::Release);
@@ -199,10 +211,25 @@ impl Dispatcher {
         Some(Instant::now() + wait)
     }
 
+    async fn claim_due(
+        self: &Arc<Self>,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<Claims, LedgerError> {
+        self.look_at_the_clock(now).await?;
+        let begin = self.begin(now);
+        self.shared
+            .ledger
+            .claim(self.name(), most, now, begin)
+            .await
+    }
+
     /// What the ledger asks, inside its transaction, for each due request.
     fn begin(self: &Arc<Self>, now: Timestamp) -> Begin {
         let dispatcher = Arc::clone(self);
+        let (steady_since, quiet) = (self.steady_since(), Self::quiet(&self.config));
         Arc::new(move |stored, progress| {
+            progress.distrust(steady_since, now, quiet);
             let plan = match dispatcher.job(stored) {
                 Ok(job) => progress.plan(&dispatcher.terms(&job), now),
                 Err(_) => unreadable(progress),
@@ -231,7 +258,8 @@ impl Dispatcher {
         progress: &mut Progress,
         now: Timestamp,
     ) -> Option<Place> {
-        if self.backlog.load(Ordering::Acquire) || self.shared.stop.is_cancelled() {
+        let held = self.shared.hold.is_on() || self.shared.stop.is_cancelled();
+        if self.backlog.load(Ordering::Acquire) || held {
             return None;
         }
         let Plan::Call(operation) = progress.plan(&self.terms(job), now) else {

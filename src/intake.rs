@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use lapin::Connection;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions};
+use lapin::options::BasicAckOptions;
 use lapin::types::AMQPValue;
-use lapin::{Connection, Consumer};
 use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
+use crate::consume::{self, Batches};
 use crate::dispatch::{Dispatcher, Place, Shared};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
@@ -42,6 +42,8 @@ pub struct Intake {
     shared: Arc<Shared>,
     /// A consumer is subscribed.
     pub consuming: AtomicBool,
+    /// The ledger took the last batch.
+    pub storing: AtomicBool,
 }
 
 /// Room to begin a request at once.
@@ -66,11 +68,17 @@ impl Intake {
             dispatchers,
             shared,
             consuming: AtomicBool::new(false),
+            storing: AtomicBool::new(true),
         }
     }
 
-    /// One session: connect, subscribe, take in until something ends it.
+    /// One session: connect, subscribe, take in until something ends it. None begins while
+    /// too much waits for the broker.
     pub async fn session(self: &Arc<Self>) -> Result<(), AmqpError> {
+        tokio::select! {
+            () = self.shared.hold.until(false) => {}
+            () = self.shared.stop.cancelled() => return Ok(()),
+        }
         let connection = amqp::connect(&self.settings, "rescind intake").await?;
         let ended = self.consume(&connection).await;
         self.consuming.store(false, Ordering::Release);
@@ -80,52 +88,38 @@ impl Intake {
 
     async fn consume(self: &Arc<Self>, connection: &Connection) -> Result<(), AmqpError> {
         amqp::prepare(connection, &self.settings).await?;
-        let requests = amqp::channel(connection, self.settings.prefetch).await?;
+        let (settings, shared) = (&self.settings, &self.shared);
+        let requests = consume::channel(connection, settings.prefetch).await?;
         // One at a time: a message that stops the worker takes no other with it.
-        let dropped = amqp::channel(connection, 1).await?;
-        let from_requests = amqp::subscribe(&requests, &self.settings.requests_queue).await?;
-        let from_dropped = amqp::subscribe(&dropped, &self.settings.dropped_queue).await?;
-        let tags = [
-            (&requests, from_requests.tag()),
-            (&dropped, from_dropped.tag()),
-        ];
+        let dropped = consume::channel(connection, 1).await?;
+        let mut from_requests = Batches::of(&requests, &settings.requests_queue, BATCH_MAX).await?;
+        let mut from_dropped = Batches::of(&dropped, &settings.dropped_queue, 1).await?;
         self.consuming.store(true, Ordering::Release);
         info!(queue = self.settings.requests_queue, "consuming");
         let channels = [&requests, &dropped];
         let ended = tokio::select! {
-            ended = self.take_all(from_requests, false) => ended,
-            ended = self.take_all(from_dropped, true) => ended,
+            ended = self.take_all(&mut from_requests, false) => ended,
+            ended = self.take_all(&mut from_dropped, true) => ended,
             () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
-            () = self.shared.stop.cancelled() => Ok(()),
+            () = shared.stop.cancelled() => Ok(()),
+            () = shared.hold.until(true) => Ok(()),
         };
         if ended.is_ok() {
-            // What was delivered and not acknowledged goes back to the queue with the channel.
-            for (channel, tag) in tags {
-                step(
-                    "cancel a consumer",
-                    channel.basic_cancel(tag, BasicCancelOptions::default()),
-                )
-                .await?;
-            }
+            from_requests.cancel().await?;
+            from_dropped.cancel().await?;
         }
         ended
     }
 
     async fn take_all(
         self: &Arc<Self>,
-        consumer: Consumer,
+        batches: &mut Batches,
         dropped: bool,
     ) -> Result<(), AmqpError> {
-        let queue = consumer.queue().to_string();
-        let mut batches = consumer.ready_chunks(BATCH_MAX);
-        while let Some(batch) = batches.next().await {
-            let batch = batch
-                .into_iter()
-                .collect::<lapin::Result<Vec<Delivery>>>()
-                .map_err(|error| AmqpError::Protocol("consume", error))?;
+        loop {
+            let batch = batches.next().await?;
             self.take_batch(batch, dropped).await?;
         }
-        Err(AmqpError::Cancelled(queue))
     }
 
     async fn take_batch(
@@ -173,7 +167,9 @@ impl Intake {
     /// For as long as it takes: nothing is acknowledged that is not stored.
     async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Accepted> {
         loop {
-            match self.shared.ledger.accept(Arc::clone(arrivals)).await {
+            let stored = self.shared.ledger.accept(Arc::clone(arrivals)).await;
+            self.storing.store(stored.is_ok(), Ordering::Release);
+            match stored {
                 Ok(accepted) => return accepted,
                 Err(error) => error!(%error, "cannot store requests; trying again"),
             }

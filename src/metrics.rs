@@ -186,6 +186,7 @@ pub struct Metrics {
     broker_reconnects: IntCounter,
     ledger_commit_seconds: Histogram,
     ledger_batch_operations: Histogram,
+    held: IntGauge,
     draining: IntGauge,
 }
 
@@ -360,6 +361,10 @@ impl Metrics {
                 "Operations in one commit of the ledger.",
                 BATCH_BUCKETS,
             )?,
+            held: b.gauge(
+                "rescind_held",
+                "1 while too much waits for the broker, so that nothing is taken in or begun.",
+            )?,
             draining: b.gauge("rescind_draining", "1 while the worker is stopping.")?,
             providers: providers.to_vec(),
             registry: b.0,
@@ -514,6 +519,11 @@ impl Metrics {
     /// A connection is being made again.
     pub fn broker_reconnect(&self) {
         self.broker_reconnects.inc();
+    }
+
+    /// Too much waits for the broker, or not.
+    pub fn held(&self, held: bool) {
+        self.held.set(held.into());
     }
 
     /// The worker is stopping.

@@ -22,12 +22,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions};
-use lapin::{Channel, Connection, Consumer};
+use lapin::options::BasicAckOptions;
+use lapin::{Channel, Connection};
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
@@ -35,6 +34,7 @@ use uuid::Uuid;
 
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
+use crate::consume::{self, Batches};
 use crate::dispatch::{Dispatcher, Shared};
 use crate::metrics::{Notified, Published};
 use crate::providers::{Arrived, NOTIFICATION_BYTES_MAX, Notification, Via};
@@ -208,32 +208,26 @@ impl Notices {
 
     async fn consume(&self, connection: &Connection) -> Result<(), AmqpError> {
         amqp::prepare(connection, &self.settings).await?;
-        let channel = amqp::channel(connection, WINDOW).await?;
-        let consumer = amqp::subscribe(&channel, &self.settings.notifications_queue).await?;
-        let tag = consumer.tag();
+        let channel = consume::channel(connection, WINDOW).await?;
+        let queue = &self.settings.notifications_queue;
+        let mut batches = Batches::of(&channel, queue, WINDOW.into()).await?;
         self.consuming.store(true, Ordering::Release);
-        info!(queue = self.settings.notifications_queue, "consuming");
+        info!(queue, "consuming");
         let channels = [&channel];
         let ended = tokio::select! {
-            ended = self.take_all(consumer) => ended,
+            ended = self.take_all(&mut batches) => ended,
             () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
             () = self.shared.stop.cancelled() => Ok(()),
         };
         if ended.is_ok() {
-            let cancelling = channel.basic_cancel(tag, BasicCancelOptions::default());
-            step("cancel a consumer", cancelling).await?;
+            batches.cancel().await?;
         }
         ended
     }
 
-    async fn take_all(&self, consumer: Consumer) -> Result<(), AmqpError> {
-        let queue = consumer.queue().to_string();
-        let mut batches = consumer.ready_chunks(WINDOW.into());
-        while let Some(batch) = batches.next().await {
-            let batch = batch
-                .into_iter()
-                .collect::<lapin::Result<Vec<Delivery>>>()
-                .map_err(|error| AmqpError::Protocol("consume", error))?;
+    async fn take_all(&self, batches: &mut Batches) -> Result<(), AmqpError> {
+        loop {
+            let batch = batches.next().await?;
             join_all(batch.iter().map(|delivery| self.take(delivery))).await;
             // All of them are in the ledger, as far as they are to be.
             if let Some(last) = batch.last() {
@@ -243,7 +237,6 @@ impl Notices {
                 }
             }
         }
-        Err(AmqpError::Cancelled(queue))
     }
 
     async fn take(&self, delivery: &Delivery) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Connection};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
@@ -55,6 +55,26 @@ impl Outbox {
         self.publishing.store(false, Ordering::Release);
         amqp::close(&connection).await;
         ended
+    }
+
+    /// Holds intake and dispatch while more waits than may. Never ends by itself.
+    pub async fn mind_the_bound(&self) {
+        loop {
+            tokio::time::sleep(AGAIN_EVERY).await;
+            let Ok(stats) = self.shared.ledger.stats().await else {
+                continue;
+            };
+            let messages = stats.outbox;
+            match self.shared.hold.look(messages) {
+                Some(true) => warn!(
+                    messages,
+                    "too many messages wait for the broker (amqp.max_unpublished); nothing is taken in or begun until half of that is published"
+                ),
+                Some(false) => info!(messages, "published enough; going on"),
+                None => {}
+            }
+            self.shared.metrics.held(self.shared.hold.is_on());
+        }
     }
 
     async fn publish_all(

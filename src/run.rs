@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +21,7 @@ use tracing::{error, info, warn};
 use crate::amqp::{self, AmqpError};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Shared};
+use crate::hold::Hold;
 use crate::intake::Intake;
 use crate::ledger::postgres::Settings;
 use crate::ledger::{Ledger, LedgerError, Place, Quiet};
@@ -50,6 +52,7 @@ pub fn now() -> Timestamp {
 /// Runs a worker until SIGTERM or SIGINT, and drains it. With `reconcile`, every open request
 /// that nobody works on starts in doubt.
 pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::Result<()> {
+    allow_many_files();
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
@@ -60,6 +63,7 @@ pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::
         metrics,
         clock: now,
         outbox: Arc::new(Notify::new()),
+        hold: Hold::new(config.amqp.max_unpublished),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     });
@@ -70,6 +74,19 @@ pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::
     wait_for_signal().await?;
     worker.drain(config.shutdown.drain).await;
     Ok(())
+}
+
+/// Every call under way holds a file, and so do idle connections: as many as the system allows
+/// at all, not as few as it allows by default.
+fn allow_many_files() {
+    let files = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// A broker that answers and has another topology is a mistake to be told at once; one that
@@ -255,7 +272,10 @@ impl Worker {
         let metrics = Arc::clone(&self.shared.metrics);
         self.parts.spawn(async move {
             let rebuilt = || metrics.broker_reconnect();
-            amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)).await;
+            tokio::select! {
+                () = amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)) => {}
+                () = outbox.mind_the_bound() => {}
+            }
         });
     }
 

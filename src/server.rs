@@ -73,7 +73,10 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
     let ledger = server.ledger_answers().await;
     let draining = server.shared.stop.is_cancelled();
     let notifications = server.notices.ready();
-    let ready = consuming && publishing && notifications && ledger && !draining;
+    let held = server.shared.hold.is_on();
+    let stored = server.intake.storing.load(Ordering::Acquire);
+    let ledger = ledger && stored;
+    let ready = consuming && publishing && !held && notifications && ledger && !draining;
     let status = if ready {
         StatusCode::OK
     } else {
@@ -84,6 +87,7 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
         "checks": {
             "broker_consuming": consuming,
             "broker_publishing": publishing,
+            "outbox_within_bound": !held,
             "notifications": notifications,
             "ledger": ledger,
             "not_draining": !draining,
@@ -94,10 +98,12 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let (consuming, publishing) = server.connected();
+    // It does not consume while too much waits to be published: that is no lost connection.
+    let held = server.shared.hold.is_on();
     server
         .shared
         .metrics
-        .broker_connected(consuming && publishing);
+        .broker_connected((consuming || held) && publishing);
     // A ledger that does not answer leaves its gauges as they were; the counters still say
     // what goes on.
     server.ledger_answers().await;

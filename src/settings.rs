@@ -90,11 +90,13 @@ use Form::{Address, Choice, Flag, Name, NameOrNone, Number, Socket, Span, SpanOr
 #[rustfmt::skip]
 pub const FIELDS: &[Field] = &[
     field("amqp.url", Address, "amqp://guest:guest@127.0.0.1:5672/%2f", "amqps:// for TLS"),
+    unset("amqp.further_urls", Form::Secrets, "other nodes of the same cluster; each connection tries all, from any one on"),
     unset("amqp.ca_file", Form::Path, "PEM file of the authorities to trust instead of the system's"),
     unset("amqp.cert_file", Form::Path, "PEM file of the client certificate"),
     unset("amqp.key_file", Form::Path, "PEM file of its key"),
     field("amqp.topology", Choice(&["declare", "verify"]), "declare", "verify: passive, refuses to start on a difference and says which"),
     field("amqp.prefetch", Whole(1, 2000), "256", "deliveries held at once before they are in the ledger"),
+    field("amqp.max_unpublished", Whole(1, 1_000_000_000), "50000", "messages waiting for the broker; beyond, nothing is taken in or begun"),
     field("amqp.reply_to", Flag, "false", "send a copy of each result to the request's reply_to"),
     field("amqp.requests_exchange", Name, "rescind.requests", "where publishers write"),
     field("amqp.requests_queue", Name, "rescind.requests", "where workers read"),
@@ -363,6 +365,13 @@ impl Values {
         match self.get(path) {
             Some(Parsed::Secret(secrets)) => secrets.first().cloned().unwrap_or_default(),
             _ => SecretString::default(),
+        }
+    }
+
+    pub(crate) fn secrets(&self, path: &str) -> Vec<SecretString> {
+        match self.get(path) {
+            Some(Parsed::Secret(secrets)) => secrets.clone(),
+            _ => Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use super::{Amqp, Ledger, Loader, schedule};
@@ -89,6 +89,15 @@ impl Loader<'_> {
             Ok(url) => url.scheme() == "amqps",
             Err(_) => return self.problem(&path, UNREADABLE),
         };
+        let unlike = |further: &SecretString| {
+            let further = Url::parse(further.expose_secret());
+            let scheme = if secure { "amqps" } else { "amqp" };
+            !further.is_ok_and(|url| url.scheme() == scheme && url.has_host())
+        };
+        if amqp.further_urls.iter().any(unlike) {
+            let path = self.written("amqp.further_urls");
+            self.problem(&path, "must be addresses like amqp.url, of the same scheme");
+        }
         let files = [
             ("amqp.ca_file", amqp.ca_file.is_some()),
             ("amqp.cert_file", amqp.cert_file.is_some()),

@@ -243,6 +243,20 @@ fn a_secret_can_be_a_file_and_loses_its_last_newline_only() {
 }
 
 #[test]
+fn further_nodes_are_secrets_like_the_first_one_and_of_its_scheme() {
+    let nodes = "[amqp]\nfurther_urls = ['amqp://u:secret@b.test/', 'amqp://c.test/']\n";
+    let loaded = with(nodes, &[], &[]).unwrap();
+    assert_eq!(loaded.config.amqp.further_urls.len(), 2);
+    assert_eq!(shown(&loaded, "amqp.further_urls").0, "***,***");
+    for other in ["amqps://b.test/", "b.test", "amqp://"] {
+        let error = errors("", &[("RESCIND_AMQP__FURTHER_URLS", other)]);
+        let expected =
+            "RESCIND_AMQP__FURTHER_URLS must be addresses like amqp.url, of the same scheme";
+        holds(&error, &[expected]);
+    }
+}
+
+#[test]
 fn a_secret_file_that_cannot_be_used_is_named_with_the_reason() {
     let (_empty, path) = secret_file("\n");
     let file = format!("{SHOP}server_key_file = '/nowhere/key'\n");
@@ -483,6 +497,7 @@ fn every_setting_changes_the_configuration() {
             Form::Whole(..) | Form::Number(_) => "17",
             Form::Span | Form::SpanOrZero => "3m",
             Form::Socket => "127.0.0.1:17",
+            Form::Secrets => "amqps://other.test",
             _ => "other",
         };
         let after = result(&[], &[(field.path, value)]);

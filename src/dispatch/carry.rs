@@ -235,7 +235,8 @@ impl Dispatcher {
             evidence,
             attempts: progress.attempts,
             lookups: progress.lookups,
-            completed_at: now,
+            // Also under a clock that went back, nothing ends before it began.
+            completed_at: now.max(claim.stored.envelope.received_at),
             letters: progress.replays.letters,
         };
         let messages = match claim.outcome {

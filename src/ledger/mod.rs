@@ -110,6 +110,10 @@ pub trait Ledger: Send + Sync {
         begin: Begin,
     ) -> Answer<'_, Claims>;
 
+    /// The clock went back: requests of an account that are due later than `latest`, which no
+    /// wait can reach, are due now. Says how many.
+    fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64>;
+
     /// Commits what calls led to, with the messages that say so.
     fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>>;
 

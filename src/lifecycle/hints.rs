@@ -115,7 +115,9 @@ impl Progress {
         if self.is_repeated(event) || agrees || !terms.abilities.lookup || self.due_at.is_some() {
             return false;
         }
-        let earliest = self.hints.checked_at.map(|at| plus(at, CHECK_EVERY));
+        // One in the future was written before the clock went back.
+        let checked_at = self.hints.checked_at.filter(|at| *at <= now);
+        let earliest = checked_at.map(|at| plus(at, CHECK_EVERY));
         self.due_at = Some(earliest.unwrap_or(now).max(now));
         self.hints.checking_since = None;
         self.sighting = None;

@@ -40,6 +40,17 @@ impl Progress {
         self.due_at = Some(now);
     }
 
+    /// The clock was set at `since`, and nobody knows how long ago anything before that was.
+    /// What was seen then may have been seen a moment ago: a second answer counts as the first
+    /// one. A lost call has all of its time to arrive once more, and no more than that.
+    pub fn distrust(&mut self, since: Timestamp, now: Timestamp, quiet: Duration) {
+        self.sighting.take_if(|seen| seen.at < since);
+        let measured = plus(since, quiet)..=plus(now, quiet);
+        if self.quiet_until.is_some_and(|end| !measured.contains(&end)) {
+            self.quiet_until = Some(plus(now, quiet));
+        }
+    }
+
     /// The end of the time in which a lost call may still arrive, while that lasts.
     pub(super) fn quiet(&self, now: Timestamp) -> Option<Timestamp> {
         self.quiet_until.filter(|end| *end > now)

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Plan, Progress, Terms};
+use crate::backoff::elapsed;
 use crate::outcome::{Failed, Outcome, State};
 use crate::providers::{Abilities, DoubtPolicy};
 
@@ -127,16 +128,20 @@ impl Progress {
 
     /// Nothing was applied under a key that the provider has forgotten: its life begins anew.
     fn forget_dead_key(&mut self, terms: &Terms, now: Timestamp) {
+        let dead = |first: Timestamp, life| first <= now && elapsed(first, now) >= life;
         if let DoubtPolicy::SameKey { key_life } = terms.abilities.doubt
-            && !self.key_lives(key_life, now)
+            && self
+                .first_sent_at
+                .is_some_and(|first| dead(first, key_life))
         {
             self.first_sent_at = None;
         }
     }
 
+    /// A key that was first used in the future is of an unknown age: the clock went back.
     pub(super) fn key_lives(&self, life: Duration, now: Timestamp) -> bool {
         self.first_sent_at
-            .is_some_and(|first| crate::backoff::elapsed(first, now) < life)
+            .is_some_and(|first| first <= now && elapsed(first, now) < life)
     }
 
     /// Whether the state is asked before a cancel: a replay never sends blind.

@@ -1,5 +1,8 @@
 //! A broker that stops, crashes, blocks or is not as it should be.
 
+mod refused;
+mod silent;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -12,14 +15,14 @@ use crate::rig::client::{Client, Outgoing, Published};
 use crate::rig::stage::{Stage, payment_id, request};
 use crate::rig::{Broker, Messages, Names, Simulator, Worker, until};
 
-fn requests(count: usize, behaviour: &str) -> Vec<Value> {
+pub(crate) fn requests(count: usize, behaviour: &str) -> Vec<Value> {
     let kinds = providers::ALL.iter().map(|provider| provider.kind());
     let all = kinds.cycle().map(|kind| request(kind, behaviour));
     all.take(count).collect()
 }
 
 /// Publishes as a good publisher does: until every request is confirmed, whatever happens.
-async fn publish_through(url: String, names: Names, requests: Vec<Value>) {
+pub(crate) async fn publish_through(url: String, names: Names, requests: Vec<Value>) {
     let mut rest = requests;
     while !rest.is_empty() {
         let Ok(client) = Client::try_connect(&url).await else {
@@ -43,7 +46,7 @@ async fn publish_through(url: String, names: Names, requests: Vec<Value>) {
     }
 }
 
-async fn until_results(results: &mut Messages, count: usize) {
+pub(crate) async fn until_results(results: &mut Messages, count: usize) {
     while results.counts().len() < count {
         results.next(PATIENCE).await.expect("more results");
     }

@@ -175,6 +175,28 @@ async fn a_claim_takes_what_is_due_of_its_account_oldest_first() {
 }
 
 #[tokio::test]
+async fn what_is_due_too_late_for_any_wait_is_due_now_and_nothing_else_is() {
+    on_each(async |desk| {
+        for (id, due) in [("reach", 100), ("beyond", 3_600_000)] {
+            desk.take_in(arriving(id, id, at(due))).await;
+        }
+        desk.begin("claimed", "p").await;
+        let mut stranger = arriving("stranger", "s", at(3_600_000));
+        stranger.provider = "tingg".into();
+        desk.take_in(stranger).await;
+        assert_eq!(desk.claimed_ids(9, at(9)).await.len(), 0);
+        assert_eq!(desk.hasten(ACCOUNT, at(100), at(9)).await.unwrap(), 1);
+        assert_eq!(desk.claimed_ids(9, at(9)).await, ["beyond"]);
+        assert_eq!(desk.hasten(ACCOUNT, at(100), at(9)).await.unwrap(), 0);
+        assert_eq!(
+            desk.seen("stranger").await.progress.due_at,
+            Some(at(3_600_000))
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_claimed_is_claimed_by_nobody_else() {
     on_each(async |desk| {
         for n in 0..64 {

@@ -10,6 +10,7 @@
 
 mod alerts;
 mod broker;
+mod cluster;
 mod contract;
 mod crash;
 mod dead;
@@ -17,6 +18,7 @@ mod fleet;
 mod flow;
 mod ledger;
 mod lifecycle;
+mod machine;
 mod notices;
 mod providers;
 mod rig;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
 mod adapters;
-mod worker;
+pub(crate) mod worker;
 
 /// Midtrans' signature, by the words of its page.
 fn midtrans_signature(order: &str, code: &str, amount: &str, key: &str) -> String {

@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "outcome",
     "providers",
     "settings",
+    "wall",
     "wire",
 ];
 const IMPURE: &[&str] = &[

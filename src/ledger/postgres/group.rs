@@ -13,7 +13,7 @@ use super::dead::close;
 use super::notify::{Notification, notified};
 use super::outbox::published;
 use super::purge::purge;
-use super::recover::{reconcile, take_over};
+use super::recover::{hasten, reconcile, take_over};
 use super::rows::millis;
 use super::trouble::Trouble;
 use crate::ledger::{
@@ -65,6 +65,7 @@ pub(super) type Confirmed = (Vec<i64>, Timestamp);
 pub(super) enum Chore {
     TakeOver(Timestamp, Quiet),
     Reconcile(Timestamp),
+    Hasten(String, Timestamp, Timestamp),
     Purge(Timestamp, usize),
 }
 
@@ -191,6 +192,7 @@ impl Group {
             asked.output = Some(match &asked.input {
                 Chore::TakeOver(now, quiet) => take_over(db, worker, *now, quiet).await?,
                 Chore::Reconcile(now) => reconcile(db, *now).await?,
+                Chore::Hasten(provider, latest, now) => hasten(db, provider, *latest, *now).await?,
                 Chore::Purge(before, most) => purge(db, *before, *most).await?,
             });
         }

@@ -224,6 +224,11 @@ impl Ledger for Postgres {
         self.write(Item::Claim, wanted)
     }
 
+    fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64> {
+        let chore = Chore::Hasten(provider.to_owned(), latest, now);
+        self.write(Item::Chore, chore)
+    }
+
     fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>> {
         self.write(Item::Commit, changes)
     }

@@ -102,3 +102,18 @@ pub(super) async fn reconcile(db: &ClientWrapper, now: Timestamp) -> Result<u64,
     .await?;
     Ok(open.len() as u64)
 }
+
+/// The clock went back: what is due later than any wait can reach is due now.
+pub(super) async fn hasten(
+    db: &ClientWrapper,
+    provider: &str,
+    latest: Timestamp,
+    now: Timestamp,
+) -> Result<u64, Trouble> {
+    let hasten = db
+        .prepare_cached("UPDATE requests SET due_at = $3 WHERE provider = $1 AND due_at > $2")
+        .await?;
+    Ok(db
+        .execute(&hasten, &[&provider, &millis(latest), &millis(now)])
+        .await?)
+}

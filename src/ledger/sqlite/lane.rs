@@ -7,13 +7,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tokio::sync::oneshot;
+use tracing::error;
 
 use crate::ledger::{Answer, LedgerError};
 
 /// Operations in one commit; keeps the longest transaction in the milliseconds.
 const GROUP_MAX: usize = 512;
+
+/// Exit status after the disk has failed, `EX_IOERR` of sysexits.h.
+const DISK_FAILED: i32 = 74;
 
 /// Told of every commit: seconds it took, operations in it.
 pub(super) type Observer = Box<dyn Fn(f64, usize) + Send>;
@@ -128,13 +132,47 @@ fn commit(connection: &mut Connection, mut group: Vec<Box<dyn Work>>, observer: 
 }
 
 fn transact(connection: &mut Connection, group: &mut [Box<dyn Work>]) -> Result<(), LedgerError> {
-    let transaction = connection
+    let done = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(failed)?;
-    for unit in group {
-        unit.run(&transaction).map_err(failed)?;
-    }
-    transaction.commit().map_err(failed)
+        .and_then(|transaction| {
+            group
+                .iter_mut()
+                .try_for_each(|unit| unit.run(&transaction))?;
+            transaction.commit()
+        });
+    done.map_err(|error| {
+        if is_broken(&error) {
+            die(&error);
+        }
+        failed(error)
+    })
+}
+
+/// After a failed write or sync nobody knows what is on the disk: the system forgets what it
+/// could not write, and the next sync may say that all is well. A full disk is none of these.
+fn is_broken(error: &rusqlite::Error) -> bool {
+    const BROKEN: [i32; 8] = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_FSYNC,
+        ffi::SQLITE_IOERR_DIR_FSYNC,
+        ffi::SQLITE_IOERR_TRUNCATE,
+        ffi::SQLITE_IOERR_SHMMAP,
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_CLOSE,
+        ffi::SQLITE_IOERR_CORRUPTFS,
+    ];
+    error
+        .sqlite_error()
+        .is_some_and(|code| BROKEN.contains(&code.extended_code))
+}
+
+/// Ends the process as a crash would: the next start reads what is really there.
+fn die(error: &rusqlite::Error) -> ! {
+    error!(
+        %error,
+        "the disk failed under the ledger, so that nobody knows what is on it; ending at once. Look at the disk; the next start reads what is there"
+    );
+    std::process::exit(DISK_FAILED)
 }
 
 /// The library's error without the values that were bound.

@@ -129,6 +129,11 @@ impl Ledger for Sqlite {
         self.write(move |db| write::claim(db, &provider, most, now, &begin))
     }
 
+    fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64> {
+        let provider = provider.to_owned();
+        self.write(move |db| recover::hasten(db, &provider, latest, now))
+    }
+
     fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>> {
         self.write(move |db| {
             changes

@@ -69,3 +69,14 @@ pub(super) fn reconcile(db: &Connection, now: Timestamp) -> rusqlite::Result<u64
     }
     Ok(open.len() as u64)
 }
+
+pub(super) fn hasten(
+    db: &Connection,
+    provider: &str,
+    latest: Timestamp,
+    now: Timestamp,
+) -> rusqlite::Result<u64> {
+    db.prepare_cached("UPDATE requests SET due_at = ?3 WHERE provider = ?1 AND due_at > ?2")?
+        .execute(params![provider, millis(latest), millis(now)])
+        .map(|found| found as u64)
+}

@@ -208,6 +208,7 @@ const SERIES: &[(&str, &[Label])] = &[
     ("rescind_breaker_open", &[("provider", &[])]),
     ("rescind_in_flight", &[("provider", &[])]),
     ("rescind_broker_reconnects_total", &[]),
+    ("rescind_held", &[]),
     ("rescind_draining", &[]),
 ];
 

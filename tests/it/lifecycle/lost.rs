@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use rescind::lifecycle::{Plan, Progress, Step};
+use rescind::lifecycle::{Plan, Progress, Seen, Step};
 use rescind::outcome::{Cause, Operation, Outcome, State, Unresolved, Verdict};
 
-use super::{LOOKS_UP, SAME_KEY, in_doubt, now, plus, terms};
+use super::{LOOKS_UP, SAME_KEY, in_doubt, now, plus, seen, terms};
 
 const QUIET: Duration = Duration::from_secs(25);
 
@@ -116,4 +116,40 @@ fn a_restore_forgets_nothing_that_was_known() {
     assert_eq!(progress.first_sent_at, before.first_sent_at);
     assert_eq!(progress.attempts, before.attempts);
     assert!(progress.doubtful && progress.exposed);
+}
+
+#[test]
+fn a_clock_that_was_set_makes_no_second_witness_and_no_shorter_or_longer_quiet() {
+    let hour = Duration::from_secs(3600);
+    let (before, after) = (now(), plus(now(), hour));
+    let mut progress = taken_over(QUIET);
+    seen(&mut progress, Seen::StillOpen);
+    let steady = progress.clone();
+    // Nothing was set, or long before.
+    progress.distrust(jiff::Timestamp::MIN, before, QUIET);
+    assert_eq!(progress, steady);
+
+    // Forward: the hour has not passed.
+    progress.distrust(after, after, QUIET);
+    assert_eq!(progress.sighting, None);
+    assert_eq!(progress.quiet_until, Some(plus(after, QUIET)));
+    let forward = progress.clone();
+    progress.distrust(after, plus(after, QUIET / 2), QUIET);
+    assert_eq!(progress, forward, "once");
+
+    // And back: the quiet does not last for an hour.
+    progress.distrust(before, before, QUIET);
+    assert_eq!(progress.quiet_until, Some(plus(before, QUIET)));
+}
+
+#[test]
+fn a_key_first_used_in_the_future_is_not_trusted_to_live() {
+    let mut progress = Progress::new(now());
+    in_doubt(&mut progress);
+    progress.state = State::InDoubt;
+    let terms = terms(SAME_KEY);
+    assert_eq!(progress.plan(&terms, now()), Plan::Call(Operation::Cancel));
+    progress.first_sent_at = Some(plus(now(), Duration::from_secs(1)));
+    let no_lookup = Plan::Finish(Outcome::Unresolved(Unresolved::NoLookup));
+    assert_eq!(progress.plan(&terms, now()), no_lookup);
 }

@@ -44,7 +44,7 @@ fn notify(worker: &Worker, provider: &str, body: &Value) -> u16 {
 }
 
 /// A genuine one of Gr4vy about a transaction in this state.
-fn gr4vy(worker: &Worker, transaction: &str, status: &str) -> u16 {
+pub(crate) fn gr4vy(worker: &Worker, transaction: &str, status: &str) -> u16 {
     let target = json!({"type": "transaction", "id": transaction, "status": status});
     let body = json!({ "target": target }).to_string().into_bytes();
     let at = jiff::Timestamp::now().as_second().to_string();

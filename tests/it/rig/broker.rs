@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A node of our own. Its end is also the end of this process, however that comes about:
 /// `deploy/broker` leaves a watchdog behind, so that nothing depends on `Drop`.
 pub(crate) struct Broker {
@@ -16,10 +18,25 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a node for a test that breaks it.
     pub(crate) fn start() -> Self {
+        Self::start_with("", None)
+    }
+
+    /// With a configuration of its own (`rabbitmq.conf`), or as a member of another one's
+    /// cluster, which has its configuration.
+    pub(crate) fn start_with(settings: &str, member_of: Option<&Self>) -> Self {
         let folder = super::folder("broker");
         let dir = folder.path().join("node");
+        std::fs::create_dir(&dir).expect("a folder");
+        if !settings.is_empty() {
+            std::fs::write(dir.join("rabbitmq.conf"), settings).expect("a configuration");
+        }
+        let mut arguments = start_arguments();
+        let first = member_of.map(|first| first.dir.display().to_string());
+        if let Some(first) = &first {
+            arguments.extend(["--join", first]);
+        }
         Self {
-            url: run(&dir, start_arguments(), false),
+            url: run(&dir, arguments, false),
             dir,
             shared: false,
             folder: Some(folder),
@@ -46,6 +63,13 @@ impl Broker {
         &self.url
     }
 
+    /// Its name among Erlang's nodes.
+    pub(crate) fn name(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.join("node")).expect("a node");
+        let line = text.lines().find_map(|line| line.strip_prefix("node="));
+        line.expect("its name").to_owned()
+    }
+
     /// Where the node lives; its logs are in `log`.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -55,6 +79,22 @@ impl Broker {
     pub(crate) fn kill9(&self) {
         self.breaking("kill");
         run(&self.dir, ["kill"], false);
+    }
+
+    /// Stops the world for it (`SIGSTOP`): connections stay open, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        self.breaking("freeze");
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = std::fs::read_to_string(self.dir.join("pid")).expect("a node of ours");
+        let id = id.trim().parse().ok().and_then(Pid::from_raw);
+        kill_process(id.expect("a process id"), signal).expect("a signal");
     }
 
     /// An orderly stop.
@@ -98,6 +138,11 @@ impl Broker {
             words += "\n";
         }
         words
+    }
+
+    /// Kills it if it runs; its drop does the rest.
+    pub(super) fn end(&self) {
+        drop(script(&self.dir, ["kill"]).stderr(Stdio::null()).status());
     }
 
     fn breaking(&self, what: &str) {

@@ -267,6 +267,41 @@ impl Client {
             .expect("a queue");
     }
 
+    /// As [`Client::declare_queue`], with an argument of text or number each.
+    pub(crate) async fn declare_queue_with(&self, queue: &str, arguments: &[(&str, AMQPValue)]) {
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            table.insert((*name).into(), value.clone());
+        }
+        let options = QueueDeclareOptions::durable();
+        within(self.channel.queue_declare(queue.into(), options, table))
+            .await
+            .expect("a queue");
+    }
+
+    /// Binds a queue to an exchange.
+    pub(crate) async fn bind(&self, queue: &str, exchange: &str, key: &str) {
+        let options = QueueBindOptions::default();
+        let table = FieldTable::default();
+        within(
+            self.channel
+                .queue_bind(queue.into(), exchange.into(), key.into(), options, table),
+        )
+        .await
+        .expect("a binding");
+    }
+
+    /// Takes a binding away under whoever publishes.
+    pub(crate) async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
+        let table = FieldTable::default();
+        within(
+            self.channel
+                .queue_unbind(queue.into(), exchange.into(), key.into(), table),
+        )
+        .await
+        .expect("no binding");
+    }
+
     /// Deletes a queue under whoever consumes it.
     pub(crate) async fn delete_queue(&self, queue: &str) {
         let options = QueueDeleteOptions::default();

@@ -10,6 +10,7 @@
 pub(crate) mod broker;
 pub(crate) mod checker;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod cutter;
 pub(crate) mod database;
 pub(crate) mod http;

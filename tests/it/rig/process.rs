@@ -27,9 +27,23 @@ impl Process {
         arguments: &[A],
         environment: &[(String, String)],
     ) -> Self {
+        Self::start_under(&[], dir, name, arguments, environment)
+    }
+
+    /// The same under another program, which becomes it: `prlimit`, `unshare`, `strace -D`.
+    pub(crate) fn start_under<A: AsRef<OsStr>>(
+        wrapper: &[String],
+        dir: &Path,
+        name: &str,
+        arguments: &[A],
+        environment: &[(String, String)],
+    ) -> Self {
         let stdout = dir.join(format!("{name}.out"));
         let stderr = dir.join(format!("{name}.err"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
+        let binary = env!("CARGO_BIN_EXE_rescind").to_owned();
+        let words: Vec<&String> = wrapper.iter().chain([&binary]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         for (key, _) in std::env::vars_os() {
             // The tests decide what the binary reads.
             let key_text = key.to_string_lossy();
@@ -46,7 +60,9 @@ impl Process {
             .stdout(append(&stdout))
             .stderr(append(&stderr))
             .spawn()
-            .expect("rescind starts");
+            .unwrap_or_else(|why| {
+                panic!("{words:?} does not start, {why}; install it with deploy/package")
+            });
         let guard = Command::new("bash")
             .args(["-c", "trap '' INT TERM HUP; read -r; kill -KILL \"$0\""])
             .arg(child.id().to_string())

@@ -17,6 +17,7 @@ pub(crate) struct Worker {
     dir: tempfile::TempDir,
     config: PathBuf,
     environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
     address: SocketAddr,
     process: Process,
 }
@@ -57,7 +58,27 @@ impl Worker {
         Self::spawn_at(config, environment, free_address())
     }
 
+    /// As [`Worker::spawn`], under another program, also when it is started again.
+    pub(crate) fn spawn_under(wrapper: &[&str], config: &str) -> Self {
+        let wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        Self::spawn_all(wrapper, config, &[], free_address())
+    }
+
+    /// From now on it is started without another program.
+    pub(crate) fn bare(&mut self) {
+        self.wrapper.clear();
+    }
+
     fn spawn_at(config: &str, environment: &[(&str, &str)], address: SocketAddr) -> Self {
+        Self::spawn_all(Vec::new(), config, environment, address)
+    }
+
+    fn spawn_all(
+        wrapper: Vec<String>,
+        config: &str,
+        environment: &[(&str, &str)],
+        address: SocketAddr,
+    ) -> Self {
         let dir = super::folder("worker");
         let path = dir.path().join("rescind.toml");
         fs::write(&path, config).expect("a configuration");
@@ -65,11 +86,12 @@ impl Worker {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        let process = run(dir.path(), &path, address, &environment);
+        let process = run(&wrapper, dir.path(), &path, address, &environment);
         Self {
             dir,
             config: path,
             environment,
+            wrapper,
             address,
             process,
         }
@@ -77,6 +99,7 @@ impl Worker {
 
     fn run(&self) -> Process {
         run(
+            &self.wrapper,
             self.dir.path(),
             &self.config,
             self.address,
@@ -223,6 +246,7 @@ impl Worker {
 }
 
 fn run(
+    wrapper: &[String],
     dir: &Path,
     config: &Path,
     address: SocketAddr,
@@ -231,7 +255,7 @@ fn run(
     let mut environment = environment.to_vec();
     environment.push(("RESCIND_HTTP__LISTEN".to_owned(), address.to_string()));
     let arguments = [Path::new("worker"), Path::new("--config"), config];
-    Process::start(dir, "worker", &arguments, &environment)
+    Process::start_under(wrapper, dir, "worker", &arguments, &environment)
 }
 
 /// A page of `/metrics`: the value of each name with its labels.

@@ -1,0 +1,94 @@
+//! Reads a queue in batches, and notices when the broker has forgotten that it is read.
+//!
+//! A consumer can be gone at the broker while connection, channel and subscription look well
+//! from here. So whenever nothing has come for a while, the queue is asked what it holds.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::ReadyChunks;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+
+use crate::amqp::{AmqpError, step};
+
+/// How long nothing may come before the queue is asked.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// A subscription.
+pub struct Batches {
+    queue: String,
+    channel: Channel,
+    deliveries: ReadyChunks<Consumer>,
+    /// Nothing came, and the queue held something: once may be chance.
+    suspicious: bool,
+}
+
+/// A channel with a prefetch.
+pub async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, AmqpError> {
+    let channel = step("open a channel", connection.create_channel()).await?;
+    let options = BasicQosOptions::default();
+    step("set the prefetch", channel.basic_qos(prefetch, options)).await?;
+    Ok(channel)
+}
+
+impl Batches {
+    /// Subscribes to a queue; a batch has `most` deliveries at most.
+    pub async fn of(channel: &Channel, queue: &str, most: usize) -> Result<Self, AmqpError> {
+        let options = BasicConsumeOptions::default();
+        let consuming =
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+        let consumer = step("subscribe", consuming).await?;
+        Ok(Self {
+            queue: queue.to_owned(),
+            channel: channel.clone(),
+            deliveries: consumer.ready_chunks(most),
+            suspicious: false,
+        })
+    }
+
+    /// What has been delivered, at least one.
+    pub async fn next(&mut self) -> Result<Vec<Delivery>, AmqpError> {
+        loop {
+            match tokio::time::timeout(QUIET, self.deliveries.next()).await {
+                Ok(Some(batch)) => {
+                    self.suspicious = false;
+                    let batch: lapin::Result<Vec<Delivery>> = batch.into_iter().collect();
+                    return batch.map_err(|error| AmqpError::Protocol("consume", error));
+                }
+                Ok(None) => return Err(AmqpError::Cancelled(self.queue.clone())),
+                Err(_) => self.ask().await?,
+            }
+        }
+    }
+
+    async fn ask(&mut self) -> Result<(), AmqpError> {
+        let options = QueueDeclareOptions {
+            passive: true,
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = self.queue.as_str().into();
+        let asking = self
+            .channel
+            .queue_declare(queue, options, FieldTable::default());
+        let waiting = step("look at a queue", asking).await?.message_count() > 0;
+        if waiting && self.suspicious {
+            return Err(AmqpError::Forgotten(self.queue.clone()));
+        }
+        self.suspicious = waiting;
+        Ok(())
+    }
+
+    /// Ends the subscription. What was delivered and not acknowledged goes back to the queue
+    /// with the channel.
+    pub async fn cancel(self) -> Result<(), AmqpError> {
+        let tag = self.deliveries.get_ref().tag();
+        let options = BasicCancelOptions::default();
+        step("cancel a consumer", self.channel.basic_cancel(tag, options)).await
+    }
+}

@@ -1,0 +1,115 @@
+//! Results that the broker does not take: no binding, no room.
+
+use std::time::Duration;
+
+use lapin::types::AMQPValue;
+
+use super::{publish_through, requests, until_results};
+use crate::flow::PATIENCE;
+use crate::rig::checker::{all_money, endings};
+use crate::rig::stage::{Stage, payment_id};
+use crate::rig::{Broker, Client, http, until};
+
+/// Waits until at least so many messages are in the queue, and nobody takes them.
+async fn until_left(client: &Client, queue: &str, count: u32) {
+    let end = std::time::Instant::now() + PATIENCE;
+    while client.queue_depth(queue).await < Some(count) {
+        assert!(std::time::Instant::now() < end, "{queue} is taken from");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_a_bound_of_unpublished_results_nothing_is_taken_in_or_begun() {
+    let mut stage = Stage::new("bound");
+    stage.set("amqp.max_unpublished", 20);
+    // An answer that is only slow, on a busy machine, is no lost one.
+    stage.set("defaults.timeout", "10s");
+    let worker = stage.worker();
+    let names = stage.names.clone();
+    let client = stage.client().await;
+    let mut results = client.consume(&names.results_queue).await;
+    let mut all = requests(300, "success");
+    let publisher = publish_through(
+        Broker::shared().url().to_owned(),
+        names.clone(),
+        all.clone(),
+    );
+    let publisher = tokio::spawn(publisher);
+    until_results(&mut results, 30).await;
+    // Under load: some window of results is on its way.
+    let (queue, exchange) = (&names.results_queue, &names.results_exchange);
+    client.unbind(queue, exchange, "result.#").await;
+    until("it holds", PATIENCE, || {
+        worker.metric("rescind_held", &[]) == 1.0 && !worker.ready()
+    })
+    .await;
+    assert!(
+        worker.log().contains("amqp.max_unpublished"),
+        "{}",
+        worker.log()
+    );
+    let (_, health) = http::get(worker.address(), "/readyz").unwrap();
+    assert!(health.contains("\"outbox_within_bound\":false"), "{health}");
+    let consuming = "\"broker_consuming\":false";
+    until("it consumes no more", PATIENCE, || {
+        http::get(worker.address(), "/readyz").is_ok_and(|(_, health)| health.contains(consuming))
+    })
+    .await;
+
+    publisher.await.unwrap();
+    let later = requests(30, "success");
+    client.confirm_all(&names, &later).await;
+    until_left(&client, &names.requests_queue, 30).await;
+    let money = all_money(&stage);
+    for request in &later {
+        let provider = request["provider"].as_str().unwrap().to_owned();
+        assert!(!money.contains_key(&(provider, payment_id(request))));
+    }
+
+    client.bind(queue, exchange, "result.#").await;
+    all.extend(later);
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+        assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
+    }
+    until("it goes on", PATIENCE, || {
+        worker.metric("rescind_held", &[]) == 0.0 && worker.ready()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_results_queue_refuses_and_gets_everything_once_there_is_room() {
+    let mut stage = Stage::new("room");
+    stage.set("amqp.results_queue", "");
+    let worker = stage.worker();
+    let names = stage.names.clone();
+    let client = stage.client().await;
+    let refusing = [
+        ("x-max-length", AMQPValue::LongInt(3)),
+        ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+    ];
+    client
+        .declare_queue_with(&names.results_queue, &refusing)
+        .await;
+    client
+        .bind(&names.results_queue, &names.results_exchange, "result.#")
+        .await;
+    let all = requests(30, "success");
+    client.confirm_all(&names, &all).await;
+    let nacked = [("kind", "result"), ("status", "nacked")];
+    until("some are refused", PATIENCE, || {
+        worker.metric("rescind_publishes_total", &nacked) > 0.0
+    })
+    .await;
+    assert!(worker.metric("rescind_outbox_pending", &[]) > 0.0);
+    let mut results = client.consume(&names.results_queue).await;
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+    until("all are published", PATIENCE, || {
+        worker.metric("rescind_outbox_pending", &[]) == 0.0
+    })
+    .await;
+}

@@ -1,0 +1,167 @@
+//! What a machine does to a worker: a disk that fails, one that is full, too few files.
+
+mod clock;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rescind::providers;
+use serde_json::Value;
+
+use crate::flow::PATIENCE;
+use crate::rig::checker::{Ending, endings};
+use crate::rig::stage::{Stage, request};
+use crate::rig::{Worker, until};
+
+fn requests(count: usize, behaviour: &str) -> Vec<Value> {
+    let kinds = providers::ALL.iter().map(|provider| provider.kind());
+    let all = kinds.cycle().map(|kind| request(kind, behaviour));
+    all.take(count).collect()
+}
+
+/// Cancelled once; where nobody can be asked what became of a call, a person is told.
+fn assert_cancelled_once(ending: &Ending, killed: bool) {
+    let migo = ending.request["provider"] == "migo";
+    match ending.result["outcome"].as_str() {
+        Some("cancelled") => assert_eq!(ending.money.effects.len(), 1, "{ending:#?}"),
+        Some("unresolved") if migo && killed => {}
+        _ => panic!("{ending:#?}"),
+    }
+}
+
+/// Queues and a ledger that are there, and requests in them for the next worker.
+async fn stage_with_work(name: &str, work: &[Value]) -> Stage {
+    let stage = Stage::new(name);
+    drop(stage.worker());
+    stage.client().await.confirm_all(&stage.names, work).await;
+    stage
+}
+
+/// `fdatasync` fails from some call on, as on a disk that is dying. A worker that tried again
+/// would be told that all is well: the system has forgotten what it could not write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_disk_fails_ends_at_once_and_loses_nothing() {
+    for from in [1, 12, 25] {
+        let stage = stage_with_work("dying", &[]).await;
+        let client = stage.client().await;
+        let mut results = stage.results().await;
+        let fault = format!("inject=fsync,fdatasync:error=EIO:when={from}+");
+        let trace = stage.dir().join("syscalls").display().to_string();
+        let mut words = vec!["strace", "-D", "-f", "-q", "-o", &trace];
+        words.extend(["-e", "trace=fsync,fdatasync", "-e", &fault]);
+        let mut worker = Worker::spawn_under(&words, &stage.config());
+        // One by one, so that there are commits enough.
+        let mut all = Vec::new();
+        let began = Instant::now();
+        while worker.ended().is_none() {
+            let next = requests(6, "success").swap_remove(all.len() % 6);
+            client.publish(&stage.names, &next).await;
+            all.push(next);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(
+                began.elapsed() < PATIENCE,
+                "it does not end: {}",
+                worker.log()
+            );
+        }
+        let status = worker.wait(PATIENCE);
+        assert_eq!(status.code(), Some(74), "{}", worker.log());
+        let log = worker.log();
+        assert_eq!(log.matches("the disk failed").count(), 1, "{log}");
+
+        worker.bare();
+        worker.restart();
+        for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+            assert_cancelled_once(&ending, true);
+        }
+        assert_eq!(worker.metric("rescind_open", &[]), 0.0);
+    }
+}
+
+/// A disk of 4 MiB that only the worker sees, and its folder as the test sees it.
+fn small_disk(stage: &mut Stage) -> (PathBuf, Vec<String>) {
+    let folder = stage.dir().join("small");
+    fs::create_dir(&folder).unwrap();
+    let ledger = format!("sqlite:{}", folder.join("rescind.db").display());
+    stage.set("ledger.url", ledger);
+    let mount = "mount -t tmpfs -o size=4m none \"$0\" && exec \"$@\"";
+    let mut words = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount]
+        .map(str::to_owned)
+        .to_vec();
+    words.push(folder.display().to_string());
+    (folder, words)
+}
+
+/// Takes all the room there is; gives it back when the file is removed.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    for size in [64 * 1024, 1024, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_intake_says_so_and_is_over_once_there_is_room() {
+    let mut stage = Stage::new("full");
+    // An answer that is only slow, on a busy machine, is no lost one.
+    stage.set("defaults.timeout", "10s");
+    let (folder, words) = small_disk(&mut stage);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut worker = Worker::spawn_under(&words, &stage.config());
+    worker.become_ready(PATIENCE).unwrap();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let before = requests(12, "success");
+    client.confirm_all(&stage.names, &before).await;
+    endings(&stage, &mut results, &before, PATIENCE).await;
+
+    // Through the worker's own view of the file system.
+    let inside = format!("/proc/{}/root{}", worker.id(), folder.display());
+    let ballast = Path::new(&inside).join("ballast");
+    fill(&ballast);
+    // Larger than what room the ledger's log may have left.
+    let mut during = requests(60, "success");
+    for request in &mut during {
+        request["metadata"] = serde_json::json!({ "note": "x".repeat(4000) });
+    }
+    client.confirm_all(&stage.names, &during).await;
+    until("it says that it cannot store", PATIENCE, || {
+        worker.log().contains("cannot store requests") && !worker.ready()
+    })
+    .await;
+    assert_eq!(worker.ended(), None, "a full disk is no broken one");
+
+    fs::remove_file(&ballast).unwrap();
+    for ending in endings(&stage, &mut results, &during, PATIENCE).await {
+        assert_cancelled_once(&ending, false);
+        assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
+    }
+    until("it is ready again", PATIENCE, || worker.ready()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_too_few_files_is_slow_and_right() {
+    // One account: the connections that others keep open for later would be a matter of their
+    // own, for up to a minute.
+    let all: Vec<Value> = (0..60).map(|_| request("midtrans", "slow")).collect();
+    let mut stage = stage_with_work("files", &all).await;
+    // A slow answer takes a second.
+    stage.set("defaults.timeout", "5s");
+    stage.set("defaults.retry.give_up_after", "2m");
+    let mut results = stage.results().await;
+    let few = ["prlimit", "--nofile=48"];
+    let mut worker = Worker::spawn_under(&few, &stage.config());
+    worker.become_ready(PATIENCE).unwrap();
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_cancelled_once(&ending, false);
+        assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
+    }
+    // Its endpoints come back with the files, which idle connections may keep for a while.
+    let calls = rusqlite::Connection::open(stage.ledger()).unwrap();
+    let question = "SELECT count(*) FROM calls WHERE verdict = 'not_sent'";
+    let not_sent: i64 = calls.query_row(question, [], |row| row.get(0)).unwrap();
+    assert!(not_sent > 0, "no call was short of a file");
+    assert_eq!(worker.ended(), None);
+}

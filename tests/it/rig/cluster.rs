@@ -1,0 +1,86 @@
+//! Three private RabbitMQ nodes that are one cluster.
+
+use std::time::Duration;
+
+use super::{Broker, until};
+
+/// As its operators are told to run one: a minority stops serving by itself.
+const SETTINGS: &str = "cluster_partition_handling = pause_minority\n";
+
+/// Three nodes. The first one is never killed: the others share its name server.
+pub(crate) struct Cluster([Broker; 3]);
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let first = Broker::start_with(SETTINGS, None);
+        let join = || Broker::start_with(SETTINGS, Some(&first));
+        let (second, third) = std::thread::scope(|scope| {
+            let second = scope.spawn(join);
+            let third = join();
+            (second.join().expect("the second node"), third)
+        });
+        let cluster = Self([first, second, third]);
+        assert_eq!(cluster.running(), 3, "they are one cluster");
+        cluster
+    }
+
+    pub(crate) fn node(&self, number: usize) -> &Broker {
+        &self.0[number]
+    }
+
+    /// Nodes that the first one sees running, itself among them.
+    pub(crate) fn running(&self) -> usize {
+        let count = "length(rabbit_nodes:all_running()).";
+        self.0[0].ctl(&["eval", count]).parse().expect("a count")
+    }
+
+    /// Which node leads a queue.
+    pub(crate) fn leader(&self, queue: &str) -> usize {
+        let table = self.0[0].ctl(&["-q", "list_queues", "name", "leader"]);
+        let mut lines = table.lines().filter_map(|line| line.split_once('\t'));
+        let leader = lines.find(|(name, _)| *name == queue).expect("a queue").1;
+        let node = self.0.iter().position(|node| node.name() == leader);
+        node.expect("one of the three")
+    }
+
+    /// How many members of a queue are there and answer.
+    pub(crate) fn members_online(&self, queue: &str) -> usize {
+        let table = self.0[0].ctl(&["-q", "list_queues", "name", "online"]);
+        let mut lines = table.lines().filter_map(|line| line.split_once('\t'));
+        let online = lines.find(|(name, _)| *name == queue).expect("a queue").1;
+        online.split(',').count()
+    }
+
+    /// Cuts a node off from the other two, both ways, and leaves its clients with it: the
+    /// nodes refuse each other, as if their cable was pulled. Done inside Erlang, which needs
+    /// no right to touch the machine's network.
+    pub(crate) async fn cut_off(&self, number: usize) {
+        let cut = "[begin erlang:set_cookie(N, cut), erlang:disconnect_node(N) end || N <- nodes()], nodes().";
+        assert_eq!(self.0[number].ctl(&["eval", cut]), "[]");
+        until("the others see it", Duration::from_secs(30), || {
+            self.running() == 2
+        })
+        .await;
+    }
+
+    /// Lets it find the others again.
+    pub(crate) async fn heal(&self, number: usize) {
+        let heal = "[erlang:set_cookie(N, erlang:get_cookie()) || N <- rabbit_nodes:all()], ok.";
+        self.0[number].ctl(&["eval", heal]);
+        self.until_whole().await;
+    }
+
+    pub(crate) async fn until_whole(&self) {
+        until("all three run", Duration::from_secs(60), || {
+            self.running() == 3
+        })
+        .await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // An orderly stop of the last nodes of a cluster waits for the others.
+        self.0.iter().for_each(Broker::end);
+    }
+}
