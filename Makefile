@@ -11,12 +11,13 @@ run: ## Show it at work: RabbitMQ, simulated providers, a worker, thirty request
 	@deploy/demo
 
 .PHONY: test
-test: ## All tests; installs RabbitMQ, PostgreSQL, Prometheus, faketime and strace if there are none
+test: ## All tests; installs RabbitMQ, PostgreSQL, Prometheus and the like if there are none
 	deploy/broker install
 	deploy/database install
 	deploy/package prometheus promtool
 	deploy/package faketime faketime
 	deploy/package strace strace
+	deploy/package openssl openssl
 	cargo test --locked --workspace
 
 .PHONY: bench
@@ -30,10 +31,26 @@ bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick 
 check: lint test ## Everything that a change has to pass
 
 .PHONY: lint
-lint: ## Format, clippy and documentation, without a change
+lint: deny ## Format, clippy, documentation and dependencies, without a change
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+# One and a half minutes of one core, once; not optimised, since it runs for a second.
+TOOLS := $(CURDIR)/target/tools
+DENY := PATH="$$PATH:$(TOOLS)/bin" cargo-deny --locked
+
+.PHONY: deny
+deny: ## Licences, bans, sources and advisories of all dependencies (deny.toml)
+	@PATH="$$PATH:$(TOOLS)/bin" command -v cargo-deny >/dev/null || \
+		cargo install --locked --debug --root "$(TOOLS)" cargo-deny@0.20.2
+	@$(DENY) check bans licenses sources
+	@# The advisories are a repository of their own. Without a way to it the other checks still count.
+	@if timeout 60 env $(DENY) fetch db >/dev/null 2>&1; then \
+		$(DENY) --offline check advisories; \
+	else \
+		echo "deny: the database of advisories cannot be reached; advisories were NOT checked"; \
+	fi
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use lapin::message::Delivery;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -20,6 +19,8 @@ use tracing::{info, warn};
 
 use crate::backoff::Schedule;
 use crate::config::{Amqp, TopologyMode};
+
+mod tls;
 
 /// Longest wait for one step of the protocol.
 pub const STEP: Duration = Duration::from_secs(5);
@@ -57,6 +58,9 @@ pub enum AmqpError {
     /// The broker has forgotten a consumer of ours.
     #[error("{0} holds messages, and the broker delivers none of them")]
     Forgotten(String),
+    /// One side does not accept the other's certificate, or they cannot agree on TLS.
+    #[error("{0}")]
+    Tls(String),
     /// The settings cannot be used.
     #[error("{0}")]
     Settings(String),
@@ -105,33 +109,7 @@ async fn connect_to(
         .map_err(|why| AmqpError::Settings(format!("amqp.url cannot be read: {why}")))?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let runtime =
-        lapin::runtime::default_runtime().map_err(|e| AmqpError::Protocol("connect", e))?;
-    let tls = tls(settings)?;
-    step(
-        "connect",
-        Connection::connect_uri_with_config(uri, properties, tls, runtime),
-    )
-    .await
-}
-
-fn tls(settings: &Amqp) -> Result<OwnedTLSConfig, AmqpError> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| {
-            AmqpError::Settings(format!("cannot read {}: {error}", path.display()))
-        })
-    };
-    let mut config = OwnedTLSConfig::default();
-    if let Some(path) = &settings.ca_file {
-        config.cert_chain = Some(String::from_utf8_lossy(&read(path)?).into_owned());
-    }
-    if let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) {
-        config.identity = Some(lapin::tcp::OwnedIdentity::PKCS8 {
-            pem: read(cert)?,
-            key: read(key)?,
-        });
-    }
-    Ok(config)
+    tls::connect(settings, uri, properties).await
 }
 
 /// A header of text, if it is of a sensible size.

@@ -14,6 +14,10 @@ use tokio::time::Instant;
 use crate::config::AccountConfig;
 use crate::providers::{Account, Login, Method, Provider, Request, Response, Token};
 
+mod authorities;
+
+pub use authorities::{ClientError, authorities};
+
 /// Largest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
@@ -95,9 +99,11 @@ struct Held {
 
 impl Caller {
     /// Builds the client of an account.
-    pub fn new(config: &AccountConfig) -> Result<Self, reqwest::Error> {
+    pub fn new(config: &AccountConfig) -> Result<Self, ClientError> {
         let mut builder = reqwest::Client::builder();
-        if config.account.base_url.starts_with("http://") {
+        if let Some(path) = &config.ca_file {
+            builder = builder.tls_certs_only(authorities(path)?);
+        } else if config.account.base_url.starts_with("http://") {
             // No TLS, so no need of the system's certificates, which a small image may lack.
             builder = builder.tls_certs_only([]);
         }
@@ -121,14 +127,31 @@ impl Caller {
         })
     }
 
-    /// Sends a call with a login.
-    pub async fn send(&self, request: &Request, authorization: &Authorization) -> Exchange {
-        self.exchange(request, Some(&authorization.value)).await
+    /// Sends a call with a login. `traceparent` tells the provider which trace it belongs to.
+    pub async fn send(
+        &self,
+        request: &Request,
+        authorization: &Authorization,
+        traceparent: Option<&str>,
+    ) -> Exchange {
+        self.exchange(request, Some(&authorization.value), traceparent)
+            .await
     }
 
-    async fn exchange(&self, request: &Request, authorization: Option<&SecretString>) -> Exchange {
+    async fn exchange(
+        &self,
+        request: &Request,
+        authorization: Option<&SecretString>,
+        traceparent: Option<&str>,
+    ) -> Exchange {
         let built = match self.build(request, authorization) {
-            Ok(built) => built,
+            Ok(mut built) => {
+                // One that no header can hold is not worth a call.
+                if let Some(Ok(value)) = traceparent.map(reqwest::header::HeaderValue::from_str) {
+                    built.headers_mut().insert("traceparent", value);
+                }
+                built
+            }
             Err(why) => return Exchange::NotSent(format!("the call cannot be built: {why}")),
         };
         match self.http.execute(built).await {
@@ -287,7 +310,7 @@ impl Caller {
         observe: LoginObserver<'_>,
     ) -> Result<Token, LoginError> {
         let started = Instant::now();
-        let exchange = self.exchange(request, None).await;
+        let exchange = self.exchange(request, None, None).await;
         let token = match exchange {
             Exchange::Answered(answer) => match self.provider.read_login(&answer.response()) {
                 Ok(token) => Ok(token),

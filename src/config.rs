@@ -16,6 +16,9 @@ pub use crate::settings::{ACCOUNT, FIELDS, Field, Form};
 use crate::settings::{Parsed, Resolved, Values};
 
 mod check;
+mod documented;
+
+pub use documented::default_toml;
 
 /// Everything the program was told.
 #[derive(Debug, Clone)]
@@ -136,6 +139,8 @@ pub struct AccountConfig {
     pub provider: &'static dyn Provider,
     /// Name, address and credentials.
     pub account: Account,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
     /// To reach the provider.
     pub connect_timeout: Duration,
     /// Whole exchange.
@@ -157,6 +162,7 @@ impl fmt::Debug for AccountConfig {
         f.debug_struct("AccountConfig")
             .field("kind", &self.provider.kind())
             .field("account", &self.account)
+            .field("ca_file", &self.ca_file)
             .field("connect_timeout", &self.connect_timeout)
             .field("timeout", &self.timeout)
             .field("max_in_flight", &self.max_in_flight)
@@ -411,6 +417,7 @@ fn account_config(
     AccountConfig {
         provider,
         account,
+        ca_file: values.path("ca_file"),
         connect_timeout: values.span("connect_timeout"),
         timeout: values.span("timeout"),
         max_in_flight: values.whole("max_in_flight"),
@@ -493,40 +500,6 @@ fn amqp(values: &Values) -> Amqp {
         dropped_exchange: values.text("amqp.dropped_exchange"),
         dropped_queue: values.text("amqp.dropped_queue"),
     }
-}
-
-/// A file with every setting at its default, optional ones as comments, and a commented
-/// table for each kind of provider.
-pub fn default_toml(providers: &[&'static dyn Provider]) -> String {
-    let mut text = String::new();
-    let mut section = "";
-    for field in FIELDS {
-        let (table, key) = field.path.split_once('.').unwrap_or(("", field.path));
-        if table != section {
-            let gap = if section.is_empty() { "" } else { "\n" };
-            text += &format!("{gap}[{table}]\n");
-            section = table;
-        }
-        let quoted = !matches!(field.form, Form::Flag | Form::Whole(..) | Form::Number(_));
-        let line = match field.default {
-            Some(value) if quoted => format!("{key} = {value:?}"),
-            Some(value) => format!("{key} = {value}"),
-            None if field.form.is_many() => format!("# {key} = []"),
-            None => format!("# {key} = \"\""),
-        };
-        text += &format!("{line}  # {}\n", field.about);
-    }
-    for provider in providers {
-        let kind = provider.kind();
-        text +=
-            &format!("\n# [providers.{kind}]\n# kind = \"{kind}\"\n# base_url = \"https://\"\n");
-        for setting in provider.settings() {
-            let file = if setting.secret { "_file" } else { "" };
-            let optional = if setting.required { "" } else { "  # optional" };
-            text += &format!("# {}{file} = \"\"{optional}\n", setting.key);
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info_span};
 
-use crate::call::Caller;
+use crate::call::{Caller, ClientError};
 use crate::config::AccountConfig;
 use crate::failpoint::{self, Point};
 use crate::gate::{Closed, Gate, Health, Limits};
@@ -22,6 +22,7 @@ use crate::ledger::{Begin, Claim, Claims, Ledger, LedgerError, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
 use crate::metrics::Metrics;
 use crate::outcome::{Cause, Failed, Outcome, State, Unresolved};
+use crate::spans::Spans;
 use crate::wall::Wall;
 use crate::wire;
 
@@ -48,6 +49,8 @@ pub struct Shared {
     pub ledger: Arc<dyn Ledger>,
     /// The counts.
     pub metrics: Arc<Metrics>,
+    /// What a collector is told.
+    pub spans: Spans,
     /// The wall clock.
     pub clock: fn() -> Timestamp,
     /// Told when there is something to publish.
@@ -95,7 +98,7 @@ impl Drop for Place {
 
 impl Dispatcher {
     /// A dispatcher that has not been started.
-    pub fn new(config: AccountConfig, shared: Arc<Shared>) -> Result<Arc<Self>, reqwest::Error> {
+    pub fn new(config: AccountConfig, shared: Arc<Shared>) -> Result<Arc<Self>, ClientError> {
         let limits = Limits {
             in_flight: config.max_in_flight,
             rate_per_second: config.rate_per_second,

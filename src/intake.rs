@@ -25,6 +25,7 @@ use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
 use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
+use crate::spans::Step;
 use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 /// Deliveries in one transaction.
@@ -49,10 +50,13 @@ pub struct Intake {
 /// Room to begin a request at once.
 type Start = (Arc<Dispatcher>, Place);
 
+/// What was begun with a delivery: its place in the trace, and its start if it has room.
+type Begun = (Step, Option<Start>);
+
 /// The deliveries of one transaction, as they go into the ledger.
 struct Batch {
     arrivals: Arc<[Arrival]>,
-    starts: Vec<Option<Start>>,
+    begun: Vec<Begun>,
     dropped: bool,
 }
 
@@ -128,13 +132,13 @@ impl Intake {
         dropped: bool,
     ) -> Result<(), AmqpError> {
         failpoint::pass(Point::AfterDeliver);
-        let (arrivals, starts): (Vec<Arrival>, Vec<_>) = deliveries
+        let (arrivals, begun): (Vec<Arrival>, Vec<_>) = deliveries
             .iter()
             .map(|delivery| self.take(delivery, dropped))
             .unzip();
         let batch = Batch {
             arrivals: arrivals.into(),
-            starts,
+            begun,
             dropped,
         };
         // In a task of its own: what the ledger has accepted is begun, even if the session
@@ -156,7 +160,10 @@ impl Intake {
     async fn store_batch(self: Arc<Self>, batch: Batch) {
         let accepted = self.store(&batch.arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
-        for ((arrival, start), accepted) in batch.arrivals.iter().zip(batch.starts).zip(accepted) {
+        for ((arrival, begun), accepted) in batch.arrivals.iter().zip(batch.begun).zip(accepted) {
+            let (mut step, start) = begun;
+            step.says("rescind.intake", received(&accepted).as_str());
+            drop(step);
             if batch.dropped && matches!(accepted, Accepted::New(_)) {
                 self.shared.metrics.received(Received::Dropped);
             }
@@ -177,8 +184,27 @@ impl Intake {
         }
     }
 
-    fn take(&self, delivery: &Delivery, dropped: bool) -> (Arrival, Option<Start>) {
-        let envelope = envelope(delivery, (self.shared.clock)());
+    fn take(&self, delivery: &Delivery, dropped: bool) -> (Arrival, Begun) {
+        let mut envelope = envelope(delivery, (self.shared.clock)());
+        let queue = match dropped {
+            true => &self.settings.dropped_queue,
+            false => &self.settings.requests_queue,
+        };
+        let mut step = self.shared.spans.intake(queue, &mut envelope);
+        let (arrival, start) = self.read(delivery, envelope, dropped);
+        if let Arrival::Request(request) = &arrival {
+            step.names("rescind.request_id", &request.request_id);
+            step.names("rescind.provider", &request.provider);
+        }
+        (arrival, (step, start))
+    }
+
+    fn read(
+        &self,
+        delivery: &Delivery,
+        envelope: Envelope,
+        dropped: bool,
+    ) -> (Arrival, Option<Start>) {
         if dropped && delivery_count(delivery) >= DROPPED_DELIVERIES_MAX {
             return (self.invalid(&poison(), &envelope), None);
         }
@@ -232,12 +258,7 @@ impl Intake {
     }
 
     async fn stored(&self, arrival: &Arrival, start: Option<Start>, accepted: Accepted) {
-        self.shared.metrics.received(match accepted {
-            Accepted::New(_) => Received::New,
-            Accepted::Repeated => Received::Repeated,
-            Accepted::Conflicting => Received::Conflicting,
-            Accepted::Recorded => Received::Invalid,
-        });
+        self.shared.metrics.received(received(&accepted));
         match (arrival, accepted) {
             (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, start),
             (Arrival::Request(request), Accepted::Conflicting) => self.conflict(request).await,
@@ -294,6 +315,15 @@ impl Intake {
             reason = dead.outcome.reason(),
             "a message was not understood",
         );
+    }
+}
+
+fn received(accepted: &Accepted) -> Received {
+    match accepted {
+        Accepted::New(_) => Received::New,
+        Accepted::Repeated => Received::Repeated,
+        Accepted::Conflicting => Received::Conflicting,
+        Accepted::Recorded => Received::Invalid,
     }
 }
 

@@ -29,6 +29,8 @@ pub mod run;
 pub mod server;
 mod settings;
 pub mod simulate;
+pub mod spans;
+pub mod systemd;
 pub mod trace;
 pub mod wall;
 pub mod wire;

@@ -39,7 +39,7 @@ impl Received {
         Self::Dropped,
     ];
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::New => "new",
             Self::Repeated => "repeated",

@@ -19,6 +19,7 @@ use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
 use crate::metrics::Published;
 use crate::publish;
+use crate::spans::Step;
 use crate::wire::{Kind, Outgoing};
 
 /// Messages that are on their way at once.
@@ -140,7 +141,14 @@ impl Outbox {
         let messages = window
             .iter()
             .map(|pending| (self.exchange(pending.message.kind), &pending.message));
+        let spans = &self.shared.spans;
+        // Dropped without a word, and with it ended, where the window fails as a whole.
+        let steps: Vec<Step> = messages
+            .clone()
+            .map(|(exchange, message)| spans.publication(exchange, message))
+            .collect();
         let fates = publish::window(channel, messages).await?;
+        told(steps, &fates);
         failpoint::pass(Point::AfterPublish);
         self.count(&window, &fates);
         let confirmed: Vec<&Pending> = window
@@ -205,6 +213,16 @@ impl Outbox {
             if let Err(error) = copy(connection, queue, message).await {
                 warn!(message_id = %message.id, %error, "the copy for reply_to was not delivered");
             }
+        }
+    }
+}
+
+fn told(steps: Vec<Step>, fates: &[Published]) {
+    for (mut step, fate) in steps.into_iter().zip(fates) {
+        match fate {
+            Published::Confirmed => {}
+            Published::Returned => step.failed("returned"),
+            Published::Nacked => step.failed("nacked"),
         }
     }
 }

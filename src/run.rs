@@ -29,6 +29,8 @@ use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
 use crate::server::Server;
+use crate::spans::Spans;
+use crate::systemd::Systemd;
 
 /// Rows that retention removes in one transaction.
 const PURGE_BATCH: usize = 200;
@@ -49,9 +51,26 @@ pub fn now() -> Timestamp {
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
-/// Runs a worker until SIGTERM or SIGINT, and drains it. With `reconcile`, every open request
-/// that nobody works on starts in doubt.
-pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::Result<()> {
+/// How a worker is started, beside its configuration.
+pub struct Start<'a> {
+    /// Of the source.
+    pub revision: &'a str,
+    /// Every open request that nobody works on starts in doubt.
+    pub reconcile: bool,
+    /// What a collector is told.
+    pub spans: Spans,
+    /// Told when the worker has started, and when it stops.
+    pub systemd: Systemd,
+}
+
+/// Runs a worker until SIGTERM or SIGINT, and drains it.
+pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
+    let Start {
+        revision,
+        reconcile,
+        spans,
+        systemd,
+    } = start;
     allow_many_files();
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
@@ -61,6 +80,7 @@ pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::
     let shared = Arc::new(Shared {
         ledger,
         metrics,
+        spans: spans.clone(),
         clock: now,
         outbox: Arc::new(Notify::new()),
         hold: Hold::new(config.amqp.max_unpublished),
@@ -71,8 +91,11 @@ pub async fn worker(config: Config, revision: &str, reconcile: bool) -> anyhow::
         .await
         .with_context(|| format!("cannot listen on http.listen = {}", config.http.listen))?;
     let worker = Worker::start(&config, Arc::clone(&shared), listener)?;
+    systemd.ready();
     wait_for_signal().await?;
+    systemd.stopping();
     worker.drain(config.shutdown.drain).await;
+    spans.close().await;
     Ok(())
 }
 
@@ -216,7 +239,7 @@ impl Worker {
             .values()
             .map(|account| Dispatcher::new(account.clone(), Arc::clone(&shared)))
             .collect::<Result<_, _>>()
-            .context("cannot build the HTTP client; https needs the system's certificates (Debian's package ca-certificates)")?;
+            .context("a provider cannot be called")?;
         let intake = Arc::new(Intake::new(
             config.amqp.clone(),
             &dispatchers,

@@ -19,6 +19,10 @@ use crate::intake::Intake;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
 
+mod callers;
+
+use callers::Callers;
+
 /// Longest wait for the ledger's answer to a probe or a scrape.
 const LEDGER_WAIT: Duration = Duration::from_secs(2);
 
@@ -47,7 +51,7 @@ impl Server {
             .route("/metrics", get(metrics))
             .route("/notifications/{provider}", post(notification))
             .with_state(self);
-        axum::serve(listener, router)
+        axum::serve(Callers::of(listener), router)
             .with_graceful_shutdown(stop)
             .await
     }

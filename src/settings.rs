@@ -115,6 +115,7 @@ pub const FIELDS: &[Field] = &[
     field("http.listen", Socket, "127.0.0.1:8620", "/metrics /livez /readyz /notifications/<provider>"),
     field("shutdown.drain", SpanOrZero, "25s", "how long calls under way may take to end"),
     field("log.format", Choice(&["json", "text"]), "json", "RUST_LOG sets levels"),
+    unset("defaults.ca_file", Form::Path, "PEM file of the authorities to trust instead of the system's"),
     field("defaults.connect_timeout", Span, "3s", "to reach a provider"),
     field("defaults.timeout", Span, "20s", "whole exchange"),
     field("defaults.max_in_flight", Whole(1, 100_000), "64", "calls at once to an account"),

@@ -326,6 +326,14 @@ impl Envelope {
     }
 }
 
+/// `00-<32 digits>-<16 digits>-<2 digits>`, hexadecimal and small: W3C's header, version 0.
+pub fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    lengths == [2, 32, 16, 2] && parts[0] == "00" && parts.iter().all(|part| hex(part))
+}
+
 /// A header of a published notification: when the provider's call was received.
 pub const RECEIVED_AT: &str = "rescind-received-at";
 /// Before the names of the provider's own headers.
@@ -421,6 +429,23 @@ mod tests {
             (error.reason, error.request_id.as_deref()),
             (Invalid::TooLarge, Some("big"))
         );
+    }
+
+    #[test]
+    fn only_a_whole_traceparent_is_one() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(is_traceparent(good));
+        let long = format!("{good}-x");
+        for bad in [
+            "",
+            "00",
+            good.trim_start_matches('0'),
+            &good.to_uppercase(),
+            &long,
+            "ff-x-y-z",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use url::Url;
 use super::text::{self, Screen, Style, Table};
 use super::{Exit, connect};
 use crate::amqp::{self, AmqpError, Topology};
+use crate::call;
 use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, Origin, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
 use crate::ledger::sqlite::Sqlite;
@@ -213,6 +214,9 @@ async fn provider(account: &AccountConfig) -> Finding {
     let base = &account.account.base_url;
     let unreachable =
         |why: String| Finding::bad(&subject, Exit::Unreachable, format!("{base}: {why}"));
+    if let Some(Err(why)) = account.ca_file.as_deref().map(call::authorities) {
+        return Finding::bad(&subject, Exit::Usage, why.to_string());
+    }
     let url = Url::parse(base).ok();
     let Some((host, port)) = url.as_ref().and_then(address) else {
         return unreachable("no address can be read".into());

@@ -12,11 +12,14 @@ use lapin::Connection;
 use crate::amqp::{self, AmqpError};
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::ledger::{Ledger, LedgerError};
+use crate::spans::Spans;
+use crate::systemd::Systemd;
 use crate::{failpoint, providers, run, simulate, trace};
 
 mod check;
 mod completions;
 mod dead;
+mod health;
 mod history;
 mod list;
 mod mask;
@@ -70,6 +73,8 @@ enum Command {
     List(list::Args),
     /// Dead letters: list, show, replay, discard, export
     Dead(dead::Args),
+    /// Ask the worker on this machine whether it is ready; for a container's health check
+    Health(health::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -185,11 +190,9 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
         variable(&environment, "NO_COLOR"),
         variable(&environment, "TERM"),
     );
-    let levels = variable(&environment, "RUST_LOG").map(str::to_owned);
-    let login = login(&environment);
-    let load = || load(cli.config, environment);
+    let load = || load(cli.config, environment.clone());
     match cli.command {
-        Command::Worker { reconcile } => worker(load()?.config, levels.as_deref(), reconcile).await,
+        Command::Worker { reconcile } => worker(load()?.config, &environment, reconcile).await,
         Command::Simulate(args) => simulate::run(args).await.map(|()| Exit::Done),
         Command::Check(args) => check::run(args, &load()?, screen).await,
         Command::Topology(args) => topology::run(args, &load()?, screen).await,
@@ -197,15 +200,26 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
         Command::Results(args) => results::run(args, &load()?, screen).await,
         Command::Show(args) => show::run(args, &load()?.config, screen).await,
         Command::List(args) => list::run(args, &load()?.config, screen).await,
-        Command::Dead(args) => dead::run(args, &load()?.config, &login, screen).await,
+        Command::Dead(args) => dead::run(args, &load()?.config, &login(&environment), screen).await,
+        Command::Health(args) => health::run(args, &load()?.config, screen).await,
         Command::Completions(args) => completions::run(&args, screen),
     }
 }
 
-async fn worker(config: Config, levels: Option<&str>, reconcile: bool) -> anyhow::Result<Exit> {
+async fn worker(
+    config: Config,
+    environment: &[(String, String)],
+    reconcile: bool,
+) -> anyhow::Result<Exit> {
+    let levels = variable(environment, "RUST_LOG");
     trace::start(config.log.format, levels, run::now);
-    let revision = option_env!("RESCIND_REVISION").unwrap_or("unknown");
-    run::worker(config, revision, reconcile).await?;
+    let start = run::Start {
+        revision: option_env!("RESCIND_REVISION").unwrap_or("unknown"),
+        reconcile,
+        spans: Spans::start(environment),
+        systemd: Systemd::new(variable(environment, "NOTIFY_SOCKET")),
+    };
+    run::worker(config, start).await?;
     Ok(Exit::Done)
 }
 

@@ -522,3 +522,16 @@ fn every_default_is_valid_and_the_generated_file_changes_nothing() {
     };
     assert_eq!(values(&written), values(&built_in));
 }
+
+/// `UPDATE=1` writes it anew.
+#[test]
+fn the_documented_file_has_every_setting_with_its_default() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/rescind.toml");
+    let generated = default_toml(crate::providers::ALL);
+    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+    let update = std::env::var("UPDATE").is_ok();
+    if update {
+        std::fs::write(&path, &generated).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), generated);
+}

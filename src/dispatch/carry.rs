@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use super::hints::hinted;
 use super::replay::replayed;
 use super::{Dispatcher, LEDGER_PAUSE, Place, SEND_WITHIN};
-use crate::call::{Exchange, LoginError};
+use crate::call::{Authorization, Exchange, LoginError};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
 use crate::gate::Health;
@@ -18,7 +18,8 @@ use crate::ledger::{CallEnd, Change, Claim, Committed, DeadLetter};
 use crate::lifecycle::{Plan, Progress, Step};
 use crate::outcome::{Operation, Outcome, Verdict, Why};
 use crate::providers::{Ask, Evidence, Learned, Reading, Request};
-use crate::wire;
+use crate::spans::{Call, Step as Told};
+use crate::wire::{self, Envelope};
 
 impl Dispatcher {
     pub(super) async fn carry_out(self: Arc<Self>, claim: Claim, mut place: Place) {
@@ -67,7 +68,12 @@ impl Dispatcher {
             accepted: claim.progress.accepted,
         };
         let started = Instant::now();
-        let ended = self.ask(&ask, operation, place.entered).await;
+        let sending = Sending {
+            claimed: place.entered,
+            envelope: &claim.stored.envelope,
+            attempt: claim.progress.attempts,
+        };
+        let ended = self.ask(&ask, operation, &sending).await;
         let (verdict, took) = (ended.verdict_name(), started.elapsed());
         self.shared
             .metrics
@@ -147,19 +153,19 @@ impl Dispatcher {
     }
 
     /// One exchange, repeated once with a new token where the first one was refused.
-    async fn ask(&self, ask: &Ask<'_>, operation: Operation, claimed: Instant) -> Ended {
+    async fn ask(&self, ask: &Ask<'_>, operation: Operation, sending: &Sending<'_>) -> Ended {
         let request = match operation {
             Operation::Cancel => self.config.provider.cancel(ask),
             Operation::Lookup => self.config.provider.lookup(ask),
         };
-        let (ended, renewable) = self.exchange(ask, operation, &request, claimed).await;
+        let (ended, renewable) = self.exchange(ask, operation, &request, sending).await;
         match ended {
             Ended::Read(Reading {
                 verdict: Verdict::Unauthorized,
                 ..
             }) if renewable => {
                 info!("the token was refused; asking for a new one");
-                self.exchange(ask, operation, &request, claimed).await.0
+                self.exchange(ask, operation, &request, sending).await.0
             }
             ended => ended,
         }
@@ -170,7 +176,7 @@ impl Dispatcher {
         ask: &Ask<'_>,
         operation: Operation,
         request: &Request,
-        claimed: Instant,
+        sending: &Sending<'_>,
     ) -> (Ended, bool) {
         let observe = |verdict, took| {
             self.shared
@@ -185,11 +191,12 @@ impl Dispatcher {
             }
         };
         if operation == Operation::Cancel
-            && let Some(why) = self.too_late(ask, claimed)
+            && let Some(why) = self.too_late(ask, sending.claimed)
         {
             return (Ended::Withheld(why), false);
         }
-        let answer = match self.caller.send(request, &authorization).await {
+        let (exchange, mut told) = self.send(operation, request, &authorization, sending).await;
+        let answer = match exchange {
             Exchange::Answered(answer) => answer,
             Exchange::NotSent(why) => return (Ended::NotSent(why), false),
             Exchange::Lost(why) => return (Ended::Lost(why), false),
@@ -198,9 +205,44 @@ impl Dispatcher {
             Operation::Cancel => self.config.provider.read_cancel(ask, &answer.response()),
             Operation::Lookup => self.config.provider.read_lookup(ask, &answer.response()),
         };
+        told.says("rescind.verdict", reading.verdict.as_str());
         let renewable =
             reading.verdict == Verdict::Unauthorized && self.caller.refused(&authorization);
         (Ended::Read(reading), renewable)
+    }
+
+    /// One send, as one step of the request's trace.
+    async fn send(
+        &self,
+        operation: Operation,
+        request: &Request,
+        authorization: &Authorization,
+        sending: &Sending<'_>,
+    ) -> (Exchange, Told) {
+        let call = Call {
+            provider: self.name(),
+            operation,
+            method: request.method,
+            base_url: &self.config.account.base_url,
+            attempt: sending.attempt,
+        };
+        let mut told = self.shared.spans.call(sending.envelope, &call);
+        let traceparent = told.traceparent(sending.envelope);
+        let sent = self
+            .caller
+            .send(request, authorization, traceparent.as_deref());
+        let exchange = sent.await;
+        match &exchange {
+            Exchange::Answered(answer) => {
+                told.says("http.response.status_code", i64::from(answer.status));
+                if answer.status >= 400 {
+                    told.failed("http_status");
+                }
+            }
+            Exchange::NotSent(_) => told.failed("not_sent"),
+            Exchange::Lost(_) => told.failed("no_answer"),
+        }
+        (exchange, told)
     }
 
     /// The login may have taken its time, or the machine.
@@ -285,6 +327,14 @@ impl Dispatcher {
         }
         true
     }
+}
+
+/// What a send has to know beside the call itself.
+struct Sending<'a> {
+    /// Before the claim that it is for.
+    claimed: Instant,
+    envelope: &'a Envelope,
+    attempt: u32,
 }
 
 /// How a call ended.

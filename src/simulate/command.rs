@@ -16,9 +16,13 @@ use super::{Options, Scenario, loopback, serve, write_config};
 /// The six providers' APIs on loopback, with scripted behaviour, for demos and tests.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to listen; loopback addresses only.
+    /// Where to listen; loopback addresses only, unless --expose.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8630")]
     listen: SocketAddr,
+
+    /// Listen on other addresses too, as in a network of containers: its credentials are public.
+    #[arg(long)]
+    expose: bool,
 
     /// Rules that give payments their behaviour, in place of the words in their ids.
     #[arg(long, value_name = "FILE")]
@@ -50,7 +54,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Serves until SIGINT or SIGTERM.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    loopback(args.listen)?;
+    if !args.expose {
+        loopback(args.listen)?;
+    }
     let scenario = args.scenario.map(read_scenario).transpose()?;
     let listener = TcpListener::bind(args.listen)
         .await
@@ -67,6 +73,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     )?;
     let options = Options {
         listen: address,
+        expose: args.expose,
         scenario,
         record: args.record,
         latency: args.latency,
@@ -116,6 +123,10 @@ mod tests {
         let line = Line::try_parse_from(["simulate", "--listen", "0.0.0.0:0"]);
         let error = run(line.map(|line| line.args).unwrap()).await.unwrap_err();
         assert!(error.to_string().contains("loopback"));
+        let line = Line::try_parse_from(["simulate", "--listen", "0.0.0.0:0", "--expose"]);
+        let exposed = run(line.map(|line| line.args).unwrap());
+        let running = tokio::time::timeout(Duration::from_millis(200), exposed).await;
+        assert!(running.is_err(), "it serves");
     }
 
     #[tokio::test]

@@ -117,6 +117,8 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct Options {
     /// The address that is served; only a loopback address is.
     pub listen: SocketAddr,
+    /// Other addresses than loopback may be served.
+    pub expose: bool,
     /// Rules that give payments their behaviour, before the words in their ids.
     pub scenario: Option<Scenario>,
     /// A file to which each movement of money is appended, synced before its answer goes out.
@@ -167,8 +169,10 @@ pub async fn serve(
     options: Options,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    loopback(options.listen)?;
-    loopback(listener.local_addr()?)?;
+    if !options.expose {
+        loopback(options.listen)?;
+        loopback(listener.local_addr()?)?;
+    }
     let router = router(Arc::new(Simulator::new(options)?));
     let (stopping, mut stopped) = watch::channel(());
     let signal = async move {
@@ -192,7 +196,9 @@ fn loopback(address: SocketAddr) -> io::Result<()> {
     if address.ip().is_loopback() {
         return Ok(());
     }
-    let message = format!("{address} is not a loopback address; the simulator listens on no other");
+    let message = format!(
+        "{address} is not a loopback address; the simulator listens on no other without --expose"
+    );
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
@@ -340,6 +346,7 @@ mod tests {
     async fn only_loopback_is_served() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let options = Options {
+            expose: false,
             listen: "0.0.0.0:8630".parse().unwrap(),
             scenario: None,
             record: None,
@@ -355,6 +362,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let options = Options {
+            expose: false,
             listen,
             scenario: None,
             record: None,

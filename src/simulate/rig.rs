@@ -44,6 +44,7 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let options = Options {
+            expose: false,
             listen,
             scenario: Some(Scenario::parse(scenario).unwrap()),
             record,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::PATIENCE;
 use super::world::{World, closed};
+use crate::rig::Database;
 use crate::rig::checker::{endings, id};
 use crate::rig::stage::request;
 
@@ -51,4 +52,56 @@ async fn people_and_a_busy_worker_do_not_get_into_each_others_way() {
         !log.contains("cannot commit") && !log.contains("cannot claim"),
         "{log}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_and_two_workers_share_a_database() {
+    let mut world = World::new("beside-database", "forbidden");
+    world.set("ledger.url", &Database::shared().create());
+    let workers = [world.stage.worker(), world.stage.worker()];
+    let mut results = world.stage.results().await;
+    let dead = world.have(&mut results, &["gr4vy", "pismo", "tingg"]).await;
+    world.behaves("success");
+    let people = ["ana", "ben"].map(|name| {
+        let arguments = [
+            "dead",
+            "replay",
+            "--all",
+            "--reason",
+            "well again",
+            "--as",
+            name,
+        ];
+        let terminal = world.child(&arguments);
+        tokio::task::spawn_blocking(move || terminal.spawn_and_wait())
+    });
+    let mut ended = 0;
+    for person in people {
+        let done = person.await.unwrap();
+        assert!(
+            [Some(0), Some(3), Some(6)].contains(&done.code),
+            "{done:#?}"
+        );
+        ended += done.stdout.matches("  ended").count();
+    }
+    assert_eq!(ended, 3, "each by one of them");
+    for request in &dead {
+        assert_eq!(world.money(request).effects.len(), 1);
+    }
+    for worker in &workers {
+        assert_eq!(
+            closed(worker, "replayed"),
+            3.0,
+            "the ledger's count, at both"
+        );
+    }
+    let one = id(&dead[0]);
+    world
+        .dead(&["discard", &one, "--reason", "late"])
+        .exits(6)
+        .says("replayed by");
+    world
+        .rescind(&["show", &one])
+        .exits(0)
+        .says("corrected to cancelled");
 }

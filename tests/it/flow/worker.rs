@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use super::{PATIENCE, kinds};
 use crate::rig::checker::{all_money, endings, id};
 use crate::rig::client::persistent_json;
+use crate::rig::recorder::Recorder;
 use crate::rig::stage::{Stage, request};
-use crate::rig::until;
+use crate::rig::{http, until};
+use crate::spans::{exporting_to, spans};
 
 /// A decision without a call gives its place on at once, not at the next scan of the ledger.
 #[tokio::test(flavor = "multi_thread")]
@@ -284,9 +286,11 @@ async fn every_series_of_the_contract_exists_from_the_start_at_zero() {
     }
 }
 
-/// Planted where a secret is configured, sent or echoed; none may come out in a log.
+/// Planted where a secret is configured, sent or echoed; none may come out in a log, a span or
+/// a metric.
 const CANARIES: &[&str] = &[
     "canary-metadata",
+    CARD,
     "canary-migo-token",
     "canary-server-key",
     "canary-client-secret",
@@ -301,6 +305,9 @@ const CANARIES: &[&str] = &[
     "PRIVATE KEY",
     "eyJ",
 ];
+
+/// A card number that providers accept in their sandboxes.
+const CARD: &str = "4811111111111114";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_and_no_payload_is_ever_logged() {
@@ -317,7 +324,11 @@ async fn no_secret_and_no_payload_is_ever_logged() {
         providers.insert(format!("bad-{kind}"), table.into());
     }
     stage.set("providers", providers);
-    let worker = stage.worker_with(&[("RUST_LOG", "trace")]);
+    let collector = Recorder::answering("{}");
+    let endpoint = collector.url();
+    let mut environment = exporting_to(&endpoint).to_vec();
+    environment.push(("RUST_LOG", "trace"));
+    let mut worker = stage.worker_with(&environment);
     let mut results = stage.results().await;
     let client = stage.client().await;
     let behaviours = [
@@ -336,7 +347,7 @@ async fn no_secret_and_no_payload_is_ever_logged() {
         requests.push(request);
     }
     for request in &mut requests {
-        request["metadata"] = json!({ "card": "canary-metadata" });
+        request["metadata"] = json!({ "card": "canary-metadata", "number": CARD });
         let properties = persistent_json();
         client.publish_with(&stage.names, request, properties).await;
     }
@@ -345,12 +356,25 @@ async fn no_secret_and_no_payload_is_ever_logged() {
     let mut ids: Vec<String> = requests.iter().map(id).collect();
     ids.push("broken".to_owned());
     results.about(ids, PATIENCE).await;
+    let metrics = http::get(worker.address(), "/metrics").unwrap().1;
+    assert!(
+        metrics.contains("rescind_requests_received_total"),
+        "much was counted"
+    );
+    worker.sigterm();
+    assert!(worker.wait(PATIENCE).success());
+    let told = format!("{:?}", spans(&collector));
+    for name in ["process ", "POST cancel", "publish "] {
+        assert!(told.contains(name), "much was told");
+    }
     let log = worker.log();
     assert!(
         log.contains("finished") && log.contains("call ended"),
         "much was logged"
     );
     for canary in CANARIES {
+        assert!(!metrics.contains(canary), "{canary} is in the metrics");
+        assert!(!told.contains(canary), "{canary} is in a span");
         // As text, or as a list of bytes.
         let bytes = format!("{:?}", canary.as_bytes());
         let bytes = bytes.trim_matches(['[', ']']);

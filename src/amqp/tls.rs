@@ -1,0 +1,126 @@
+//! TLS to the broker: whom to trust, what certificate to show, and what to do when it fails.
+
+use std::path::Path;
+
+use lapin::tcp::{AsyncTcpStream, RustlsConnector, RustlsConnectorConfig};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties, ErrorKind};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, CertificateError};
+
+use super::{AmqpError, step};
+use crate::config::Amqp;
+
+/// Connects, with TLS where the address says so.
+pub(super) async fn connect(
+    settings: &Amqp,
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+) -> Result<Connection, AmqpError> {
+    let runtime =
+        lapin::runtime::default_runtime().map_err(|e| AmqpError::Protocol("connect", e))?;
+    let tls = match uri.scheme {
+        AMQPScheme::AMQP => None,
+        AMQPScheme::AMQPS => Some(connector(settings)?),
+    };
+    let connecting = Connection::connector(
+        uri,
+        runtime,
+        async move |uri, runtime| {
+            let authority = (uri.authority.host.clone(), uri.authority.port);
+            let address = runtime.to_socket_addrs(authority);
+            let stream = AsyncTcpStream::connect(&runtime, address).await?;
+            Ok(match &tls {
+                Some(tls) => stream.into_rustls(tls, &uri.authority.host).await?,
+                None => stream,
+            })
+        },
+        properties,
+    );
+    step("connect", connecting)
+        .await
+        .map_err(|error| explained(error, settings))
+}
+
+/// lapin's own way adds `ca_file` to the system's authorities. A file that names the few to
+/// trust is to replace them.
+fn connector(settings: &Amqp) -> Result<RustlsConnector, AmqpError> {
+    let trusting = match &settings.ca_file {
+        Some(path) => {
+            RustlsConnectorConfig::default().with_parsable_certificates(certificates(path)?)
+        }
+        None => RustlsConnectorConfig::new_with_platform_verifier(),
+    };
+    let built = match (&settings.cert_file, &settings.key_file) {
+        (Some(cert), Some(key)) => {
+            trusting.connector_with_single_cert(certificates(cert)?, private_key(key)?)
+        }
+        _ => trusting.connector_with_no_client_auth(),
+    };
+    built.map_err(|why| AmqpError::Settings(format!("TLS for amqp.url cannot be set up: {why}")))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AmqpError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(unusable(path, "holds no certificate; it has to be PEM")),
+        Err(why) => Err(unusable(path, &format!("is no PEM file: {why}"))),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, AmqpError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?)
+        .map_err(|why| unusable(path, &format!("holds no private key in PEM: {why}")))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AmqpError> {
+    std::fs::read(path).map_err(|why| unusable(path, &format!("cannot be read: {why}")))
+}
+
+fn unusable(path: &Path, why: &str) -> AmqpError {
+    AmqpError::Settings(format!("{} {why}", path.display()))
+}
+
+/// What rustls said, as a sentence that names the setting to look at.
+fn explained(error: AmqpError, settings: &Amqp) -> AmqpError {
+    let AmqpError::Protocol(_, cause) = &error else {
+        return error;
+    };
+    let ErrorKind::IOError(cause) = cause.kind() else {
+        return error;
+    };
+    let inner = cause.get_ref();
+    match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(cause) => AmqpError::Tls(sentence(cause, settings)),
+        None => error,
+    }
+}
+
+fn sentence(cause: &rustls::Error, settings: &Amqp) -> String {
+    use rustls::Error::{AlertReceived, InvalidCertificate};
+    match cause {
+        InvalidCertificate(CertificateError::UnknownIssuer) => match &settings.ca_file {
+            Some(path) => format!(
+                "no authority in amqp.ca_file = {} has signed the broker's certificate",
+                path.display()
+            ),
+            None => "no authority that this system trusts has signed the broker's certificate; name the one that did in amqp.ca_file".into(),
+        },
+        InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "the broker's certificate is for another name than the host in amqp.url".into(),
+        InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "the broker's certificate has expired".into()
+        }
+        AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::HandshakeFailure,
+        ) => "the broker does not accept our certificate; name one that it does in amqp.cert_file, and its key in amqp.key_file".into(),
+        other => format!("TLS with the broker failed: {other}"),
+    }
+}
