@@ -27,6 +27,19 @@ bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick 
 	trap 'deploy/broker stop target/bench/broker' EXIT; \
 	AMQP_URL=$$(deploy/broker start target/bench/broker) cargo bench --locked --bench bench -- $(ARGS)
 
+# How long, which faults, which ledger (sqlite, postgres, both), and where the report goes.
+MINUTES ?= 30
+SEED ?= 1
+LEDGER ?= both
+REPORT ?= target/chaos-report.md
+
+.PHONY: chaos
+chaos: ## Real parts under faults (MINUTES=30 SEED=1 LEDGER=both REPORT=target/chaos-report.md)
+	deploy/broker install
+	deploy/database install
+	mkdir -p target
+	cargo test --release --locked --test chaos -- run --minutes $(MINUTES) --seed $(SEED) --ledger $(LEDGER) --report $(REPORT)
+
 .PHONY: check
 check: lint test ## Everything that a change has to pass
 

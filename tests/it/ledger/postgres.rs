@@ -214,7 +214,7 @@ async fn a_replay_and_an_arrival_at_once_have_their_turns() {
         let parked = [one.seen(&id).await.parked, one.seen(&other).await.parked];
         assert!(parked[0] != parked[1], "{parked:?}");
         for turn in 0..2 {
-            let claim = one.only_claim(at(6), sends()).await;
+            let claim = one.only_claim(at(8), sends()).await;
             let change = match claim.outcome {
                 Some(_) => super::desk::finish_again(&claim, VOIDED, at(7)),
                 None => finish(&claim, VOIDED, at(7)),
