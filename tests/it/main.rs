@@ -13,6 +13,7 @@ mod broker;
 mod cluster;
 mod contract;
 mod crash;
+mod dead;
 mod deployment;
 mod fleet;
 mod flow;
