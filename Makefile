@@ -40,6 +40,12 @@ chaos: ## Real parts under faults (MINUTES=30 SEED=1 LEDGER=both REPORT=target/c
 	mkdir -p target
 	cargo test --release --locked --test chaos -- run --minutes $(MINUTES) --seed $(SEED) --ledger $(LEDGER) --report $(REPORT)
 
+# Optimised is what is hot, the model itself: the other crates are those of `make test`.
+.PHONY: model
+model: ## Explore the lifecycle with a modelled world: every path of tens of millions of states
+	MODEL=large cargo test --locked --config profile.dev.package.rescind.opt-level=3 \
+	  --test model -- --nocapture --test-threads=1
+
 .PHONY: check
 check: lint test ## Everything that a change has to pass
 
