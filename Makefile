@@ -46,6 +46,15 @@ model: ## Explore the lifecycle with a modelled world: every path of tens of mil
 	MODEL=large cargo test --locked --config profile.dev.package.rescind.opt-level=3 \
 	  --test model -- --nocapture --test-threads=1
 
+.PHONY: sabotage
+sabotage: ## Break one rule at a time and show that the tests catch each (ONLY="name ...")
+	deploy/broker install
+	tests/sabotage/run $(ONLY)
+
+.PHONY: mutants
+mutants: ## Change a file at every place and see whether a test notices (FILE=src/gate.rs ARGS="--shard 0/4")
+	tests/sabotage/mutants $(FILE) $(ARGS)
+
 .PHONY: check
 check: lint test ## Everything that a change has to pass
 

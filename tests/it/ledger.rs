@@ -44,6 +44,7 @@ async fn a_request_is_new_once_and_its_id_is_taken_for_ever() {
         for payment in ["p", "another"] {
             let mut other = request("a", payment);
             other.digest = [8; 32];
+            other.envelope.body = b"other content".to_vec();
             assert_eq!(desk.take_in(other).await, Accepted::Conflicting);
         }
         let kept = desk.seen("a").await.stored.envelope;

@@ -1,6 +1,8 @@
 //! The state machine: its whole table in a text file, every path to a depth, and an end to
 //! every schedule.
 
+mod limits;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 

@@ -10,6 +10,7 @@
 
 mod alerts;
 mod broker;
+mod call;
 mod cluster;
 mod contract;
 mod crash;
@@ -24,6 +25,7 @@ mod notices;
 mod providers;
 mod rig;
 mod rig_works;
+mod sabotage;
 mod secure;
 mod spans;
 mod tidy;
