@@ -27,16 +27,6 @@ bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick 
 	trap 'deploy/broker stop target/bench/broker' EXIT; \
 	AMQP_URL=$$(deploy/broker start target/bench/broker) cargo bench --locked --bench bench -- $(ARGS)
 
-.PHONY: sabotage
-sabotage: ## Break one rule at a time and show that the tests catch each (ONLY="name ...")
-	deploy/broker install
-	deploy/database install
-	tests/sabotage/run $(ONLY)
-
-.PHONY: mutants
-mutants: ## Change a file at every place and see whether a test notices (FILE=src/gate.rs ARGS="--shard 0/4")
-	tests/sabotage/mutants $(FILE) $(ARGS)
-
 # How long, which faults, which ledger (sqlite, postgres, both), and where the report goes.
 MINUTES ?= 30
 SEED ?= 1
@@ -49,6 +39,22 @@ chaos: ## Real parts under faults (MINUTES=30 SEED=1 LEDGER=both REPORT=target/c
 	deploy/database install
 	mkdir -p target
 	cargo test --release --locked --test chaos -- run --minutes $(MINUTES) --seed $(SEED) --ledger $(LEDGER) --report $(REPORT)
+
+# Optimised is what is hot, the model itself: the other crates are those of `make test`.
+.PHONY: model
+model: ## Explore the lifecycle with a modelled world: every path of tens of millions of states
+	MODEL=large cargo test --locked --config profile.dev.package.rescind.opt-level=3 \
+	  --test model -- --nocapture --test-threads=1
+
+.PHONY: sabotage
+sabotage: ## Break one rule at a time and show that the tests catch each (ONLY="name ...")
+	deploy/broker install
+	deploy/database install
+	tests/sabotage/run $(ONLY)
+
+.PHONY: mutants
+mutants: ## Change a file at every place and see whether a test notices (FILE=src/gate.rs ARGS="--shard 0/4")
+	tests/sabotage/mutants $(FILE) $(ARGS)
 
 .PHONY: check
 check: lint test ## Everything that a change has to pass

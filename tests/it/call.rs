@@ -56,6 +56,7 @@ impl Server {
                 ..Account::default()
             },
             connect_timeout: 5 * SECOND,
+            ca_file: None,
             timeout: 20 * SECOND,
             max_in_flight: 1,
             rate_per_second: 0.0,
@@ -69,7 +70,7 @@ impl Server {
         let caller = caller.unwrap();
         let authorization = caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await;
         let request = Request::get("/a".to_owned());
-        caller.send(&request, &authorization.unwrap()).await
+        caller.send(&request, &authorization.unwrap(), None).await
     }
 
     async fn answer(&self) -> Answer {

@@ -91,6 +91,7 @@ fn finding<'a>(envelope: &'a Envelope, evidence: &'a Evidence, outcome: Outcome)
         attempts: 2,
         lookups: 3,
         completed_at: "2026-11-20T09:00:00.352Z".parse().unwrap(),
+        letters: 0,
     }
 }
 
@@ -536,6 +537,7 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
         dead: vec![("gone".into(), "no_lookup".into(), 2)],
         oldest_dead: Some(at),
         outbox: 5,
+        closed: Vec::new(),
     });
     let sum = |name: &str| -> f64 {
         let (_, series) = exported(&metrics);
@@ -558,5 +560,26 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
     metrics.stats(&Stats::default());
     for (name, _) in names {
         assert_eq!(sum(name), 0.0, "{name}");
+    }
+}
+
+/// Commands close dead letters too: the counter is the ledger's, and never falls.
+#[test]
+fn closed_dead_letters_are_counted_as_the_ledger_counts_them() {
+    let metrics = metrics();
+    let closed = |replayed: u64| Stats {
+        closed: vec![("replayed".into(), replayed)],
+        ..Stats::default()
+    };
+    let count = |action: &str| -> f64 {
+        let (_, series) = exported(&metrics);
+        let found = series.iter().find(|(name, labels, _)| {
+            name == "rescind_dead_letters_closed_total" && format!("{labels:?}").contains(action)
+        });
+        found.unwrap().2
+    };
+    for (ledger, counter) in [(3, 3.0), (3, 3.0), (7, 7.0), (2, 7.0)] {
+        metrics.stats(&closed(ledger));
+        assert_eq!((count("replayed"), count("discarded")), (counter, 0.0));
     }
 }

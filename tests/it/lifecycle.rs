@@ -28,6 +28,7 @@ const POLL: Schedule = Schedule {
 };
 
 mod lost;
+mod replay;
 
 fn now() -> Timestamp {
     plus(Timestamp::UNIX_EPOCH, 1000 * HOUR)

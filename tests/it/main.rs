@@ -14,6 +14,7 @@ mod call;
 mod cluster;
 mod contract;
 mod crash;
+mod dead;
 mod deployment;
 mod fleet;
 mod flow;
