@@ -131,6 +131,9 @@ pub trait Ledger: Send + Sync {
     /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`.
     fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>>;
 
+    /// How many messages the broker has not confirmed, counted up to `most`.
+    fn unpublished(&self, most: u64) -> Answer<'_, u64>;
+
     /// Marks messages as confirmed by the broker.
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()>;
 

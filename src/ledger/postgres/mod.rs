@@ -265,6 +265,10 @@ impl Ledger for Postgres {
         })
     }
 
+    fn unpublished(&self, most: u64) -> Answer<'_, u64> {
+        self.read(move |db| read::unpublished(db, most))
+    }
+
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
         self.write(Item::Published, (messages, now))
     }

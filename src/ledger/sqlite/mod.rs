@@ -168,6 +168,10 @@ impl Ledger for Sqlite {
         self.read.run(move |db| read::pending(db, after, most))
     }
 
+    fn unpublished(&self, most: u64) -> Answer<'_, u64> {
+        self.read.run(move |db| read::unpublished(db, most))
+    }
+
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
         self.write(move |db| write::published(db, &messages, now))
     }

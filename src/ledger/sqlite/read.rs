@@ -60,6 +60,13 @@ pub(super) fn any(
     Ok(false)
 }
 
+pub(super) fn unpublished(db: &Connection, most: u64) -> rusqlite::Result<u64> {
+    db.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM messages WHERE published_at IS NULL LIMIT ?1)",
+    )?
+    .query_row([most], |row| row.get(0))
+}
+
 pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
     let open = db
         .prepare_cached(
