@@ -29,6 +29,9 @@ use crate::wire;
 mod carry;
 mod clock;
 mod hints;
+mod replay;
+
+pub use replay::{first_call, reopening};
 
 /// Most rows in one claim; more are claimed at once after.
 const CLAIM_MAX: u32 = 128;
@@ -244,17 +247,11 @@ impl Dispatcher {
     }
 
     fn job(&self, stored: &Stored) -> Result<Job, wire::Misunderstood> {
-        wire::read_request(&stored.envelope.body, |_| Some(self.config.provider))
-            .map(|read| read.job)
+        job(&self.config, stored)
     }
 
     fn terms(&self, job: &Job) -> Terms {
-        Terms {
-            abilities: self.config.provider.abilities(&self.config.account, job),
-            retry: self.config.retry,
-            poll: self.config.poll,
-            deadline: job.deadline,
-        }
+        terms(&self.config, job)
     }
 
     /// A place for a fresh request that may begin at once, with its intent, or `None`.
@@ -330,6 +327,21 @@ impl Dispatcher {
         self.shared
             .metrics
             .gate(self.name(), calls, limit, gate.breaker_open());
+    }
+}
+
+/// The stored request as the account reads it today.
+fn job(account: &AccountConfig, stored: &Stored) -> Result<Job, wire::Misunderstood> {
+    wire::read_request(&stored.envelope.body, |_| Some(account.provider)).map(|read| read.job)
+}
+
+/// What applies to it.
+fn terms(account: &AccountConfig, job: &Job) -> Terms {
+    Terms {
+        abilities: account.provider.abilities(&account.account, job),
+        retry: account.retry,
+        poll: account.poll,
+        deadline: job.deadline,
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Finding<'a> {
     pub lookups: u32,
     /// When the outcome was found.
     pub completed_at: Timestamp,
+    /// Dead letters that the request has had before.
+    pub letters: u32,
 }
 
 #[derive(Serialize)]
@@ -238,7 +240,10 @@ impl Finding<'_> {
             "rescind-dead-at",
             Header::Text(self.completed_at.to_string()),
         );
-        let name = [self.result_id().as_bytes().as_slice(), b"dead"].concat();
+        let mut name = [self.result_id().as_bytes().as_slice(), b"dead"].concat();
+        if self.letters > 0 {
+            name.extend_from_slice(self.letters.to_string().as_bytes());
+        }
         Outgoing {
             id: Uuid::new_v5(&NAMESPACE, &name),
             kind: Kind::DeadLetter,

@@ -21,6 +21,11 @@ impl Hold {
         }
     }
 
+    /// What is more than this makes no difference.
+    pub fn counts_to(&self) -> u64 {
+        self.most.saturating_add(1)
+    }
+
     /// Nothing is to be taken in or begun.
     pub fn is_on(&self) -> bool {
         *self.on.borrow()

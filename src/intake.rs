@@ -248,6 +248,7 @@ impl Intake {
             attempts: 0,
             lookups: 0,
             completed_at: envelope.received_at,
+            letters: 0,
         };
         let messages = match why.request_id {
             Some(_) => finding.messages(),

@@ -25,8 +25,10 @@ use crate::providers::{Abilities, DoubtPolicy, Learned};
 
 mod hints;
 mod lost;
+mod replay;
 
 pub use hints::{Checked, Hints};
+pub use replay::{Hindrance, Replays};
 
 /// Everything the lifecycle remembers of one request. Stored as JSON without what is unset:
 /// most requests are finished by their first call and have little to remember.
@@ -95,6 +97,9 @@ pub struct Progress {
     /// What notifications led to.
     #[serde(default)]
     pub hints: Hints,
+    /// What replays led to.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub replays: Replays,
 }
 
 fn is_unset<T: Default + PartialEq>(value: &T) -> bool {
@@ -182,6 +187,7 @@ impl Progress {
             waiting_since: None,
             learned: Learned::new(),
             hints: Hints::default(),
+            replays: Replays::default(),
         }
     }
 
@@ -206,14 +212,13 @@ impl Progress {
         {
             return Plan::Finish(Outcome::Failed(Failed::RetriesExhausted));
         }
-        match terms.abilities {
-            Abilities {
-                look_first: false, ..
-            } => Plan::Call(Operation::Cancel),
-            _ if self.looked => Plan::Call(Operation::Cancel),
-            Abilities { lookup: true, .. } => Plan::Call(Operation::Lookup),
+        match terms.abilities.lookup {
+            _ if self.looked || !self.looks_first(&terms.abilities) => {
+                Plan::Call(Operation::Cancel)
+            }
+            true => Plan::Call(Operation::Lookup),
             // Its state has to be known before anything is sent, and cannot be.
-            _ => Plan::Finish(Outcome::Refused(Refused::Unsupported)),
+            false => Plan::Finish(Outcome::Refused(Refused::Unsupported)),
         }
     }
 
@@ -237,12 +242,6 @@ impl Progress {
             DoubtPolicy::AskOnceMore if !self.asked_again => Plan::Call(Operation::Cancel),
             _ => no_lookup,
         }
-    }
-
-    /// A key that was first used in the future is of an unknown age: the clock went back.
-    fn key_lives(&self, life: Duration, now: Timestamp) -> bool {
-        self.first_sent_at
-            .is_some_and(|first| first <= now && crate::backoff::elapsed(first, now) < life)
     }
 
     /// The call is about to be made. Committed before its first byte.

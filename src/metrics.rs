@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -10,9 +9,11 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::ledger::Stats;
+use crate::ledger::{Action, Stats};
 use crate::outcome::{Cause, Outcome, State};
 use crate::wire::{Kind, UNKNOWN_PROVIDER};
+
+mod ledger;
 
 /// How an arriving message was taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,8 +384,9 @@ impl Metrics {
             self.publishes
                 .with_label_values(&[kind.as_str(), status.as_str()]);
         }
-        for action in ["replayed", "discarded"] {
-            self.dead_letters_closed.with_label_values(&[action]);
+        for action in Action::CLOSING {
+            self.dead_letters_closed
+                .with_label_values(&[action.as_str()]);
         }
         self.cancellations
             .with_label_values(&[UNKNOWN_PROVIDER, "invalid"]);
@@ -529,53 +531,10 @@ impl Metrics {
         self.draining.set(1);
     }
 
-    fn set_open(&self, provider: &str, state: State, stats: &Stats) {
-        let rows = stats.open.iter();
-        let ours = rows.filter(|(of, at, _, _)| self.label(of) == provider && *at == state);
-        let (mut count, mut oldest) = (0, None);
-        for (_, _, more, since) in ours {
-            count += more;
-            oldest = Some(oldest.map_or(*since, |oldest: Timestamp| oldest.min(*since)));
-        }
-        let labels = [provider, state.as_str()];
-        self.open.with_label_values(&labels).set(signed(count));
-        let oldest = oldest.map_or(0.0, |at| at.as_duration().as_secs_f64());
-        self.oldest_open.with_label_values(&labels).set(oldest);
-    }
-
-    /// Sets the gauges that are read from the ledger; what is no longer there becomes 0.
-    pub fn stats(&self, stats: &Stats) {
-        // Each gauge is set once, so that no scrape sees a 0 in between. Accounts that are no
-        // longer configured share a series.
-        let known = self.providers.iter().map(String::as_str);
-        for provider in known.chain([UNKNOWN_PROVIDER]) {
-            for state in OPEN_STATES {
-                self.set_open(provider, state, stats);
-            }
-            for reason in DEAD_REASONS {
-                let letters = stats.dead.iter();
-                let ours =
-                    letters.filter(|(of, why, _)| self.label(of) == provider && why == reason);
-                self.dead_letters
-                    .with_label_values(&[provider, reason])
-                    .set(signed(ours.map(|(_, _, count)| count).sum()));
-            }
-        }
-        let oldest = stats
-            .oldest_dead
-            .map_or(0.0, |at| at.as_duration().as_secs_f64());
-        self.oldest_dead_letter.set(oldest);
-        self.outbox_pending.set(signed(stats.outbox));
-    }
-
     /// The text that Prometheus reads.
     pub fn text(&self) -> prometheus::Result<String> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
-}
-
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

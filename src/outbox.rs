@@ -62,10 +62,10 @@ impl Outbox {
     pub async fn mind_the_bound(&self) {
         loop {
             tokio::time::sleep(AGAIN_EVERY).await;
-            let Ok(stats) = self.shared.ledger.stats().await else {
+            let most = self.shared.hold.counts_to();
+            let Ok(messages) = self.shared.ledger.unpublished(most).await else {
                 continue;
             };
-            let messages = stats.outbox;
             match self.shared.hold.look(messages) {
                 Some(true) => warn!(
                     messages,

@@ -1,5 +1,6 @@
 //! TLS to the broker: whom to trust, what certificate to show, and what to do when it fails.
 
+use std::io;
 use std::path::Path;
 
 use lapin::tcp::{AsyncTcpStream, RustlsConnector, RustlsConnectorConfig};
@@ -24,6 +25,7 @@ pub(super) async fn connect(
         AMQPScheme::AMQP => None,
         AMQPScheme::AMQPS => Some(connector(settings)?),
     };
+    let secure = tls.is_some();
     let connecting = Connection::connector(
         uri,
         runtime,
@@ -40,7 +42,10 @@ pub(super) async fn connect(
     );
     step("connect", connecting)
         .await
-        .map_err(|error| explained(error, settings))
+        .map_err(|error| match secure {
+            true => explained(error, settings),
+            false => error,
+        })
 }
 
 /// lapin's own way adds `ca_file` to the system's authorities. A file that names the few to
@@ -94,8 +99,23 @@ fn explained(error: AmqpError, settings: &Amqp) -> AmqpError {
     let inner = cause.get_ref();
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(cause) => AmqpError::Tls(sentence(cause, settings)),
+        None if is_hung_up(cause.kind()) => AmqpError::Tls(format!(
+            "the broker hung up when TLS was there ({cause}): most often the broker does not accept our certificate; {SHOW_ANOTHER}"
+        )),
         None => error,
     }
+}
+
+const SHOW_ANOTHER: &str = "name one that it does in amqp.cert_file, and its key in amqp.key_file";
+
+/// In TLS 1.3 the client is done before the broker has judged its certificate: the end of the
+/// connection can overtake the alert that says why.
+fn is_hung_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        kind,
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
 }
 
 fn sentence(cause: &rustls::Error, settings: &Amqp) -> String {
@@ -120,7 +140,7 @@ fn sentence(cause: &rustls::Error, settings: &Amqp) -> String {
             | AlertDescription::UnknownCA
             | AlertDescription::CertificateUnknown
             | AlertDescription::HandshakeFailure,
-        ) => "the broker does not accept our certificate; name one that it does in amqp.cert_file, and its key in amqp.key_file".into(),
+        ) => format!("the broker does not accept our certificate; {SHOW_ANOTHER}"),
         other => format!("TLS with the broker failed: {other}"),
     }
 }

@@ -89,9 +89,11 @@ fn print(found: &[Summary], now: Timestamp, screen: Screen) -> anyhow::Result<()
 }
 
 fn row(summary: &Summary, now: Timestamp) -> Vec<Cell> {
+    let finished = summary.state == State::Finished.as_str();
     let (state, reason) = match &summary.end {
-        Some((outcome, reason)) => (outcome.as_str(), reason.as_str()),
-        None => (summary.state.as_str(), ""),
+        Some((outcome, reason)) if finished => (outcome.as_str(), reason.clone()),
+        Some((outcome, _)) => (summary.state.as_str(), format!("replay of {outcome}")),
+        None => (summary.state.as_str(), String::new()),
     };
     vec![
         summary.request_id.as_str().into(),
@@ -161,6 +163,10 @@ mod tests {
         assert!(show(summary(None)).ends_with("1 min  in 40.0 s"));
         let end = Some(("refused".to_owned(), "settled".to_owned()));
         assert!(show(summary(end)).contains("refused  settled"));
+        let end = Some(("failed".to_owned(), "retries_exhausted".to_owned()));
+        let mut replayed = summary(end);
+        replayed.state = "in_doubt".into();
+        assert!(show(replayed).contains("in_doubt  replay of failed"));
     }
 
     #[test]

@@ -18,8 +18,11 @@ use crate::{failpoint, providers, run, simulate, trace};
 
 mod check;
 mod completions;
+mod dead;
 mod health;
+mod history;
 mod list;
+mod mask;
 mod results;
 mod show;
 mod submit;
@@ -68,6 +71,8 @@ enum Command {
     Show(show::Args),
     /// List requests, oldest first
     List(list::Args),
+    /// Dead letters: list, show, replay, discard, export
+    Dead(dead::Args),
     /// Ask the worker on this machine whether it is ready; for a container's health check
     Health(health::Args),
     /// Print a completion script for a shell
@@ -195,6 +200,7 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
         Command::Results(args) => results::run(args, &load()?, screen).await,
         Command::Show(args) => show::run(args, &load()?.config, screen).await,
         Command::List(args) => list::run(args, &load()?.config, screen).await,
+        Command::Dead(args) => dead::run(args, &load()?.config, &login(&environment), screen).await,
         Command::Health(args) => health::run(args, &load()?.config, screen).await,
         Command::Completions(args) => completions::run(&args, screen),
     }
@@ -215,6 +221,17 @@ async fn worker(
     };
     run::worker(config, start).await?;
     Ok(Exit::Done)
+}
+
+/// Who is at the terminal: the person behind `sudo`, if there is one.
+fn login(environment: &[(String, String)]) -> String {
+    let names = ["SUDO_USER", "LOGNAME", "USER"].iter();
+    let named = names.filter_map(|name| variable(environment, name));
+    let named = named.map(str::trim).find(|name| !name.is_empty());
+    named.map_or_else(
+        || format!("uid {}", rustix::process::getuid().as_raw()),
+        str::to_owned,
+    )
 }
 
 fn variable<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::hints::hinted;
+use super::replay::replayed;
 use super::{Dispatcher, LEDGER_PAUSE, Place, SEND_WITHIN};
 use crate::call::{Authorization, Exchange, LoginError};
 use crate::failpoint::{self, Point};
@@ -23,7 +23,6 @@ use crate::wire::{self, Envelope};
 
 impl Dispatcher {
     pub(super) async fn carry_out(self: Arc<Self>, claim: Claim, mut place: Place) {
-        let received_at = claim.stored.envelope.received_at;
         let change = match claim.plan {
             Plan::Finish(outcome) => {
                 place.health = Health::Untried;
@@ -43,7 +42,7 @@ impl Dispatcher {
             Plan::Check => return self.check(claim, place).await,
         };
         failpoint::pass(Point::AfterAnswer);
-        self.commit(change, received_at).await;
+        self.commit(change, &claim).await;
         drop(place);
         // Also after a decision without a call: others may wait for its place.
         if self.backlog.load(Ordering::Acquire) {
@@ -280,10 +279,16 @@ impl Dispatcher {
             lookups: progress.lookups,
             // Also under a clock that went back, nothing ends before it began.
             completed_at: now.max(claim.stored.envelope.received_at),
+            letters: progress.replays.letters,
         };
+        let messages = match claim.outcome {
+            None => finding.messages(),
+            Some(first) => replayed(&mut progress, first, &finding),
+        };
+        progress.replays.letters += u32::from(outcome.is_dead_letter());
         Change {
             id: claim.id,
-            messages: finding.messages(),
+            messages,
             dead_letter: outcome.is_dead_letter().then(|| DeadLetter::of(&finding)),
             progress,
             hinted: None,
@@ -294,7 +299,7 @@ impl Dispatcher {
     }
 
     /// Commits, for as long as it takes: what is known now must not be asked again.
-    pub(super) async fn commit(&self, change: Change, received_at: Timestamp) -> bool {
+    pub(super) async fn commit(&self, change: Change, claim: &Claim) -> bool {
         let changes: Arc<[Change]> = Arc::from([change]);
         let committed = loop {
             match self.shared.ledger.commit(Arc::clone(&changes)).await {
@@ -310,14 +315,7 @@ impl Dispatcher {
         failpoint::pass(Point::AfterOutcomeCommit);
         let [change] = &*changes else { return true };
         if let Some(outcome) = change.outcome {
-            self.shared.metrics.finished(self.name(), outcome);
-            self.shared.outbox.notify_one();
-            info!(
-                outcome = outcome.as_str(),
-                reason = outcome.reason(),
-                duration_s = crate::backoff::elapsed(received_at, change.at).as_secs_f64(),
-                "finished"
-            );
+            self.ended(claim, change, outcome);
         }
         let due = [Some(&Committed::Freed), Some(&Committed::Hinted)].contains(&committed.first());
         let sooner = change

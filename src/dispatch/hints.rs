@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::carry::{Ended, ours};
+use super::replay::correction;
 use super::{Dispatcher, LEDGER_PAUSE, Place};
 use crate::finding::{Finding, Source};
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter, Hear, Heard};
@@ -121,8 +122,7 @@ impl Dispatcher {
         if let Checked::Contradicted { found, at_stake } = checked {
             self.correct(&claim, &mut change, found, at_stake, &reading.evidence);
         }
-        let received_at = claim.stored.envelope.received_at;
-        if self.commit(change, received_at).await {
+        if self.commit(change, &claim).await {
             self.checked(outcome, verdict, checked);
         }
     }
@@ -148,11 +148,9 @@ impl Dispatcher {
             attempts: change.progress.attempts,
             lookups: change.progress.lookups,
             completed_at: change.at,
+            letters: change.progress.replays.letters,
         };
-        let hints = &mut change.progress.hints;
-        let supersedes = hints.correction.unwrap_or(finding.result_id());
-        let correction = finding.correction(supersedes);
-        hints.correction = Some(correction.id);
+        let correction = correction(&mut change.progress.hints, &finding);
         change.messages.push(correction);
         if at_stake {
             let detail = format!(
@@ -166,6 +164,7 @@ impl Dispatcher {
             };
             change.messages.push(dead.dead_letter());
             change.dead_letter = Some(DeadLetter::of(&dead));
+            change.progress.replays.letters += 1;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Stored;
+use super::{ActionRecord, DeadRecord, Stored};
 use crate::lifecycle::Progress;
 use crate::outcome::State;
 use crate::providers::Evidence;
@@ -18,6 +18,8 @@ pub struct Stats {
     pub oldest_dead: Option<Timestamp>,
     /// Messages waiting for the broker.
     pub outbox: u64,
+    /// Dead letters that were ever closed, by action.
+    pub closed: Vec<(String, u64)>,
 }
 
 /// All that is known of one request.
@@ -29,12 +31,18 @@ pub struct History {
     pub progress: Progress,
     /// Waits for another request on the same payment.
     pub parked: bool,
-    /// Outcome, reason and when, once finished.
-    pub end: Option<(String, String, Timestamp)>,
+    /// Outcome and reason of its result; they stay while it is replayed.
+    pub outcome: Option<(String, String)>,
+    /// When it was finished, unless it is open or replayed.
+    pub finished_at: Option<Timestamp>,
     /// Its calls, oldest first.
     pub calls: Vec<CallRecord>,
     /// Its messages.
     pub messages: Vec<MessageRecord>,
+    /// Its dead letters, oldest first.
+    pub letters: Vec<DeadRecord>,
+    /// What people did about them.
+    pub actions: Vec<ActionRecord>,
 }
 
 /// One line of the attempt log.
@@ -89,7 +97,7 @@ pub struct Summary {
     pub provider: String,
     /// State's name.
     pub state: String,
-    /// Outcome and reason, once finished.
+    /// Outcome and reason of its result.
     pub end: Option<(String, String)>,
     /// Cancel calls sent.
     pub attempts: u32,

@@ -18,6 +18,7 @@ use crate::providers::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
 mod asked;
+mod dead;
 mod place;
 pub mod postgres;
 pub mod sqlite;
@@ -25,6 +26,7 @@ pub mod sqlite;
 pub use place::Place;
 
 pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
+pub use dead::{Action, ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
 
 /// An operation's answer; it is durable when it arrives.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
@@ -70,6 +72,16 @@ pub enum LedgerError {
         /// The file.
         path: String,
     },
+    /// Somebody else holds the file's lock for long.
+    #[error(
+        "the ledger is locked by another process for more than 5 s, and nothing was done; try again, and see who has it open"
+    )]
+    Busy,
+    /// It is no ledger, or was cut short.
+    #[error(
+        "the ledger's file is damaged, or is no ledger ({0}); check ledger.url, or stop the worker and restore a backup"
+    )]
+    Damaged(String),
     /// The database will not have us, or its address is no address: a person has to act.
     #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
     Refused {
@@ -119,6 +131,9 @@ pub trait Ledger: Send + Sync {
     /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`.
     fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>>;
 
+    /// How many messages the broker has not confirmed, counted up to `most`.
+    fn unpublished(&self, most: u64) -> Answer<'_, u64>;
+
     /// Marks messages as confirmed by the broker.
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()>;
 
@@ -130,7 +145,8 @@ pub trait Ledger: Send + Sync {
     /// that may have forgotten what was sent.
     fn reconcile(&self, now: Timestamp) -> Answer<'_, u64>;
 
-    /// Removes up to `most` finished requests older than `before`; says how many.
+    /// Removes up to `most` finished requests older than `before`, with all that is about them;
+    /// says how many. A dead letter keeps its request while it is open, and a while longer.
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64>;
 
     /// Counts for the gauges.
@@ -141,6 +157,13 @@ pub trait Ledger: Send + Sync {
 
     /// Requests by filter, oldest first.
     fn list(&self, filter: Filter) -> Answer<'_, Vec<Summary>>;
+
+    /// Dead letters by filter, oldest first.
+    fn dead(&self, filter: DeadFilter) -> Answer<'_, Vec<DeadRecord>>;
+
+    /// What a person does about a dead letter: of several who try at once, one does it. A
+    /// replay takes its request up again in the same transaction.
+    fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed>;
 }
 
 /// Decides, inside the claiming transaction, what is to be done with a due request. Pure.
@@ -248,7 +271,7 @@ pub struct Claim {
     pub progress: Progress,
     /// What is to be done.
     pub plan: Plan,
-    /// Its outcome, where that is to be checked.
+    /// The outcome that it has already: of one that is checked, or replayed.
     pub outcome: Option<Outcome>,
 }
 
@@ -290,7 +313,7 @@ pub struct Change {
     pub hinted: Option<Box<Progress>>,
     /// The call that ended, for the attempt log.
     pub call: Option<CallEnd>,
-    /// Its end, if this is it.
+    /// Its end, if this is it. Of a replay: what was found, beside the outcome that it has.
     pub outcome: Option<Outcome>,
     /// For the outbox.
     pub messages: Vec<Outgoing>,

@@ -36,4 +36,12 @@ impl Place {
             Self::Database(settings) => Arc::new(Postgres::open_to_read(settings).await?),
         })
     }
+
+    /// Opens an existing one to be worked on by a person, beside the workers.
+    pub async fn open_to_operate(&self) -> Result<Arc<dyn Ledger>, LedgerError> {
+        Ok(match self {
+            Self::File(path) => Arc::new(Sqlite::open_to_operate(path)?),
+            Self::Database(settings) => Arc::new(Postgres::open_to_operate(settings).await?),
+        })
+    }
 }

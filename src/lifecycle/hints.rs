@@ -202,7 +202,7 @@ impl Progress {
     }
 
     /// What consumers were told last.
-    fn stands(&self, outcome: Outcome) -> Outcome {
+    pub fn stands(&self, outcome: Outcome) -> Outcome {
         let corrected = self.hints.corrected.as_ref();
         corrected
             .and_then(|(outcome, reason)| Outcome::named(outcome, reason))

@@ -91,6 +91,7 @@ fn finding<'a>(envelope: &'a Envelope, evidence: &'a Evidence, outcome: Outcome)
         attempts: 2,
         lookups: 3,
         completed_at: "2026-11-20T09:00:00.352Z".parse().unwrap(),
+        letters: 0,
     }
 }
 
@@ -274,8 +275,10 @@ fn a_result_says_what_was_asked_and_what_was_found() {
 
 #[test]
 fn a_dead_letter_is_the_request_with_flat_headers() {
-    for outcome in every_outcome().into_iter().filter(|o| o.is_dead_letter()) {
-        let sent = "exactly \u{0} as received ✓";
+    // Neither is JSON as anybody here would write it.
+    let bodies = ["exactly \u{0} as received ✓", "{\"b\" :1.50,\n\"a\": null}"];
+    let outcomes = every_outcome().into_iter().filter(|o| o.is_dead_letter());
+    for (outcome, sent) in outcomes.flat_map(|outcome| bodies.map(|sent| (outcome, sent))) {
         let (mut envelope, evidence) = (envelope(sent), full());
         (envelope.traceparent, envelope.tracestate) = (None, None);
         let messages = finding(&envelope, &evidence, outcome).messages();
@@ -534,6 +537,7 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
         dead: vec![("gone".into(), "no_lookup".into(), 2)],
         oldest_dead: Some(at),
         outbox: 5,
+        closed: Vec::new(),
     });
     let sum = |name: &str| -> f64 {
         let (_, series) = exported(&metrics);
@@ -556,5 +560,26 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
     metrics.stats(&Stats::default());
     for (name, _) in names {
         assert_eq!(sum(name), 0.0, "{name}");
+    }
+}
+
+/// Commands close dead letters too: the counter is the ledger's, and never falls.
+#[test]
+fn closed_dead_letters_are_counted_as_the_ledger_counts_them() {
+    let metrics = metrics();
+    let closed = |replayed: u64| Stats {
+        closed: vec![("replayed".into(), replayed)],
+        ..Stats::default()
+    };
+    let count = |action: &str| -> f64 {
+        let (_, series) = exported(&metrics);
+        let found = series.iter().find(|(name, labels, _)| {
+            name == "rescind_dead_letters_closed_total" && format!("{labels:?}").contains(action)
+        });
+        found.unwrap().2
+    };
+    for (ledger, counter) in [(3, 3.0), (3, 3.0), (7, 7.0), (2, 7.0)] {
+        metrics.stats(&closed(ledger));
+        assert_eq!((count("replayed"), count("discarded")), (counter, 0.0));
     }
 }

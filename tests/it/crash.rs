@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::flow::{PATIENCE, assert_contract};
 use crate::rig::checker::{endings, id};
-use crate::rig::stage::{Stage, request};
+use crate::rig::client::Outgoing;
+use crate::rig::stage::{Stage, payment_id, request};
 use crate::rig::{Worker, until};
 
 const NOWHERE: (&str, &str) = ("RESCIND_FAIL_POINT", "nowhere");
@@ -159,6 +160,33 @@ async fn killed_at_any_moment_every_request_has_one_result_and_one_effect() {
         }
     }
     assert_eq!(worker.metric("rescind_open", &[]), 0.0);
+}
+
+/// A message that ends the worker whenever it is looked at is given to a person, not to the
+/// worker for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_stops_the_worker_each_time_is_given_up() {
+    let stage = Stage::new("poison");
+    let mut worker = stage.worker();
+    let mut dead_letters = stage.dead_letters().await;
+    let request = request("migo", "success");
+    worker.arm("after_deliver:1");
+    let mut message = Outgoing::request(&stage.names, &request);
+    message.exchange.clone_from(&stage.names.dropped_exchange);
+    stage.client().await.send(message).await;
+    for _ in 0..3 {
+        let status = worker.wait(PATIENCE);
+        assert_eq!(status.signal(), Some(9), "{}", worker.log());
+        worker.respawn();
+    }
+    worker.wait(PATIENCE);
+    worker.restart_with(&[NOWHERE]);
+    let dead = dead_letters.about([""], PATIENCE).await;
+    let dead = &dead[""][0];
+    assert_eq!(dead.body, request.to_string().into_bytes());
+    assert_eq!(dead.routing_key, "dead.unknown.schema");
+    let money = stage.simulator.money("migo", &payment_id(&request));
+    assert_eq!(money.cancel_calls, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

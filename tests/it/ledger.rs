@@ -10,6 +10,7 @@ use rescind::outcome::{Operation, State};
 use rescind::providers::Evidence;
 use rescind::wire::{Envelope, Kind};
 
+mod dead;
 mod desk;
 mod model;
 mod postgres;
@@ -43,6 +44,7 @@ async fn a_request_is_new_once_and_its_id_is_taken_for_ever() {
         for payment in ["p", "another"] {
             let mut other = request("a", payment);
             other.digest = [8; 32];
+            other.envelope.body = b"other content".to_vec();
             assert_eq!(desk.take_in(other).await, Accepted::Conflicting);
         }
         let kept = desk.seen("a").await.stored.envelope;
@@ -294,8 +296,11 @@ async fn an_end_is_written_with_its_messages_call_and_dead_letter() {
         desk.reopen().await;
 
         let seen = desk.seen("a").await;
-        let end = ("failed".to_owned(), "deadline_passed".to_owned(), at(4));
-        assert_eq!(seen.end, Some(end));
+        let outcome = ("failed".to_owned(), "deadline_passed".to_owned());
+        assert_eq!(
+            (seen.outcome, seen.finished_at),
+            (Some(outcome), Some(at(4)))
+        );
         assert_eq!(seen.progress.state, State::Finished);
         assert_eq!(seen.calls[0].finished_at, Some(at(4)));
         assert_eq!(seen.calls[0].verdict.as_deref(), Some("failed"));
@@ -399,7 +404,7 @@ async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
     on_each(async |mut desk| {
         let claim = desk.begin("a", "p").await;
         desk.settle(finish(&claim, VOIDED, at(4))).await;
-        let before = desk.seen("a").await.end;
+        let before = desk.seen("a").await;
         assert_eq!(desk.hear(&["p"], asks_at(50)).await, [Heard::Checking]);
         assert_eq!(desk.hear(&["p"], asks_nobody()).await, [Heard::Known]);
         desk.reopen().await;
@@ -417,7 +422,8 @@ async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
         assert_eq!(desk.settle(checked(&check, at(63))).await, Committed::Lost);
 
         let seen = desk.seen("a").await;
-        assert_eq!(seen.end, before);
+        assert_eq!(seen.outcome, before.outcome);
+        assert_eq!(seen.finished_at, before.finished_at);
         assert_eq!(seen.calls.len(), 3);
         assert_eq!(seen.calls[2].finished_at, Some(at(62)));
         let kinds: Vec<_> = seen.messages.iter().map(|m| m.kind.as_str()).collect();
@@ -492,6 +498,8 @@ async fn messages_are_pending_in_their_order_until_they_are_confirmed() {
         assert_eq!(desk.seen("r3").await.messages[0].published_at, Some(at(50)));
         assert_eq!(desk.seen("r2").await.messages[0].published_at, None);
         assert_eq!(desk.stats().await.unwrap().outbox, 3);
+        assert_eq!(desk.unpublished(100).await.unwrap(), 3);
+        assert_eq!(desk.unpublished(2).await.unwrap(), 2, "counted no further");
     })
     .await;
 }

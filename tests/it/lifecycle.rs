@@ -1,6 +1,8 @@
 //! The state machine: its whole table in a text file, every path to a depth, and an end to
 //! every schedule.
 
+mod limits;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ const POLL: Schedule = Schedule {
 };
 
 mod lost;
+mod replay;
 
 fn now() -> Timestamp {
     plus(Timestamp::UNIX_EPOCH, 1000 * HOUR)

@@ -10,9 +10,11 @@
 
 mod alerts;
 mod broker;
+mod call;
 mod cluster;
 mod contract;
 mod crash;
+mod dead;
 mod deployment;
 mod fleet;
 mod flow;
@@ -23,6 +25,7 @@ mod notices;
 mod providers;
 mod rig;
 mod rig_works;
+mod sabotage;
 mod secure;
 mod spans;
 mod tidy;

@@ -13,7 +13,6 @@ use super::rows::text;
 use super::trouble::Trouble;
 use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
 use crate::lifecycle::Progress;
-use crate::outcome::State;
 use crate::wire::Outgoing;
 
 /// Rounds in which somebody else may get in between.
@@ -165,7 +164,7 @@ impl<'a> Batch<'a> {
             .collect();
         let query = db
             .prepare_cached(
-                "SELECT request_id, seq, digest, state FROM requests WHERE request_id = ANY ($1)",
+                "SELECT request_id, seq, digest, outcome IS NOT NULL FROM requests WHERE request_id = ANY ($1)",
             )
             .await?;
         let mut known = HashMap::new();
@@ -173,15 +172,15 @@ impl<'a> Batch<'a> {
             let id: String = row.try_get(0)?;
             let digest: &[u8] = row.try_get(2)?;
             let digest: [u8; 32] = digest.try_into().map_err(Trouble::unreadable)?;
-            let finished = row.try_get::<_, &str>(3)? == State::Finished.as_str();
-            known.insert(id, (row.try_get::<_, i64>(1)?, digest, finished));
+            let has_result: bool = row.try_get(3)?;
+            known.insert(id, (row.try_get::<_, i64>(1)?, digest, has_result));
         }
         open.retain(|request| {
-            let Some(&(seq, digest, finished)) = known.get(&*text(&request.request_id)) else {
+            let Some(&(seq, digest, has_result)) = known.get(&*text(&request.request_id)) else {
                 return true;
             };
             self.settle(request, Fate::Known, digest);
-            if finished && digest == request.digest {
+            if has_result && digest == request.digest {
                 self.again.insert(seq);
             }
             false

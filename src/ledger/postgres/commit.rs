@@ -111,7 +111,8 @@ fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Held<'a>>, Trouble>
     let notified: bool = row.try_get("notified")?;
     let ours = row.try_get::<_, i64>("token")? == change.id.token
         && row.try_get::<_, Option<i64>>("due_at")?.is_none();
-    // What was finished may only have been checked: then its end stays as it is.
+    // What was finished may only have been checked: then its end stays as it is. What was
+    // replayed ends once more, and its outcome stays what its result said.
     let fits = match change.is_check() {
         true => finished && notified,
         false => !finished && !row.try_get::<_, bool>("parked")?,
@@ -141,8 +142,8 @@ async fn write(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
         .prepare_cached(
             "UPDATE requests r SET state = c.state, due_at = c.due_at, attempts = c.attempts, lookups = c.lookups,
                progress = c.progress, owner = NULL, notified = c.checked AND c.due_at IS NOT NULL,
-               outcome = CASE WHEN c.checked THEN r.outcome ELSE c.outcome END,
-               reason = CASE WHEN c.checked THEN r.reason ELSE c.reason END,
+               outcome = coalesce(r.outcome, c.outcome),
+               reason = coalesce(r.reason, c.reason),
                finished_at = CASE WHEN c.checked THEN r.finished_at ELSE c.finished_at END
              FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[],
                $7::text[], $8::text[], $9::bigint[], $10::bool[])

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::accept::accept;
 use super::claim::{Wanted, claim};
 use super::commit::commit;
+use super::dead::close;
 use super::notify::{Notification, notified};
 use super::outbox::published;
 use super::purge::purge;
@@ -16,7 +17,8 @@ use super::recover::{hasten, reconcile, take_over};
 use super::rows::millis;
 use super::trouble::Trouble;
 use crate::ledger::{
-    Accepted, Answer, Arrival, Change, Claims, Committed, Heard, LedgerError, Quiet,
+    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, Committed, Heard, LedgerError,
+    Quiet,
 };
 
 /// A question, its answer as far as it is known, and who waits for it.
@@ -74,6 +76,7 @@ pub(super) enum Item {
     Published(Asked<Confirmed, ()>),
     Notified(Asked<Notification, Vec<Heard>>),
     Claim(Asked<Wanted, Claims>),
+    Close(Asked<(String, Closing), Closed>),
     Chore(Asked<Chore, u64>),
 }
 
@@ -85,6 +88,7 @@ pub(super) struct Group {
     published: Vec<Asked<Confirmed, ()>>,
     notified: Vec<Asked<Notification, Vec<Heard>>>,
     claims: Vec<Asked<Wanted, Claims>>,
+    closings: Vec<Asked<(String, Closing), Closed>>,
     chores: Vec<Asked<Chore, u64>>,
 }
 
@@ -96,7 +100,7 @@ impl Group {
             Item::Commit(asked) => asked.input.len(),
             Item::Published(asked) => asked.input.0.len(),
             Item::Claim(asked) => asked.input.most,
-            Item::Notified(_) | Item::Chore(_) => 1,
+            Item::Notified(_) | Item::Close(_) | Item::Chore(_) => 1,
         };
         match item {
             Item::Accept(asked) => self.accepts.push(asked),
@@ -104,6 +108,7 @@ impl Group {
             Item::Published(asked) => self.published.push(asked),
             Item::Notified(asked) => self.notified.push(asked),
             Item::Claim(asked) => self.claims.push(asked),
+            Item::Close(asked) => self.closings.push(asked),
             Item::Chore(asked) => self.chores.push(asked),
         }
         rows
@@ -115,6 +120,7 @@ impl Group {
             + self.published.len()
             + self.notified.len()
             + self.claims.len()
+            + self.closings.len()
             + self.chores.len()
     }
 
@@ -131,6 +137,7 @@ impl Group {
             .chain(self.published.into_iter().map(Item::Published))
             .chain(self.notified.into_iter().map(Item::Notified))
             .chain(self.claims.into_iter().map(Item::Claim))
+            .chain(self.closings.into_iter().map(Item::Close))
             .chain(self.chores.into_iter().map(Item::Chore))
             .map(alone)
     }
@@ -149,6 +156,9 @@ impl Group {
             .into_iter()
             .for_each(|asked| asked.answer(done));
         self.claims.into_iter().for_each(|asked| asked.answer(done));
+        self.closings
+            .into_iter()
+            .for_each(|asked| asked.answer(done));
         self.chores.into_iter().for_each(|asked| asked.answer(done));
     }
 
@@ -173,6 +183,10 @@ impl Group {
         }
         for asked in &mut self.claims {
             asked.output = Some(claim(db, worker, &asked.input).await?);
+        }
+        for asked in &mut self.closings {
+            let (letter, closing) = &asked.input;
+            asked.output = Some(close(db, letter, closing).await?);
         }
         for asked in &mut self.chores {
             asked.output = Some(match &asked.input {

@@ -23,14 +23,15 @@ use self::lease::Lease;
 use self::notify::Notification;
 use self::trouble::Trouble;
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Committed, Filter, Hear, Heard, History,
-    Ledger, LedgerError, Pending, Quiet, Stats, Summary,
+    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, Committed, DeadFilter,
+    DeadRecord, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Stats, Summary,
 };
 
 mod accept;
 mod claim;
 mod commit;
 mod connect;
+mod dead;
 mod group;
 mod insert;
 mod lane;
@@ -120,6 +121,13 @@ impl Postgres {
             .read(async move |db: Object| schema::check(&db, &shown).await)
             .await?;
         Ok(ledger)
+    }
+
+    /// Opens an existing ledger to be worked on by a person, beside running workers or without
+    /// one: with a lease of its own, under which nothing is ever claimed.
+    pub async fn open_to_operate(settings: &Settings) -> Result<Self, LedgerError> {
+        Self::open_to_read(settings).await?;
+        Self::open(settings, |_, _| ()).await
     }
 
     /// What keeps this database from keeping what it has confirmed.
@@ -257,6 +265,10 @@ impl Ledger for Postgres {
         })
     }
 
+    fn unpublished(&self, most: u64) -> Answer<'_, u64> {
+        self.read(move |db| read::unpublished(db, most))
+    }
+
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
         self.write(Item::Published, (messages, now))
     }
@@ -284,5 +296,13 @@ impl Ledger for Postgres {
 
     fn list(&self, filter: Filter) -> Answer<'_, Vec<Summary>> {
         self.read(move |db| read::list(db, filter))
+    }
+
+    fn dead(&self, filter: DeadFilter) -> Answer<'_, Vec<DeadRecord>> {
+        self.read(async move |db: Object| dead::list(&db, &filter).await)
+    }
+
+    fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed> {
+        self.write(Item::Close, (letter.to_owned(), closing))
     }
 }

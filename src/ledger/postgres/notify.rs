@@ -87,7 +87,9 @@ async fn tell(db: &ClientWrapper, mut found: Found, hear: &Hear) -> Result<Heard
         });
     }
     let before = found.progress.clone();
-    let heard = hear(&found.stored, &mut found.progress, found.outcome);
+    // One that is replayed has its outcome, and is open.
+    let outcome = found.outcome.filter(|_| finished);
+    let heard = hear(&found.stored, &mut found.progress, outcome);
     if found.progress != before {
         let due_at = found.progress.due_at.map(millis);
         let notified = finished && due_at.is_some();

@@ -17,7 +17,8 @@ pub(super) async fn purge(
         .prepare_cached(
             "SELECT seq FROM requests r WHERE finished_at < $1
                AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
-               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq AND d.closed_at IS NULL)
+               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
+                               AND (d.closed_at IS NULL OR d.closed_at >= $1))
              ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",
         )
         .await?;
@@ -29,6 +30,7 @@ pub(super) async fn purge(
     for statement in [
         "DELETE FROM calls WHERE request = ANY ($1)",
         "DELETE FROM messages WHERE request = ANY ($1)",
+        "DELETE FROM actions WHERE request = ANY ($1)",
         "DELETE FROM dead_letters WHERE request = ANY ($1)",
         "DELETE FROM requests WHERE seq = ANY ($1)",
     ] {
@@ -38,8 +40,10 @@ pub(super) async fn purge(
     let mut removed = old.len() as u64;
     // Invalid messages belong to no request; their dead letters end with them.
     for statement in [
-        "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters
-           WHERE request IS NULL AND closed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        "WITH gone AS (DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters
+             WHERE request IS NULL AND closed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id),
+           said AS (DELETE FROM actions WHERE dead_letter IN (SELECT id FROM gone))
+         SELECT id FROM gone",
         "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages
            WHERE request IS NULL AND published_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
     ] {

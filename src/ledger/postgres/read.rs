@@ -3,6 +3,7 @@
 use deadpool_postgres::Object;
 use tokio_postgres::Row;
 
+use super::dead;
 use super::rows::{STORED, count, kind, millis, most, parse, state, stored, text, time};
 use super::trouble::Trouble;
 use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
@@ -68,15 +69,25 @@ pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Resu
         .try_get(0)?)
 }
 
+pub(super) async fn unpublished(db: Object, most: u64) -> Result<u64, Trouble> {
+    let waiting = db
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM messages WHERE published_at IS NULL LIMIT $1) waiting",
+        )
+        .await?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    Ok(count(db.query_one(&waiting, &[&most]).await?.try_get(0)?))
+}
+
 pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
     let open = db
         .query(
             "SELECT provider, state, sum(n)::bigint, min(oldest) FROM (
                SELECT provider, state, count(*) AS n, min(received_at) AS oldest FROM requests
-                 WHERE state <> 'finished' AND NOT parked GROUP BY provider, state
+                 WHERE state <> 'finished' AND NOT parked AND outcome IS NULL GROUP BY provider, state
                UNION ALL
                SELECT provider, state, count(*), min(received_at) FROM requests
-                 WHERE parked GROUP BY provider, state) open
+                 WHERE parked AND outcome IS NULL GROUP BY provider, state) open
              GROUP BY provider, state",
             &[],
         )
@@ -112,6 +123,7 @@ pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
         dead: dead.collect::<Result<_, Trouble>>()?,
         oldest_dead: last.try_get::<_, Option<i64>>(0)?.map(time),
         outbox: count(last.try_get(1)?),
+        closed: dead::closings(&db).await?,
     })
 }
 
@@ -126,22 +138,17 @@ pub(super) async fn history(db: Object, request_id: String) -> Result<Option<His
     let seq: i64 = row.try_get("seq")?;
     let (stored, mut progress) = stored(&row)?;
     progress.due_at = row.try_get::<_, Option<i64>>("due_at")?.map(time);
-    let ended = (
-        row.try_get("outcome")?,
-        row.try_get("reason")?,
-        row.try_get("finished_at")?,
-    );
-    let end = match ended {
-        (Some(outcome), Some(reason), Some(at)) => Some((outcome, reason, time(at))),
-        _ => None,
-    };
+    let outcome: Option<String> = row.try_get("outcome")?;
     Ok(Some(History {
         stored,
         progress,
         parked: row.try_get("parked")?,
-        end,
+        outcome: outcome.zip(row.try_get("reason")?),
+        finished_at: row.try_get::<_, Option<i64>>("finished_at")?.map(time),
         calls: calls(&db, seq).await?,
         messages: messages(&db, seq).await?,
+        letters: dead::of_request(&db, &request_id).await?,
+        actions: dead::actions(&db, seq).await?,
     }))
 }
 

@@ -25,6 +25,11 @@ const MIGRATIONS: &[Migration] = &[
         text: include_str!("schema/002.sql"),
         minimum: 2,
     },
+    // Version 2 would overwrite the outcome of what is replayed.
+    Migration {
+        text: include_str!("schema/003.sql"),
+        minimum: 3,
+    },
 ];
 
 /// Any number that nobody else takes for a lock in this database.

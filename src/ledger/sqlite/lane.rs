@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use rusqlite::{Connection, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -177,5 +177,10 @@ fn die(error: &rusqlite::Error) -> ! {
 
 /// The library's error without the values that were bound.
 pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
-    LedgerError::Failed(error.to_string())
+    let text = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Busy,
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => LedgerError::Damaged(text),
+        _ => LedgerError::Failed(text),
+    }
 }

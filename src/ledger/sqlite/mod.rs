@@ -1,7 +1,8 @@
 //! The ledger on one SQLite file: embedded, durable, one worker.
 //!
 //! WAL with `synchronous=FULL`: an answer means that the commit is on the disk. One thread
-//! writes, another one reads; a lock beside the file keeps a second worker away.
+//! writes, another one reads; a lock beside the file keeps a second worker away. A person's
+//! commands write beside the worker, in short transactions that wait for each other.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,16 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use self::lane::{Lane, Observer, failed};
-use self::open::{check_schema, lock, migrate, open_reader, open_writer, unstarted};
+use self::lane::{Lane, Observer};
+use self::open::{check_schema, lock, migrate, open_operator, open_reader, open_writer, unstarted};
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Committed, Filter, Hear, Heard, History,
-    Ledger, LedgerError, Pending, Quiet, Stats, Summary,
+    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, Committed, DeadFilter,
+    DeadRecord, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Stats, Summary,
 };
 
+mod dead;
 mod lane;
 mod notify;
 mod open;
+mod purge;
 mod read;
 mod recover;
 mod rows;
@@ -45,15 +48,6 @@ impl Sqlite {
     ) -> Result<Self, LedgerError> {
         let lock = lock(path)?;
         let mut writer = open_writer(path)?;
-        writer
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(failed)?;
-        writer
-            .pragma_update(None, "synchronous", "FULL")
-            .map_err(failed)?;
-        writer
-            .pragma_update(None, "wal_autocheckpoint", 4000)
-            .map_err(failed)?;
         migrate(&mut writer, path)?;
         let observer: Observer = observer;
         let write = Lane::writer(writer, observer).map_err(unstarted)?;
@@ -68,15 +62,21 @@ impl Sqlite {
 
     /// Opens an existing ledger to be read, beside a running worker or without one.
     pub fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
-        if !path.exists() {
-            return Err(LedgerError::Missing {
-                path: path.display().to_string(),
-            });
-        }
-        let reader = open_reader(path)?;
-        check_schema(&reader, path)?;
         Ok(Self {
             write: None,
+            read: Lane::reader(existing(path)?).map_err(unstarted)?,
+            recovered: AtomicBool::new(true),
+            _lock: None,
+        })
+    }
+
+    /// Opens an existing ledger to be worked on by a person, beside a running worker or
+    /// without one: the worker's lock keeps other workers away, and nobody else.
+    pub fn open_to_operate(path: &Path) -> Result<Self, LedgerError> {
+        let reader = existing(path)?;
+        let writer = open_operator(path)?;
+        Ok(Self {
+            write: Some(Lane::writer(writer, Box::new(|_, _| ())).map_err(unstarted)?),
             read: Lane::reader(reader).map_err(unstarted)?,
             recovered: AtomicBool::new(true),
             _lock: None,
@@ -94,6 +94,18 @@ impl Sqlite {
             }
         }
     }
+}
+
+/// A reader of a ledger that is there and that this version knows.
+fn existing(path: &Path) -> Result<Connection, LedgerError> {
+    if !path.exists() {
+        return Err(LedgerError::Missing {
+            path: path.display().to_string(),
+        });
+    }
+    let reader = open_reader(path)?;
+    check_schema(&reader, path)?;
+    Ok(reader)
 }
 
 impl Ledger for Sqlite {
@@ -156,6 +168,10 @@ impl Ledger for Sqlite {
         self.read.run(move |db| read::pending(db, after, most))
     }
 
+    fn unpublished(&self, most: u64) -> Answer<'_, u64> {
+        self.read.run(move |db| read::unpublished(db, most))
+    }
+
     fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
         self.write(move |db| write::published(db, &messages, now))
     }
@@ -178,7 +194,7 @@ impl Ledger for Sqlite {
     }
 
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {
-        self.write(move |db| write::purge(db, before, most))
+        self.write(move |db| purge::purge(db, before, most))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {
@@ -192,5 +208,14 @@ impl Ledger for Sqlite {
 
     fn list(&self, filter: Filter) -> Answer<'_, Vec<Summary>> {
         self.read.run(move |db| read::list(db, &filter))
+    }
+
+    fn dead(&self, filter: DeadFilter) -> Answer<'_, Vec<DeadRecord>> {
+        self.read.run(move |db| dead::list(db, &filter))
+    }
+
+    fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed> {
+        let letter = letter.to_owned();
+        self.write(move |db| dead::close(db, &letter, &closing))
     }
 }

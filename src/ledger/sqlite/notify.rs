@@ -71,7 +71,9 @@ fn tell(db: &Connection, mut found: Found, hear: &Hear) -> rusqlite::Result<Hear
         });
     }
     let before = found.progress.clone();
-    let heard = hear(&found.stored, &mut found.progress, found.outcome);
+    // One that is replayed has its outcome, and is open.
+    let outcome = found.outcome.filter(|_| finished);
+    let heard = hear(&found.stored, &mut found.progress, outcome);
     if found.progress != before {
         let due_at = found.progress.due_at.map(millis);
         db.prepare_cached(

@@ -13,6 +13,7 @@ use crate::ledger::LedgerError;
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/001.sql"),
     include_str!("schema/002.sql"),
+    include_str!("schema/003.sql"),
 ];
 
 pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
@@ -37,8 +38,28 @@ pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
     }
 }
 
+/// For the worker: the file is made if there is none.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, LedgerError> {
-    open(path, OpenFlags::SQLITE_OPEN_CREATE)
+    durable(open(path, OpenFlags::SQLITE_OPEN_CREATE)?)
+}
+
+/// For an operator: the file is there, and is left as it is.
+pub(super) fn open_operator(path: &Path) -> Result<Connection, LedgerError> {
+    durable(open(path, OpenFlags::empty())?)
+}
+
+/// What this connection commits is on the disk.
+fn durable(connection: Connection) -> Result<Connection, LedgerError> {
+    connection
+        .pragma_update(None, "journal_mode", "WAL")
+        .map_err(failed)?;
+    connection
+        .pragma_update(None, "synchronous", "FULL")
+        .map_err(failed)?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", 4000)
+        .map_err(failed)?;
+    Ok(connection)
 }
 
 pub(super) fn open_reader(path: &Path) -> Result<Connection, LedgerError> {

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::dead;
 use super::rows::{STORED, kind, millis, parse, state, stored, time, unreadable};
 use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
 use crate::wire::{Kind, Outgoing};
@@ -59,11 +60,18 @@ pub(super) fn any(
     Ok(false)
 }
 
+pub(super) fn unpublished(db: &Connection, most: u64) -> rusqlite::Result<u64> {
+    db.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM messages WHERE published_at IS NULL LIMIT ?1)",
+    )?
+    .query_row([most], |row| row.get(0))
+}
+
 pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
     let open = db
         .prepare_cached(
             "SELECT provider, state, count(*), min(received_at) FROM requests
-             WHERE state <> 'finished' GROUP BY provider, state",
+             WHERE state <> 'finished' AND outcome IS NULL GROUP BY provider, state",
         )?
         .query_map([], |row| {
             Ok((
@@ -91,6 +99,7 @@ pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
         dead,
         oldest_dead: oldest_dead.map(time),
         outbox,
+        closed: dead::closings(db)?,
     })
 }
 
@@ -102,12 +111,18 @@ pub(super) fn history(db: &Connection, request_id: &str) -> rusqlite::Result<Opt
         .query_row([request_id], |row| {
             let (stored, mut progress) = stored(row)?;
             progress.due_at = row.get::<_, Option<i64>>("due_at")?.map(time);
-            let end = match (row.get("outcome")?, row.get("reason")?, row.get("finished_at")?) {
-                (Some(outcome), Some(reason), Some(at)) => Some((outcome, reason, time(at))),
-                _ => None,
+            let outcome: Option<String> = row.get("outcome")?;
+            let history = History {
+                stored,
+                progress,
+                parked: row.get("parked")?,
+                outcome: outcome.zip(row.get("reason")?),
+                finished_at: row.get::<_, Option<i64>>("finished_at")?.map(time),
+                calls: Vec::new(),
+                messages: Vec::new(),
+                letters: Vec::new(),
+                actions: Vec::new(),
             };
-            let parked = row.get("parked")?;
-            let history = History { stored, progress, parked, end, calls: Vec::new(), messages: Vec::new() };
             Ok((row.get::<_, i64>("seq")?, history))
         })
         .optional()?;
@@ -116,6 +131,8 @@ pub(super) fn history(db: &Connection, request_id: &str) -> rusqlite::Result<Opt
     };
     history.calls = calls(db, seq)?;
     history.messages = messages(db, seq)?;
+    history.letters = dead::of_request(db, request_id)?;
+    history.actions = dead::actions(db, seq)?;
     Ok(Some(history))
 }
 

@@ -9,7 +9,7 @@ use crate::ledger::{
     Stored,
 };
 use crate::lifecycle::Progress;
-use crate::outcome::{Operation, Outcome, State};
+use crate::outcome::{Operation, Outcome};
 use crate::wire::Outgoing;
 
 pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Accepted> {
@@ -39,19 +39,21 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
         return Ok(Accepted::New(Some(ClaimId { seq, token: 0 })));
     }
     let known = db
-        .prepare_cached("SELECT seq, digest, state FROM requests WHERE request_id = ?1")?
+        .prepare_cached(
+            "SELECT seq, digest, outcome IS NOT NULL FROM requests WHERE request_id = ?1",
+        )?
         .query_row([&request.request_id], |row| {
             Ok((
                 row.get::<_, i64>(0)?,
                 row.get::<_, Vec<u8>>(1)?,
-                row.get::<_, String>(2)?,
+                row.get::<_, bool>(2)?,
             ))
         })
         .optional()?;
     match known {
         Some((_, digest, _)) if digest != request.digest => Ok(Accepted::Conflicting),
-        Some((seq, _, state)) => {
-            if state == State::Finished.as_str() {
+        Some((seq, _, has_result)) => {
+            if has_result {
                 publish_result_again(db, seq)?;
             }
             Ok(Accepted::Repeated)
@@ -182,6 +184,7 @@ fn insert_dead_letter(
     ])
     .map(drop)
 }
+
 pub(super) fn claim(
     db: &Connection,
     provider: &str,
@@ -304,7 +307,8 @@ fn is_hinted(db: &Connection, change: &Change) -> rusqlite::Result<bool> {
 
 /// No RETURNING: it would make SQLite keep a journal of each statement, a sixth of a commit.
 fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusqlite::Result<bool> {
-    // What was finished may only have been checked: then its end stays as it is.
+    // What was finished may only have been checked: then its end stays as it is. What was
+    // replayed ends once more, and its outcome stays what its result said.
     let statement = match change.is_check() {
         true => {
             "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
@@ -314,7 +318,7 @@ fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusq
         }
         false => {
             "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
-               outcome = ?8, reason = ?9, finished_at = ?10, notified = 0
+               outcome = coalesce(outcome, ?8), reason = coalesce(reason, ?9), finished_at = ?10, notified = 0
              WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'"
         }
     };
@@ -345,6 +349,7 @@ fn unpark(db: &Connection, finished: i64, now: Timestamp) -> rusqlite::Result<bo
         .execute(params![finished, millis(now)])?;
     Ok(freed > 0)
 }
+
 /// Marks messages as confirmed.
 pub(super) fn published(db: &Connection, messages: &[i64], now: Timestamp) -> rusqlite::Result<()> {
     let mut mark = db.prepare_cached(
@@ -353,40 +358,4 @@ pub(super) fn published(db: &Connection, messages: &[i64], now: Timestamp) -> ru
     messages
         .iter()
         .try_for_each(|seq| mark.execute(params![seq, millis(now)]).map(drop))
-}
-
-pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite::Result<u64> {
-    let old: Vec<i64> = db
-        .prepare_cached(
-            "SELECT seq FROM requests r WHERE finished_at < ?1
-               AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
-               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq AND d.closed_at IS NULL)
-             LIMIT ?2",
-        )?
-        .query_map(params![millis(before), most], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    for seq in &old {
-        db.prepare_cached("DELETE FROM calls WHERE request = ?1")?
-            .execute([seq])?;
-        db.prepare_cached("DELETE FROM messages WHERE request = ?1")?
-            .execute([seq])?;
-        db.prepare_cached("DELETE FROM dead_letters WHERE request = ?1")?
-            .execute([seq])?;
-        db.prepare_cached("DELETE FROM requests WHERE seq = ?1")?
-            .execute([seq])?;
-    }
-    // Invalid messages belong to no request; their dead letters end with them.
-    let closed = db
-        .prepare_cached(
-            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters
-               WHERE request IS NULL AND closed_at < ?1 LIMIT ?2)",
-        )?
-        .execute(params![millis(before), most])?;
-    let invalid = db
-        .prepare_cached(
-            "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages
-               WHERE request IS NULL AND published_at < ?1 LIMIT ?2)",
-        )?
-        .execute(params![millis(before), most])?;
-    Ok((old.len() + closed + invalid) as u64)
 }

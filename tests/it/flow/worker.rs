@@ -48,6 +48,29 @@ async fn a_machine_without_certificates_can_use_plain_addresses() {
     assert_eq!(ended[0].result["outcome"], "cancelled");
 }
 
+/// Longer than SQLite itself waits for a lock: storing fails, and what was delivered stays
+/// unacknowledged until it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_cannot_be_written_costs_no_request() {
+    let stage = Stage::new("unwritable");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let held = rusqlite::Connection::open(stage.ledger()).unwrap();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let all: Vec<Value> = kinds().map(|kind| request(kind, "success")).collect();
+    client.confirm_all(&stage.names, &all).await;
+    until("storing has failed", PATIENCE, || {
+        worker.log().contains("cannot store requests; trying again")
+    })
+    .await;
+    held.execute_batch("ROLLBACK").unwrap();
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+        assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
     let mut stage = Stage::new("hang");

@@ -8,13 +8,14 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use rescind::finding::{Finding, Source};
 use rescind::ledger::{
-    Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Committed, DeadLetter, Hear,
-    Heard, History, Ledger, NewRequest, Pending, Quiet, Stored,
+    Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Closing, Committed,
+    DeadFilter, DeadLetter, DeadRecord, Deed, Hear, Heard, History, Ledger, NewRequest, Pending,
+    Quiet, Reopen, Stored,
 };
 use rescind::lifecycle::{Plan, Progress};
 use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
 use rescind::providers::Evidence;
-use rescind::wire::{Envelope, Outgoing};
+use rescind::wire::{Envelope, Kind, Outgoing};
 
 /// Opens one ledger, as often as it is asked to.
 pub(super) type Opener = Box<dyn Fn() -> BoxFuture<'static, Arc<dyn Ledger>> + Send + Sync>;
@@ -113,6 +114,7 @@ pub(super) fn finish(claim: &Claim, outcome: Outcome, now: Timestamp) -> Change 
         attempts: progress.attempts,
         lookups: progress.lookups,
         completed_at: now,
+        letters: progress.replays.letters,
     };
     Change {
         id: claim.id,
@@ -148,6 +150,38 @@ pub(super) fn wait(claim: &Claim, due: Timestamp) -> Change {
     }
 }
 
+/// What `who` does about a dead letter.
+pub(super) fn by(who: &str, deed: Deed, at: Timestamp) -> Closing {
+    Closing {
+        deed,
+        who: who.to_owned(),
+        why: "the provider is well again".to_owned(),
+        at,
+    }
+}
+
+/// A replay begins with whatever is due.
+pub(super) fn reopens(now: Timestamp) -> Reopen {
+    Arc::new(move |_, progress, _| {
+        let mut again = progress.clone();
+        again.state = State::Due;
+        again.due_at = Some(now);
+        again.replays.begun += 1;
+        again.replays.letters = again.replays.letters.max(1);
+        Ok(again)
+    })
+}
+
+/// The end of a replay: the result stays, and what was found is beside it.
+pub(super) fn finish_again(claim: &Claim, outcome: Outcome, now: Timestamp) -> Change {
+    let mut change = finish(claim, outcome, now);
+    change
+        .messages
+        .retain(|message| message.kind == Kind::DeadLetter);
+    change.progress.replays.letters += u32::from(outcome.is_dead_letter());
+    change
+}
+
 /// Every due result is checked.
 pub(super) fn checks() -> Begin {
     Arc::new(|_, progress| {
@@ -170,6 +204,7 @@ pub(super) fn checked(claim: &Claim, now: Timestamp) -> Change {
         attempts: 1,
         lookups: 1,
         completed_at: now,
+        letters: 0,
     };
     let mut progress = claim.progress.clone();
     progress.operation = None;
@@ -206,6 +241,7 @@ pub(super) fn invalid(body: &[u8], now: Timestamp) -> (DeadLetter, Vec<Outgoing>
         attempts: 0,
         lookups: 0,
         completed_at: now,
+        letters: 0,
     };
     (DeadLetter::of(&finding), finding.messages())
 }
@@ -314,6 +350,26 @@ impl Desk {
         self.history(id).await.unwrap().is_some()
     }
 
+    /// Every dead letter, oldest first.
+    pub(super) async fn letters(&self) -> Vec<DeadRecord> {
+        let filter = DeadFilter {
+            with_body: true,
+            most: 10_000,
+            ..DeadFilter::default()
+        };
+        self.dead(filter).await.unwrap()
+    }
+
+    /// The last dead letter of a request.
+    pub(super) async fn letter_of(&self, id: &str) -> Option<DeadRecord> {
+        let filter = DeadFilter {
+            id: Some(id.to_owned()),
+            most: 100,
+            ..DeadFilter::default()
+        };
+        self.dead(filter).await.unwrap().pop()
+    }
+
     /// Everything there is, to be compared.
     pub(super) async fn everything(&self) -> String {
         let filter = rescind::ledger::Filter {
@@ -325,7 +381,8 @@ impl Desk {
             text += &format!("{summary:?}\n{:?}\n", self.seen(&summary.request_id).await);
         }
         format!(
-            "{text}{:?}\n{:?}",
+            "{text}{:?}\n{:?}\n{:?}",
+            self.letters().await,
             self.stats().await.unwrap(),
             self.outbox().await
         )

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rescind::ledger::{Accepted, Claim, Committed, Hear, Heard};
+use rescind::ledger::{Accepted, Claim, Closed, Committed, Deed, Hear, Heard};
 use rescind::outcome::Operation;
 
-use super::desk::{ACCOUNT, Desk, VOIDED, arriving, at, finish, held, sends, wait};
+use super::desk::{
+    ACCOUNT, Desk, GIVEN_UP, VOIDED, arriving, at, by, finish, finish_again, held, reopens, sends,
+    wait,
+};
 use super::{BACKENDS, Opener};
 
 #[derive(Debug, Clone)]
@@ -16,7 +19,10 @@ enum Act {
     Accept { id: u8, digest: u8, begins: bool },
     Claim { most: usize },
     Wait { claim: usize, millis: i64 },
-    Finish { claim: usize },
+    Finish { claim: usize, well: bool },
+    Replay { id: u8 },
+    Discard { id: u8 },
+    TakeBack { id: u8 },
     Stale { claim: usize },
     Notify { payment: u8 },
     Publish,
@@ -31,7 +37,10 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(id, digest, begins)| Act::Accept { id, digest, begins }),
         4 => (0..4_usize).prop_map(|most| Act::Claim { most }),
         2 => (0..9_usize, 0..6_i64).prop_map(|(claim, millis)| Act::Wait { claim, millis }),
-        4 => (0..9_usize).prop_map(|claim| Act::Finish { claim }),
+        4 => (0..9_usize, any::<bool>()).prop_map(|(claim, well)| Act::Finish { claim, well }),
+        3 => (0..9_u8).prop_map(|id| Act::Replay { id }),
+        1 => (0..9_u8).prop_map(|id| Act::Discard { id }),
+        1 => (0..9_u8).prop_map(|id| Act::TakeBack { id }),
         2 => (0..9_usize).prop_map(|claim| Act::Stale { claim }),
         2 => (0..4_u8).prop_map(|payment| Act::Notify { payment }),
         1 => Just(Act::Publish),
@@ -46,7 +55,16 @@ enum Stand {
     Parked,
     Due(i64),
     Held,
-    Finished { at: i64, published: bool },
+    Finished { at: i64 },
+}
+
+/// The last dead letter of a request; those before it are closed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Letter {
+    None,
+    Open,
+    Replayed,
+    Discarded,
 }
 
 struct Row {
@@ -54,6 +72,12 @@ struct Row {
     payment: String,
     digest: u8,
     stand: Stand,
+    /// It has its result, which a replay does not take away.
+    told: bool,
+    published: bool,
+    letter: Letter,
+    /// When its dead letters were closed that still are.
+    closed: Vec<i64>,
 }
 
 /// In the order of arrival.
@@ -74,9 +98,7 @@ impl Model {
             if row.digest != digest {
                 return Some(Accepted::Conflicting);
             }
-            if let Stand::Finished { published, .. } = &mut row.stand {
-                *published = false;
-            }
+            row.published &= !row.told;
             return Some(Accepted::Repeated);
         }
         let active = |row: &Row| matches!(row.stand, Stand::Due(_) | Stand::Held);
@@ -94,6 +116,10 @@ impl Model {
             payment: payment.to_owned(),
             digest,
             stand,
+            told: false,
+            published: true,
+            letter: Letter::None,
+            closed: Vec::new(),
         });
         (stand != Stand::Held).then_some(Accepted::New(None))
     }
@@ -110,13 +136,46 @@ impl Model {
         due
     }
 
-    fn finish(&mut self, id: &str) -> Committed {
+    /// What a deed answers: whether it is done.
+    fn close(&mut self, id: &str, deed: &Deed) -> bool {
         let now = self.now;
         let payment = self.row(id).payment.clone();
-        self.row(id).stand = Stand::Finished {
-            at: now,
-            published: false,
-        };
+        let active = |row: &Row| matches!(row.stand, Stand::Due(_) | Stand::Held);
+        let mut rows = self.rows.iter();
+        let taken = rows.any(|row| row.payment == payment && active(row));
+        let row = self.row(id);
+        match (deed, row.letter) {
+            (Deed::Replay(_), Letter::Open) => {
+                row.letter = Letter::Replayed;
+                row.closed.push(now);
+                row.stand = match taken {
+                    true => Stand::Parked,
+                    false => Stand::Due(now),
+                };
+            }
+            (Deed::Discard, Letter::Open) => {
+                row.letter = Letter::Discarded;
+                row.closed.push(now);
+            }
+            (Deed::TakeBack, Letter::Discarded) => {
+                row.letter = Letter::Open;
+                row.closed.pop();
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn finish(&mut self, id: &str, well: bool) -> Committed {
+        let now = self.now;
+        let row = self.row(id);
+        let payment = row.payment.clone();
+        row.stand = Stand::Finished { at: now };
+        if !well {
+            row.letter = Letter::Open;
+        }
+        row.published &= row.told && well;
+        row.told = true;
         let next = |row: &&mut Row| row.payment == payment && row.stand == Stand::Parked;
         match self.rows.iter_mut().find(next) {
             Some(row) => {
@@ -151,13 +210,22 @@ impl Both {
                     self.stale.push(claim);
                 }
             }
-            Act::Finish { claim } => {
+            Act::Finish { claim, well } => {
                 if let Some(claim) = take(&mut self.held, claim) {
-                    let done = self.desk.settle(finish(&claim, VOIDED, now)).await;
-                    assert_eq!(done, self.model.finish(&claim.stored.request_id));
+                    let outcome = if well { VOIDED } else { GIVEN_UP };
+                    let change = match self.model.row(&claim.stored.request_id).told {
+                        true => finish_again(&claim, outcome, now),
+                        false => finish(&claim, outcome, now),
+                    };
+                    let done = self.desk.settle(change).await;
+                    let expected = self.model.finish(&claim.stored.request_id, well);
+                    assert_eq!(done, expected);
                     self.stale.push(claim);
                 }
             }
+            Act::Replay { id } => self.close(id, Deed::Replay(reopens(now))).await,
+            Act::Discard { id } => self.close(id, Deed::Discard).await,
+            Act::TakeBack { id } => self.close(id, Deed::TakeBack).await,
             Act::Stale { claim } => {
                 if let Some(claim) = take(&mut self.stale, claim) {
                     let lost = self.desk.settle(finish(&claim, VOIDED, now)).await;
@@ -168,9 +236,7 @@ impl Both {
             Act::Publish => {
                 self.desk.publish_all(now).await;
                 for row in &mut self.model.rows {
-                    if let Stand::Finished { published, .. } = &mut row.stand {
-                        *published = true;
-                    }
+                    row.published = true;
                 }
             }
             Act::Recover => self.recover().await,
@@ -196,6 +262,22 @@ impl Both {
                 Accepted::New(Some(claim)) => self.held.push(held(&request, claim)),
                 other => panic!("{id} was not given a claim: {other:?}"),
             },
+        }
+    }
+
+    async fn close(&mut self, id: u8, deed: Deed) {
+        let id = format!("r{id}");
+        let Some(letter) = self.desk.letter_of(&id).await else {
+            let mut rows = self.model.rows.iter();
+            assert!(rows.all(|row| row.id != id || row.letter == Letter::None));
+            return;
+        };
+        let done = self.model.close(&id, &deed);
+        let closing = by("ana", deed, at(self.model.now));
+        match self.desk.close(&letter.id, closing).await.unwrap() {
+            Closed::Done => assert!(done, "{id}"),
+            Closed::Changed(_) => assert!(!done, "{id}"),
+            other => panic!("{id}: {other:?}"),
         }
     }
 
@@ -265,7 +347,10 @@ impl Both {
 
     async fn purge(&mut self) {
         let (before, count) = (self.model.now - 3, self.model.rows.len());
-        let kept = |row: &Row| !matches!(row.stand, Stand::Finished { at, published: true } if at < before);
+        let ended = |row: &Row| matches!(row.stand, Stand::Finished { at } if at < before);
+        let closed =
+            |row: &Row| row.letter != Letter::Open && row.closed.iter().all(|at| *at < before);
+        let kept = |row: &Row| !(ended(row) && row.published && closed(row));
         self.model.rows.retain(kept);
         let purged = self.desk.purge(at(before), 1000).await.unwrap();
         assert_eq!(purged, (count - self.model.rows.len()) as u64);
@@ -281,11 +366,9 @@ impl Both {
                 continue;
             };
             let seen = self.desk.seen(&id).await;
-            let published = || seen.messages.iter().all(|m| m.published_at.is_some());
-            let stand = match (&seen.end, seen.parked, seen.progress.due_at) {
-                (Some((_, _, end)), false, None) => Stand::Finished {
+            let stand = match (seen.finished_at, seen.parked, seen.progress.due_at) {
+                (Some(end), false, None) => Stand::Finished {
                     at: end.as_millisecond() - at(0).as_millisecond(),
-                    published: published(),
                 },
                 (None, true, None) => Stand::Parked,
                 (None, false, Some(due)) => {
@@ -295,7 +378,17 @@ impl Both {
                 other => panic!("{id}: {other:?}"),
             };
             assert_eq!(stand, row.stand, "{id}");
-            assert_eq!(seen.messages.len(), usize::from(seen.end.is_some()), "{id}");
+            let results = seen.messages.iter().filter(|m| m.kind == "result").count();
+            assert_eq!(results, usize::from(row.told), "{id}");
+            assert_eq!(seen.outcome.is_some(), row.told, "{id}");
+            let published = seen.messages.iter().all(|m| m.published_at.is_some());
+            assert_eq!(published, row.published, "{id}");
+            let open = seen
+                .letters
+                .iter()
+                .filter(|l| l.closed_at.is_none())
+                .count();
+            assert_eq!(open, usize::from(row.letter == Letter::Open), "{id}");
             if matches!(stand, Stand::Due(_) | Stand::Held) {
                 *active.entry(row.payment.as_str()).or_default() += 1;
             }

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use rescind::ledger::postgres::{Postgres, Settings};
-use rescind::ledger::{Accepted, Committed, Ledger, LedgerError};
+use rescind::ledger::{Accepted, Closed, Committed, Deed, Ledger, LedgerError};
 use rescind::outcome::State;
 
-use super::desk::{Desk, Opener, VOIDED, at, at_once, finish, request, sends, wait};
+use super::desk::{
+    Desk, GIVEN_UP, Opener, VOIDED, at, at_once, by, finish, reopens, request, sends, wait,
+};
 use crate::rig::Database;
 
 mod crowd;
@@ -167,4 +169,58 @@ async fn settings_under_which_a_commit_can_be_lost_are_told() {
     let good = Database::shared().create();
     let ledger = open(&good).await;
     assert!(ledger.risks().await.unwrap().is_empty());
+}
+
+/// A person's lease holds nothing: what it has done stays, and nobody takes it over.
+#[tokio::test]
+async fn a_person_writes_beside_workers_and_leaves_nothing_to_take_over() {
+    let url = Database::shared().create();
+    let missing = Postgres::open_to_operate(&settings(&url)).await.err();
+    assert!(
+        matches!(missing, Some(LedgerError::Missing { .. })),
+        "{missing:?}"
+    );
+    let worker = desk(&url).await;
+    worker.done("a", GIVEN_UP, at(1)).await;
+    let person = Postgres::open_to_operate(&settings(&url)).await.unwrap();
+    let letter = worker.letters().await.remove(0).id;
+    let replay = by("ana", Deed::Replay(reopens(at(5))), at(5));
+    assert_eq!(person.close(&letter, replay).await.unwrap(), Closed::Done);
+    drop(person);
+    expire(&url);
+    let other = desk(&url).await;
+    assert_eq!(other.recover(at(6), at_once()).await.unwrap(), 0);
+    assert_eq!(other.claimed_ids(9, at(6)).await, ["a"]);
+}
+
+/// Replays and arrivals on one payment, at once: one works on it, the other waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replay_and_an_arrival_at_once_have_their_turns() {
+    let url = Database::shared().create();
+    let (one, two) = (desk(&url).await, desk(&url).await);
+    for round in 0..20 {
+        let (id, other) = (format!("a{round}"), format!("b{round}"));
+        one.done(&id, GIVEN_UP, at(1)).await;
+        let letter = one.letter_of(&id).await.unwrap().id;
+        let replay = by("ana", Deed::Replay(reopens(at(5))), at(5));
+        let (closed, taken) = tokio::join!(
+            one.close(&letter, replay),
+            two.take_in(request(&other, &id)),
+        );
+        assert_eq!(
+            (closed.unwrap(), taken),
+            (Closed::Done, Accepted::New(None))
+        );
+        let parked = [one.seen(&id).await.parked, one.seen(&other).await.parked];
+        assert!(parked[0] != parked[1], "{parked:?}");
+        for turn in 0..2 {
+            let claim = one.only_claim(at(8), sends()).await;
+            let change = match claim.outcome {
+                Some(_) => super::desk::finish_again(&claim, VOIDED, at(7)),
+                None => finish(&claim, VOIDED, at(7)),
+            };
+            let expected = [Committed::Freed, Committed::Done][turn];
+            assert_eq!(one.settle(change).await, expected);
+        }
+    }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rescind::ledger::sqlite::Sqlite;
-use rescind::ledger::{Accepted, Arrival, Committed, Filter, Ledger, LedgerError};
+use rescind::ledger::{Accepted, Arrival, Closed, Committed, Deed, Filter, Ledger, LedgerError};
 use rescind::outcome::State;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::desk::{
-    ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, at, finish, held, request, sends,
+    ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, at, at_once, by, finish, held, reopens,
+    request, sends,
 };
 
 fn open(path: &Path) -> Result<Sqlite, LedgerError> {
@@ -128,11 +129,15 @@ async fn a_ledger_of_an_older_version_is_migrated_by_the_worker_alone() {
         .unwrap()
         .execute_batch("VACUUM")
         .unwrap();
-    let old = Sqlite::open_to_read(&path).err();
-    assert!(
-        matches!(old, Some(LedgerError::TooOld { found: 0, .. })),
-        "{old:?}"
-    );
+    for old in [
+        Sqlite::open_to_read(&path).err(),
+        Sqlite::open_to_operate(&path).err(),
+    ] {
+        assert!(
+            matches!(old, Some(LedgerError::TooOld { found: 0, .. })),
+            "{old:?}"
+        );
+    }
     let desk = Desk::new(at_path(&path)).await;
     desk.begin("a", "p").await;
     let reader = Sqlite::open_to_read(&path).unwrap();
@@ -144,11 +149,14 @@ fn a_file_that_is_no_ledger_is_refused_and_kept() {
     let (_folder, path) = nowhere();
     let text = "my diary, dear to me\n".repeat(100);
     std::fs::write(&path, &text).unwrap();
-    assert!(matches!(open(&path).err(), Some(LedgerError::Failed(_))));
-    assert!(matches!(
+    for refused in [
+        open(&path).err(),
         Sqlite::open_to_read(&path).err(),
-        Some(LedgerError::Failed(_))
-    ));
+        Sqlite::open_to_operate(&path).err(),
+    ] {
+        let damaged = matches!(refused, Some(LedgerError::Damaged(_)));
+        assert!(damaged, "{refused:?}");
+    }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
@@ -182,15 +190,65 @@ async fn a_purge_leaves_no_row_behind() {
         let question = format!("SELECT count(*) FROM {table}");
         beside.query_row(&question, [], |row| row.get(0)).unwrap()
     };
-    let tables = ["requests", "calls", "messages", "dead_letters"];
-    assert_eq!(tables.map(rows), [2, 2, 3, 1]);
+    let tables = ["requests", "calls", "messages", "dead_letters", "actions"];
+    assert_eq!(tables.map(rows), [2, 2, 3, 1, 0]);
     assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
-    assert_eq!(tables.map(rows), [1, 1, 2, 1], "its dead letter is open");
-    beside
-        .execute_batch("UPDATE dead_letters SET closed_at = dead_at")
-        .unwrap();
-    assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
-    assert_eq!(tables.map(rows), [0; 4]);
+    assert_eq!(tables.map(rows), [1, 1, 2, 1, 0], "its dead letter is open");
+    desk.take_in_invalid(b"{", at(1)).await;
+    desk.publish_all(at(1)).await;
+    for letter in desk.letters().await {
+        let done = desk
+            .close(&letter.id, by("ana", Deed::Discard, at(2)))
+            .await;
+        assert_eq!(done.unwrap(), Closed::Done);
+    }
+    assert_eq!(tables.map(rows), [1, 1, 4, 2, 2]);
+    assert_eq!(desk.purge(at(9), 9).await.unwrap(), 4);
+    assert_eq!(tables.map(rows), [0; 5]);
+}
+
+/// A person's commands write beside the worker, which has the lock.
+#[tokio::test]
+async fn an_operator_writes_beside_the_worker_and_makes_no_ledger() {
+    let (folder, path) = nowhere();
+    let missing = Sqlite::open_to_operate(&path).err();
+    assert!(matches!(missing, Some(LedgerError::Missing { .. })));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    let desk = Desk::new(at_path(&path)).await;
+    desk.done("a", GIVEN_UP, at(1)).await;
+    let operator = Sqlite::open_to_operate(&path).unwrap();
+    let letter = desk.letters().await.remove(0).id;
+    let replay = by("ana", Deed::Replay(reopens(at(5))), at(5));
+    assert_eq!(operator.close(&letter, replay).await.unwrap(), Closed::Done);
+    assert_eq!(desk.claimed_ids(9, at(5)).await, ["a"]);
+    assert_eq!(operator.recover(at(6), at_once()).await.unwrap(), 0);
+    let reader = Sqlite::open_to_read(&path).unwrap();
+    let discard = by("ana", Deed::Discard, at(6));
+    assert!(is_failed(reader.close(&letter, discard).await));
+}
+
+/// Both wait for each other; who waits in vain has done nothing, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_locked_for_long_is_busy_for_everybody() {
+    let (_folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    desk.done("a", GIVEN_UP, at(1)).await;
+    let operator = Sqlite::open_to_operate(&path).unwrap();
+    let letter = desk.letters().await.remove(0).id;
+    let beside = Connection::open(&path).unwrap();
+    beside.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let closing = || by("ana", Deed::Discard, at(5));
+    let (closed, claimed) = tokio::join!(
+        operator.close(&letter, closing()),
+        desk.claim(ACCOUNT, 9, at(5), sends()),
+    );
+    assert!(matches!(closed, Err(LedgerError::Busy)), "{closed:?}");
+    assert!(matches!(claimed, Err(LedgerError::Busy)));
+    let waiting = operator.close(&letter, closing());
+    beside.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(waiting.await.unwrap(), Closed::Done);
+    assert!(desk.claims(9, at(5)).await.claims.is_empty());
 }
 
 #[tokio::test]
@@ -290,7 +348,7 @@ async fn every_answer_before_a_kill_is_in_the_ledger_after_it() {
             let (what, id) = answer.trim().split_once(' ').unwrap();
             let seen = desk.seen(id).await;
             assert_eq!(seen.calls.len(), 1);
-            assert!(what == "accepted" || seen.end.is_some(), "{answer}");
+            assert!(what == "accepted" || seen.outcome.is_some(), "{answer}");
         }
         let all = Filter {
             most: 100_000,
@@ -298,7 +356,7 @@ async fn every_answer_before_a_kill_is_in_the_ledger_after_it() {
         };
         for summary in desk.list(all).await.unwrap() {
             let seen = desk.seen(&summary.request_id).await;
-            let whole = match seen.end {
+            let whole = match seen.outcome {
                 Some(_) => seen.messages.len() == 2 && seen.calls[0].finished_at.is_some(),
                 None => seen.messages.is_empty() && seen.calls[0].finished_at.is_none(),
             };

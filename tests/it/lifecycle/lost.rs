@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rescind::lifecycle::{Plan, Progress, Seen, Step};
+use rescind::lifecycle::{Plan, Progress, Seen, Sighting, Step};
 use rescind::outcome::{Cause, Operation, Outcome, State, Unresolved, Verdict};
 
 use super::{LOOKS_UP, SAME_KEY, in_doubt, now, plus, seen, terms};
@@ -136,6 +136,13 @@ fn a_clock_that_was_set_makes_no_second_witness_and_no_shorter_or_longer_quiet()
     let forward = progress.clone();
     progress.distrust(after, plus(after, QUIET / 2), QUIET);
     assert_eq!(progress, forward, "once");
+
+    // What was seen since is measured by one clock.
+    let at = after;
+    let what = Seen::StillOpen;
+    progress.sighting = Some(Sighting { what, at });
+    progress.distrust(after, plus(after, QUIET), QUIET);
+    assert!(progress.sighting.is_some());
 
     // And back: the quiet does not last for an hour.
     progress.distrust(before, before, QUIET);

@@ -1,0 +1,154 @@
+//! `rescind dead discard`: closes dead letters about which nothing is to be done, or takes
+//! that back.
+
+use super::super::text::{self, Screen};
+use super::super::{Exit, ledger};
+use super::report::{Fate, Report, changed};
+use super::{Chosen, Signed, operate, why};
+use crate::config::Config;
+use crate::ledger::{Action, Closed, Closing, DeadFilter, DeadRecord, Deed, Ledger};
+use crate::run::now;
+
+/// Close dead letters about which nothing is to be done. --undo opens them again, until
+/// retention removes them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Why, for the ledger and for whoever asks
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["undo", "dry_run"])]
+    reason: Option<String>,
+    /// Open discarded ones again
+    #[arg(long)]
+    undo: bool,
+    #[command(flatten)]
+    signed: Signed,
+}
+
+impl Args {
+    fn deed(&self) -> Deed {
+        match self.undo {
+            true => Deed::TakeBack,
+            false => Deed::Discard,
+        }
+    }
+
+    fn verb(&self) -> &'static str {
+        match self.undo {
+            true => "opened again",
+            false => "discarded",
+        }
+    }
+}
+
+/// Closes or opens them, one after the other.
+pub(super) async fn run(
+    args: Args,
+    config: &Config,
+    login: &str,
+    screen: Screen,
+) -> anyhow::Result<Exit> {
+    let who = args.signed.who(login)?;
+    let why = match (&args.reason, args.undo || args.signed.dry_run) {
+        (None, true) => String::new(),
+        (reason, _) => why(reason.as_deref())?,
+    };
+    if args.signed.dry_run {
+        let letters = find(&args, &*ledger(config).await?, config).await?;
+        return dry_run(&args, &letters, screen);
+    }
+    let ledger = operate(config).await?;
+    let letters = find(&args, &*ledger, config).await?;
+    let number = text::count(letters.len(), "dead letter");
+    let question = format!("{number} will be {}.", args.verb());
+    if !args.signed.is_confirmed(args.chosen.all, &question)? {
+        return Ok(Exit::Interrupted);
+    }
+    let mut report = Report::new(args.signed.json, screen);
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    for letter in &letters {
+        // Between two of them, never in the middle of one.
+        tokio::select! {
+            biased;
+            _ = &mut interrupt => {
+                text::say(&format!("interrupted; {}", report.summary(letters.len())));
+                return Ok(Exit::Interrupted);
+            }
+            () = std::future::ready(()) => {}
+        }
+        let closing = Closing {
+            deed: args.deed(),
+            who: who.clone(),
+            why: why.clone(),
+            at: now(),
+        };
+        let closed = ledger.close(&letter.id, closing).await?;
+        take(&args, &mut report, letter, closed)?;
+    }
+    text::say(&report.summary(letters.len()));
+    Ok(report.exit(letters.len()))
+}
+
+fn take(
+    args: &Args,
+    report: &mut Report,
+    letter: &DeadRecord,
+    closed: Closed,
+) -> anyhow::Result<()> {
+    match closed {
+        Closed::Done => report.line(letter, Fate::Done, args.verb().into()),
+        Closed::Changed(action) => {
+            report.line(letter, Fate::Changed, changed(action.as_ref(), now()))
+        }
+        Closed::Hindered(hindrance) => {
+            report.line(letter, Fate::Hindered, hindrance.sentence().into())
+        }
+        Closed::Unknown => report.line(letter, Fate::Changed, "retention has removed it".into()),
+    }
+}
+
+/// --undo looks among the discarded ones.
+async fn find(
+    args: &Args,
+    ledger: &dyn Ledger,
+    config: &Config,
+) -> anyhow::Result<Vec<DeadRecord>> {
+    let undo = args.undo;
+    let of_closed = |filter: DeadFilter| DeadFilter {
+        open: Some(!undo),
+        ..filter
+    };
+    let mut letters = args.chosen.find_with(ledger, config, of_closed).await?;
+    if args.chosen.all && undo {
+        letters.retain(is_discarded);
+    }
+    Ok(letters)
+}
+
+fn is_discarded(letter: &DeadRecord) -> bool {
+    let last = letter.last.as_ref().map(|last| last.action.as_str());
+    letter.closed_at.is_some() && last == Some(Action::Discarded.as_str())
+}
+
+fn dry_run(args: &Args, letters: &[DeadRecord], screen: Screen) -> anyhow::Result<Exit> {
+    let mut report = Report::new(args.signed.json, screen);
+    for letter in letters {
+        let fits = match args.undo {
+            true => is_discarded(letter),
+            false => letter.closed_at.is_none(),
+        };
+        match fits {
+            true => report.line(letter, Fate::Possible, format!("would be {}", args.verb()))?,
+            false => {
+                let says = changed(letter.last.as_ref(), now());
+                report.line(letter, Fate::Changed, says)?;
+            }
+        }
+    }
+    let done = text::count(report.of(Fate::Possible), "dead letter");
+    text::say(&format!(
+        "{done} would be {}; nothing was done",
+        args.verb()
+    ));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,72 @@
+//! `rescind dead export`: dead letters as JSON lines, for programs and for keeping.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::super::history::Page;
+use super::super::text::{self, Screen};
+use super::super::{Exit, ledger};
+use super::list::letter_object;
+use super::{Filters, known_provider, next_page, reasons};
+use crate::config::Config;
+use crate::ledger::{DeadFilter, DeadRecord};
+
+/// Print dead letters as JSON lines, the messages exactly as received.
+///
+/// `body` is the text that was received, `body_base64` its bytes where they are no text. They
+/// hold whatever the publisher sent, unmasked: treat the file as the payments' own data.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    filters: Filters,
+    /// The reason that they were given up for
+    #[arg(long, value_name = "REASON", visible_alias = "dead-reason", value_parser = reasons())]
+    reason: Option<String>,
+    /// Closed ones instead
+    #[arg(long)]
+    closed: bool,
+    /// One object a line, which is what it always prints
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints every one that matches, oldest first.
+pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
+    let ledger = ledger(config).await?;
+    let mut filter = DeadFilter {
+        open: Some(!args.closed),
+        with_body: true,
+        ..args.filters.open(args.reason.clone())?
+    };
+    let mut exported = 0;
+    while let Some(page) = next_page(&*ledger, &mut filter).await? {
+        for letter in &page {
+            let history = match &letter.request_id {
+                Some(id) if letter.is_request => ledger.history(id).await?,
+                _ => None,
+            };
+            let known = history.map(|history| Page::of(&history, config));
+            screen.json(&line(letter, known.as_ref()))?;
+        }
+        exported += page.len();
+    }
+    if exported == 0 {
+        known_provider(filter.provider.as_deref(), config)?;
+    }
+    text::say(&format!(
+        "{} exported",
+        text::count(exported, "dead letter")
+    ));
+    Ok(Exit::Done)
+}
+
+fn line(letter: &DeadRecord, request: Option<&Page>) -> Value {
+    let mut line = letter_object(letter);
+    match std::str::from_utf8(&letter.body) {
+        Ok(text) => line["body"] = json!(text),
+        Err(_) => line["body_base64"] = json!(STANDARD.encode(&letter.body)),
+    }
+    line["request"] = json!(request);
+    line
+}

@@ -1,0 +1,254 @@
+//! Replays from their first to their last: begun at a pace, followed in the ledger, stopped
+//! where they fail again. The worker does the work; whoever follows may go away.
+
+use std::collections::VecDeque;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::{Instant, sleep_until};
+
+use super::super::Exit;
+use super::super::text;
+use super::report::{Fate, Report, changed};
+use crate::ledger::{Closed, Closing, DeadRecord, Deed, History, Ledger, Reopen};
+use crate::outcome::State;
+use crate::run::now;
+
+/// Replays under way at once: no more than these can fail before it is seen that they do.
+const UNDER_WAY_MAX: usize = 50;
+/// How often the ledger is asked where they stand.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// So long without any end is worth a word.
+const QUIET_MAX: Duration = Duration::from_secs(20);
+/// So many have to have ended before anything is stopped.
+const ENDED_MIN: usize = 20;
+
+/// What is to be done with all of them.
+pub(super) struct Orders {
+    pub(super) who: String,
+    pub(super) why: String,
+    pub(super) reopen: Box<dyn Fn() -> Reopen>,
+    /// Begun a second.
+    pub(super) rate: Option<f64>,
+    /// To their ends.
+    pub(super) wait: bool,
+}
+
+/// More than 5 % of at least 20 failed again.
+fn is_bad(ended: usize, failed_again: usize) -> bool {
+    ended >= ENDED_MIN && failed_again * 20 > ended
+}
+
+pub(super) struct Following<'a> {
+    ledger: &'a dyn Ledger,
+    orders: Orders,
+    all: usize,
+    waiting: VecDeque<DeadRecord>,
+    under_way: VecDeque<DeadRecord>,
+    report: Report,
+    bar: ProgressBar,
+    next_begin: Instant,
+    last_end: Instant,
+    has_warned: bool,
+}
+
+impl<'a> Following<'a> {
+    pub(super) fn new(
+        ledger: &'a dyn Ledger,
+        orders: Orders,
+        letters: Vec<DeadRecord>,
+        report: Report,
+    ) -> Self {
+        Self {
+            ledger,
+            bar: bar(letters.len()),
+            orders,
+            all: letters.len(),
+            waiting: letters.into(),
+            under_way: VecDeque::new(),
+            report,
+            next_begin: Instant::now(),
+            last_end: Instant::now(),
+            has_warned: false,
+        }
+    }
+
+    /// Until all have ended, something stops it, or a person does.
+    pub(super) async fn run(mut self) -> anyhow::Result<Exit> {
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut next_look = Instant::now();
+        while !self.waiting.is_empty() || !self.under_way.is_empty() {
+            let room = !self.waiting.is_empty() && self.under_way.len() < UNDER_WAY_MAX;
+            tokio::select! {
+                biased;
+                _ = &mut interrupt => {
+                    self.bar.finish_and_clear();
+                    text::say(&self.interrupted());
+                    return Ok(Exit::Interrupted);
+                }
+                () = sleep_until(next_look), if !self.under_way.is_empty() => {
+                    self.look().await.with_context(|| self.interrupted())?;
+                    next_look = Instant::now() + LOOK_EVERY;
+                }
+                () = sleep_until(self.next_begin), if room => {
+                    self.begin().await.with_context(|| self.interrupted())?;
+                }
+            }
+        }
+        self.bar.finish_and_clear();
+        text::say(&self.report.summary(self.all));
+        Ok(self.report.exit(self.all))
+    }
+
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        if let Some(rate) = self.orders.rate {
+            self.next_begin = Instant::now() + Duration::from_secs_f64(1.0 / rate);
+        }
+        let Some(letter) = self.waiting.front().cloned() else {
+            return Ok(());
+        };
+        let closing = Closing {
+            deed: Deed::Replay((self.orders.reopen)()),
+            who: self.orders.who.clone(),
+            why: self.orders.why.clone(),
+            at: now(),
+        };
+        let closed = self.ledger.close(&letter.id, closing).await?;
+        self.waiting.pop_front();
+        match closed {
+            Closed::Done if self.orders.wait => {
+                if self.under_way.is_empty() {
+                    self.last_end = Instant::now();
+                }
+                self.under_way.push_back(letter);
+                Ok(())
+            }
+            Closed::Done => self.end(&letter, Fate::Begun, "the worker takes it up".into()),
+            Closed::Changed(action) => {
+                self.end(&letter, Fate::Changed, changed(action.as_ref(), now()))
+            }
+            Closed::Hindered(hindrance) => {
+                self.end(&letter, Fate::Hindered, hindrance.sentence().into())
+            }
+            Closed::Unknown => self.end(&letter, Fate::Changed, "retention has removed it".into()),
+        }
+    }
+
+    /// Where each one stands that is under way.
+    async fn look(&mut self) -> anyhow::Result<()> {
+        for _ in 0..self.under_way.len() {
+            let Some(letter) = self.under_way.front().cloned() else {
+                break;
+            };
+            let history = match &letter.request_id {
+                Some(id) => self.ledger.history(id).await?,
+                None => None,
+            };
+            self.under_way.pop_front();
+            match history {
+                Some(history) if history.progress.state != State::Finished => {
+                    self.under_way.push_back(letter);
+                }
+                Some(history) => self.take_end(&letter, &history)?,
+                None => self.end(&letter, Fate::Ended, "retention has removed it".into())?,
+            }
+        }
+        self.stop_if_bad();
+        self.warn_if_quiet();
+        Ok(())
+    }
+
+    fn take_end(&mut self, letter: &DeadRecord, history: &History) -> anyhow::Result<()> {
+        let newer = |l: &&DeadRecord| l.closed_at.is_none() && l.dead_at > letter.dead_at;
+        match history.letters.iter().find(newer) {
+            Some(newer) => {
+                let says = format!(
+                    "{}: {}; dead letter {}",
+                    newer.outcome, newer.reason, newer.id
+                );
+                self.end(letter, Fate::FailedAgain, says)
+            }
+            None => {
+                let corrected = history.progress.hints.corrected.as_ref();
+                let found = corrected.or(history.outcome.as_ref());
+                let says = found.map(|(outcome, reason)| format!("{outcome}: {reason}"));
+                self.end(letter, Fate::Ended, says.unwrap_or_default())
+            }
+        }
+    }
+
+    fn end(&mut self, letter: &DeadRecord, fate: Fate, says: String) -> anyhow::Result<()> {
+        self.last_end = Instant::now();
+        let (bar, report) = (self.bar.clone(), &mut self.report);
+        bar.suspend(|| report.line(letter, fate, says))?;
+        bar.inc(1);
+        Ok(())
+    }
+
+    fn stop_if_bad(&mut self) {
+        let failed = self.report.of(Fate::FailedAgain);
+        let ended = failed + self.report.of(Fate::Ended);
+        if !is_bad(ended, failed) || self.waiting.is_empty() {
+            return;
+        }
+        let left = text::count(self.waiting.len(), "dead letter");
+        self.waiting.clear();
+        let says = format!(
+            "stopped: {failed} of {ended} failed again, more than 5 %; {left} left as they were. Look at one with `rescind dead show`, correct the cause, and replay the rest"
+        );
+        self.bar.suspend(|| text::say(&says));
+    }
+
+    fn warn_if_quiet(&mut self) {
+        let quiet = self.last_end.elapsed() > QUIET_MAX && !self.under_way.is_empty();
+        if quiet && !self.has_warned {
+            self.has_warned = true;
+            let says = "no replay has ended for 20 s; does a worker run? They wait for it in the ledger, and Ctrl-C loses nothing";
+            self.bar.suspend(|| text::say(says));
+        }
+    }
+
+    fn interrupted(&self) -> String {
+        let (begun, left) = (self.under_way.len(), self.waiting.len());
+        let ended = match self.all - begun - left {
+            0 => String::new(),
+            ended => format!("; {}", self.report.summary(ended)),
+        };
+        format!(
+            "no longer followed: {begun} under way, the worker goes on with them (`rescind show` says where each one stands); {left} not begun and as they were{ended}"
+        )
+    }
+}
+
+/// Progress on stderr, if that is a terminal.
+fn bar(total: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
+    let form = "{bar:30} {pos}/{len} dead letters, {elapsed}";
+    bar.set_style(ProgressStyle::with_template(form).unwrap_or(ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_five_percent_of_at_least_twenty_is_bad() {
+        for (ended, failed, bad) in [
+            (19, 19, false),
+            (20, 1, false),
+            (20, 2, true),
+            (40, 2, false),
+            (40, 3, true),
+            (0, 0, false),
+        ] {
+            assert_eq!(is_bad(ended, failed), bad, "{failed} of {ended}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `rescind dead list`: what a person has to look at, one by one or in groups.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::super::mask::masked_text;
+use super::super::text::{self, Cell, Screen, Style, Table};
+use super::super::{Exit, ledger};
+use super::group::{Group, groups, message};
+use super::{Filters, all, reasons};
+use crate::config::Config;
+use crate::ledger::{DeadFilter, DeadRecord};
+use crate::run::now;
+
+/// Characters of a message in a table.
+const MESSAGE_MAX: usize = 60;
+
+/// List dead letters, oldest first; or groups of them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    filters: Filters,
+    /// The reason that they were given up for
+    #[arg(long, value_name = "REASON", visible_alias = "dead-reason", value_parser = reasons())]
+    reason: Option<String>,
+    /// Closed ones instead: who did what about them
+    #[arg(long, conflicts_with = "group")]
+    closed: bool,
+    /// Groups of what failed in the same way, the largest first
+    #[arg(long)]
+    group: bool,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// One object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what the ledger has.
+pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
+    let filter = DeadFilter {
+        open: Some(!args.closed),
+        ..args.filters.open(args.reason.clone())?
+    };
+    let ledger = ledger(config).await?;
+    let now = now();
+    if args.group {
+        let groups = groups(&all(&*ledger, filter, config).await?);
+        print(
+            &groups,
+            &args,
+            screen,
+            object,
+            group_row,
+            (&GROUP_TITLES, now),
+        )?;
+        return Ok(Exit::Done);
+    }
+    let most = args.limit.saturating_add(1).min(1_000_000_000);
+    let mut found = ledger
+        .dead(DeadFilter {
+            most,
+            ..filter.clone()
+        })
+        .await?;
+    if found.is_empty() {
+        super::known_provider(filter.provider.as_deref(), config)?;
+    }
+    let more = found.len() > args.limit;
+    found.truncate(args.limit);
+    print(
+        &found,
+        &args,
+        screen,
+        letter_object,
+        letter_row,
+        (&TITLES, now),
+    )?;
+    if more {
+        let limit = args.limit;
+        text::say(&format!(
+            "these are the oldest {limit}; --limit shows more, --group less"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+const TITLES: [&str; 6] = ["id", "provider", "outcome", "reason", "age", "message"];
+const GROUP_TITLES: [&str; 7] = [
+    "number", "provider", "outcome", "reason", "oldest", "newest", "message",
+];
+
+/// Objects for programs, or a table.
+fn print<T>(
+    found: &[T],
+    args: &Args,
+    screen: Screen,
+    object: impl Fn(&T) -> Value,
+    row: impl Fn(&T, Timestamp) -> Vec<Cell>,
+    (titles, now): (&[&'static str], Timestamp),
+) -> anyhow::Result<()> {
+    if args.json {
+        return found.iter().try_for_each(|one| screen.json(&object(one)));
+    }
+    if found.is_empty() {
+        text::say("no such dead letters");
+        return Ok(());
+    }
+    let rows: Vec<Vec<Cell>> = found.iter().map(|one| row(one, now)).collect();
+    let table = Table::fitting(titles, &rows);
+    screen.line(&table.header(screen))?;
+    for row in &rows {
+        screen.line(&table.row(screen, row))?;
+    }
+    Ok(())
+}
+
+fn letter_row(letter: &DeadRecord, now: Timestamp) -> Vec<Cell> {
+    let id = letter.request_id.as_ref().filter(|_| letter.is_request);
+    let age = text::span(text::between(letter.dead_at, now));
+    let last = letter.last.as_ref().filter(|_| letter.closed_at.is_some());
+    let says = match last {
+        Some(last) => format!("{} by {}: {}", last.action, last.who, last.why),
+        None => message(letter),
+    };
+    vec![
+        id.unwrap_or(&letter.id).as_str().into(),
+        letter.provider.as_str().into(),
+        Cell::styled(letter.outcome.as_str(), Style::of_outcome(&letter.outcome)),
+        letter.reason.as_str().into(),
+        age.into(),
+        short(&says).into(),
+    ]
+}
+
+fn group_row(group: &Group, now: Timestamp) -> Vec<Cell> {
+    let age = |at| text::span(text::between(at, now));
+    vec![
+        group.number.to_string().into(),
+        group.provider.as_str().into(),
+        Cell::styled(group.outcome.as_str(), Style::of_outcome(&group.outcome)),
+        group.reason.as_str().into(),
+        age(group.oldest).into(),
+        age(group.newest).into(),
+        short(&group.message).into(),
+    ]
+}
+
+fn short(message: &str) -> String {
+    let message = masked_text(message);
+    match message.chars().count() > MESSAGE_MAX {
+        true => message.chars().take(MESSAGE_MAX - 1).chain(['…']).collect(),
+        false => message,
+    }
+}
+
+fn object(group: &Group) -> Value {
+    json!(group)
+}
+
+/// A dead letter for programs, without its bytes.
+pub(super) fn letter_object(letter: &DeadRecord) -> Value {
+    let last = letter.last.as_ref();
+    json!({
+        "dead_letter": letter.id,
+        "request_id": letter.request_id,
+        "is_request": letter.is_request,
+        "provider": letter.provider,
+        "outcome": letter.outcome,
+        "reason": letter.reason,
+        "message": masked_text(&letter.detail),
+        "provider_message": letter.evidence.as_ref().map(|_| masked_text(&message(letter))),
+        "received_at": letter.received_at.to_string(),
+        "dead_at": letter.dead_at.to_string(),
+        "closed_at": letter.closed_at.map(|at| at.to_string()),
+        "action": last.map(|last| last.action.clone()),
+        "who": last.map(|last| last.who.clone()),
+        "why": last.map(|last| last.why.clone()),
+        "at": last.map(|last| last.at.to_string()),
+    })
+}

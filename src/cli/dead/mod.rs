@@ -1,0 +1,358 @@
+//! `rescind dead`: what a person has to look at, and what they can do about it.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+use jiff::{SignedDuration, Timestamp};
+
+use super::text::{self, Screen};
+use super::{Exit, Stop};
+use crate::config::Config;
+use crate::ledger::{DeadFilter, DeadRecord, Ledger};
+use crate::outcome::{Failed, Invalid, Unresolved};
+use crate::run::now;
+use crate::wire::UNKNOWN_PROVIDER;
+
+mod discard;
+mod export;
+mod follow;
+mod group;
+mod list;
+mod replay;
+mod report;
+mod show;
+
+/// Dead letters in one page of the ledger.
+const PAGE: usize = 500;
+
+/// Look at dead letters, carry requests out again, or close them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List dead letters, oldest first; or groups of them
+    List(list::Args),
+    /// Show one: as received, its calls, what is known, what to do
+    Show(show::Args),
+    /// Carry requests out again; the provider is asked first
+    Replay(replay::Args),
+    /// Close dead letters about which nothing is to be done
+    Discard(discard::Args),
+    /// Print dead letters as JSON lines, the messages exactly as received
+    Export(export::Args),
+}
+
+/// Runs the command; `login` is who does it, unless --as says otherwise.
+pub(super) async fn run(
+    args: Args,
+    config: &Config,
+    login: &str,
+    screen: Screen,
+) -> anyhow::Result<Exit> {
+    match args.command {
+        Command::List(args) => list::run(args, config, screen).await,
+        Command::Show(args) => show::run(args, config, screen).await,
+        Command::Replay(args) => replay::run(args, config, login, screen).await,
+        Command::Discard(args) => discard::run(args, config, login, screen).await,
+        Command::Export(args) => export::run(args, config, screen).await,
+    }
+}
+
+/// Which of all dead letters.
+#[derive(Debug, Clone, Default, clap::Args)]
+struct Filters {
+    /// Account name, or `unknown`
+    #[arg(long)]
+    provider: Option<String>,
+    /// Outcome
+    #[arg(long, value_parser = PossibleValuesParser::new(["failed", "unresolved", "invalid"]))]
+    outcome: Option<String>,
+    /// Given up at least so long ago, as in 90s, 1h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    older_than: Option<Duration>,
+}
+
+/// The reasons of dead letters.
+fn reasons() -> PossibleValuesParser {
+    let failed = Failed::ALL.iter().map(|reason| reason.as_str());
+    let unresolved = Unresolved::ALL.iter().map(|reason| reason.as_str());
+    let invalid = Invalid::ALL.iter().map(|reason| reason.as_str());
+    PossibleValuesParser::new(failed.chain(unresolved).chain(invalid))
+}
+
+impl Filters {
+    fn is_any(&self) -> bool {
+        self.provider.is_some() || self.outcome.is_some() || self.older_than.is_some()
+    }
+
+    /// Open dead letters by these and by reason.
+    fn open(&self, reason: Option<String>) -> anyhow::Result<DeadFilter> {
+        let before = |age| -> anyhow::Result<Timestamp> {
+            let age = SignedDuration::try_from(age).context("--older-than is too long")?;
+            now()
+                .checked_sub(age)
+                .map_err(|_| Stop::usage("--older-than is longer than time").into())
+        };
+        Ok(DeadFilter {
+            provider: self.provider.clone(),
+            outcome: self.outcome.clone(),
+            reason,
+            dead_before: self.older_than.map(before).transpose()?,
+            open: Some(true),
+            ..DeadFilter::default()
+        })
+    }
+}
+
+/// What a command that changes something works on.
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    /// Ids of dead letters, or of their requests
+    #[arg(
+        value_name = "ID",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    ids: Vec<String>,
+    /// All open ones that the filters match
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    filters: Filters,
+    /// With --all: the reason that they were given up for
+    #[arg(long, value_name = "REASON", value_parser = reasons())]
+    dead_reason: Option<String>,
+}
+
+impl Chosen {
+    async fn find(&self, ledger: &dyn Ledger, config: &Config) -> anyhow::Result<Vec<DeadRecord>> {
+        self.find_with(ledger, config, |filter| filter).await
+    }
+
+    async fn find_with(
+        &self,
+        ledger: &dyn Ledger,
+        config: &Config,
+        change: impl Fn(DeadFilter) -> DeadFilter,
+    ) -> anyhow::Result<Vec<DeadRecord>> {
+        if self.all {
+            let filter = change(self.filters.open(self.dead_reason.clone())?);
+            return all(ledger, filter, config).await;
+        }
+        if self.filters.is_any() || self.dead_reason.is_some() {
+            let what =
+                "the filters choose among all dead letters: give them with --all, or give ids only";
+            return Err(Stop::usage(what).into());
+        }
+        named(ledger, &self.ids).await
+    }
+}
+
+/// The dead letters of these ids, each once; every id has to have one.
+async fn named(ledger: &dyn Ledger, ids: &[String]) -> anyhow::Result<Vec<DeadRecord>> {
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    for id in ids {
+        for letter in meant(by_id(ledger, id).await?, id) {
+            if seen.insert(letter.id.clone()) {
+                found.push(letter);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// All that bear the id; at least one.
+async fn by_id(ledger: &dyn Ledger, id: &str) -> anyhow::Result<Vec<DeadRecord>> {
+    let filter = DeadFilter {
+        id: Some(id.to_owned()),
+        with_body: true,
+        most: 1_000,
+        ..DeadFilter::default()
+    };
+    let letters = ledger.dead(filter).await?;
+    match letters.is_empty() {
+        true => anyhow::bail!(
+            "there is no dead letter {id:?}, and no request of that id has one; `rescind dead list` shows them, and nothing was done"
+        ),
+        false => Ok(letters),
+    }
+}
+
+/// Of a request's dead letters the open ones, or else the last one.
+fn meant(mut letters: Vec<DeadRecord>, id: &str) -> Vec<DeadRecord> {
+    if let Some(exact) = letters.iter().find(|letter| letter.id == id) {
+        return vec![exact.clone()];
+    }
+    // Messages that took the id of a request and were refused bear it too.
+    if letters.iter().any(|letter| letter.is_request) {
+        letters.retain(|letter| letter.is_request);
+    }
+    if letters.iter().any(|letter| letter.closed_at.is_none()) {
+        letters.retain(|letter| letter.closed_at.is_none());
+    }
+    match letters.iter().any(|letter| letter.closed_at.is_none()) {
+        true => letters,
+        false => letters.pop().into_iter().collect(),
+    }
+}
+
+/// Every dead letter that matches, without the bytes.
+async fn all(
+    ledger: &dyn Ledger,
+    mut filter: DeadFilter,
+    config: &Config,
+) -> anyhow::Result<Vec<DeadRecord>> {
+    let mut found = Vec::new();
+    while let Some(page) = next_page(ledger, &mut filter).await? {
+        found.extend(page);
+    }
+    if found.is_empty() {
+        known_provider(filter.provider.as_deref(), config)?;
+    }
+    Ok(found)
+}
+
+/// The next page, and the filter behind it.
+async fn next_page(
+    ledger: &dyn Ledger,
+    filter: &mut DeadFilter,
+) -> anyhow::Result<Option<Vec<DeadRecord>>> {
+    filter.most = PAGE;
+    let page = ledger.dead(filter.clone()).await?;
+    filter.after = page.last().map(|last| (last.dead_at, last.id.clone()));
+    Ok(Some(page).filter(|page| !page.is_empty()))
+}
+
+/// Where nothing matches, the name may be wrong.
+fn known_provider(name: Option<&str>, config: &Config) -> Result<(), Stop> {
+    let Some(name) = name else { return Ok(()) };
+    if name == UNKNOWN_PROVIDER || config.accounts.contains_key(name) {
+        return Ok(());
+    }
+    let names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
+    Err(Stop::usage(format!(
+        "--provider {name}: no account has that name, and no dead letter; there are {}",
+        names.join(", ")
+    )))
+}
+
+/// Who says what about it. Required where something is changed.
+#[derive(Debug, clap::Args)]
+struct Signed {
+    /// Who does it [default: the login name]
+    #[arg(long = "as", value_name = "NAME")]
+    who: Option<String>,
+    /// Do not ask before it is done to all
+    #[arg(long, short = 'y')]
+    yes: bool,
+    /// Say what would happen, and do nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// One object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Signed {
+    fn who(&self, login: &str) -> Result<String, Stop> {
+        let who = self.who.as_deref().unwrap_or(login).trim();
+        match who.is_empty() || who.chars().count() > 128 {
+            true => Err(Stop::usage(
+                "--as: give the name of a person, at most 128 characters",
+            )),
+            false => Ok(who.to_owned()),
+        }
+    }
+
+    /// Asks a person at a terminal before it is done to all.
+    fn is_confirmed(&self, all: bool, question: &str) -> anyhow::Result<bool> {
+        let person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if !all || self.yes || !person {
+            return Ok(true);
+        }
+        text::say(&format!("{question} Type yes to go on."));
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        let is_confirmed = answer.trim() == "yes";
+        if !is_confirmed {
+            text::say("nothing was done");
+        }
+        Ok(is_confirmed)
+    }
+}
+
+/// The words of a person, for the ledger.
+fn why(reason: Option<&str>) -> Result<String, Stop> {
+    let why = reason.unwrap_or_default().trim();
+    match why.chars().count() {
+        1..=1_000 => Ok(why.to_owned()),
+        _ => Err(Stop::usage("--reason: say why, in 1 to 1000 characters")),
+    }
+}
+
+/// Opens the ledger to change it, beside the worker.
+async fn operate(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
+    Ok(crate::run::place(config).open_to_operate().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(id: &str, is_request: bool, closed: bool) -> DeadRecord {
+        let at = Timestamp::from_second(1).unwrap();
+        DeadRecord {
+            id: id.into(),
+            request_id: Some("r".into()),
+            is_request,
+            provider: "migo".into(),
+            outcome: "failed".into(),
+            reason: "retries_exhausted".into(),
+            detail: String::new(),
+            evidence: None,
+            body: Vec::new(),
+            received_at: at,
+            dead_at: at,
+            closed_at: closed.then_some(at),
+            last: None,
+        }
+    }
+
+    #[test]
+    fn an_id_means_what_is_open_of_its_request() {
+        let ids = |letters: &[DeadRecord], id: &str| {
+            let meant = meant(letters.to_vec(), id).into_iter();
+            meant.map(|letter| letter.id).collect::<Vec<_>>()
+        };
+        let letters = [
+            letter("a", true, true),
+            letter("b", true, false),
+            letter("c", false, false),
+            letter("d", true, false),
+        ];
+        assert_eq!(ids(&letters, "r"), ["b", "d"]);
+        assert_eq!(ids(&letters, "a"), ["a"]);
+        assert_eq!(ids(&letters, "c"), ["c"]);
+        assert_eq!(
+            ids(&[letter("a", true, true), letter("b", true, true)], "r"),
+            ["b"]
+        );
+        assert_eq!(ids(&[letter("c", false, false)], "r"), ["c"]);
+    }
+
+    #[test]
+    fn a_reason_is_words() {
+        assert!(why(None).is_err() && why(Some("  ")).is_err());
+        assert!(why(Some(&"x".repeat(1_001))).is_err());
+        assert_eq!(why(Some(" it is well again ")).unwrap(), "it is well again");
+    }
+}

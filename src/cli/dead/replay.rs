@@ -1,0 +1,183 @@
+//! `rescind dead replay`: carries requests out again. The provider is asked first, and what is
+//! found is published as a correction.
+
+use std::collections::BTreeMap;
+
+use super::super::text::{self, Cell, Screen, Table};
+use super::super::{Exit, ledger};
+use super::follow::{Following, Orders};
+use super::report::{Fate, Report, changed};
+use super::{Chosen, Signed, operate, why};
+use crate::config::Config;
+use crate::dispatch::{first_call, reopening};
+use crate::ledger::{DeadRecord, Ledger};
+use crate::lifecycle::Hindrance;
+use crate::outcome::{Operation, Outcome, State};
+use crate::run::now;
+
+/// Carry requests out again, under their own ids and keys; the provider is asked first.
+///
+/// The dead letters are closed and the worker takes the requests up again within seconds. The
+/// results stay what they are: what is found now is published as a correction. One that fails
+/// again makes a new dead letter. Stops by itself when more than 5 % of at least 20 failed
+/// again.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Why, for the ledger and for whoever asks
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    /// At most so many begun a second, as in 5/s
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    rate: Option<f64>,
+    /// End once they are begun; then nothing stops by itself
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    signed: Signed,
+}
+
+/// `5/s`, `0.5/s`, or just `5`.
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    let rate = number.trim().parse::<f64>().ok();
+    rate.filter(|rate| (0.001..=10_000.0).contains(rate))
+        .ok_or_else(|| "write it as in 5/s or 0.5/s".to_owned())
+}
+
+/// Closes them and follows their requests to the end.
+pub(super) async fn run(
+    args: Args,
+    config: &Config,
+    login: &str,
+    screen: Screen,
+) -> anyhow::Result<Exit> {
+    let who = args.signed.who(login)?;
+    if args.signed.dry_run {
+        let ledger = ledger(config).await?;
+        let letters = args.chosen.find(&*ledger, config).await?;
+        return dry_run(&*ledger, &letters, config, args.signed.json, screen).await;
+    }
+    let accounts = config.accounts.clone();
+    let orders = Orders {
+        who,
+        why: why(args.reason.as_deref())?,
+        reopen: Box::new(move || reopening(&accounts, now())),
+        rate: args.rate,
+        wait: !args.no_wait,
+    };
+    let ledger = operate(config).await?;
+    let letters = args.chosen.find(&*ledger, config).await?;
+    let question = format!(
+        "{} will be replayed.",
+        text::count(letters.len(), "dead letter")
+    );
+    if !args.signed.is_confirmed(args.chosen.all, &question)? {
+        return Ok(Exit::Interrupted);
+    }
+    let report = Report::new(args.signed.json, screen);
+    Following::new(&*ledger, orders, letters, report)
+        .run()
+        .await
+}
+
+/// How many would be replayed and how, and why not the others.
+async fn dry_run(
+    ledger: &dyn Ledger,
+    letters: &[DeadRecord],
+    config: &Config,
+    json: bool,
+    screen: Screen,
+) -> anyhow::Result<Exit> {
+    let mut groups = BTreeMap::<(Fate, String), usize>::new();
+    let mut report = Report::new(json, screen);
+    for letter in letters {
+        let (fate, says) = prospect(ledger, letter, config).await?;
+        if json {
+            report.line(letter, fate, says.clone())?;
+        }
+        *groups.entry((fate, says)).or_default() += 1;
+    }
+    if !json && !groups.is_empty() {
+        let rows: Vec<Vec<Cell>> = groups
+            .iter()
+            .map(|((fate, says), n)| {
+                vec![
+                    n.to_string().into(),
+                    Cell::styled(fate.words(), fate.style()),
+                    says.as_str().into(),
+                ]
+            })
+            .collect();
+        let table = Table::fitting(&["number", "replay", "what would happen"], &rows);
+        screen.line(&table.header(screen))?;
+        for row in &rows {
+            screen.line(&table.row(screen, row))?;
+        }
+    }
+    let possible = groups
+        .iter()
+        .filter(|((fate, _), _)| *fate == Fate::Possible);
+    let possible: usize = possible.map(|(_, n)| n).sum();
+    let all = text::count(letters.len(), "dead letter");
+    text::say(&format!(
+        "{possible} of {all} would be replayed; nothing was done"
+    ));
+    Ok(Exit::Done)
+}
+
+/// What would happen to one of them now.
+async fn prospect(
+    ledger: &dyn Ledger,
+    letter: &DeadRecord,
+    config: &Config,
+) -> anyhow::Result<(Fate, String)> {
+    if letter.closed_at.is_some() {
+        return Ok((Fate::Changed, changed(letter.last.as_ref(), now())));
+    }
+    let hindered = |hindrance: Hindrance| (Fate::Hindered, hindrance.sentence().to_owned());
+    let outcome = Outcome::named(&letter.outcome, &letter.reason);
+    let (Some(id), Some(outcome), true) = (&letter.request_id, outcome, letter.is_request) else {
+        return Ok(hindered(Hindrance::Invalid));
+    };
+    let Some(history) = ledger.history(id).await? else {
+        return Ok((Fate::Changed, "retention has removed it".into()));
+    };
+    if history.progress.state != State::Finished {
+        return Ok(hindered(Hindrance::UnderWay));
+    }
+    let (stored, now) = (&history.stored, now());
+    Ok(
+        match reopening(&config.accounts, now)(stored, &history.progress, outcome) {
+            Ok(again) => {
+                let call = first_call(&config.accounts, stored, &again, now);
+                (Fate::Possible, in_words(call, &stored.provider))
+            }
+            Err(hindrance) => hindered(hindrance),
+        },
+    )
+}
+
+fn in_words(call: Option<Operation>, provider: &str) -> String {
+    match call {
+        Some(Operation::Lookup) => format!(
+            "{provider} is asked first; what is still open is sent again, under the same key"
+        ),
+        _ => format!("{provider} cannot be asked; it is sent again, under the same key"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_so_many_a_second() {
+        assert_eq!(rate("5/s"), Ok(5.0));
+        assert_eq!(rate("0.5"), Ok(0.5));
+        for wrong in ["0/s", "-1/s", "NaN", "inf", "5/min", "", "/s"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

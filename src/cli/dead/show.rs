@@ -1,0 +1,120 @@
+//! `rescind dead show`: one dead letter on one screen.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::super::history::{Action, Page, dated, field, to_do};
+use super::super::mask::{masked, masked_text};
+use super::super::text::{self, Screen, Style};
+use super::super::{Exit, ledger};
+use super::list::letter_object;
+use super::{by_id, meant};
+use crate::config::Config;
+use crate::ledger::DeadRecord;
+use crate::run::now;
+
+/// Lines of a body on a screen.
+const LINES_MAX: usize = 60;
+
+/// Show one: as received, its calls, what is known, what to do. Card numbers, tokens and keys
+/// are masked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Id of a dead letter, or of its request
+    id: String,
+    /// One document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the dead letter that is open, or else the last one.
+pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
+    let ledger = ledger(config).await?;
+    let letters = meant(by_id(&*ledger, &args.id).await?, &args.id);
+    for letter in &letters {
+        let history = match &letter.request_id {
+            Some(id) if letter.is_request => ledger.history(id).await?,
+            _ => None,
+        };
+        let page = history.map(|history| Page::of(&history, config));
+        match args.json {
+            true => screen.document(&document(letter, page.as_ref()))?,
+            false => print(letter, page.as_ref(), screen, now())?,
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn document(letter: &DeadRecord, page: Option<&Page>) -> Value {
+    let mut document = letter_object(letter);
+    document["to_do"] = json!(letter.closed_at.is_none().then(|| advice(letter)));
+    document["received"] = received(letter);
+    document["request"] = json!(page);
+    document
+}
+
+fn advice(letter: &DeadRecord) -> String {
+    let id = letter.request_id.as_ref().filter(|_| letter.is_request);
+    to_do(&letter.outcome, id.unwrap_or(&letter.id))
+}
+
+/// As received, as far as it may be shown.
+fn received(letter: &DeadRecord) -> Value {
+    match serde_json::from_slice::<Value>(&letter.body) {
+        Ok(value) => masked(&value),
+        Err(_) => Value::String(masked_text(&String::from_utf8_lossy(&letter.body))),
+    }
+}
+
+fn print(
+    letter: &DeadRecord,
+    page: Option<&Page>,
+    screen: Screen,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let mut lines = vec![
+        screen.paint(Style::Bold, &format!("dead letter {}", letter.id)),
+        field("given up", &dated(letter.dead_at, now)),
+        field("because", &text::printable(&masked_text(&letter.detail))),
+    ];
+    match page {
+        Some(page) => lines.extend(page.lines(screen, now)),
+        None => lines.extend(alone(letter, screen, now)),
+    }
+    lines.push(screen.paint(Style::Bold, "as received, card numbers and secrets masked"));
+    let text = match received(letter) {
+        Value::String(text) => text,
+        value => serde_json::to_string_pretty(&value)?,
+    };
+    let shown = text.lines().take(LINES_MAX);
+    lines.extend(shown.map(|line| format!("  {}", text::printable(line))));
+    let hidden = text.lines().count().saturating_sub(LINES_MAX);
+    if hidden > 0 {
+        lines.push(format!(
+            "  … and {hidden} more lines; `rescind dead export` has all of it"
+        ));
+    }
+    for line in lines {
+        screen.line(&line)?;
+    }
+    Ok(())
+}
+
+/// What is known of a message that is no request.
+fn alone(letter: &DeadRecord, screen: Screen, now: Timestamp) -> Vec<String> {
+    let id = letter.request_id.as_deref().unwrap_or("no request_id");
+    let state = format!("{}: {}", letter.outcome, letter.reason);
+    let mut lines = vec![
+        screen.paint(Style::Bold, &format!("{id}  {}", letter.provider)),
+        field(
+            "state",
+            &screen.paint(Style::of_outcome(&letter.outcome), &state),
+        ),
+    ];
+    if letter.closed_at.is_none() {
+        lines.push(field("to do", &advice(letter)));
+    }
+    lines.push(field("received", &dated(letter.received_at, now)));
+    lines.extend(letter.last.as_ref().map(|last| Action::of(last).line(now)));
+    lines
+}

@@ -1,0 +1,373 @@
+//! What is known of one request, as `show` and `dead show` print it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::mask::{masked, masked_text};
+use super::text::{self, Screen, Style};
+use crate::config::Config;
+use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History};
+use crate::outcome::{Operation, State};
+use crate::providers::Evidence;
+
+/// The page, for programs under stable names.
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    request_id: String,
+    provider: String,
+    state: &'static str,
+    /// The state in words.
+    says: String,
+    outcome: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
+    /// Outcome and reason of the last correction.
+    corrected: Option<(String, String)>,
+    advice: Option<String>,
+    payment: Value,
+    amount: Option<String>,
+    currency: Option<String>,
+    deadline: Option<String>,
+    received_at: Timestamp,
+    finished_at: Option<Timestamp>,
+    attempts: u32,
+    lookups: u32,
+    due_at: Option<Timestamp>,
+    gives_up_at: Option<Timestamp>,
+    calls: Vec<Call>,
+    messages: Vec<Message>,
+    dead_letters: Vec<Letter>,
+    actions: Vec<Action>,
+}
+
+#[derive(Debug, Serialize)]
+struct Call {
+    operation: String,
+    started_at: Timestamp,
+    finished_at: Option<Timestamp>,
+    verdict: Option<String>,
+    #[serde(flatten)]
+    evidence: Evidence,
+}
+
+#[derive(Debug, Serialize)]
+struct Message {
+    id: String,
+    kind: String,
+    routing_key: String,
+    confirmed_at: Option<Timestamp>,
+}
+
+impl Page {
+    pub(super) fn of(history: &History, config: &Config) -> Self {
+        let request: Value =
+            serde_json::from_slice(&history.stored.envelope.body).unwrap_or_default();
+        let text = |key: &str| request[key].as_str().map(str::to_owned);
+        let (outcome, reason) = history.outcome.clone().unzip();
+        Self {
+            request_id: history.stored.request_id.clone(),
+            provider: history.stored.provider.clone(),
+            state: history.progress.state.as_str(),
+            says: in_words(history),
+            message: message(history),
+            corrected: history.progress.hints.corrected.clone(),
+            advice: advice(history),
+            outcome,
+            reason,
+            payment: masked(&request["payment"]),
+            amount: text("amount"),
+            currency: text("currency"),
+            deadline: text("deadline"),
+            received_at: history.stored.envelope.received_at,
+            finished_at: history.finished_at,
+            attempts: history.progress.attempts,
+            lookups: history.progress.lookups,
+            due_at: history.progress.due_at,
+            gives_up_at: gives_up_at(history, config),
+            calls: history.calls.iter().map(Call::of).collect(),
+            messages: messages(history),
+            dead_letters: history.letters.iter().map(Letter::of).collect(),
+            actions: history.actions.iter().map(Action::of).collect(),
+        }
+    }
+
+    pub(super) fn lines(&self, screen: Screen, now: Timestamp) -> Vec<String> {
+        let style = Style::of_outcome(self.outcome.as_deref().unwrap_or_default());
+        let mut lines = vec![
+            screen.paint(
+                Style::Bold,
+                &format!("{}  {}", self.request_id, self.provider),
+            ),
+            field("state", &screen.paint(style, &text::printable(&self.says))),
+        ];
+        let mut add = |name, value: Option<String>| {
+            lines.extend(value.map(|value| field(name, &text::printable(&value))));
+        };
+        add("message", self.message.clone());
+        add("to do", self.advice.clone());
+        add("payment", Some(self.payment.to_string()));
+        let currency = self.currency.as_deref().unwrap_or_default();
+        let amount = self.amount.as_ref();
+        add(
+            "amount",
+            amount.map(|amount| format!("{amount} {currency}")),
+        );
+        add("deadline", self.deadline.clone());
+        add("received", Some(dated(self.received_at, now)));
+        add("finished", self.finished_at.map(|at| dated(at, now)));
+        add("next", self.due_at.map(|at| dated(at, now)));
+        add("gives up", self.gives_up_at.map(|at| dated(at, now)));
+        let calls = format!("{}, {}", self.attempts, self.lookups);
+        add("attempts, look-ups", Some(calls));
+        lines.extend(
+            self.calls
+                .iter()
+                .enumerate()
+                .map(|(at, call)| call.line(at)),
+        );
+        lines.extend(self.messages.iter().map(|message| message.line(now)));
+        lines.extend(self.actions.iter().map(|action| action.line(now)));
+        lines
+    }
+}
+
+pub(super) fn field(name: &str, value: &str) -> String {
+    format!("  {name:<18}  {value}")
+}
+
+/// `2026-11-20 11:27:03.056Z, 4 min ago`
+pub(super) fn dated(time: Timestamp, now: Timestamp) -> String {
+    let distance = text::span(text::between(time, now).max(text::between(now, time)));
+    match time > now {
+        true => format!("{}, in {distance}", text::moment(time)),
+        false => format!("{}, {distance} ago", text::moment(time)),
+    }
+}
+
+impl Call {
+    fn of(record: &CallRecord) -> Self {
+        Self {
+            operation: record.operation.clone(),
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            verdict: record.verdict.clone(),
+            evidence: record.evidence.clone(),
+        }
+    }
+
+    fn line(&self, at: usize) -> String {
+        let took = self.finished_at.map_or_else(
+            || "no end on record".to_owned(),
+            |end| text::span(text::between(self.started_at, end)),
+        );
+        let evidence = &self.evidence;
+        let status = evidence.http_status.map(|status| format!("HTTP {status}"));
+        let words = [&evidence.code, &evidence.status, &evidence.message];
+        let words: Vec<String> = status
+            .into_iter()
+            .chain(words.into_iter().flatten().cloned())
+            .collect();
+        let line = format!(
+            "{:>3} {:<6}  {}  {:<9} {:<17} {}",
+            at + 1,
+            self.operation,
+            text::moment(self.started_at),
+            took,
+            self.verdict.as_deref().unwrap_or("-"),
+            masked_text(&words.join(" · "))
+        );
+        text::printable(line.trim_end())
+    }
+}
+
+impl Message {
+    fn line(&self, now: Timestamp) -> String {
+        let confirmed = match self.confirmed_at {
+            Some(at) => format!("confirmed {}", dated(at, now)),
+            None => "not confirmed by the broker yet; it is tried again".into(),
+        };
+        field(
+            &self.kind.replace('_', " "),
+            &format!("{}  {confirmed}", self.id),
+        )
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Letter {
+    id: String,
+    outcome: String,
+    reason: String,
+    dead_at: Timestamp,
+    closed_at: Option<Timestamp>,
+}
+
+impl Letter {
+    fn of(record: &DeadRecord) -> Self {
+        Self {
+            id: record.id.clone(),
+            outcome: record.outcome.clone(),
+            reason: record.reason.clone(),
+            dead_at: record.dead_at,
+            closed_at: record.closed_at,
+        }
+    }
+}
+
+/// Who did what, when and why.
+#[derive(Debug, Serialize)]
+pub(super) struct Action {
+    dead_letter: String,
+    action: String,
+    who: String,
+    why: String,
+    at: Timestamp,
+}
+
+impl Action {
+    pub(super) fn of(record: &ActionRecord) -> Self {
+        Self {
+            dead_letter: record.letter.clone(),
+            action: record.action.clone(),
+            who: record.who.clone(),
+            why: record.why.clone(),
+            at: record.at,
+        }
+    }
+
+    pub(super) fn line(&self, now: Timestamp) -> String {
+        let why = match self.why.is_empty() {
+            true => String::new(),
+            false => format!(": {}", self.why),
+        };
+        let line = format!("by {}, {}{why}", self.who, dated(self.at, now));
+        field(&self.action.replace('_', " "), &text::printable(&line))
+    }
+}
+
+fn messages(history: &History) -> Vec<Message> {
+    let records = history.messages.iter().map(|record| Message {
+        id: record.id.clone(),
+        kind: record.kind.clone(),
+        routing_key: record.routing_key.clone(),
+        confirmed_at: record.published_at,
+    });
+    records.collect()
+}
+
+/// The sentence of its result.
+fn message(history: &History) -> Option<String> {
+    let result = history.messages.iter().find(|m| m.kind == "result")?;
+    let body: Value = serde_json::from_slice(&result.body).ok()?;
+    body["message"].as_str().map(str::to_owned)
+}
+
+fn in_words(history: &History) -> String {
+    let state = history.progress.state;
+    let corrected = match &history.progress.hints.corrected {
+        Some((outcome, reason)) => format!("; corrected to {outcome}: {reason}"),
+        None => String::new(),
+    };
+    match &history.outcome {
+        Some((outcome, reason)) if state == State::Finished => {
+            format!("{outcome}: {reason}{corrected}")
+        }
+        Some((outcome, reason)) => {
+            let now = open_in_words(history);
+            format!("{outcome}: {reason}{corrected}; it is replayed: {now}")
+        }
+        None => open_in_words(history),
+    }
+}
+
+fn open_in_words(history: &History) -> String {
+    let what = match history.progress.operation {
+        Some(Operation::Lookup) => "a look-up",
+        _ => "a cancel call",
+    };
+    match history.progress.state {
+        _ if history.parked => {
+            "waits until another request on the same payment has its result".into()
+        }
+        State::Due => "waits for its first call".into(),
+        State::Calling => format!("{what} is on the wire"),
+        State::WaitingRetry => "not applied by the provider; it is sent again".into(),
+        State::WaitingProvider => {
+            "accepted by the provider and not finished; the provider is asked again".into()
+        }
+        State::InDoubt => {
+            "in doubt: a call may have been applied; the provider is asked before anything is sent"
+                .into()
+        }
+        State::Finished => "finished".into(),
+    }
+}
+
+/// What to do about the dead letter that is open.
+fn advice(history: &History) -> Option<String> {
+    let letter = history.letters.iter().rfind(|l| l.closed_at.is_none())?;
+    Some(to_do(&letter.outcome, &history.stored.request_id))
+}
+
+/// One sentence on what to do about a dead letter.
+pub(super) fn to_do(outcome: &str, id: &str) -> String {
+    match outcome {
+        "failed" => format!(
+            "Nothing was cancelled: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe."
+        ),
+        "unresolved" => format!(
+            "It may or may not be cancelled: `rescind dead replay {id} --reason TEXT` asks the provider once more where it can be asked; else look at the payment in the provider's portal, then `rescind dead discard {id} --reason TEXT`."
+        ),
+        _ => format!(
+            "Correct the publisher and publish it again under a new request_id, then `rescind dead discard {id} --reason TEXT`."
+        ),
+    }
+}
+
+/// When the schedule that it is in ends, with the account's settings of today.
+fn gives_up_at(history: &History, config: &Config) -> Option<Timestamp> {
+    let account = config.accounts.get(&history.stored.provider)?;
+    let progress = &history.progress;
+    let (since, schedule) = match progress.state {
+        State::WaitingRetry => (progress.retrying_since, account.retry),
+        State::WaitingProvider | State::InDoubt => (progress.waiting_since, account.poll),
+        _ => return None,
+    };
+    let length = jiff::SignedDuration::try_from(schedule.give_up_after).ok()?;
+    since?.checked_add(length).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_one_line() {
+        let call = Call {
+            operation: "cancel".into(),
+            started_at: Timestamp::from_second(0).unwrap(),
+            finished_at: Timestamp::from_millisecond(12).ok(),
+            verdict: Some("doubt".into()),
+            evidence: Evidence {
+                http_status: Some(500),
+                message: Some("oh\nno".into()),
+                ..Evidence::default()
+            },
+        };
+        let words: Vec<String> = call.line(0).split_whitespace().map(str::to_owned).collect();
+        let wanted = "1 cancel 1970-01-01 00:00:00.000Z 12 ms doubt HTTP 500 · oh\u{fffd}no";
+        assert_eq!(words.join(" "), wanted);
+    }
+
+    #[test]
+    fn every_dead_lettered_outcome_says_what_to_do() {
+        for outcome in ["failed", "unresolved", "invalid"] {
+            let text = to_do(outcome, "some-id");
+            assert!(
+                text.contains("`rescind dead ") && text.contains("some-id"),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What may be shown of a request on a screen: no card number as a whole, no token, no key.
+
+use serde_json::Value;
+
+/// Fields whose values are nobody's business, wherever they stand.
+const SECRET: [&str; 14] = [
+    "token",
+    "secret",
+    "signature",
+    "password",
+    "passwd",
+    "authorization",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "serverkey",
+    "clientkey",
+    "cvv",
+    "cvc",
+    "cookie",
+];
+const HIDDEN: &str = "***";
+
+/// The value without what looks like a card number or a secret.
+pub(super) fn masked(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(masked_text(text)),
+        Value::Number(number) => {
+            mask_card(&number.to_string()).map_or_else(|| value.clone(), Value::String)
+        }
+        Value::Array(items) => items.iter().map(masked).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| {
+                let shown = match is_secret(key) {
+                    true => Value::String(HIDDEN.into()),
+                    false => masked(value),
+                };
+                (key.clone(), shown)
+            });
+            Value::Object(fields.collect())
+        }
+        _ => value.clone(),
+    }
+}
+
+fn is_secret(key: &str) -> bool {
+    let key: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
+    let key = key.to_ascii_lowercase();
+    SECRET.iter().any(|secret| key.contains(secret))
+}
+
+/// The text with every card number in it masked. What is part of a longer word, as in
+/// `order-4111111111111111`, is an id.
+pub(super) fn masked_text(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut before = None;
+    while let Some(first) = rest.chars().next() {
+        let run = digits(rest);
+        let (taken, tail) = match run.is_empty() {
+            true => rest.split_at(first.len_utf8()),
+            false => rest.split_at(run.len()),
+        };
+        let free = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || "-_.".contains(c));
+        let ends = tail.chars().next().filter(|c| *c != '.');
+        match free(before) && free(ends) {
+            true => shown += &masked_run(taken),
+            false => shown += taken,
+        }
+        before = taken.chars().last();
+        rest = tail;
+    }
+    shown
+}
+
+/// One number, or several that stand beside each other.
+fn masked_run(run: &str) -> String {
+    let one = |word: &str| mask_card(word).unwrap_or_else(|| word.to_owned());
+    match mask_card(run) {
+        Some(card) => card,
+        None => run.split(' ').map(one).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// The digits at the start, with single spaces and dashes between them.
+fn digits(text: &str) -> &str {
+    let mut end = 0;
+    let mut gap = true;
+    for (at, c) in text.char_indices() {
+        match c {
+            '0'..='9' => {
+                end = at + 1;
+                gap = false;
+            }
+            ' ' | '-' if !gap => gap = true,
+            _ => break,
+        }
+    }
+    text.split_at(end).0
+}
+
+/// The first six and the last four digits, if it has the form and the check digit of a card.
+fn mask_card(text: &str) -> Option<String> {
+    let digits: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
+    let form = (13..=19).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    if !form || !has_check_digit(&digits) {
+        return None;
+    }
+    let (first, rest) = digits.split_at_checked(6)?;
+    let (hidden, last) = rest.split_at_checked(rest.len() - 4)?;
+    Some(format!("{first}{}{last}", "*".repeat(hidden.len())))
+}
+
+/// Luhn's.
+fn has_check_digit(digits: &str) -> bool {
+    let sum: u32 = digits
+        .bytes()
+        .rev()
+        .enumerate()
+        .map(|(at, byte)| match (at % 2, u32::from(byte - b'0')) {
+            (1, digit) if digit > 4 => digit * 2 - 9,
+            (1, digit) => digit * 2,
+            (_, digit) => digit,
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn card_numbers_are_masked_and_other_numbers_are_not() {
+        for (text, shown) in [
+            ("4111111111111111", "411111******1111"),
+            ("4111 1111-1111 1111", "411111******1111"),
+            ("4222222222222", "422222***2222"),
+            (
+                "card 4111 1111 1111 1111, gone",
+                "card 411111******1111, gone",
+            ),
+            ("pan:4111111111111111.", "pan:411111******1111."),
+            ("2 4111111111111111", "2 411111******1111"),
+            ("é4111111111111111", "é4111111111111111"),
+        ] {
+            assert_eq!(masked_text(text), shown);
+        }
+        for other in [
+            "4111111111111112",
+            "411111111111",
+            "order-4111111111111111",
+            "4111111111111111-order",
+            "",
+        ] {
+            assert_eq!(masked_text(other), other);
+        }
+    }
+
+    #[test]
+    fn masking_reaches_every_value_and_hides_what_is_secret() {
+        let payment = json!({
+            "a": 4_111_111_111_111_111_u64, "b": [{"c": "4111111111111111"}], "d": "x",
+            "signature_key": "abc", "Api-Key": 7, "metadata": {"accessToken": {"x": 1}},
+        });
+        let hidden = "411111******1111";
+        assert_eq!(
+            masked(&payment),
+            json!({
+                "a": hidden, "b": [{"c": hidden}], "d": "x",
+                "signature_key": HIDDEN, "Api-Key": HIDDEN, "metadata": {"accessToken": HIDDEN},
+            })
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Replays: what a request is taken up as again, and what is said of what it led to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tracing::info;
+
+use super::{Dispatcher, job, terms};
+use crate::config::AccountConfig;
+use crate::finding::Finding;
+use crate::ledger::{Change, Claim, Reopen, Stored};
+use crate::lifecycle::{Hindrance, Hints, Plan, Progress};
+use crate::outcome::{Operation, Outcome};
+use crate::wire::{Kind, Outgoing};
+
+/// How the ledger takes a request up again, under the terms of its account.
+pub fn reopening(accounts: &BTreeMap<String, AccountConfig>, now: Timestamp) -> Reopen {
+    let accounts = accounts.clone();
+    Arc::new(move |stored, progress, outcome| {
+        let account = accounts.get(&stored.provider);
+        let account = account.ok_or(Hindrance::Unreadable)?;
+        let job = job(account, stored).map_err(|_| Hindrance::Unreadable)?;
+        progress.replay(outcome, &terms(account, &job), now)
+    })
+}
+
+/// What a request that is taken up again begins with.
+pub fn first_call(
+    accounts: &BTreeMap<String, AccountConfig>,
+    stored: &Stored,
+    again: &Progress,
+    now: Timestamp,
+) -> Option<Operation> {
+    let account = accounts.get(&stored.provider)?;
+    let job = job(account, stored).ok()?;
+    match again.plan(&terms(account, &job), now) {
+        Plan::Call(operation) => Some(operation),
+        Plan::Finish(_) | Plan::Check => None,
+    }
+}
+
+/// What contradicts the last thing that consumers were told.
+pub(super) fn correction(hints: &mut Hints, finding: &Finding<'_>) -> Outgoing {
+    let supersedes = hints.correction.unwrap_or(finding.result_id());
+    let correction = finding.correction(supersedes);
+    hints.correction = Some(correction.id);
+    correction
+}
+
+/// A correction where the replay found something else, a dead letter where it failed again.
+/// The result, `first`, stays what it was.
+pub(super) fn replayed(
+    progress: &mut Progress,
+    first: Outcome,
+    finding: &Finding<'_>,
+) -> Vec<Outgoing> {
+    let names = |outcome: Outcome| (outcome.as_str().to_owned(), outcome.reason().to_owned());
+    let mut messages = Vec::new();
+    if names(progress.stands(first)) != names(finding.outcome) {
+        messages.push(correction(&mut progress.hints, finding));
+        progress.hints.corrected = Some(names(finding.outcome));
+    }
+    if finding.outcome.is_dead_letter() {
+        messages.push(finding.dead_letter());
+    }
+    messages
+}
+
+impl Dispatcher {
+    /// Counts and logs the end of a request, or of its replay.
+    pub(super) fn ended(&self, claim: &Claim, change: &Change, outcome: Outcome) {
+        let received_at = claim.stored.envelope.received_at;
+        let corrected = change.messages.iter().any(|m| m.kind == Kind::Correction);
+        match claim.outcome {
+            None => self.shared.metrics.finished(self.name(), outcome),
+            Some(_) if corrected => self.shared.metrics.corrected(self.name(), outcome),
+            Some(_) => {}
+        }
+        self.shared.outbox.notify_one();
+        info!(
+            outcome = outcome.as_str(),
+            reason = outcome.reason(),
+            duration_s = crate::backoff::elapsed(received_at, change.at).as_secs_f64(),
+            "{}",
+            match (claim.outcome, corrected) {
+                (None, _) => "finished",
+                (_, true) => "replayed; a correction is published",
+                (_, false) => "replayed; it is as it was",
+            }
+        );
+    }
+}

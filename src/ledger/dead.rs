@@ -1,0 +1,157 @@
+//! Dead letters as a person works on them: looking, replaying, discarding, taking back.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Stored;
+use crate::lifecycle::{Hindrance, Progress};
+use crate::outcome::Outcome;
+use crate::providers::Evidence;
+
+/// Which dead letters.
+#[derive(Debug, Clone, Default)]
+pub struct DeadFilter {
+    /// Its id, or its request's.
+    pub id: Option<String>,
+    /// Account.
+    pub provider: Option<String>,
+    /// Outcome's name.
+    pub outcome: Option<String>,
+    /// Reason's name.
+    pub reason: Option<String>,
+    /// Given up before.
+    pub dead_before: Option<Timestamp>,
+    /// Open ones only, or closed ones only.
+    pub open: Option<bool>,
+    /// Behind this one, in their order.
+    pub after: Option<(Timestamp, String)>,
+    /// With the bytes of the message.
+    pub with_body: bool,
+    /// At most so many.
+    pub most: usize,
+}
+
+/// A dead letter as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadRecord {
+    /// Its id, which is its message's too.
+    pub id: String,
+    /// Where it could be read.
+    pub request_id: Option<String>,
+    /// It is a request in the ledger; else a message that was not understood.
+    pub is_request: bool,
+    /// Account, or `unknown`.
+    pub provider: String,
+    /// Outcome's name.
+    pub outcome: String,
+    /// Reason's name.
+    pub reason: String,
+    /// One sentence.
+    pub detail: String,
+    /// The provider's words in the last call before it was given up.
+    pub evidence: Option<Evidence>,
+    /// The message's bytes; empty unless they were asked for.
+    pub body: Vec<u8>,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+    /// When it was given up.
+    pub dead_at: Timestamp,
+    /// When it was closed.
+    pub closed_at: Option<Timestamp>,
+    /// What a person did about it last.
+    pub last: Option<ActionRecord>,
+}
+
+/// What a person did about a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionRecord {
+    /// The dead letter.
+    pub letter: String,
+    /// [`Action`]'s name.
+    pub action: String,
+    /// Who did it.
+    pub who: String,
+    /// Why, in their words.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a person can do about a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The request was carried out again.
+    Replayed,
+    /// Nothing is to be done.
+    Discarded,
+    /// Something is to be done after all.
+    TakenBack,
+}
+
+impl Action {
+    /// Those that close a dead letter.
+    pub const CLOSING: [Self; 2] = [Self::Replayed, Self::Discarded];
+
+    /// The name used in the ledger and in the metric.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Replayed => "replayed",
+            Self::Discarded => "discarded",
+            Self::TakenBack => "taken_back",
+        }
+    }
+}
+
+/// What is to be done about a dead letter, by whom and why.
+#[derive(Clone)]
+pub struct Closing {
+    /// What.
+    pub deed: Deed,
+    /// By whom.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// See [`Action`].
+#[derive(Clone)]
+pub enum Deed {
+    /// Carries the request out again.
+    Replay(Reopen),
+    /// Closes the dead letter.
+    Discard,
+    /// Opens a discarded one again.
+    TakeBack,
+}
+
+impl Deed {
+    /// What is written down of it.
+    pub const fn action(&self) -> Action {
+        match self {
+            Self::Replay(_) => Action::Replayed,
+            Self::Discard => Action::Discarded,
+            Self::TakeBack => Action::TakenBack,
+        }
+    }
+}
+
+/// Where a request stands that is carried out again after it was given up with that outcome;
+/// decides inside the transaction. Pure.
+pub type Reopen =
+    Arc<dyn Fn(&Stored, &Progress, Outcome) -> Result<Progress, Hindrance> + Send + Sync>;
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closed {
+    /// Done, and written down.
+    Done,
+    /// It was done before, or something else was; nothing was written.
+    Changed(Option<ActionRecord>),
+    /// It cannot be replayed; nothing was written.
+    Hindered(Hindrance),
+    /// There is no such dead letter.
+    Unknown,
+}

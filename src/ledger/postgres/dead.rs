@@ -1,0 +1,285 @@
+//! Dead letters: finding them, and what a person does about one, inside a transaction.
+
+use deadpool_postgres::{ClientWrapper, Object};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+
+use super::rows::{STORED, count, json, millis, most, parse, stored, text, time};
+use super::trouble::Trouble;
+use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
+use crate::lifecycle::{Hindrance, Progress};
+use crate::outcome::{Outcome, State};
+
+/// Oldest first.
+pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRecord>, Trouble> {
+    let open = match filter.open {
+        Some(true) => "d.closed_at IS NULL",
+        Some(false) => "d.closed_at IS NOT NULL",
+        None => "true",
+    };
+    let named = match filter.id {
+        Some(_) => "(d.id = $1 OR d.request_id = $1)",
+        None => "$1::text IS NULL",
+    };
+    let (after, after_id) = match &filter.after {
+        Some((at, id)) => (millis(*at), id.as_str()),
+        None => (i64::MIN, ""),
+    };
+    let before = filter.dead_before.map_or(i64::MAX, millis);
+    let query = format!(
+        "SELECT d.id, d.request_id, d.request IS NOT NULL, d.provider, d.outcome, d.reason, d.detail,
+                CASE WHEN $8::boolean THEN d.body END, d.received_at, d.dead_at, d.closed_at,
+                (SELECT c.evidence FROM calls c WHERE c.request = d.request AND c.started_at <= d.dead_at
+                 ORDER BY c.number DESC LIMIT 1),
+                a.dead_letter, a.action, a.who, a.why, a.at
+         FROM dead_letters d LEFT JOIN actions a
+           ON a.seq = (SELECT max(l.seq) FROM actions l WHERE l.dead_letter = d.id)
+         WHERE {open} AND {named} AND ($2::text IS NULL OR d.provider = $2)
+           AND ($3::text IS NULL OR d.outcome = $3) AND ($4::text IS NULL OR d.reason = $4)
+           AND d.dead_at < $5 AND (d.dead_at, d.id) > ($6, $7)
+         ORDER BY d.dead_at, d.id LIMIT $9"
+    );
+    let query = db.prepare_cached(&query).await?;
+    let id = filter.id.as_deref().map(text);
+    let rows = db
+        .query(
+            &query,
+            &[
+                &id,
+                &filter.provider,
+                &filter.outcome,
+                &filter.reason,
+                &before,
+                &after,
+                &after_id,
+                &filter.with_body,
+                &most(filter.most),
+            ],
+        )
+        .await?;
+    rows.iter().map(record).collect()
+}
+
+fn record(row: &Row) -> Result<DeadRecord, Trouble> {
+    let evidence: Option<&str> = row.try_get(11)?;
+    Ok(DeadRecord {
+        id: row.try_get(0)?,
+        request_id: row.try_get(1)?,
+        is_request: row.try_get(2)?,
+        provider: row.try_get(3)?,
+        outcome: row.try_get(4)?,
+        reason: row.try_get(5)?,
+        detail: row.try_get(6)?,
+        body: row.try_get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
+        received_at: time(row.try_get(8)?),
+        dead_at: time(row.try_get(9)?),
+        closed_at: row.try_get::<_, Option<i64>>(10)?.map(time),
+        evidence: evidence.map(parse).transpose()?,
+        last: match row.try_get::<_, Option<&str>>(12)? {
+            Some(_) => Some(action(row, 12)?),
+            None => None,
+        },
+    })
+}
+
+fn action(row: &Row, from: usize) -> Result<ActionRecord, Trouble> {
+    Ok(ActionRecord {
+        letter: row.try_get(from)?,
+        action: row.try_get(from + 1)?,
+        who: row.try_get(from + 2)?,
+        why: row.try_get(from + 3)?,
+        at: time(row.try_get(from + 4)?),
+    })
+}
+
+/// The dead letters of a request, oldest first.
+pub(super) async fn of_request(db: &Object, request_id: &str) -> Result<Vec<DeadRecord>, Trouble> {
+    let filter = DeadFilter {
+        id: Some(request_id.to_owned()),
+        most: 1_000,
+        ..DeadFilter::default()
+    };
+    let mut letters = list(db, &filter).await?;
+    // A message that took the request's id and was refused is none of it.
+    letters.retain(|letter| letter.is_request);
+    Ok(letters)
+}
+
+/// What people did about a request, oldest first.
+pub(super) async fn actions(db: &Object, request: i64) -> Result<Vec<ActionRecord>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT dead_letter, action, who, why, at FROM actions WHERE request = $1 ORDER BY seq",
+        )
+        .await?;
+    let rows = db.query(&query, &[&request]).await?;
+    rows.iter().map(|row| action(row, 0)).collect()
+}
+
+/// How many were ever closed, by action.
+pub(super) async fn closings(db: &Object) -> Result<Vec<(String, u64)>, Trouble> {
+    let rows = db.query("SELECT action, number FROM closings", &[]).await?;
+    let closing = |row: &Row| Ok((row.try_get(0)?, count(row.try_get(1)?)));
+    rows.iter().map(closing).collect()
+}
+
+/// A dead letter that is to be worked on, locked.
+struct Letter {
+    request: Option<i64>,
+    outcome: Option<Outcome>,
+    closed: bool,
+    closed_by: Option<String>,
+}
+
+pub(super) async fn close(
+    db: &ClientWrapper,
+    id: &str,
+    closing: &Closing,
+) -> Result<Closed, Trouble> {
+    let Some(letter) = find(db, id).await? else {
+        return Ok(Closed::Unknown);
+    };
+    let fits = match &closing.deed {
+        Deed::Replay(_) | Deed::Discard => !letter.closed,
+        Deed::TakeBack => letter.closed_by.as_deref() == Some("discarded"),
+    };
+    if !fits {
+        return last_action(db, id).await.map(Closed::Changed);
+    }
+    if let Deed::Replay(reopen) = &closing.deed
+        && let Some(hindrance) = begin_again(db, &letter, reopen, closing.at).await?
+    {
+        return Ok(Closed::Hindered(hindrance));
+    }
+    write_down(db, id, letter.request, closing).await?;
+    Ok(Closed::Done)
+}
+
+async fn find(db: &ClientWrapper, id: &str) -> Result<Option<Letter>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT request, outcome, reason, closed_at IS NOT NULL, closed_by FROM dead_letters
+             WHERE id = $1 FOR UPDATE",
+        )
+        .await?;
+    let row = db.query_opt(&query, &[&text(id)]).await?;
+    let letter = |row: Row| {
+        Ok(Letter {
+            request: row.try_get(0)?,
+            outcome: Outcome::named(row.try_get(1)?, row.try_get(2)?),
+            closed: row.try_get(3)?,
+            closed_by: row.try_get(4)?,
+        })
+    };
+    row.map(letter).transpose()
+}
+
+async fn last_action(db: &ClientWrapper, id: &str) -> Result<Option<ActionRecord>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT dead_letter, action, who, why, at FROM actions WHERE dead_letter = $1
+             ORDER BY seq DESC LIMIT 1",
+        )
+        .await?;
+    let row = db.query_opt(&query, &[&text(id)]).await?;
+    row.map(|row| action(&row, 0)).transpose()
+}
+
+/// The request is open again, or waits for its turn. A claim of before is good for nothing.
+async fn begin_again(
+    db: &ClientWrapper,
+    letter: &Letter,
+    reopen: &Reopen,
+    now: Timestamp,
+) -> Result<Option<Hindrance>, Trouble> {
+    let (Some(request), Some(outcome)) = (letter.request, letter.outcome) else {
+        return Ok(Some(Hindrance::Invalid));
+    };
+    let query = format!(
+        "SELECT notified AND due_at IS NULL AS is_checked, {STORED} FROM requests WHERE seq = $1 FOR UPDATE"
+    );
+    let query = db.prepare_cached(&query).await?;
+    let row = db.query_one(&query, &[&request]).await?;
+    let (stored, progress) = stored(&row)?;
+    if progress.state != State::Finished || row.try_get::<_, bool>("is_checked")? {
+        return Ok(Some(Hindrance::UnderWay));
+    }
+    match reopen(&stored, &progress, outcome) {
+        Ok(again) => take_up(db, request, &again, now).await.map(|()| None),
+        Err(hindrance) => Ok(Some(hindrance)),
+    }
+}
+
+/// Whoever has the payment is held until that is written, or else its end would not see what
+/// waits for it.
+async fn take_up(
+    db: &ClientWrapper,
+    request: i64,
+    progress: &Progress,
+    now: Timestamp,
+) -> Result<(), Trouble> {
+    let holder = db
+        .prepare_cached(
+            "SELECT o.seq FROM requests o JOIN requests r
+               ON o.provider = r.provider AND o.payment_key = r.payment_key
+             WHERE r.seq = $1 AND o.state <> 'finished' AND NOT o.parked FOR SHARE OF o",
+        )
+        .await?;
+    let parked = db.query_opt(&holder, &[&request]).await?.is_some();
+    let due_at = (!parked).then(|| millis(progress.due_at.unwrap_or(now)));
+    let take = db
+        .prepare_cached(
+            "UPDATE requests SET token = token + 1, state = $2, due_at = $3, progress = $4, parked = $5,
+               finished_at = NULL, notified = false, owner = NULL WHERE seq = $1",
+        )
+        .await?;
+    let (state, progress) = (progress.state.as_str(), json(progress)?);
+    let taken = db
+        .execute(&take, &[&request, &state, &due_at, &progress, &parked])
+        .await;
+    match taken {
+        // Somebody took the payment a moment ago: then this one waits for its turn.
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            Err(Trouble::Again("another request took the payment".into()))
+        }
+        taken => Ok(taken.map(drop)?),
+    }
+}
+
+async fn write_down(
+    db: &ClientWrapper,
+    id: &str,
+    request: Option<i64>,
+    closing: &Closing,
+) -> Result<(), Trouble> {
+    let (action, at) = (closing.deed.action().as_str(), millis(closing.at));
+    let closed = match closing.deed {
+        Deed::TakeBack => None,
+        Deed::Replay(_) | Deed::Discard => Some((at, action)),
+    };
+    let close = db
+        .prepare_cached("UPDATE dead_letters SET closed_at = $2, closed_by = $3 WHERE id = $1")
+        .await?;
+    let (closed_at, closed_by) = closed.unzip();
+    db.execute(&close, &[&text(id), &closed_at, &closed_by])
+        .await?;
+    let note = db
+        .prepare_cached(
+            "INSERT INTO actions (dead_letter, request, action, who, why, at) VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .await?;
+    let (who, why) = (text(&closing.who), text(&closing.why));
+    db.execute(&note, &[&text(id), &request, &action, &who, &why, &at])
+        .await?;
+    if closed.is_some() {
+        let number = db
+            .prepare_cached(
+                "INSERT INTO closings (action, number) VALUES ($1, 1)
+                 ON CONFLICT (action) DO UPDATE SET number = closings.number + 1",
+            )
+            .await?;
+        db.execute(&number, &[&action]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! Dead letters: finding them, and what a person does about one, inside a transaction.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows::{STORED, json, millis, parse, stored, time};
+use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
+use crate::lifecycle::{Hindrance, Progress};
+use crate::outcome::{Outcome, State};
+
+/// Oldest first.
+pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec<DeadRecord>> {
+    let open = match filter.open {
+        Some(true) => "d.closed_at IS NULL",
+        Some(false) => "d.closed_at IS NOT NULL",
+        None => "1 = 1",
+    };
+    let named = match filter.id {
+        Some(_) => "(d.id = ?1 OR d.request_id = ?1)",
+        None => "?1 IS NULL",
+    };
+    let (after, after_id) = match &filter.after {
+        Some((at, id)) => (millis(*at), id.as_str()),
+        None => (i64::MIN, ""),
+    };
+    let before = filter.dead_before.map_or(i64::MAX, millis);
+    db.prepare_cached(&format!(
+        "SELECT d.id, d.request_id, d.request IS NOT NULL, d.provider, d.outcome, d.reason, d.detail,
+                CASE WHEN ?8 THEN d.body END, d.received_at, d.dead_at, d.closed_at,
+                (SELECT c.evidence FROM calls c WHERE c.request = d.request AND c.started_at <= d.dead_at
+                 ORDER BY c.number DESC LIMIT 1),
+                a.dead_letter, a.action, a.who, a.why, a.at
+         FROM dead_letters d LEFT JOIN actions a
+           ON a.seq = (SELECT max(l.seq) FROM actions l WHERE l.dead_letter = d.id)
+         WHERE {open} AND {named} AND (?2 IS NULL OR d.provider = ?2) AND (?3 IS NULL OR d.outcome = ?3)
+           AND (?4 IS NULL OR d.reason = ?4) AND d.dead_at < ?5 AND (d.dead_at, d.id) > (?6, ?7)
+         ORDER BY d.dead_at, d.id LIMIT ?9"
+    ))?
+    .query_map(
+        params![
+            filter.id,
+            filter.provider,
+            filter.outcome,
+            filter.reason,
+            before,
+            after,
+            after_id,
+            filter.with_body,
+            filter.most,
+        ],
+        record,
+    )?
+    .collect()
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<DeadRecord> {
+    let evidence: Option<String> = row.get(11)?;
+    Ok(DeadRecord {
+        id: row.get(0)?,
+        request_id: row.get(1)?,
+        is_request: row.get(2)?,
+        provider: row.get(3)?,
+        outcome: row.get(4)?,
+        reason: row.get(5)?,
+        detail: row.get(6)?,
+        body: row.get::<_, Option<Vec<u8>>>(7)?.unwrap_or_default(),
+        received_at: time(row.get(8)?),
+        dead_at: time(row.get(9)?),
+        closed_at: row.get::<_, Option<i64>>(10)?.map(time),
+        evidence: evidence.map(|text| parse(&text)).transpose()?,
+        last: match row.get::<_, Option<String>>(12)? {
+            Some(_) => Some(action(row, 12)?),
+            None => None,
+        },
+    })
+}
+
+fn action(row: &Row<'_>, from: usize) -> rusqlite::Result<ActionRecord> {
+    Ok(ActionRecord {
+        letter: row.get(from)?,
+        action: row.get(from + 1)?,
+        who: row.get(from + 2)?,
+        why: row.get(from + 3)?,
+        at: time(row.get(from + 4)?),
+    })
+}
+
+/// The dead letters of a request, oldest first.
+pub(super) fn of_request(db: &Connection, request_id: &str) -> rusqlite::Result<Vec<DeadRecord>> {
+    let filter = DeadFilter {
+        id: Some(request_id.to_owned()),
+        most: 1_000,
+        ..DeadFilter::default()
+    };
+    let mut letters = list(db, &filter)?;
+    // A message that took the request's id and was refused is none of it.
+    letters.retain(|letter| letter.is_request);
+    Ok(letters)
+}
+
+/// What people did about a request, oldest first.
+pub(super) fn actions(db: &Connection, request: i64) -> rusqlite::Result<Vec<ActionRecord>> {
+    db.prepare_cached(
+        "SELECT dead_letter, action, who, why, at FROM actions WHERE request = ?1 ORDER BY seq",
+    )?
+    .query_map([request], |row| action(row, 0))?
+    .collect()
+}
+
+/// How many were ever closed, by action.
+pub(super) fn closings(db: &Connection) -> rusqlite::Result<Vec<(String, u64)>> {
+    db.prepare_cached("SELECT action, number FROM closings")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// A dead letter that is to be worked on.
+struct Letter {
+    request: Option<i64>,
+    outcome: Option<Outcome>,
+    closed: bool,
+    closed_by: Option<String>,
+}
+
+pub(super) fn close(db: &Connection, id: &str, closing: &Closing) -> rusqlite::Result<Closed> {
+    let Some(letter) = find(db, id)? else {
+        return Ok(Closed::Unknown);
+    };
+    let fits = match &closing.deed {
+        Deed::Replay(_) | Deed::Discard => !letter.closed,
+        Deed::TakeBack => letter.closed_by.as_deref() == Some("discarded"),
+    };
+    if !fits {
+        return last_action(db, id).map(Closed::Changed);
+    }
+    if let Deed::Replay(reopen) = &closing.deed
+        && let Some(hindrance) = begin_again(db, &letter, reopen, closing.at)?
+    {
+        return Ok(Closed::Hindered(hindrance));
+    }
+    write_down(db, id, letter.request, closing)?;
+    Ok(Closed::Done)
+}
+
+fn find(db: &Connection, id: &str) -> rusqlite::Result<Option<Letter>> {
+    db.prepare_cached(
+        "SELECT request, outcome, reason, closed_at IS NOT NULL, closed_by FROM dead_letters WHERE id = ?1",
+    )?
+    .query_row([id], |row| {
+        Ok(Letter {
+            request: row.get(0)?,
+            outcome: Outcome::named(&row.get::<_, String>(1)?, &row.get::<_, String>(2)?),
+            closed: row.get(3)?,
+            closed_by: row.get(4)?,
+        })
+    })
+    .optional()
+}
+
+fn last_action(db: &Connection, id: &str) -> rusqlite::Result<Option<ActionRecord>> {
+    db.prepare_cached(
+        "SELECT dead_letter, action, who, why, at FROM actions WHERE dead_letter = ?1
+         ORDER BY seq DESC LIMIT 1",
+    )?
+    .query_row([id], |row| action(row, 0))
+    .optional()
+}
+
+/// The request is open again, or waits for its turn. A claim of before is good for nothing.
+fn begin_again(
+    db: &Connection,
+    letter: &Letter,
+    reopen: &Reopen,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Hindrance>> {
+    let (Some(request), Some(outcome)) = (letter.request, letter.outcome) else {
+        return Ok(Some(Hindrance::Invalid));
+    };
+    let (stored, progress, is_checked) = db
+        .prepare_cached(&format!(
+            "SELECT notified = 1 AND due_at IS NULL AS is_checked, {STORED} FROM requests WHERE seq = ?1"
+        ))?
+        .query_row([request], |row| {
+            let (stored, progress) = stored(row)?;
+            Ok((stored, progress, row.get::<_, bool>("is_checked")?))
+        })?;
+    if progress.state != State::Finished || is_checked {
+        return Ok(Some(Hindrance::UnderWay));
+    }
+    match reopen(&stored, &progress, outcome) {
+        Ok(again) => take_up(db, request, &again, now).map(|()| None),
+        Err(hindrance) => Ok(Some(hindrance)),
+    }
+}
+
+fn take_up(
+    db: &Connection,
+    request: i64,
+    progress: &Progress,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let due_at = millis(progress.due_at.unwrap_or(now));
+    db.prepare_cached(
+        "UPDATE requests SET token = token + 1, state = ?2, due_at = ?3, progress = ?4,
+           finished_at = NULL, notified = 0, parked = 0
+         WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM requests o WHERE o.provider = requests.provider
+           AND o.payment_key = requests.payment_key AND o.state <> 'finished' AND o.parked = 0)",
+    )?
+    .execute(params![request, progress.state.as_str(), due_at, json(progress)?])
+    .and_then(|taken| match taken {
+        // Another request works on the payment.
+        0 => db
+            .prepare_cached(
+                "UPDATE requests SET token = token + 1, state = ?2, due_at = NULL, progress = ?3,
+                   finished_at = NULL, notified = 0, parked = 1 WHERE seq = ?1",
+            )?
+            .execute(params![request, progress.state.as_str(), json(progress)?]),
+        taken => Ok(taken),
+    })
+    .map(drop)
+}
+
+fn write_down(
+    db: &Connection,
+    id: &str,
+    request: Option<i64>,
+    closing: &Closing,
+) -> rusqlite::Result<()> {
+    let (action, at) = (closing.deed.action().as_str(), millis(closing.at));
+    let closed = match closing.deed {
+        Deed::TakeBack => None,
+        Deed::Replay(_) | Deed::Discard => Some((at, action)),
+    };
+    db.prepare_cached("UPDATE dead_letters SET closed_at = ?2, closed_by = ?3 WHERE id = ?1")?
+        .execute(params![
+            id,
+            closed.map(|(at, _)| at),
+            closed.map(|(_, by)| by)
+        ])?;
+    db.prepare_cached(
+        "INSERT INTO actions (dead_letter, request, action, who, why, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![id, request, action, closing.who, closing.why, at])?;
+    if closed.is_some() {
+        db.prepare_cached(
+            "INSERT INTO closings (action, number) VALUES (?1, 1)
+             ON CONFLICT (action) DO UPDATE SET number = closings.number + 1",
+        )?
+        .execute([action])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Looking: lists, groups, one screen, an export; nothing secret on a screen, nothing changed.
+
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+use super::world::World;
+use crate::rig::checker::id;
+use crate::rig::stage::request;
+use crate::rig::until;
+
+const CARD: &str = "4111111111111111";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_grouped_shown_and_exported() {
+    let world = World::new("look", "forbidden");
+    let worker = world.stage.worker();
+    let mut results = world.stage.results().await;
+    assert!(
+        world.dead(&["list"]).exits(0).stdout.is_empty(),
+        "an empty list is no failure"
+    );
+    assert_eq!(world.dead(&["export"]).exits(0).stdout, "");
+    world
+        .have(&mut results, &["gr4vy", "gr4vy", "gr4vy", "pismo"])
+        .await;
+    let mut secret = request("pismo", "payment");
+    secret["metadata"] = json!({
+        "note": format!("card {CARD}, please"), "access_token": "s3cret-token",
+        "signature_key": "s3cret-key",
+    });
+    let client = world.stage.client().await;
+    client.publish(&world.stage.names, &secret).await;
+    let raw = format!("{{ card {CARD} \u{1b}[31m");
+    client
+        .publish_raw(&world.stage.names, "cancel.x", raw.as_bytes())
+        .await;
+    client
+        .publish_raw(&world.stage.names, "cancel.x", b"\xff\xfe")
+        .await;
+    until("all are dead", PATIENCE, || {
+        worker.metric("rescind_dead_letters", &[]) == 7.0
+    })
+    .await;
+    let before = world.everything();
+
+    let list = world.dead(&["list"]).exits(0);
+    assert_eq!(list.stdout.lines().count(), 8, "{list:#?}");
+    for text in ["credentials_refused", "not_json", "gr4vy", &id(&secret)] {
+        assert!(list.stdout.contains(text), "{text}: {list:#?}");
+    }
+    let number = |filter: &[&str]| {
+        let arguments = [&["list", "--json"], filter].concat();
+        world.dead(&arguments).exits(0).objects().len()
+    };
+    assert_eq!(number(&["--provider", "pismo"]), 2);
+    assert_eq!(number(&["--outcome", "invalid"]), 2);
+    assert_eq!(
+        number(&["--reason", "credentials_refused", "--provider", "gr4vy"]),
+        3
+    );
+    assert_eq!(number(&["--dead-reason", "not_json"]), 2);
+    assert_eq!(number(&["--older-than", "1h"]), 0);
+    assert_eq!(number(&["--limit", "2"]), 2);
+    assert_eq!(number(&["--closed"]), 0);
+
+    let groups = world
+        .dead(&["list", "--group", "--json"])
+        .exits(0)
+        .objects();
+    let sizes: Vec<&Value> = groups.iter().map(|group| &group["number"]).collect();
+    assert_eq!(sizes[..2], [&json!(3), &json!(2)], "{groups:#?}");
+    assert_eq!(groups[0]["provider"], "gr4vy");
+    world
+        .dead(&["list", "--group"])
+        .exits(0)
+        .says("oldest")
+        .says("credentials_refused");
+
+    let shown = world.dead(&["show", &id(&secret)]).exits(0);
+    for text in [
+        "dead letter",
+        "rescind dead replay",
+        "HTTP 403",
+        "411111******1111",
+        "***",
+    ] {
+        assert!(shown.stdout.contains(text), "{text}: {shown:#?}");
+    }
+    let documents = [
+        shown.stdout,
+        world
+            .dead(&["show", &id(&secret), "--json"])
+            .exits(0)
+            .stdout,
+        list.stdout,
+        world.dead(&["list", "--json"]).exits(0).stdout,
+        world.rescind(&["show", &id(&secret)]).exits(0).stdout,
+    ];
+    let invalid = world
+        .dead(&["list", "--outcome", "invalid", "--json"])
+        .objects();
+    for letter in &invalid {
+        let shown = world
+            .dead(&["show", letter["dead_letter"].as_str().unwrap()])
+            .exits(0);
+        assert!(shown.stdout.contains("Correct the publisher"), "{shown:#?}");
+        nothing_secret(&shown.stdout);
+        assert!(!shown.stdout.contains('\u{1b}'), "nothing moves the cursor");
+    }
+    documents.iter().for_each(|text| nothing_secret(text));
+
+    let export = world.dead(&["export"]).exits(0).objects();
+    assert_eq!(export.len(), 7);
+    let of = |id: &str| export.iter().find(|line| line["request_id"] == id).unwrap();
+    let line = of(&id(&secret));
+    let body: Value = serde_json::from_str(line["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body, secret, "exactly as received");
+    assert_eq!(line["request"]["calls"].as_array().unwrap().len(), 1);
+    let bytes: Vec<&Value> = export
+        .iter()
+        .filter_map(|line| line.get("body_base64"))
+        .collect();
+    assert_eq!(bytes, ["//4="]);
+    assert_eq!(world.everything(), before, "looking changes nothing");
+}
+
+#[track_caller]
+fn nothing_secret(text: &str) {
+    for secret in [CARD, "s3cret-token", "s3cret-key"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+}

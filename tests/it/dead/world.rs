@@ -1,0 +1,175 @@
+//! Providers that change their mind, and a person with a terminal.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::PATIENCE;
+use crate::rig::checker::id;
+use crate::rig::process::Process;
+use crate::rig::stage::{payment_id, request};
+use crate::rig::{Broker, Messages, Money, Simulator, Stage, Worker};
+
+/// A stage whose providers all behave in one way, until they are told otherwise.
+pub(super) struct World {
+    pub(super) stage: Stage,
+    /// What the worker and the person have in common.
+    config: PathBuf,
+    rules: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(super) fn new(name: &str, behaviour: &str) -> Self {
+        let folder = crate::rig::folder(name);
+        let rules = folder.path().join("rules.toml");
+        write_rule(&rules, behaviour);
+        let simulator = Simulator::with_scenario(&rules);
+        let stage = Stage::with(Broker::shared().url(), name, simulator);
+        let config = folder.path().join("rescind.toml");
+        let mut world = Self {
+            stage,
+            config,
+            rules,
+            folder,
+        };
+        world.save();
+        world
+    }
+
+    /// Sets one value, for the worker and for the person.
+    pub(super) fn set(&mut self, path: &str, value: &str) {
+        self.stage.set(path, value);
+        self.save();
+    }
+
+    fn save(&mut self) {
+        std::fs::write(&self.config, self.stage.config()).unwrap();
+    }
+
+    /// From now on, and with no memory of what was.
+    pub(super) fn behaves(&mut self, behaviour: &str) {
+        write_rule(&self.rules, behaviour);
+        self.stage.simulator.restart();
+    }
+
+    /// Takes in requests and waits for their results; answers the requests.
+    pub(super) async fn have(&self, results: &mut Messages, providers: &[&str]) -> Vec<Value> {
+        let requests: Vec<Value> = providers.iter().map(|p| request(p, "payment")).collect();
+        let client = self.stage.client().await;
+        client.confirm_all(&self.stage.names, &requests).await;
+        results.about(requests.iter().map(id), PATIENCE).await;
+        requests
+    }
+
+    pub(super) fn money(&self, request: &Value) -> Money {
+        let provider = request["provider"].as_str().unwrap();
+        self.stage.simulator.money(provider, &payment_id(request))
+    }
+
+    /// Runs `rescind …` to its end.
+    pub(super) fn rescind(&self, arguments: &[&str]) -> Done {
+        self.child(arguments).spawn_and_wait()
+    }
+
+    /// Runs `rescind dead …` to its end.
+    pub(super) fn dead(&self, arguments: &[&str]) -> Done {
+        self.rescind(&[&["dead"], arguments].concat())
+    }
+
+    /// Starts `rescind dead …`.
+    pub(super) fn start(&self, name: &str, arguments: &[&str]) -> Process {
+        let config = self.config.to_string_lossy();
+        let arguments = [&["--config", &config, "dead"], arguments].concat();
+        Process::start(self.folder.path(), name, &arguments, &[])
+    }
+
+    pub(super) fn child(&self, arguments: &[&str]) -> Terminal {
+        Terminal::new(&self.config, arguments)
+    }
+
+    pub(super) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Every open dead letter, as objects.
+    pub(super) fn letters(&self) -> Vec<Value> {
+        self.dead(&["list", "--json", "--limit", "1000"]).objects()
+    }
+
+    /// All that a person can see of the ledger.
+    pub(super) fn everything(&self) -> String {
+        let list = self.rescind(&["list", "--json", "--limit", "1000"]).stdout;
+        let closed = self.dead(&["export", "--closed"]).stdout;
+        list + &self.dead(&["export"]).stdout + &closed
+    }
+}
+
+fn write_rule(path: &Path, behaviour: &str) {
+    std::fs::write(path, format!("[[rule]]\nbehaviour = '{behaviour}'\n")).unwrap();
+}
+
+/// A command that has not run yet.
+pub(super) struct Terminal(Command);
+
+impl Terminal {
+    pub(super) fn new(config: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
+        for (key, _) in std::env::vars_os() {
+            let name = key.to_string_lossy();
+            if name.starts_with("RESCIND_") || name == "RUST_LOG" || name == "AMQP_URL" {
+                command.env_remove(&key);
+            }
+        }
+        command.arg("--config").arg(config).args(arguments);
+        command.env("LOGNAME", "ana").env_remove("SUDO_USER");
+        command.stdin(Stdio::null());
+        Self(command)
+    }
+
+    pub(super) fn spawn_and_wait(mut self) -> Done {
+        let output = self.0.output().unwrap();
+        Done {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) code: Option<i32>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+impl Done {
+    #[track_caller]
+    pub(super) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// JSON lines.
+    pub(super) fn objects(&self) -> Vec<Value> {
+        let lines = self.stdout.lines();
+        lines.map(|l| serde_json::from_str(l).unwrap()).collect()
+    }
+
+    #[track_caller]
+    pub(super) fn says(self, text: &str) -> Self {
+        assert!(
+            self.stdout.contains(text) || self.stderr.contains(text),
+            "no {text:?}: {self:#?}"
+        );
+        self
+    }
+}
+
+/// Dead letters that were closed, as the worker counts them.
+pub(super) fn closed(worker: &Worker, action: &str) -> f64 {
+    worker.metric("rescind_dead_letters_closed_total", &[("action", action)])
+}

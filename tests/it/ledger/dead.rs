@@ -1,0 +1,407 @@
+//! Dead letters in every ledger: found, replayed, discarded, taken back, and by one person each.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rescind::ledger::{Accepted, Closed, Committed, DeadFilter, Deed};
+use rescind::lifecycle::Hindrance;
+use rescind::outcome::{Operation, State};
+use rescind::wire::Kind;
+
+use super::desk::{
+    ACCOUNT, Desk, GIVEN_UP, VOIDED, admitted, at, by, calls, finish, finish_again, reopens,
+    request, sends, wait,
+};
+use super::on_each;
+
+/// A request that was given up at `now`, published; answers its dead letter.
+async fn dead(desk: &Desk, id: &str, now: i64) -> String {
+    desk.done(id, GIVEN_UP, at(now)).await;
+    desk.letter_of(id).await.unwrap().id
+}
+
+async fn replay(desk: &Desk, letter: &str, now: i64) -> Closed {
+    let closing = by("ana", Deed::Replay(reopens(at(now))), at(now));
+    desk.close(letter, closing).await.unwrap()
+}
+
+#[tokio::test]
+async fn dead_letters_are_found_by_id_request_and_filter_oldest_first() {
+    on_each(async |desk| {
+        for (id, now) in [("c", 30), ("a", 10), ("b", 20)] {
+            dead(&desk, id, now).await;
+        }
+        desk.take_in_invalid(b"{", at(15)).await;
+        let found = async |filter: DeadFilter| {
+            let filter = DeadFilter {
+                most: 100,
+                ..filter
+            };
+            let letters = desk.dead(filter).await.unwrap().into_iter();
+            letters.map(|l| l.request_id.unwrap()).collect::<Vec<_>>()
+        };
+        let all = DeadFilter::default;
+        assert_eq!(found(all()).await, ["a", "x", "b", "c"]);
+        let text = |text: &str| Some(text.to_owned());
+        let by_request = DeadFilter {
+            id: text("b"),
+            ..all()
+        };
+        assert_eq!(found(by_request).await, ["b"]);
+        let id = desk.letter_of("c").await.unwrap().id;
+        assert_eq!(
+            found(DeadFilter {
+                id: Some(id),
+                ..all()
+            })
+            .await,
+            ["c"]
+        );
+        assert!(
+            found(DeadFilter {
+                id: text("nobody"),
+                ..all()
+            })
+            .await
+            .is_empty()
+        );
+        let unknown = DeadFilter {
+            provider: text("unknown"),
+            ..all()
+        };
+        assert_eq!(found(unknown).await, ["x"]);
+        let failed = DeadFilter {
+            outcome: text("failed"),
+            ..all()
+        };
+        assert_eq!(found(failed).await, ["a", "b", "c"]);
+        let passed = DeadFilter {
+            reason: text("not_json"),
+            ..all()
+        };
+        assert_eq!(found(passed).await, ["x"]);
+        let old = DeadFilter {
+            dead_before: Some(at(20)),
+            ..all()
+        };
+        assert_eq!(found(old).await, ["a", "x"], "before, not at");
+
+        // Page by page, nothing twice and nothing left out.
+        let mut filter = DeadFilter { most: 1, ..all() };
+        let mut seen = Vec::new();
+        while let Some(last) = desk.dead(filter.clone()).await.unwrap().pop() {
+            filter.after = Some((last.dead_at, last.id.clone()));
+            seen.push(last.request_id.unwrap());
+        }
+        assert_eq!(seen, ["a", "x", "b", "c"]);
+
+        let letter = &desk.letters().await[0];
+        assert_eq!(letter.body, request("a", "a").envelope.body);
+        assert_eq!((letter.received_at, letter.dead_at), (at(0), at(10)));
+        assert!(letter.is_request && letter.closed_at.is_none() && letter.last.is_none());
+        let evidence = letter.evidence.as_ref().unwrap();
+        assert_eq!(evidence.message.as_deref(), Some("done"));
+        assert!(
+            desk.letter_of("x").await.unwrap().body.is_empty(),
+            "not asked for"
+        );
+        assert!(!desk.letter_of("x").await.unwrap().is_request);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_who_close_a_dead_letter_one_does() {
+    on_each(async |desk| {
+        let letter = dead(&desk, "a", 1).await;
+        let people = (0..10).map(|n| {
+            let (ledger, letter) = (desk.shared(), letter.clone());
+            let deed = match n % 2 {
+                0 => Deed::Replay(reopens(at(5))),
+                _ => Deed::Discard,
+            };
+            tokio::spawn(async move {
+                let closing = by(&format!("person {n}"), deed, at(5));
+                (n, ledger.close(&letter, closing).await.unwrap())
+            })
+        });
+        let (mut winners, mut losers) = (Vec::new(), BTreeSet::new());
+        for person in people.collect::<Vec<_>>() {
+            match person.await.unwrap() {
+                (n, Closed::Done) => winners.push(format!("person {n}")),
+                (_, Closed::Changed(Some(by))) => drop(losers.insert(by.who)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(winners.len(), 1);
+        assert_eq!(
+            losers.into_iter().collect::<Vec<_>>(),
+            winners,
+            "told who it was"
+        );
+        let actions = desk.seen("a").await.actions;
+        assert_eq!(actions.len(), 1);
+        assert_eq!(
+            (actions[0].who.as_str(), actions[0].at),
+            (winners[0].as_str(), at(5))
+        );
+        assert_eq!(actions[0].why, "the provider is well again");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_discarded_can_be_taken_back_and_what_is_replayed_cannot() {
+    on_each(async |mut desk| {
+        let letter = dead(&desk, "a", 1).await;
+        let close = async |desk: &Desk, deed, now| {
+            desk.close(&letter, by("ana", deed, at(now))).await.unwrap()
+        };
+        assert_eq!(close(&desk, Deed::TakeBack, 2).await, Closed::Changed(None));
+        assert_eq!(close(&desk, Deed::Discard, 3).await, Closed::Done);
+        let stats = desk.stats().await.unwrap();
+        assert!(stats.dead.is_empty() && stats.oldest_dead.is_none());
+        desk.reopen().await;
+        let closed = desk.letter_of("a").await.unwrap();
+        assert_eq!(closed.closed_at, Some(at(3)));
+        assert_eq!(closed.last.as_ref().unwrap().action, "discarded");
+        assert_eq!(
+            close(&desk, Deed::Discard, 4).await,
+            Closed::Changed(closed.last)
+        );
+        assert_eq!(close(&desk, Deed::TakeBack, 5).await, Closed::Done);
+        assert_eq!(desk.letter_of("a").await.unwrap().closed_at, None);
+        assert_eq!(desk.stats().await.unwrap().oldest_dead, Some(at(1)));
+        assert_eq!(replay(&desk, &letter, 6).await, Closed::Done);
+        let last = desk.letter_of("a").await.unwrap().last;
+        assert_eq!(close(&desk, Deed::TakeBack, 7).await, Closed::Changed(last));
+        let actions = desk.seen("a").await.actions.into_iter();
+        let names: Vec<_> = actions.map(|action| action.action).collect();
+        assert_eq!(names, ["discarded", "taken_back", "replayed"]);
+        let mut closed = desk.stats().await.unwrap().closed;
+        closed.sort();
+        let count = |name: &str| (name.to_owned(), 1);
+        assert_eq!(closed, [count("discarded"), count("replayed")]);
+        let unknown = by("ana", Deed::Discard, at(8));
+        assert_eq!(
+            desk.close("nothing", unknown).await.unwrap(),
+            Closed::Unknown
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_is_the_same_request_again_and_its_result_stays() {
+    on_each(async |mut desk| {
+        let letter = dead(&desk, "a", 4).await;
+        assert_eq!(replay(&desk, &letter, 10).await, Closed::Done);
+        desk.reopen().await;
+        let outcome = Some(("failed".to_owned(), "deadline_passed".to_owned()));
+        let seen = desk.seen("a").await;
+        assert_eq!((&seen.outcome, seen.finished_at), (&outcome, None));
+        assert_eq!(
+            (seen.progress.state, seen.progress.due_at),
+            (State::Due, Some(at(10)))
+        );
+        assert!(
+            desk.stats().await.unwrap().open.is_empty(),
+            "it has its result"
+        );
+        // Who asks again gets the result, also now.
+        assert_eq!(desk.take_in(request("a", "a")).await, Accepted::Repeated);
+        let outbox = desk.outbox().await;
+        assert_eq!(outbox.len(), 1);
+        assert_eq!(outbox[0].message.kind, Kind::Result);
+        desk.publish_all(at(11)).await;
+        assert_eq!(desk.purge(at(900), 9).await.unwrap(), 0, "it is worked on");
+
+        let claim = desk.only_claim(at(12), sends()).await;
+        assert_eq!(claim.outcome, Some(GIVEN_UP));
+        assert_eq!((claim.progress.calls, claim.progress.attempts), (2, 2));
+        assert_eq!(desk.settle(wait(&claim, at(13))).await, Committed::Done);
+        assert_eq!(desk.seen("a").await.outcome, outcome);
+        let claim = desk.only_claim(at(13), sends()).await;
+        let change = finish_again(&claim, VOIDED, at(20));
+        assert_eq!(desk.settle(change).await, Committed::Done);
+        let seen = desk.seen("a").await;
+        assert_eq!((&seen.outcome, seen.finished_at), (&outcome, Some(at(20))));
+        assert_eq!(seen.progress.state, State::Finished);
+        assert_eq!(seen.calls.len(), 3);
+        assert_eq!(seen.letters.len(), 1);
+        assert_eq!(desk.start_again(at(21)).await, 0);
+        assert!(desk.claimed_ids(9, at(900)).await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_that_fails_again_is_a_new_dead_letter() {
+    on_each(async |desk| {
+        let first = dead(&desk, "a", 4).await;
+        let mut letters = BTreeSet::from([first.clone()]);
+        let mut last = first;
+        for round in [10, 20, 30] {
+            assert_eq!(replay(&desk, &last, round).await, Closed::Done);
+            let claim = desk.only_claim(at(round), sends()).await;
+            let change = finish_again(&claim, GIVEN_UP, at(round + 5));
+            assert_eq!(desk.settle(change.clone()).await, Committed::Done);
+            assert_eq!(desk.settle(change).await, Committed::Lost, "and one only");
+            let letter = desk.letter_of("a").await.unwrap();
+            assert_eq!((letter.dead_at, letter.closed_at), (at(round + 5), None));
+            assert!(letters.insert(letter.id.clone()), "an id of its own");
+            last = letter.id;
+        }
+        assert_eq!(desk.seen("a").await.letters.len(), 4);
+        assert_eq!(desk.stats().await.unwrap().dead[0].2, 1);
+        let messages = desk.seen("a").await.messages;
+        let dead = messages.iter().filter(|m| m.kind == "dead_letter");
+        let ids: BTreeSet<String> = dead.map(|m| m.id.clone()).collect();
+        assert_eq!(ids, letters);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_has_its_turn_on_the_payment() {
+    on_each(async |desk| {
+        let claim = desk.begin("a", "p").await;
+        desk.settle(finish(&claim, GIVEN_UP, at(4))).await;
+        let letter = desk.letter_of("a").await.unwrap().id;
+        let other = desk.begin("b", "p").await;
+        desk.take_in(request("c", "p")).await;
+        assert_eq!(replay(&desk, &letter, 10).await, Closed::Done);
+        let seen = desk.seen("a").await;
+        assert!(seen.parked && seen.progress.due_at.is_none());
+        assert!(desk.claimed_ids(9, at(99)).await.is_empty());
+        // The end of one frees one.
+        let freed = desk.settle(finish(&other, VOIDED, at(11))).await;
+        assert_eq!(freed, Committed::Freed);
+        let claim = desk.only_claim(at(11), sends()).await;
+        assert_eq!(claim.stored.request_id, "a", "in the order of arrival");
+        assert_eq!(desk.take_in(admitted("d", "p")).await, Accepted::New(None));
+        let freed = desk.settle(finish_again(&claim, VOIDED, at(12))).await;
+        assert_eq!(freed, Committed::Freed);
+        assert_eq!(desk.claimed_ids(9, at(12)).await, ["c"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_survives_a_crash_like_any_request() {
+    on_each(async |mut desk| {
+        let letter = dead(&desk, "a", 4).await;
+        replay(&desk, &letter, 10).await;
+        let lost = desk.only_claim(at(10), sends()).await;
+        assert_eq!(desk.start_again(at(20)).await, 1);
+        let seen = desk.seen("a").await;
+        assert_eq!(seen.progress.state, State::InDoubt);
+        assert!(seen.progress.doubtful && seen.outcome.is_some());
+        let late = finish_again(&lost, VOIDED, at(21));
+        assert_eq!(desk.settle(late).await, Committed::Lost);
+        let claim = desk.only_claim(at(21), calls(Operation::Lookup)).await;
+        assert_eq!(claim.outcome, Some(GIVEN_UP));
+        assert_eq!(desk.reconcile(at(22)).await.unwrap(), 0, "it is held");
+        assert_eq!(
+            desk.settle(finish_again(&claim, VOIDED, at(23))).await,
+            Committed::Done
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_replayed_stays_as_it_was() {
+    on_each(async |mut desk| {
+        desk.take_in_invalid(b"{", at(1)).await;
+        let invalid = desk.letter_of("x").await.unwrap().id;
+        let letter = dead(&desk, "a", 4).await;
+        let before = desk.everything().await;
+        let hindered = |hindrance| Closed::Hindered(hindrance);
+        assert_eq!(
+            replay(&desk, &invalid, 9).await,
+            hindered(Hindrance::Invalid)
+        );
+        for hindrance in Hindrance::ALL {
+            let refuses = Deed::Replay(Arc::new(move |_, _, outcome| {
+                assert_eq!(outcome, GIVEN_UP);
+                Err(hindrance)
+            }));
+            let closed = desk.close(&letter, by("ana", refuses, at(9))).await;
+            assert_eq!(closed.unwrap(), hindered(hindrance));
+        }
+        assert_eq!(desk.everything().await, before);
+        // Somebody looks whether the result holds, at this moment.
+        let hear: rescind::ledger::Hear = Arc::new(|_, progress, _| {
+            progress.due_at = Some(at(10));
+            rescind::ledger::Heard::Checking
+        });
+        desk.hear(&["a"], hear).await;
+        let check = desk.only_claim(at(10), super::desk::checks()).await;
+        assert_eq!(
+            replay(&desk, &letter, 11).await,
+            hindered(Hindrance::UnderWay)
+        );
+        desk.settle(super::desk::checked(&check, at(12))).await;
+        assert_eq!(replay(&desk, &letter, 13).await, Closed::Done);
+        assert_eq!(desk.start_again(at(14)).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_notification_about_a_replay_finds_it_open() {
+    on_each(async |desk| {
+        let letter = dead(&desk, "a", 4).await;
+        replay(&desk, &letter, 500).await;
+        let hear: rescind::ledger::Hear = Arc::new(|_, progress, outcome| {
+            assert_eq!(outcome, None);
+            progress.due_at = Some(at(20));
+            rescind::ledger::Heard::Open
+        });
+        desk.hear(&["a"], hear).await;
+        assert_eq!(desk.claimed_ids(9, at(20)).await, ["a"]);
+        let refuses: rescind::ledger::Hear = Arc::new(|_, _, _| panic!("it is worked on"));
+        assert_eq!(
+            desk.hear(&["a"], refuses).await,
+            [rescind::ledger::Heard::Open]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_closed_is_kept_as_long_as_what_has_ended() {
+    on_each(async |desk| {
+        let letter = dead(&desk, "a", 4).await;
+        desk.take_in_invalid(b"{", at(4)).await;
+        desk.publish_all(at(4)).await;
+        let invalid = desk.letter_of("x").await.unwrap().id;
+        assert_eq!(
+            desk.purge(at(50), 9).await.unwrap(),
+            2,
+            "the messages of the invalid one"
+        );
+        for id in [&letter, &invalid] {
+            let closing = by("ana", Deed::Discard, at(50));
+            assert_eq!(desk.close(id, closing).await.unwrap(), Closed::Done);
+        }
+        assert_eq!(
+            desk.purge(at(50), 9).await.unwrap(),
+            0,
+            "it can be taken back"
+        );
+        assert_eq!(desk.purge(at(51), 9).await.unwrap(), 2);
+        assert!(desk.letters().await.is_empty() && !desk.is_known("a").await);
+        assert_eq!(
+            desk.stats().await.unwrap().closed,
+            [("discarded".to_owned(), 2)]
+        );
+        // Its id begins anew, and with it its dead letters.
+        assert_eq!(dead(&desk, "a", 60).await, letter);
+        assert!(desk.seen("a").await.actions.is_empty());
+        let provider = desk.letter_of("a").await.unwrap().provider;
+        assert_eq!(provider, ACCOUNT);
+    })
+    .await;
+}

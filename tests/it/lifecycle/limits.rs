@@ -1,0 +1,89 @@
+//! What ends, or does not count: the life of a key, an answer that comes too soon, a call that
+//! was not sent.
+
+use super::*;
+
+#[test]
+fn a_second_answer_that_comes_too_soon_is_no_second_one() {
+    let terms = terms(LOOKS_UP);
+    for (verdict, believed) in [
+        (Verdict::StillOpen, State::WaitingRetry),
+        (Verdict::NotFound, State::Finished),
+    ] {
+        let mut progress = calling(Operation::Lookup, in_doubt);
+        progress.after(&verdict, &terms, now(), 0.0);
+        for (wait, state) in [
+            (Duration::ZERO, State::InDoubt),
+            (POLL.first - Duration::from_millis(1), State::InDoubt),
+            (POLL.first, believed),
+        ] {
+            let mut second = progress.clone();
+            let later = plus(now(), wait);
+            second.begin(Operation::Lookup, later);
+            second.after(&verdict, &terms, later, 0.0);
+            assert_eq!(second.state, state, "{} after {wait:?}", verdict.as_str());
+        }
+    }
+}
+
+#[test]
+fn a_repeat_in_doubt_is_sent_only_while_its_key_lives() {
+    let terms = terms(SAME_KEY);
+    let mut progress = calling(Operation::Cancel, |_| {});
+    progress.after(&Verdict::Doubt, &terms, now(), 0.0);
+    let just_before = plus(now(), HOUR - Duration::from_millis(1));
+    let plan = progress.plan(&terms, just_before);
+    assert_eq!(plan, Plan::Call(Operation::Cancel));
+    // The life begins with the first send, not with the last one.
+    progress.begin(Operation::Cancel, just_before);
+    progress.after(&Verdict::Doubt, &terms, just_before, 0.0);
+    let plan = progress.plan(&terms, plus(now(), HOUR));
+    assert_eq!(
+        plan,
+        Plan::Finish(Outcome::Unresolved(Unresolved::NoLookup))
+    );
+}
+
+#[test]
+fn what_was_not_sent_is_no_attempt() {
+    for (operation, abilities) in [
+        (Operation::Cancel, LOOKS_UP),
+        (Operation::Lookup, LOOKS_UP),
+        (Operation::Cancel, ASKS_ONCE_MORE),
+    ] {
+        let mut before = Progress::new(now());
+        in_doubt(&mut before);
+        let mut progress = before.clone();
+        progress.begin(operation, now());
+        progress.not_sent(&terms(abilities), now(), 0.5);
+        let counts = |p: &Progress| (p.attempts, p.lookups, p.asked_again);
+        assert_eq!(counts(&progress), counts(&before), "{}", operation.as_str());
+        assert!(
+            progress.doubtful && progress.exposed,
+            "as doubtful as before"
+        );
+        assert_eq!(progress.calls, 1, "the call is in the log all the same");
+    }
+}
+
+#[test]
+fn however_many_notifications_come_the_provider_is_asked_no_more_often_than_by_schedule() {
+    let terms = terms(LOOKS_UP);
+    let soon = plus(now(), Duration::from_millis(1));
+    let spaced = Some(plus(now(), POLL.first));
+
+    let mut accepted = calling(Operation::Cancel, |_| {});
+    accepted.after(&Verdict::Accepted, &terms, now(), 1.0);
+    assert!(accepted.heard(Some("first"), &terms, now()));
+    assert_eq!(accepted.due_at, Some(now()));
+    accepted.begin(Operation::Lookup, now());
+    accepted.after(&Verdict::NotYet { after: None }, &terms, now(), 1.0);
+    assert!(accepted.heard(Some("second"), &terms, soon));
+    assert_eq!(accepted.due_at, spaced);
+
+    // The second of two answers would not count if it came earlier.
+    let mut seen_once = calling(Operation::Lookup, in_doubt);
+    seen_once.after(&Verdict::StillOpen, &terms, now(), 1.0);
+    assert!(seen_once.heard(Some("first"), &terms, soon));
+    assert_eq!(seen_once.due_at, spaced);
+}
