@@ -71,6 +71,8 @@ pub struct Dispatcher {
     gate: Mutex<Gate>,
     started: Instant,
     wake: Notify,
+    /// A place came free, or nothing waits for one any more.
+    freed: Notify,
     /// Places held for the claim under way: no calls yet, and perhaps never.
     held: AtomicU32,
     /// More was due than there was room for: fresh requests do not jump the queue.
@@ -80,6 +82,16 @@ pub struct Dispatcher {
     wall: Mutex<Wall>,
     /// Due times may be out of reach: the clock went back, perhaps before this start.
     astray: AtomicBool,
+}
+
+/// Whether a fresh request may begin.
+pub enum Admission {
+    /// At once, with this place.
+    Begun(Place),
+    /// In a moment: places come free fast.
+    Soon,
+    /// Some time.
+    Later,
 }
 
 /// A place at the gate, given back when dropped.
@@ -115,6 +127,7 @@ impl Dispatcher {
             gate: Mutex::new(Gate::new(limits)),
             started: Instant::now(),
             wake: Notify::new(),
+            freed: Notify::new(),
             held: AtomicU32::new(0),
             backlog: AtomicBool::new(true),
             armed: AtomicI64::new(0),
@@ -197,13 +210,14 @@ impl Dispatcher {
         self.backlog.store(full, Ordering::Release);
         for (claim, place) in claims.claims.into_iter().zip(places) {
             failpoint::pass(Point::AfterIntentCommit);
-            self.start(claim, place);
+            self.start(claim, None, place);
         }
         self.held.store(0, Ordering::Release);
         self.show(&self.gate());
         if full {
             return None;
         }
+        self.freed.notify_one();
         let wait = claims.next_due.map_or(SCAN_EVERY, |due| {
             crate::backoff::elapsed(now, due).min(SCAN_EVERY)
         });
@@ -254,24 +268,38 @@ impl Dispatcher {
         terms(&self.config, job)
     }
 
-    /// A place for a fresh request that may begin at once, with its intent, or `None`.
+    /// A place for a fresh request that may begin at once, with its intent.
     pub fn admit(
         self: &Arc<Self>,
         job: &Job,
         progress: &mut Progress,
         now: Timestamp,
-    ) -> Option<Place> {
-        let held = self.shared.hold.is_on() || self.shared.stop.is_cancelled();
-        if self.backlog.load(Ordering::Acquire) || held {
-            return None;
+    ) -> Admission {
+        if self.shared.hold.is_on() || self.shared.stop.is_cancelled() {
+            return Admission::Later;
         }
         let Plan::Call(operation) = progress.plan(&self.terms(job), now) else {
-            return None;
+            return Admission::Later;
         };
-        let place = self.enter(1).ok()?.pop()?;
-        self.show(&self.gate());
+        let mut gate = self.gate();
+        let at = self.started.elapsed();
+        // Fresh requests do not jump the queue.
+        if self.backlog.load(Ordering::Acquire) || gate.room(at).is_err() {
+            return match gate.brisk(at) {
+                true => Admission::Soon,
+                false => Admission::Later,
+            };
+        }
+        gate.enter(1, at);
+        self.show(&gate);
+        drop(gate);
         progress.begin(operation, now);
-        Some(place)
+        Admission::Begun(self.place())
+    }
+
+    /// Ends when there may be a place for a fresh request, or at `end`.
+    pub async fn room(&self, end: Instant) {
+        drop(tokio::time::timeout_at(end, self.freed.notified()).await);
     }
 
     /// Requests were stored as due.
@@ -280,8 +308,8 @@ impl Dispatcher {
         self.wake();
     }
 
-    /// Carries out a claim in a task of its own.
-    pub fn start(self: &Arc<Self>, claim: Claim, place: Place) {
+    /// Carries out a claim in a task of its own. `job`: the request, if it was just read.
+    pub fn start(self: &Arc<Self>, claim: Claim, job: Option<Job>, place: Place) {
         let dispatcher = Arc::clone(self);
         let span = info_span!(
             "request",
@@ -292,7 +320,7 @@ impl Dispatcher {
         );
         self.shared
             .tasks
-            .spawn(async move { dispatcher.carry_out(claim, place).await }.instrument(span));
+            .spawn(async move { dispatcher.carry_out(claim, job, place).await }.instrument(span));
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -301,22 +329,28 @@ impl Dispatcher {
 
     fn enter(self: &Arc<Self>, most: u32) -> Result<Vec<Place>, Closed> {
         let mut gate = self.gate();
-        let places = gate.room(self.started.elapsed())?.min(most);
-        gate.enter(places);
-        let place = || Place {
+        let now = self.started.elapsed();
+        let places = gate.room(now)?.min(most);
+        gate.enter(places, now);
+        Ok(std::iter::repeat_with(|| self.place())
+            .take(usize::try_from(places).unwrap_or_default())
+            .collect())
+    }
+
+    fn place(self: &Arc<Self>) -> Place {
+        Place {
             dispatcher: Arc::clone(self),
             health: Health::Untried,
             entered: Instant::now(),
-        };
-        Ok(std::iter::repeat_with(place)
-            .take(usize::try_from(places).unwrap_or_default())
-            .collect())
+        }
     }
 
     fn leave(&self, health: Health) {
         let mut gate = self.gate();
         gate.leave(health, self.started.elapsed());
         self.show(&gate);
+        drop(gate);
+        self.freed.notify_one();
     }
 
     fn show(&self, gate: &Gate) {

@@ -18,6 +18,13 @@ pub struct Limits {
     pub breaker_open_for: Duration,
 }
 
+/// Places that come free this fast are worth waiting for: 1,000 a second.
+const BRISK: Duration = Duration::from_millis(1);
+/// Without one for this long, the account hangs rather than hurries.
+const STALLED: Duration = Duration::from_millis(100);
+/// Longest time between two that counts: one pause is no pace.
+const GAP_MAX: Duration = Duration::from_millis(5);
+
 /// How a call ended, as far as the provider's health is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -49,6 +56,10 @@ pub struct Gate {
     open_until: Option<Duration>,
     tokens: f64,
     filled_at: Duration,
+    /// Smoothed time between two places that come free.
+    pace: Duration,
+    /// When the last one did, or when the first call began after a rest.
+    left_at: Duration,
 }
 
 impl Gate {
@@ -62,6 +73,8 @@ impl Gate {
             open_until: None,
             tokens,
             filled_at: Duration::ZERO,
+            pace: Duration::ZERO,
+            left_at: Duration::ZERO,
         }
     }
 
@@ -101,7 +114,10 @@ impl Gate {
     }
 
     /// Takes places for calls that are about to begin.
-    pub fn enter(&mut self, calls: u32) {
+    pub fn enter(&mut self, calls: u32, now: Duration) {
+        if self.in_flight == 0 {
+            self.left_at = now;
+        }
         self.in_flight += calls;
         if self.limits.rate_per_second > 0.0 {
             self.tokens -= f64::from(calls);
@@ -111,6 +127,9 @@ impl Gate {
     /// Gives a place back.
     pub fn leave(&mut self, health: Health, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        let gap = now.saturating_sub(self.left_at).min(GAP_MAX);
+        self.pace = (self.pace * 31 + gap) / 32;
+        self.left_at = now;
         match health {
             Health::Answered => {
                 self.failures = 0;
@@ -125,6 +144,14 @@ impl Gate {
             Health::Untried if self.limits.rate_per_second > 0.0 => self.tokens += 1.0,
             Health::Untried => {}
         }
+    }
+
+    /// Places come free so fast that one who finds none does better to wait for the next.
+    pub fn brisk(&self, now: Duration) -> bool {
+        self.open_until.is_none()
+            && self.limits.rate_per_second <= 0.0
+            && self.pace <= BRISK
+            && now.saturating_sub(self.left_at) <= STALLED
     }
 
     /// Calls in flight.
@@ -162,7 +189,7 @@ mod tests {
     fn no_more_calls_at_once_than_allowed() {
         let mut gate = Gate::new(LIMITS);
         assert_eq!(gate.room(at(0)), Ok(4));
-        gate.enter(4);
+        gate.enter(4, at(0));
         assert_eq!(gate.room(at(0)), Err(Closed::Full));
         gate.leave(Health::Answered, at(1));
         assert_eq!(gate.room(at(1)), Ok(1));
@@ -175,7 +202,7 @@ mod tests {
             ..LIMITS
         });
         assert_eq!(gate.room(at(0)), Ok(2));
-        gate.enter(2);
+        gate.enter(2, at(0));
         assert_eq!(
             gate.room(at(0)),
             Err(Closed::Rate(Duration::from_millis(500)))
@@ -186,20 +213,56 @@ mod tests {
         assert_eq!(gate.room(at(9)), Ok(2));
     }
 
+    /// So many places came free, one each `every`; and when the last one did.
+    fn after_leaving(every: Duration, limits: Limits) -> (Gate, Duration) {
+        let mut gate = Gate::new(limits);
+        gate.enter(200, at(9));
+        (1..=100).for_each(|n| gate.leave(Health::Answered, at(9) + every * n));
+        (gate, at(9) + every * 100)
+    }
+
+    #[test]
+    fn places_are_worth_waiting_for_while_they_come_free_fast() {
+        let (fast, now) = after_leaving(Duration::from_micros(800), LIMITS);
+        assert!(fast.brisk(now) && fast.brisk(now + Duration::from_millis(100)));
+        assert!(!fast.brisk(now + Duration::from_millis(101)), "it hangs");
+        let (slow, now) = after_leaving(Duration::from_millis(3), LIMITS);
+        assert!(!slow.brisk(now));
+        let limits = Limits {
+            rate_per_second: 5_000.0,
+            ..LIMITS
+        };
+        let (limited, now) = after_leaving(Duration::from_micros(800), limits);
+        assert!(!limited.brisk(now), "the rate decides, not the provider");
+        let (mut failing, now) = after_leaving(Duration::from_micros(800), LIMITS);
+        (0..3).for_each(|_| failing.leave(Health::Failed, now));
+        assert!(!failing.brisk(now), "the breaker is open");
+    }
+
+    #[test]
+    fn a_rest_is_no_pace_and_no_stall() {
+        let (mut gate, now) = after_leaving(Duration::from_micros(800), LIMITS);
+        (0..100).for_each(|_| gate.leave(Health::Answered, now));
+        gate.enter(4, now + at(60));
+        assert!(gate.brisk(now + at(60)));
+        gate.leave(Health::Answered, now + at(60));
+        assert!(gate.brisk(now + at(60)));
+    }
+
     #[test]
     fn the_breaker_opens_lets_one_call_try_and_closes_on_an_answer() {
         let mut gate = Gate::new(LIMITS);
         for _ in 0..3 {
-            gate.enter(1);
+            gate.enter(1, at(10));
             gate.leave(Health::Failed, at(10));
         }
         assert_eq!(gate.room(at(11)), Err(Closed::Breaker(at(40))));
         assert_eq!(gate.room(at(40)), Ok(1));
-        gate.enter(1);
+        gate.enter(1, at(40));
         assert_eq!(gate.room(at(40)), Err(Closed::Full));
         gate.leave(Health::Failed, at(41));
         assert_eq!(gate.room(at(42)), Err(Closed::Breaker(at(71))));
-        gate.enter(1);
+        gate.enter(1, at(72));
         gate.leave(Health::Answered, at(72));
         assert_eq!(gate.room(at(72)), Ok(4));
     }

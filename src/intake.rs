@@ -3,7 +3,7 @@
 //! An acknowledgement follows the commit, on the delivery's own channel, and nothing waits
 //! as an unacknowledged message for longer than a commit takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
 use crate::consume::{self, Batches};
-use crate::dispatch::{Dispatcher, Place, Shared};
+use crate::dispatch::{Dispatcher, Shared};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
 use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
@@ -25,8 +25,11 @@ use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
 use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
-use crate::spans::Step;
 use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
+
+use self::admission::{Admitted, Start, Starter, Taken};
+
+mod admission;
 
 /// Deliveries in one transaction.
 const BATCH_MAX: usize = 256;
@@ -45,19 +48,6 @@ pub struct Intake {
     pub consuming: AtomicBool,
     /// The ledger took the last batch.
     pub storing: AtomicBool,
-}
-
-/// Room to begin a request at once.
-type Start = (Arc<Dispatcher>, Place);
-
-/// What was begun with a delivery: its place in the trace, and its start if it has room.
-type Begun = (Step, Option<Start>);
-
-/// The deliveries of one transaction, as they go into the ledger.
-struct Batch {
-    arrivals: Arc<[Arrival]>,
-    begun: Vec<Begun>,
-    dropped: bool,
 }
 
 impl Intake {
@@ -122,49 +112,50 @@ impl Intake {
     ) -> Result<(), AmqpError> {
         loop {
             let batch = batches.next().await?;
-            self.take_batch(batch, dropped).await?;
+            failpoint::pass(Point::AfterDeliver);
+            let mut taken: VecDeque<Taken> = batch
+                .into_iter()
+                .map(|delivery| self.take(delivery, dropped))
+                .collect();
+            while !taken.is_empty() {
+                let batch = admission::next(&mut taken).await;
+                self.take_batch(batch, dropped).await?;
+            }
         }
     }
 
     async fn take_batch(
         self: &Arc<Self>,
-        deliveries: Vec<Delivery>,
+        batch: Vec<Admitted>,
         dropped: bool,
     ) -> Result<(), AmqpError> {
-        failpoint::pass(Point::AfterDeliver);
-        let (arrivals, begun): (Vec<Arrival>, Vec<_>) = deliveries
-            .iter()
-            .map(|delivery| self.take(delivery, dropped))
-            .unzip();
-        let batch = Batch {
-            arrivals: arrivals.into(),
-            begun,
-            dropped,
+        let Some(acker) = batch.last().map(|last| last.acker.clone()) else {
+            return Ok(());
         };
         // In a task of its own: what the ledger has accepted is begun, even if the session
         // with the broker ends meanwhile.
-        let stored = self.shared.tasks.spawn(Arc::clone(self).store_batch(batch));
+        let stored = self
+            .shared
+            .tasks
+            .spawn(Arc::clone(self).store_batch(batch, dropped));
         stored.await.map_err(|_| AmqpError::Lost)?;
-        let Some(last) = deliveries.last() else {
-            return Ok(());
-        };
         // All of them are in the ledger, and this channel has no older delivery open.
-        let acked = step(
-            "acknowledge",
-            last.acker.ack(BasicAckOptions { multiple: true }),
-        )
-        .await?;
+        let acked = step("acknowledge", acker.ack(BasicAckOptions { multiple: true })).await?;
         if acked { Ok(()) } else { Err(AmqpError::Lost) }
     }
 
-    async fn store_batch(self: Arc<Self>, batch: Batch) {
-        let accepted = self.store(&batch.arrivals).await;
+    async fn store_batch(self: Arc<Self>, batch: Vec<Admitted>, dropped: bool) {
+        let (arrivals, begun): (Vec<Arrival>, Vec<_>) = batch
+            .into_iter()
+            .map(|admitted| (admitted.arrival, (admitted.step, admitted.start)))
+            .unzip();
+        let arrivals: Arc<[Arrival]> = arrivals.into();
+        let accepted = self.store(&arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
-        for ((arrival, begun), accepted) in batch.arrivals.iter().zip(batch.begun).zip(accepted) {
-            let (mut step, start) = begun;
+        for ((arrival, (mut step, start)), accepted) in arrivals.iter().zip(begun).zip(accepted) {
             step.says("rescind.intake", received(&accepted).as_str());
             drop(step);
-            if batch.dropped && matches!(accepted, Accepted::New(_)) {
+            if dropped && matches!(accepted, Accepted::New(_)) {
                 self.shared.metrics.received(Received::Dropped);
             }
             self.stored(arrival, start, accepted).await;
@@ -184,54 +175,49 @@ impl Intake {
         }
     }
 
-    fn take(&self, delivery: &Delivery, dropped: bool) -> (Arrival, Begun) {
-        let mut envelope = envelope(delivery, (self.shared.clock)());
+    fn take(&self, delivery: Delivery, dropped: bool) -> Taken {
+        let count = delivery_count(&delivery);
+        let mut envelope = envelope(&delivery, (self.shared.clock)());
         let queue = match dropped {
             true => &self.settings.dropped_queue,
             false => &self.settings.requests_queue,
         };
         let mut step = self.shared.spans.intake(queue, &mut envelope);
-        let (arrival, start) = self.read(delivery, envelope, dropped);
+        let poison = dropped && count >= DROPPED_DELIVERIES_MAX;
+        let (arrival, starter) = match poison {
+            true => (self.invalid(&poisonous(), &envelope), None),
+            false => self.read(envelope),
+        };
         if let Arrival::Request(request) = &arrival {
             step.names("rescind.request_id", &request.request_id);
             step.names("rescind.provider", &request.provider);
         }
-        (arrival, (step, start))
+        Taken {
+            acker: delivery.acker,
+            arrival,
+            starter,
+            step,
+        }
     }
 
-    fn read(
-        &self,
-        delivery: &Delivery,
-        envelope: Envelope,
-        dropped: bool,
-    ) -> (Arrival, Option<Start>) {
-        if dropped && delivery_count(delivery) >= DROPPED_DELIVERIES_MAX {
-            return (self.invalid(&poison(), &envelope), None);
-        }
+    fn read(&self, envelope: Envelope) -> (Arrival, Option<Starter>) {
         let known = |name: &str| Some(self.dispatchers.get(name)?.provider());
-        match wire::read_request(&envelope.body, known) {
-            Ok(read) => self.take_request(read, envelope),
-            Err(why) => (self.invalid(&why, &envelope), None),
-        }
-    }
-
-    fn take_request(&self, read: wire::Understood, envelope: Envelope) -> (Arrival, Option<Start>) {
-        let now = envelope.received_at;
-        let mut progress = Progress::new(now);
-        let dispatcher = self.dispatchers.get(&read.job.provider);
-        let start = dispatcher.and_then(|dispatcher| {
-            let place = dispatcher.admit(&read.job, &mut progress, now)?;
-            Some((Arc::clone(dispatcher), place))
-        });
-        let request = NewRequest {
-            request_id: read.job.request_id,
-            provider: read.job.provider,
-            payment_key: read.job.payment.key,
-            digest: read.digest,
-            envelope,
-            progress,
+        let read = match wire::read_request(&envelope.body, known) {
+            Ok(read) => read,
+            Err(why) => return (self.invalid(&why, &envelope), None),
         };
-        (Arrival::Request(Box::new(request)), start)
+        let job = read.job;
+        let request = NewRequest {
+            request_id: job.request_id.clone(),
+            provider: job.provider.clone(),
+            payment_key: job.payment.key.clone(),
+            digest: read.digest,
+            progress: Progress::new(envelope.received_at),
+            envelope,
+        };
+        let dispatcher = self.dispatchers.get(&job.provider).map(Arc::clone);
+        let starter = dispatcher.map(|dispatcher| Starter { dispatcher, job });
+        (Arrival::Request(Box::new(request)), starter)
     }
 
     fn invalid(&self, why: &Misunderstood, envelope: &Envelope) -> Arrival {
@@ -268,7 +254,7 @@ impl Intake {
     }
 
     fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, start: Option<Start>) {
-        let (Some(id), Some((dispatcher, place))) = (claim, start) else {
+        let (Some(id), Some((starter, place))) = (claim, start) else {
             if let Some(dispatcher) = self.dispatchers.get(&request.provider) {
                 dispatcher.has_due();
             }
@@ -287,7 +273,7 @@ impl Intake {
             plan: Plan::Call(operation),
             outcome: None,
         };
-        dispatcher.start(claim, place);
+        starter.dispatcher.start(claim, Some(starter.job), place);
     }
 
     /// The id belongs to other content, which stays as it is.
@@ -327,7 +313,7 @@ fn received(accepted: &Accepted) -> Received {
     }
 }
 
-fn poison() -> Misunderstood {
+fn poisonous() -> Misunderstood {
     Misunderstood {
         request_id: None,
         provider: None,

@@ -22,7 +22,12 @@ use crate::spans::{Call, Step as Told};
 use crate::wire::{self, Envelope};
 
 impl Dispatcher {
-    pub(super) async fn carry_out(self: Arc<Self>, claim: Claim, mut place: Place) {
+    pub(super) async fn carry_out(
+        self: Arc<Self>,
+        claim: Claim,
+        job: Option<Job>,
+        mut place: Place,
+    ) {
         let change = match claim.plan {
             Plan::Finish(outcome) => {
                 place.health = Health::Untried;
@@ -35,16 +40,21 @@ impl Dispatcher {
                     None,
                 )
             }
-            Plan::Call(operation) => match self.job(&claim.stored) {
+            Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
                 Ok(job) => self.call(&claim, &job, operation, &mut place).await,
                 Err(_) => return error!("a claimed request can no longer be read"),
             },
             Plan::Check => return self.check(claim, place).await,
         };
         failpoint::pass(Point::AfterAnswer);
+        self.give_back(place);
         self.commit(change, &claim).await;
+    }
+
+    /// The call is over, whatever is still to be written about it. Also after a decision without
+    /// a call others may wait for the place.
+    pub(super) fn give_back(&self, place: Place) {
         drop(place);
-        // Also after a decision without a call: others may wait for its place.
         if self.backlog.load(Ordering::Acquire) {
             self.wake();
         }

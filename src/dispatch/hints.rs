@@ -95,6 +95,7 @@ impl Dispatcher {
         let ended = self
             .ask_about(&claim, &job, Operation::Lookup, &mut place)
             .await;
+        self.give_back(place);
         let now = (self.shared.clock)();
         let verdict_name = ended.verdict_name();
         let reading = match ended {
