@@ -14,9 +14,12 @@
 
 mod database;
 mod drain;
+mod latency;
 mod load;
 mod machine;
 mod middle;
+mod notifications;
+mod pace;
 mod plan;
 mod process;
 mod provider;
@@ -53,6 +56,8 @@ macro_rules! scenarios {
 /// In this order: the large ledger is filled once, and retention takes it apart.
 const SCENARIOS: &[Scenario] = scenarios! {
     throughput "a full queue: relay, worker on SQLite, worker on PostgreSQL"
+    latency "what is added to the provider's own time, 500 requests a second"
+    notifications "latency beside a flood of notifications for unknown payments"
 };
 
 fn main() {

@@ -1,0 +1,122 @@
+//! What is added to the provider's own time at a steady rate, by the worker and by the relay.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::drain::settle;
+use crate::load::Load;
+use crate::middle::{distribution, median, percentile, sorted};
+use crate::pace::pace;
+use crate::plan::Plan;
+use crate::process::{self, Worker};
+use crate::provider::{self, Answer, Taken};
+use crate::report::{Aim, Measured};
+
+/// Requests a second.
+const RATE: usize = 500;
+/// What the provider takes, at least.
+const PROVIDER: Duration = Duration::from_millis(20);
+
+struct Run {
+    /// Milliseconds beyond the provider's own time, sorted.
+    added: Vec<f64>,
+    lag_ms: f64,
+}
+
+/// Runs in turn.
+pub(crate) async fn measure(plan: &Plan) -> Measured {
+    let (mut relay, mut worker) = (Vec::new(), Vec::new());
+    for round in 0..plan.rounds {
+        for turn in 0..2 {
+            match (round + turn) % 2 {
+                0 => relay.push(run(plan, "relay").await),
+                _ => worker.push(run(plan, "worker").await),
+            }
+        }
+    }
+    let at = |of_hundred| middle(&worker, of_hundred);
+    let aims = vec![
+        Aim::at_most(
+            "added to the provider's time at 500/s, p50",
+            at(50.0),
+            2.0,
+            "ms",
+        ),
+        Aim::at_most(
+            "added to the provider's time at 500/s, p99",
+            at(99.0),
+            10.0,
+            "ms",
+        ),
+    ];
+    let figures = json!({
+        "per_second": RATE, "seconds": plan.seconds, "provider_ms": PROVIDER.as_millis(),
+        "relay": figures(&relay), "worker": figures(&worker),
+    });
+    Measured { aims, figures }
+}
+
+async fn run(plan: &Plan, who: &str) -> Run {
+    let taken = Taken::default();
+    let provider = provider::start(Answer::After(PROVIDER, taken.clone())).await;
+    let load = Load::new(&plan.amqp, who).await;
+    settle();
+    let process = match who {
+        "relay" => process::relay(&load, &provider),
+        _ => Worker::new(&load, &provider).start(),
+    };
+    let paced = pace(&load, RATE, plan.seconds).await;
+    drop(process);
+    load.close().await;
+    let taken = taken.lock().unwrap();
+    let added = paced.times.iter().map(|(name, time)| {
+        let own = taken[&format!("order-{name}")];
+        (time.as_secs_f64() - own.as_secs_f64()) * 1000.0
+    });
+    let run = Run {
+        added: sorted(added),
+        lag_ms: paced.lag.as_secs_f64() * 1000.0,
+    };
+    run.print(who);
+    run
+}
+
+impl Run {
+    fn at(&self, of_hundred: f64) -> f64 {
+        percentile(&self.added, of_hundred)
+    }
+
+    fn print(&self, who: &str) {
+        println!(
+            "{who:<10} adds p50 {:>5.1} ms  p99 {:>5.1} ms  worst {:>6.1} ms   (published {:.1} ms late at the most)",
+            self.at(50.0),
+            self.at(99.0),
+            self.at(100.0),
+            self.lag_ms
+        );
+    }
+}
+
+/// Of the percentiles of all runs the middle one.
+fn middle(runs: &[Run], of_hundred: f64) -> f64 {
+    median(runs.iter().map(|run| run.at(of_hundred)))
+}
+
+/// The distribution is that of all runs together.
+fn figures(runs: &[Run]) -> Value {
+    let all = sorted(runs.iter().flat_map(|run| run.added.iter().copied()));
+    let each = |of_hundred| {
+        runs.iter()
+            .map(|run| run.at(of_hundred))
+            .collect::<Vec<_>>()
+    };
+    json!({
+        "p50_ms": middle(runs, 50.0), "p99_ms": middle(runs, 99.0),
+        "distribution": distribution(&all),
+        "runs": {
+            "p50_ms": each(50.0), "p99_ms": each(99.0), "worst_ms": each(100.0),
+            "lag_ms": runs.iter().map(|run| run.lag_ms).collect::<Vec<_>>(),
+        },
+    })
+}
