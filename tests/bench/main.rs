@@ -14,6 +14,7 @@
 
 mod database;
 mod drain;
+mod hanging;
 mod latency;
 mod load;
 mod machine;
@@ -58,6 +59,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     throughput "a full queue: relay, worker on SQLite, worker on PostgreSQL"
     latency "what is added to the provider's own time, 500 requests a second"
     notifications "latency beside a flood of notifications for unknown payments"
+    hanging "one provider of six never answers: throughput of the others"
 };
 
 fn main() {
