@@ -12,6 +12,7 @@
     reason = "a benchmark that cannot go on stops, and measures by the clock"
 )]
 
+mod burst;
 mod database;
 mod drain;
 mod hanging;
@@ -60,6 +61,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     latency "what is added to the provider's own time, 500 requests a second"
     notifications "latency beside a flood of notifications for unknown payments"
     hanging "one provider of six never answers: throughput of the others"
+    burst "memory while a queue with very many requests drains"
 };
 
 fn main() {
