@@ -16,6 +16,7 @@ mod burst;
 mod database;
 mod drain;
 mod hanging;
+mod large;
 mod latency;
 mod load;
 mod machine;
@@ -27,6 +28,7 @@ mod process;
 mod provider;
 mod relay;
 mod report;
+mod size;
 mod throughput;
 
 use std::future::Future;
@@ -62,6 +64,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     notifications "latency beside a flood of notifications for unknown payments"
     hanging "one provider of six never answers: throughput of the others"
     burst "memory while a queue with very many requests drains"
+    size "throughput on a ledger with very many rows"
 };
 
 fn main() {

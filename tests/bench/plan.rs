@@ -1,5 +1,9 @@
 //! How much is measured, and what the scenarios of one run have in common.
 
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::large::Large;
+
 /// Sizes of a run; `--quick` makes them small.
 pub(crate) struct Plan {
     /// The broker.
@@ -15,6 +19,7 @@ pub(crate) struct Plan {
     pub(crate) rows: usize,
     /// Requests of the burst.
     pub(crate) burst: usize,
+    large: Mutex<Option<Large>>,
 }
 
 impl Plan {
@@ -29,9 +34,22 @@ impl Plan {
             seconds: size(10, 3),
             rows: size(1_000_000, 100_000),
             burst: size(200_000, 20_000),
+            large: Mutex::default(),
         }
     }
 
+    /// The large ledger, with at least so many rows of each kind.
+    pub(crate) async fn large(&self, rows: usize) -> MutexGuard<'_, Option<Large>> {
+        let mut large = self.large.lock().await;
+        if large.is_none() {
+            *large = Some(Large::new(&self.amqp).await);
+        }
+        large.as_mut().unwrap().grow(rows);
+        large
+    }
+
     /// Removes what the scenarios left for each other.
-    pub(crate) fn clear(&self) {}
+    pub(crate) fn clear(&self) {
+        Large::remove();
+    }
 }
