@@ -20,6 +20,7 @@ mod large;
 mod latency;
 mod load;
 mod machine;
+mod memory;
 mod middle;
 mod notifications;
 mod pace;
@@ -65,6 +66,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     hanging "one provider of six never answers: throughput of the others"
     burst "memory while a queue with very many requests drains"
     size "throughput on a ledger with very many rows"
+    memory "memory while very many requests wait"
 };
 
 fn main() {
