@@ -29,6 +29,7 @@ mod process;
 mod provider;
 mod relay;
 mod report;
+mod restart;
 mod size;
 mod throughput;
 
@@ -67,6 +68,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     burst "memory while a queue with very many requests drains"
     size "throughput on a ledger with very many rows"
     memory "memory while very many requests wait"
+    restart "from the start to the first result while very many requests wait"
 };
 
 fn main() {
