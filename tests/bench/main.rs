@@ -30,6 +30,7 @@ mod provider;
 mod relay;
 mod report;
 mod restart;
+mod retention;
 mod size;
 mod throughput;
 
@@ -69,6 +70,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     size "throughput on a ledger with very many rows"
     memory "memory while very many requests wait"
     restart "from the start to the first result while very many requests wait"
+    retention "throughput while very many old rows are removed"
 };
 
 fn main() {
