@@ -21,11 +21,15 @@ test: ## All tests; installs RabbitMQ, PostgreSQL, Prometheus and the like if th
 	cargo test --locked --workspace
 
 .PHONY: bench
-bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick throughput")
+bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick throughput", ARGS=--help)
 	deploy/broker install
+	deploy/database install
+	cargo bench --locked --bench bench --no-run
 	mkdir -p target/bench
-	trap 'deploy/broker stop target/bench/broker' EXIT; \
-	AMQP_URL=$$(deploy/broker start target/bench/broker) cargo bench --locked --bench bench -- $(ARGS)
+	trap 'deploy/broker stop target/bench/broker; deploy/database stop target/bench/database' EXIT; \
+	AMQP_URL=$$(deploy/broker start target/bench/broker) && \
+	DATABASE_URL=$$(deploy/database start target/bench/database) && \
+	export AMQP_URL DATABASE_URL && cargo bench --locked --bench bench -- $(ARGS)
 
 # How long, which faults, which ledger (sqlite, postgres, both), and where the report goes.
 MINUTES ?= 30

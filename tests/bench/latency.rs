@@ -1,78 +1,122 @@
-//! Time from publishing a request to seeing its result, at a steady rate.
+//! What is added to the provider's own time at a steady rate, by the worker and by the relay.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::Plan;
-use crate::load::{Load, Names};
-use crate::process::Process;
-use crate::provider::{self, Answer};
+use crate::drain::settle;
+use crate::load::Load;
+use crate::middle::{distribution, median, percentile, sorted};
+use crate::pace::pace;
+use crate::plan::Plan;
+use crate::process::{self, Worker};
+use crate::provider::{self, Answer, Taken};
+use crate::report::{Aim, Measured};
 
 /// Requests a second.
-const RATE: usize = 200;
+const RATE: usize = 500;
+/// What the provider takes, at least.
+const PROVIDER: Duration = Duration::from_millis(20);
 
-/// Percentiles, in milliseconds.
-pub(crate) async fn measure(plan: &Plan) -> Value {
-    let provider = provider::start(Answer::Cancelled).await;
-    let load = Load::new(&plan.url, Names::new("latency")).await;
-    let process = Process::worker(&plan.url, load.names(), provider, "");
-    let measured = run(plan, &load).await;
-    drop(process);
-    measured
+struct Run {
+    /// Milliseconds beyond the provider's own time, sorted.
+    added: Vec<f64>,
+    lag_ms: f64,
 }
 
-/// At a worker that has just been started.
-pub(crate) async fn run(plan: &Plan, load: &Load) -> Value {
-    let mut results = load.results().await;
-    // The first ones wait for the worker to start and for its connections.
-    load.publish(1_000_000..1_000_200).await;
-    for _ in 0..200 {
-        results.next().await.unwrap().unwrap();
+/// Runs in turn.
+pub(crate) async fn measure(plan: &Plan) -> Measured {
+    let (mut relay, mut worker) = (Vec::new(), Vec::new());
+    for round in 0..plan.rounds {
+        for turn in 0..2 {
+            match (round + turn) % 2 {
+                0 => relay.push(run(plan, "relay").await),
+                _ => worker.push(run(plan, "worker").await),
+            }
+        }
     }
-    let count = RATE * plan.seconds;
-    let started = Instant::now();
-    let seen = async {
-        let mut seen = HashMap::with_capacity(count);
-        while seen.len() < count {
-            let delivery = results.next().await.unwrap().unwrap();
-            let at = Instant::now();
-            let result: Value = serde_json::from_slice(&delivery.data).unwrap();
-            seen.insert(result["request_id"].as_str().unwrap().to_owned(), at);
-        }
-        seen
+    let at = |of_hundred| middle(&worker, of_hundred);
+    let aims = vec![
+        Aim::at_most(
+            "added to the provider's time at 500/s, p50",
+            at(50.0),
+            2.0,
+            "ms",
+        ),
+        Aim::at_most(
+            "added to the provider's time at 500/s, p99",
+            at(99.0),
+            10.0,
+            "ms",
+        ),
+    ];
+    let figures = json!({
+        "per_second": RATE, "seconds": plan.seconds, "provider_ms": PROVIDER.as_millis(),
+        "relay": figures(&relay), "worker": figures(&worker),
+    });
+    Measured { aims, figures }
+}
+
+async fn run(plan: &Plan, who: &str) -> Run {
+    let taken = Taken::default();
+    let provider = provider::start(Answer::After(PROVIDER, taken.clone())).await;
+    let load = Load::new(&plan.amqp, who).await;
+    settle();
+    let process = match who {
+        "relay" => process::relay(&load, &provider),
+        _ => Worker::new(&load, &provider).start(),
     };
-    let sending = async {
-        let mut sent = Vec::with_capacity(count);
-        let mut ticks =
-            tokio::time::interval(Duration::from_secs(1) / u32::try_from(RATE).unwrap());
-        for id in 0..count {
-            ticks.tick().await;
-            sent.push(Instant::now());
-            load.publish_one(id).await.await.unwrap();
-        }
-        sent
+    let paced = pace(&load, RATE, plan.seconds).await;
+    drop(process);
+    load.close().await;
+    let taken = taken.lock().unwrap();
+    let added = paced.times.iter().map(|(name, time)| {
+        let own = taken[&format!("order-{name}")];
+        (time.as_secs_f64() - own.as_secs_f64()) * 1000.0
+    });
+    let run = Run {
+        added: sorted(added),
+        lag_ms: paced.lag.as_secs_f64() * 1000.0,
     };
-    let (seen, sent) = tokio::join!(seen, sending);
-    let mut millis: Vec<f64> = sent
-        .iter()
-        .enumerate()
-        .map(|(id, at)| {
-            seen[&format!("bench-{id}")]
-                .duration_since(*at)
-                .as_secs_f64()
-                * 1000.0
-        })
-        .collect();
-    millis.sort_by(f64::total_cmp);
-    let percentile = |p: usize| millis[(millis.len() * p / 100).min(millis.len() - 1)];
-    let (p50, p99) = (percentile(50), percentile(99));
-    println!(
-        "latency at {RATE}/s for {:.0} s, publish to result: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {:.1} ms",
-        started.elapsed().as_secs_f64(),
-        millis[millis.len() - 1]
-    );
-    json!({ "per_second": RATE, "p50_ms": p50, "p99_ms": p99, "worst_ms": millis[millis.len() - 1] })
+    run.print(who);
+    run
+}
+
+impl Run {
+    fn at(&self, of_hundred: f64) -> f64 {
+        percentile(&self.added, of_hundred)
+    }
+
+    fn print(&self, who: &str) {
+        println!(
+            "{who:<10} adds p50 {:>5.1} ms  p99 {:>5.1} ms  worst {:>6.1} ms   (published {:.1} ms late at the most)",
+            self.at(50.0),
+            self.at(99.0),
+            self.at(100.0),
+            self.lag_ms
+        );
+    }
+}
+
+/// Of the percentiles of all runs the middle one.
+fn middle(runs: &[Run], of_hundred: f64) -> f64 {
+    median(runs.iter().map(|run| run.at(of_hundred)))
+}
+
+/// The distribution is that of all runs together.
+fn figures(runs: &[Run]) -> Value {
+    let all = sorted(runs.iter().flat_map(|run| run.added.iter().copied()));
+    let each = |of_hundred| {
+        runs.iter()
+            .map(|run| run.at(of_hundred))
+            .collect::<Vec<_>>()
+    };
+    json!({
+        "p50_ms": middle(runs, 50.0), "p99_ms": middle(runs, 99.0),
+        "distribution": distribution(&all),
+        "runs": {
+            "p50_ms": each(50.0), "p99_ms": each(99.0), "worst_ms": each(100.0),
+            "lag_ms": runs.iter().map(|run| run.lag_ms).collect::<Vec<_>>(),
+        },
+    })
 }

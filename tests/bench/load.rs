@@ -1,11 +1,13 @@
 //! The load: names of its own at the broker, publishing, and counting results.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
@@ -19,10 +21,18 @@ pub(crate) struct Names {
     pub(crate) results: String,
 }
 
+/// Of the worker's other exchanges and queues.
+const FURTHER: [(&str, &str); 5] = [
+    ("notifications_queue", "notifications"),
+    ("dead_exchange", "dead"),
+    ("dead_queue", "dead"),
+    ("dropped_exchange", "dropped"),
+    ("dropped_queue", "dropped"),
+];
+
 impl Names {
-    pub(crate) fn new(what: &str) -> Self {
-        let unique = Instant::now().elapsed().as_nanos() + u128::from(rand::random::<u32>());
-        let prefix = format!("bench.{what}.{unique}");
+    fn new(what: &str) -> Self {
+        let prefix = format!("bench.{what}.{}", uuid::Uuid::new_v4().simple());
         Self {
             requests: format!("{prefix}.requests"),
             results: format!("{prefix}.results"),
@@ -41,28 +51,43 @@ impl Names {
         ] {
             text += &format!("{key} = \"{value}\"\n");
         }
-        for (key, value) in [
-            ("notifications_queue", "notifications"),
-            ("dead_exchange", "dead"),
-            ("dead_queue", "dead"),
-            ("dropped_exchange", "dropped"),
-            ("dropped_queue", "dropped"),
-        ] {
+        for (key, value) in FURTHER {
             text += &format!("{key} = \"{}.{value}\"\n", self.prefix);
         }
         text
     }
+
+    /// Every name; queues and exchanges share them.
+    fn all(&self) -> impl Iterator<Item = String> {
+        ["requests", "results"]
+            .into_iter()
+            .chain(FURTHER.map(|(_, name)| name))
+            .map(|name| format!("{}.{name}", self.prefix))
+    }
+}
+
+/// Ids are never used twice in one run of the benchmark: ledgers are used again.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// What is different in the names of a request and its order: spread over all numbers, as
+/// hashes are, so that neighbours in time are no neighbours in an index.
+pub(crate) fn spread(id: usize) -> String {
+    format!(
+        "{:016x}",
+        (id as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    )
 }
 
 /// A connection with the topology that relay and worker share.
 pub(crate) struct Load {
-    _connection: Connection,
+    pub(crate) url: String,
+    connection: Connection,
     channel: Channel,
     names: Names,
 }
 
 impl Load {
-    pub(crate) async fn new(url: &str, names: Names) -> Self {
+    pub(crate) async fn new(url: &str, what: &str) -> Self {
         let connection = Connection::connect(url, ConnectionProperties::default())
             .await
             .unwrap();
@@ -72,9 +97,10 @@ impl Load {
             .await
             .unwrap();
         let load = Self {
-            _connection: connection,
+            url: url.to_owned(),
+            connection,
             channel,
-            names,
+            names: Names::new(what),
         };
         load.declare().await;
         load
@@ -85,60 +111,82 @@ impl Load {
     }
 
     async fn declare(&self) {
-        let text = |value: String| AMQPValue::LongString(value.into());
+        let text = |value: &str| AMQPValue::LongString(value.into());
         let mut requests = FieldTable::default();
-        requests.insert("x-queue-type".into(), text("quorum".into()));
-        requests.insert(
-            "x-dead-letter-exchange".into(),
-            text(format!("{}.dropped", self.names.prefix)),
-        );
-        requests.insert(
-            "x-dead-letter-strategy".into(),
-            text("at-least-once".into()),
-        );
-        requests.insert("x-overflow".into(), text("reject-publish".into()));
+        let dropped = format!("{}.dropped", self.names.prefix);
+        requests.insert("x-queue-type".into(), text("quorum"));
+        requests.insert("x-dead-letter-exchange".into(), text(&dropped));
+        requests.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        requests.insert("x-overflow".into(), text("reject-publish"));
         let mut results = FieldTable::default();
-        results.insert("x-queue-type".into(), text("quorum".into()));
-        for (name, arguments, key) in [
-            (&self.names.requests, requests, "cancel.#"),
-            (&self.names.results, results, "result.#"),
-        ] {
-            let durable = ExchangeDeclareOptions {
-                durable: true,
-                ..Default::default()
-            };
-            let none = FieldTable::default;
-            self.channel
-                .exchange_declare(name.as_str().into(), ExchangeKind::Topic, durable, none())
-                .await
-                .unwrap();
-            let durable = QueueDeclareOptions {
-                durable: true,
-                ..Default::default()
-            };
-            self.channel
-                .queue_declare(name.as_str().into(), durable, arguments)
-                .await
-                .unwrap();
-            let bind = QueueBindOptions::default();
-            self.channel
-                .queue_bind(
-                    name.as_str().into(),
-                    name.as_str().into(),
-                    key.into(),
-                    bind,
-                    none(),
-                )
-                .await
-                .unwrap();
-        }
+        results.insert("x-queue-type".into(), text("quorum"));
+        self.declare_one(&self.names.requests, requests, "cancel.#")
+            .await;
+        self.declare_one(&self.names.results, results, "result.#")
+            .await;
     }
 
-    /// Publishes requests with these ids, confirmed.
-    pub(crate) async fn publish(&self, ids: impl Iterator<Item = usize>) {
+    async fn declare_one(&self, name: &str, arguments: FieldTable, key: &str) {
+        let channel = &self.channel;
+        let exchange = ExchangeDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let queue = QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let none = FieldTable::default;
+        channel
+            .exchange_declare(name.into(), ExchangeKind::Topic, exchange, none())
+            .await
+            .unwrap();
+        channel
+            .queue_declare(name.into(), queue, arguments)
+            .await
+            .unwrap();
+        let bind = QueueBindOptions::default();
+        channel
+            .queue_bind(name.into(), name.into(), key.into(), bind, none())
+            .await
+            .unwrap();
+    }
+
+    /// Removes what it and its worker declared: queues that are left cost the broker something.
+    pub(crate) async fn close(self) {
+        for name in self.names.all() {
+            let queue = QueueDeleteOptions::default();
+            let exchange = ExchangeDeleteOptions::default();
+            drop(self.channel.queue_delete(name.as_str().into(), queue).await);
+            drop(
+                self.channel
+                    .exchange_delete(name.as_str().into(), exchange)
+                    .await,
+            );
+        }
+        drop(self.connection.close(200, "".into()).await);
+    }
+
+    /// So many ids that nobody has had.
+    pub(crate) fn ids(&self, count: usize) -> Range<usize> {
+        let first = NEXT.fetch_add(count, Ordering::Relaxed);
+        first..first + count
+    }
+
+    /// Publishes requests with these ids to `midtrans`, confirmed.
+    pub(crate) async fn publish(&self, ids: Range<usize>) {
+        self.publish_to(ids, |_| "midtrans").await;
+    }
+
+    /// Publishes requests with these ids, each to its account, confirmed.
+    pub(crate) async fn publish_to<'a>(
+        &self,
+        ids: Range<usize>,
+        account: impl Fn(usize) -> &'a str,
+    ) {
         let mut confirms = Vec::new();
         for id in ids {
-            confirms.push(self.publish_one(id).await);
+            confirms.push(self.publish_one(id, account(id)).await);
             if confirms.len() == 500 {
                 for confirm in confirms.drain(..) {
                     confirm.await.unwrap();
@@ -151,9 +199,10 @@ impl Load {
     }
 
     /// Publishes one request; the answer is its confirm.
-    pub(crate) async fn publish_one(&self, id: usize) -> lapin::PublisherConfirm {
+    pub(crate) async fn publish_one(&self, id: usize, account: &str) -> lapin::PublisherConfirm {
+        let name = spread(id);
         let body = format!(
-            r#"{{"request_id":"bench-{id}","provider":"midtrans","payment":{{"order_id":"order-{id}"}},"reason":"bench","metadata":{{"order":"{id}"}}}}"#
+            r#"{{"request_id":"bench-{name}","provider":"{account}","payment":{{"order_id":"order-{name}"}},"reason":"bench","metadata":{{"order":"{name}"}}}}"#
         );
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
@@ -161,7 +210,7 @@ impl Load {
         self.channel
             .basic_publish(
                 self.names.requests.as_str().into(),
-                "cancel.midtrans".into(),
+                format!("cancel.{account}").into(),
                 BasicPublishOptions::default(),
                 body.as_bytes(),
                 properties,
@@ -185,14 +234,26 @@ impl Load {
 }
 
 /// Waits for so many results; the time from the first to the last.
-pub(crate) async fn time_results(results: &mut Consumer, count: usize) -> Duration {
-    drop(results.next().await.unwrap().unwrap());
-    let first = Instant::now();
-    for _ in 1..count {
-        match tokio::time::timeout(Duration::from_secs(60), results.next()).await {
-            Ok(Some(Ok(_))) => {}
-            _ => panic!("no result for a minute"),
+pub(crate) async fn await_results(results: &mut Consumer, count: usize) -> Duration {
+    await_counted(results, count, |_| true).await
+}
+
+/// Waits for so many results of those that count; the time from the first to the last.
+pub(crate) async fn await_counted(
+    results: &mut Consumer,
+    count: usize,
+    counts: impl Fn(&str) -> bool,
+) -> Duration {
+    let mut first = None;
+    let mut seen = 0;
+    while seen < count {
+        match tokio::time::timeout(Duration::from_secs(120), results.next()).await {
+            Ok(Some(Ok(result))) => seen += usize::from(counts(result.routing_key.as_str())),
+            _ => panic!("{seen} of {count} results, and none for two minutes"),
+        }
+        if seen > 0 {
+            first.get_or_insert_with(Instant::now);
         }
     }
-    first.elapsed()
+    first.unwrap().elapsed()
 }

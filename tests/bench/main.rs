@@ -1,7 +1,8 @@
 //! The benchmark: the real worker beside a bare relay that keeps nothing, in one run.
 //!
-//! `make bench` starts a private RabbitMQ and gives its URL in `AMQP_URL`. Figures are
-//! ratios: machines differ and are noisy, the relay runs in the same minute.
+//! `make bench` starts a private RabbitMQ and a private PostgreSQL and gives their URLs in
+//! `AMQP_URL` and `DATABASE_URL`. Figures are ratios where they can be: machines differ and
+//! are noisy, the relay runs in the same minute.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,25 +12,66 @@
     reason = "a benchmark that cannot go on stops, and measures by the clock"
 )]
 
+mod burst;
+mod database;
+mod drain;
+mod hanging;
+mod large;
 mod latency;
 mod load;
+mod machine;
 mod memory;
+mod middle;
 mod notifications;
+mod pace;
+mod plan;
 mod process;
 mod provider;
 mod relay;
+mod report;
+mod restart;
+mod retention;
+mod size;
 mod throughput;
 
-use serde_json::{Value, json};
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
 
-/// Sizes of a run; `--quick` divides them.
-pub(crate) struct Plan {
-    pub(crate) url: String,
-    pub(crate) requests: usize,
-    pub(crate) rounds: usize,
-    pub(crate) waiting: usize,
-    pub(crate) seconds: usize,
+use crate::plan::Plan;
+use crate::report::{Measured, Report};
+
+type Measuring<'a> = Pin<Box<dyn Future<Output = Measured> + 'a>>;
+
+/// A scenario: its name, what it measures, how.
+struct Scenario {
+    name: &'static str,
+    about: &'static str,
+    measure: for<'a> fn(&'a Plan) -> Measuring<'a>,
 }
+
+macro_rules! scenarios {
+    ($($name:ident $about:literal)*) => {
+        &[$(Scenario {
+            name: stringify!($name),
+            about: $about,
+            measure: |plan| Box::pin($name::measure(plan)),
+        }),*]
+    };
+}
+
+/// In this order: the large ledger is filled once, and retention takes it apart.
+const SCENARIOS: &[Scenario] = scenarios! {
+    throughput "a full queue: relay, worker on SQLite, worker on PostgreSQL"
+    latency "what is added to the provider's own time, 500 requests a second"
+    notifications "latency beside a flood of notifications for unknown payments"
+    hanging "one provider of six never answers: throughput of the others"
+    burst "memory while a queue with very many requests drains"
+    size "throughput on a ledger with very many rows"
+    memory "memory while very many requests wait"
+    restart "from the start to the first result while very many requests wait"
+    retention "throughput while very many old rows are removed"
+};
 
 fn main() {
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -44,49 +86,54 @@ fn main() {
     if arguments.first().is_some_and(|first| first == "relay") {
         return runtime.block_on(relay::run(&arguments[1], &arguments[2], &arguments[3]));
     }
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let only = arguments
+    let chosen = chosen(&arguments);
+    let plan = Plan::new(arguments.iter().any(|argument| argument == "--quick"));
+    let report = runtime.block_on(run(&chosen, &plan));
+    plan.clear();
+    report.print();
+    report.save();
+}
+
+async fn run(chosen: &[&Scenario], plan: &Plan) -> Report {
+    let mut report = Report::new(plan);
+    for scenario in chosen {
+        println!("\n{}: {}", scenario.name, scenario.about);
+        let started = Instant::now();
+        let measured = (scenario.measure)(plan).await;
+        println!("({:.0} s)", started.elapsed().as_secs_f64());
+        report.add(scenario.name, measured);
+    }
+    report
+}
+
+/// The scenarios that were named, or all.
+fn chosen(arguments: &[String]) -> Vec<&'static Scenario> {
+    let known = |name: &String| SCENARIOS.iter().any(|scenario| scenario.name == name);
+    let flags = ["--quick"];
+    let (flags_given, names): (Vec<&String>, Vec<&String>) = arguments
         .iter()
-        .find(|argument| !argument.starts_with("--"));
-    let plan = Plan {
-        url: std::env::var("AMQP_URL").expect("AMQP_URL names a RabbitMQ of the benchmark's own"),
-        requests: if quick { 4_000 } else { 20_000 },
-        rounds: if quick { 1 } else { 3 },
-        waiting: if quick { 10_000 } else { 100_000 },
-        seconds: if quick { 5 } else { 20 },
-    };
-    let mut report = serde_json::Map::new();
-    let wanted = |name: &str| only.is_none_or(|only| only == name);
-    if wanted("throughput") {
-        report.insert(
-            "throughput".into(),
-            runtime.block_on(throughput::measure(&plan)),
-        );
+        .partition(|argument| argument.starts_with('-'));
+    let wrong_flag = flags_given
+        .iter()
+        .find(|flag| !flags.contains(&flag.as_str()));
+    if let Some(wrong) = wrong_flag.or(names.iter().find(|name| !known(name))) {
+        usage(wrong);
     }
-    if wanted("latency") {
-        report.insert("latency".into(), runtime.block_on(latency::measure(&plan)));
-    }
-    if wanted("notifications") {
-        report.insert(
-            "notifications".into(),
-            runtime.block_on(notifications::measure(&plan)),
-        );
-    }
-    if wanted("memory") {
-        report.insert("memory".into(), runtime.block_on(memory::measure(&plan)));
-    }
-    save(&Value::Object(report));
+    SCENARIOS
+        .iter()
+        .filter(|scenario| names.is_empty() || names.iter().any(|name| *name == scenario.name))
+        .collect()
 }
 
-fn save(report: &Value) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench.json");
-    let written = json!({ "cores": std::thread::available_parallelism().map_or(0, usize::from), "report": report });
-    std::fs::write(path, serde_json::to_string_pretty(&written).unwrap()).unwrap();
-    println!("\nwritten to target/bench.json");
-}
-
-/// The middle value.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// Says what there is and ends.
+fn usage(argument: &str) -> ! {
+    println!("make bench [ARGS=\"[--quick] [SCENARIO...]\"]\n");
+    for scenario in SCENARIOS {
+        println!("  {:<14} {}", scenario.name, scenario.about);
+    }
+    if argument == "--help" {
+        std::process::exit(0);
+    }
+    println!("\nno such scenario or option: {argument}");
+    std::process::exit(2)
 }

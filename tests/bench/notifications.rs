@@ -5,48 +5,61 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha512};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::Plan;
-use crate::latency;
-use crate::load::{Load, Names};
-use crate::process::Process;
+use crate::load::Load;
+use crate::middle::{median, percentile, sorted};
+use crate::pace::pace;
+use crate::plan::Plan;
+use crate::process::{Worker, free_address};
 use crate::provider::{self, Answer};
+use crate::report::Measured;
 
+/// Requests a second.
+const REQUESTS: usize = 200;
 /// Notifications a second.
 const RATE: usize = 1000;
 /// Connections that they come on.
 const SENDERS: usize = 20;
 
-/// The latency of requests without them and with them, one after the other.
-pub(crate) async fn measure(plan: &Plan) -> Value {
-    let quiet = run(plan, false).await.0;
-    let (flooded, taken) = run(plan, true).await;
-    let p99 = |measured: &Value| measured["p99_ms"].as_f64().unwrap();
-    let ratio = p99(&flooded) / p99(&quiet);
-    println!("{taken} notifications taken; p99 of the requests times {ratio:.2}");
-    json!({ "per_second": RATE, "taken": taken, "quiet": quiet, "flooded": flooded, "p99_ratio": ratio })
+/// The latency of requests without them and with them, in turn. There is no aim.
+pub(crate) async fn measure(plan: &Plan) -> Measured {
+    let (mut quiet, mut flooded) = (Vec::new(), Vec::new());
+    for _ in 0..plan.rounds.min(3) {
+        quiet.push(run(plan, false).await);
+        flooded.push(run(plan, true).await);
+    }
+    let ratio = median(flooded.iter().copied()) / median(quiet.iter().copied());
+    println!("p99 of the requests times {ratio:.2}");
+    let figures = json!({
+        "per_second": RATE, "quiet_p99_ms": quiet, "flooded_p99_ms": flooded, "p99_ratio": ratio,
+    });
+    let aims = Vec::new();
+    Measured { aims, figures }
 }
 
-async fn run(plan: &Plan, flood: bool) -> (Value, usize) {
+/// Milliseconds from publishing to the result, the 99th of a hundred.
+async fn run(plan: &Plan, flood: bool) -> f64 {
     let provider = provider::start(Answer::Cancelled).await;
-    let load = Load::new(&plan.url, Names::new("notifications")).await;
-    let listen = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap()
-    };
-    let process = Process::worker_at(&plan.url, load.names(), provider, listen);
+    let load = Load::new(&plan.amqp, "notifications").await;
+    let listen = free_address();
+    let process = Worker::new(&load, &provider).at(listen).start();
     let taken = Arc::new(AtomicUsize::new(0));
     let senders: Vec<_> = (0..if flood { SENDERS } else { 0 })
         .map(|sender| tokio::spawn(send(listen, sender, Arc::clone(&taken))))
         .collect();
-    let measured = latency::run(plan, &load).await;
+    let paced = pace(&load, REQUESTS, plan.seconds).await;
     senders.iter().for_each(|sender| sender.abort());
     drop(process);
-    (measured, taken.load(Ordering::Relaxed))
+    load.close().await;
+    let millis = sorted(paced.times.values().map(|time| time.as_secs_f64() * 1000.0));
+    let (p50, p99) = (percentile(&millis, 50.0), percentile(&millis, 99.0));
+    let taken = taken.load(Ordering::Relaxed);
+    println!("p50 {p50:>5.1} ms  p99 {p99:>5.1} ms   {taken:>6} notifications taken");
+    p99
 }
 
 async fn send(listen: SocketAddr, sender: usize, taken: Arc<AtomicUsize>) {

@@ -4,32 +4,120 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::load::Names;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::load::Load;
+use crate::provider::Provider;
+
+/// What a worker is to be started with. Everything that is not said is the default.
+pub(crate) struct Worker<'a> {
+    load: &'a Load,
+    /// URL of the ledger; a new file if there is none.
+    ledger: Option<String>,
+    listen: SocketAddr,
+    accounts: Vec<(String, SocketAddr)>,
+    settings: Vec<(&'static str, &'static str)>,
+}
+
+impl<'a> Worker<'a> {
+    /// One account, `midtrans`.
+    pub(crate) fn new(load: &'a Load, provider: &Provider) -> Self {
+        Self::of(load, [("midtrans", provider)])
+    }
+
+    /// Accounts of these names, all of Midtrans' kind.
+    pub(crate) fn of<'b>(
+        load: &'a Load,
+        accounts: impl IntoIterator<Item = (&'b str, &'b Provider)>,
+    ) -> Self {
+        let accounts = accounts.into_iter();
+        Self {
+            load,
+            ledger: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            accounts: accounts
+                .map(|(name, at)| (name.into(), at.address))
+                .collect(),
+            settings: Vec::new(),
+        }
+    }
+
+    /// On this ledger, `sqlite:…` or `postgres:…`.
+    pub(crate) fn on(mut self, ledger: impl Into<String>) -> Self {
+        self.ledger = Some(ledger.into());
+        self
+    }
+
+    /// With its endpoints here.
+    pub(crate) fn at(mut self, listen: SocketAddr) -> Self {
+        self.listen = listen;
+        self
+    }
+
+    /// With a setting, by its name in the environment.
+    pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.settings.push((name, value));
+        self
+    }
+
+    pub(crate) fn start(self) -> Process {
+        let dir = folder();
+        let config = dir.path().join("rescind.toml");
+        std::fs::write(&config, self.toml(dir.path())).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
+        command.arg("worker").arg("--config").arg(&config);
+        command.env("RUST_LOG", "warn").envs(self.settings);
+        Process::start(command, dir)
+    }
+
+    fn toml(&self, dir: &Path) -> String {
+        let file = || format!("sqlite:{}", dir.join("rescind.db").display());
+        let mut text = format!(
+            "[amqp]\nurl = \"{}\"\n{}\n[ledger]\nurl = \"{}\"\n[http]\nlisten = \"{}\"\n",
+            self.load.url,
+            self.load.names().toml(),
+            self.ledger.clone().unwrap_or_else(file),
+            self.listen,
+        );
+        for (name, address) in &self.accounts {
+            text += &format!(
+                "[providers.{name}]\nkind = \"midtrans\"\nbase_url = \"http://{address}\"\nserver_key = \"bench\"\n"
+            );
+        }
+        text
+    }
+}
+
+/// The bare relay.
+pub(crate) fn relay(load: &Load, provider: &Provider) -> Process {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let names = load.names();
+    let queue_and_exchange = format!("{},{}", names.requests, names.results);
+    let base_url = format!("http://{}", provider.address);
+    command.args(["relay", &load.url, &queue_and_exchange, &base_url]);
+    Process::start(command, folder())
+}
+
+/// A port that is free now.
+pub(crate) fn free_address() -> SocketAddr {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap()
+}
+
+/// A folder of one process's own.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
 
 /// A child process that ends with the benchmark.
 pub(crate) struct Process {
     child: Child,
     /// Folder of its files.
-    pub(crate) dir: tempfile::TempDir,
-}
-
-/// A file of its own; with `DATABASE_URL`, a database of its own there.
-fn ledger(dir: &Path) -> String {
-    let Ok(url) = std::env::var("DATABASE_URL") else {
-        return format!("sqlite:{}", dir.join("rescind.db").display());
-    };
-    let name = format!("bench_{}", uuid::Uuid::new_v4().simple());
-    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/database"))
-        .args(["sql", "-", "-q", "-c", &format!("CREATE DATABASE {name}")])
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let mut url = url::Url::parse(&url).unwrap();
-    url.set_path(&name);
-    url.into()
+    dir: tempfile::TempDir,
 }
 
 impl Drop for Process {
+    /// As a crash: nothing is tidied up.
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
@@ -37,56 +125,6 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// A worker with the default durable settings.
-    pub(crate) fn worker(url: &str, names: &Names, provider: SocketAddr, more: &str) -> Self {
-        let more = format!("\n[http]\nlisten = \"127.0.0.1:0\"\n{more}");
-        Self::with_http(url, names, provider, &more)
-    }
-
-    fn with_http(url: &str, names: &Names, provider: SocketAddr, more: &str) -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let config = dir.path().join("rescind.toml");
-        let text = format!(
-            "[amqp]\nurl = \"{url}\"\n{}\n[ledger]\nurl = \"{}\"\n{more}\n\
-             [providers.midtrans]\nkind = \"midtrans\"\nbase_url = \"http://{provider}\"\nserver_key = \"bench\"\n",
-            names.toml(),
-            ledger(dir.path()),
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
-        command
-            .arg("worker")
-            .arg("--config")
-            .arg(&config)
-            .env("RUST_LOG", "warn");
-        Self::start(command, dir)
-    }
-
-    /// A worker whose endpoints are at this address.
-    pub(crate) fn worker_at(
-        url: &str,
-        names: &Names,
-        provider: SocketAddr,
-        listen: SocketAddr,
-    ) -> Self {
-        let more = format!("\n[http]\nlisten = \"{listen}\"\n");
-        Self::with_http(url, names, provider, &more)
-    }
-
-    /// The bare relay.
-    pub(crate) fn relay(url: &str, names: &Names, provider: SocketAddr) -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        let queue_and_exchange = format!("{},{}", names.requests, names.results);
-        command.args([
-            "relay",
-            url,
-            &queue_and_exchange,
-            &format!("http://{provider}"),
-        ]);
-        Self::start(command, dir)
-    }
-
     fn start(mut command: Command, dir: tempfile::TempDir) -> Self {
         let log = |name: &str| Stdio::from(std::fs::File::create(dir.path().join(name)).unwrap());
         let child = command
@@ -96,6 +134,31 @@ impl Process {
             .spawn()
             .unwrap();
         Self { child, dir }
+    }
+
+    /// Ends it in an orderly way.
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::TERM);
+        self.child.wait().unwrap();
+    }
+
+    /// Holds it still.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// What it complained of.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("err")).unwrap_or_default()
     }
 
     fn proc(&self, file: &str) -> String {
@@ -122,11 +185,7 @@ impl Process {
     pub(crate) fn megabytes(&self, field: &str) -> f64 {
         let status = self.proc("status");
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<f64>()
-            .unwrap()
-            / 1024.0
+        let kilobytes = line.split_whitespace().nth(1).unwrap();
+        kilobytes.parse::<f64>().unwrap() / 1024.0
     }
 }

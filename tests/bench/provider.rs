@@ -1,28 +1,52 @@
-//! An instant provider: answers every cancel at once, in Midtrans' words.
+//! Providers that answer every cancel in Midtrans' words: at once, later, or never.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 /// What it says to every call.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Answer {
+    /// Cancelled, at once.
     Cancelled,
+    /// Cancelled, after so long; what it really took is written down.
+    After(Duration, Taken),
     /// 429 with an hour to wait: the request stays open.
     Later,
+    /// Nothing: it reads and keeps the connection.
+    Never,
+}
+
+/// For each order the time from having read its call to having written the answer.
+pub(crate) type Taken = Arc<Mutex<HashMap<String, Duration>>>;
+
+/// It runs until this is dropped.
+pub(crate) struct Provider {
+    pub(crate) address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
 }
 
 /// Starts it on a free port.
-pub(crate) async fn start(answer: Answer) -> SocketAddr {
+pub(crate) async fn start(answer: Answer) -> Provider {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, answer));
+            tokio::spawn(serve(stream, answer.clone()));
         }
     });
-    address
+    Provider { address, accepting }
 }
 
 async fn serve(mut stream: TcpStream, answer: Answer) {
@@ -32,11 +56,7 @@ async fn serve(mut stream: TcpStream, answer: Answer) {
         while let Some(end) = end_of_head(&read) {
             let order = order_id(&read[..end]);
             read.drain(..end);
-            if stream
-                .write_all(reply(answer, &order).as_bytes())
-                .await
-                .is_err()
-            {
+            if reply(&mut stream, &answer, order).await.is_err() {
                 return;
             }
         }
@@ -59,20 +79,30 @@ fn order_id(head: &[u8]) -> String {
     line.split('/').nth(2).unwrap_or_default().to_owned()
 }
 
-fn reply(answer: Answer, order: &str) -> String {
+async fn reply(stream: &mut TcpStream, answer: &Answer, order: String) -> std::io::Result<()> {
+    let began = Instant::now();
     match answer {
-        Answer::Later => {
-            "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n"
-                .into()
-        }
-        Answer::Cancelled => {
-            let body = format!(
-                r#"{{"status_code":"200","status_message":"Success, transaction is canceled","order_id":"{order}","transaction_status":"cancel","gross_amount":"30000.00"}}"#
-            );
-            format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            )
+        Answer::Cancelled => stream.write_all(cancelled(&order).as_bytes()).await,
+        Answer::Later => stream.write_all(LATER).await,
+        Answer::Never => Ok(()),
+        Answer::After(delay, taken) => {
+            tokio::time::sleep(*delay).await;
+            stream.write_all(cancelled(&order).as_bytes()).await?;
+            taken.lock().unwrap().insert(order, began.elapsed());
+            Ok(())
         }
     }
+}
+
+const LATER: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n";
+
+fn cancelled(order: &str) -> String {
+    let body = format!(
+        r#"{{"status_code":"200","status_message":"Success, transaction is canceled","order_id":"{order}","transaction_status":"cancel","gross_amount":"30000.00"}}"#
+    );
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }

@@ -1,78 +1,71 @@
-//! Throughput and processor time of a full queue, the worker against the bare relay.
+//! Throughput and processor time of a full queue: the worker on SQLite and on PostgreSQL
+//! against the bare relay.
 
-use std::time::{Duration, Instant};
+use serde_json::json;
 
-use serde_json::{Value, json};
-
-use crate::load::{Load, Names, time_results};
-use crate::process::Process;
+use crate::database::Database;
+use crate::drain::{Drained, cpu, drain, figures, rate};
+use crate::load::Load;
+use crate::plan::Plan;
+use crate::process::{self, Worker};
 use crate::provider::{self, Answer};
-use crate::{Plan, median};
+use crate::report::{Aim, Measured};
 
-struct Run {
-    per_second: f64,
-    cpu_microseconds: f64,
-}
+const WHO: [&str; 3] = ["relay", "sqlite", "postgres"];
 
-/// Alternating runs; medians and their ratio.
-pub(crate) async fn measure(plan: &Plan) -> Value {
+/// Runs in turn, each round beginning with another one.
+pub(crate) async fn measure(plan: &Plan) -> Measured {
     println!(
-        "throughput: {} requests waiting in the queue, {} rounds",
+        "{} requests in the queue, {} rounds",
         plan.requests, plan.rounds
     );
-    println!("{:<10} {:>12} {:>16}", "", "requests/s", "CPU us/request");
-    let (mut relay, mut worker) = (Vec::new(), Vec::new());
-    for _ in 0..plan.rounds {
-        relay.push(run(plan, "relay").await);
-        worker.push(run(plan, "worker").await);
+    let mut runs: [Vec<Drained>; 3] = Default::default();
+    for round in 0..plan.rounds {
+        for turn in 0..WHO.len() {
+            let who = (round + turn) % WHO.len();
+            runs[who].push(run(plan, WHO[who]).await);
+        }
     }
-    let of = |runs: &[Run], what: fn(&Run) -> f64| median(runs.iter().map(what).collect());
-    let relay_rate = of(&relay, |run| run.per_second);
-    let worker_rate = of(&worker, |run| run.per_second);
-    let relay_cpu = of(&relay, |run| run.cpu_microseconds);
-    let worker_cpu = of(&worker, |run| run.cpu_microseconds);
-    println!(
-        "ratio      {:>12.2} {:>16.2}",
-        worker_rate / relay_rate,
-        worker_cpu / relay_cpu
-    );
-    json!({
+    let [relay, sqlite, postgres] = &runs;
+    let aims = vec![
+        Aim::at_least(
+            "throughput on SQLite, of the relay's",
+            rate(sqlite) / rate(relay),
+            0.75,
+        ),
+        Aim::at_most(
+            "processor time of a request on SQLite, of the relay's",
+            cpu(sqlite) / cpu(relay),
+            2.0,
+            "",
+        ),
+        Aim::at_least(
+            "throughput on PostgreSQL, of the relay's",
+            rate(postgres) / rate(relay),
+            0.5,
+        ),
+    ];
+    let figures = json!({
         "requests": plan.requests,
-        "rounds": plan.rounds,
-        "relay_per_second": relay_rate,
-        "worker_per_second": worker_rate,
-        "ratio": worker_rate / relay_rate,
-        "relay_cpu_us": relay_cpu,
-        "worker_cpu_us": worker_cpu,
-        "cpu_ratio": worker_cpu / relay_cpu,
-    })
+        "relay": figures(relay),
+        "sqlite": figures(sqlite),
+        "postgres": figures(postgres),
+    });
+    Measured { aims, figures }
 }
 
-async fn run(plan: &Plan, who: &str) -> Run {
+async fn run(plan: &Plan, who: &str) -> Drained {
     let provider = provider::start(Answer::Cancelled).await;
-    let load = Load::new(&plan.url, Names::new(who)).await;
-    load.publish(0..plan.requests).await;
-    let mut results = load.results().await;
-    let process = match who {
-        "relay" => Process::relay(&plan.url, load.names(), provider),
-        _ => Process::worker(&plan.url, load.names(), provider, ""),
+    let load = Load::new(&plan.amqp, who).await;
+    let database = (who == "postgres").then(Database::new);
+    let worker = || Worker::new(&load, &provider);
+    let start = || match &database {
+        Some(database) => worker().on(&database.url).start(),
+        None if who == "relay" => process::relay(&load, &provider),
+        None => worker().start(),
     };
-    let started = Instant::now();
-    let took = time_results(&mut results, plan.requests).await;
-    let cpu = process.cpu_seconds();
-    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
-    let count = plan.requests as f64;
-    let run = Run {
-        per_second: count / took.as_secs_f64(),
-        cpu_microseconds: cpu / count * 1e6,
-    };
-    println!(
-        "{who:<10} {:>12.0} {:>16.1}   ({:.1} s with the start)",
-        run.per_second,
-        run.cpu_microseconds,
-        started.elapsed().as_secs_f64()
-    );
-    drop(process);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let run = drain(&load, plan.requests, start).await;
+    run.print(who);
+    load.close().await;
     run
 }
