@@ -10,6 +10,7 @@ import json, pathlib, sys
 import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORKER, RELAY, AIM = "#2b6cb0", "#8a8a8a", "#c0392b"
@@ -54,7 +55,7 @@ def throughput(report):
                   label="each run" if place == 1 else None)
     axes.axhline(0.9, color=AIM, linestyle="--", linewidth=1, label="aim")
     axes.set_xticks(places, ["empty"] + [count(step["rows"]) for step in steps])
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15)
     axes.set_xlabel("requests in the ledger: so many finished, and as many that wait")
     axes.set_ylabel("throughput, empty ledger = 1")
     axes.legend(loc="lower left")
@@ -71,7 +72,9 @@ def latency(report):
                   label=f"{who}: p50 {measured[who]['p50_ms']:.1f} ms, p99 {measured[who]['p99_ms']:.1f} ms")
     axes.plot([2, 10], [50, 99], "x", color=AIM, label="aim: p50 and p99 left of these")
     axes.set_xscale("log")
+    axes.set_xticks([1, 2, 5, 10, 20, 50, 100], minor=False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes.set_ylim(0, 101)
     axes.set_xlabel(f"added to the provider's own time at {measured['per_second']} requests a second, ms")
     axes.set_ylabel("of 100 requests")

@@ -35,26 +35,21 @@ pub(crate) async fn measure(plan: &Plan) -> Measured {
             }
         }
     }
-    let at = |of_hundred| middle(&worker, of_hundred);
     let aims = vec![
-        Aim::at_most(
-            "added to the provider's time at 500/s, p50",
-            at(50.0),
-            2.0,
-            "ms",
-        ),
-        Aim::at_most(
-            "added to the provider's time at 500/s, p99",
-            at(99.0),
-            10.0,
-            "ms",
-        ),
+        aim("p50", 50.0, 2.0, &relay, &worker),
+        aim("p99", 99.0, 10.0, &relay, &worker),
     ];
     let figures = json!({
         "per_second": RATE, "seconds": plan.seconds, "provider_ms": PROVIDER.as_millis(),
         "relay": figures(&relay), "worker": figures(&worker),
     });
     Measured { aims, figures }
+}
+
+fn aim(name: &str, of_hundred: f64, bound: f64, relay: &[Run], worker: &[Run]) -> Aim {
+    let beside = middle(relay, of_hundred);
+    let what = format!("added to the provider's time at {RATE}/s, {name} (relay {beside:.1} ms)");
+    Aim::at_most(&what, middle(worker, of_hundred), bound, "ms")
 }
 
 async fn run(plan: &Plan, who: &str) -> Run {

@@ -35,8 +35,11 @@ mod size;
 mod throughput;
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::time::Instant;
+
+use futures_util::FutureExt;
 
 use crate::plan::Plan;
 use crate::report::{Measured, Report};
@@ -92,16 +95,23 @@ fn main() {
     plan.clear();
     report.print();
     report.save();
+    if report.is_broken() {
+        std::process::exit(1);
+    }
 }
 
+/// One scenario that breaks off does not cost the figures of the others.
 async fn run(chosen: &[&Scenario], plan: &Plan) -> Report {
     let mut report = Report::new(plan);
     for scenario in chosen {
         println!("\n{}: {}", scenario.name, scenario.about);
         let started = Instant::now();
-        let measured = (scenario.measure)(plan).await;
+        let measuring = AssertUnwindSafe((scenario.measure)(plan));
+        match measuring.catch_unwind().await {
+            Ok(measured) => report.add(scenario.name, measured),
+            Err(_) => report.broke_off(scenario.name),
+        }
         println!("({:.0} s)", started.elapsed().as_secs_f64());
-        report.add(scenario.name, measured);
     }
     report
 }

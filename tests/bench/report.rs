@@ -85,6 +85,8 @@ pub(crate) struct Report {
     quick: bool,
     aims: Vec<Aim>,
     figures: Map<String, Value>,
+    /// Scenarios without figures.
+    broken: Vec<String>,
 }
 
 impl Report {
@@ -93,7 +95,17 @@ impl Report {
             quick: plan.quick,
             aims: Vec::new(),
             figures: Map::new(),
+            broken: Vec::new(),
         }
+    }
+
+    /// A scenario ended in a panic.
+    pub(crate) fn broke_off(&mut self, scenario: &str) {
+        self.broken.push(scenario.into());
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        !self.broken.is_empty()
     }
 
     pub(crate) fn add(&mut self, scenario: &str, measured: Measured) {
@@ -107,11 +119,11 @@ impl Report {
         } else {
             ""
         };
-        println!("\n{:<72} {:>10} {:>12}", "what", "measured", "aim");
+        println!("\n{:<78} {:>10} {:>12}", "what", "measured", "aim");
         for aim in &self.aims {
             let measured = aim.with_unit(aim.measured);
             println!(
-                "{:<72} {measured:>10} {:>12}  {}",
+                "{:<78} {measured:>10} {:>12}  {}",
                 aim.what,
                 aim.bound(),
                 aim.verdict()
@@ -119,12 +131,16 @@ impl Report {
         }
         let missed = self.aims.iter().filter(|aim| !aim.is_met()).count();
         println!("{} aims, {missed} missed{quick}", self.aims.len());
+        for scenario in &self.broken {
+            println!("{scenario} BROKE OFF; what it said is above");
+        }
     }
 
     pub(crate) fn save(&self) {
         let aims: Vec<Value> = self.aims.iter().map(Aim::json).collect();
         let written = json!({
-            "machine": machine::facts(), "quick": self.quick, "aims": aims, "figures": self.figures,
+            "machine": machine::facts(), "quick": self.quick, "broken": self.broken,
+            "aims": aims, "figures": self.figures,
         });
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench.json");
         std::fs::write(path, serde_json::to_string_pretty(&written).unwrap()).unwrap();

@@ -39,22 +39,19 @@ pub(crate) async fn measure(plan: &Plan) -> Measured {
         let load = Load::new(&plan.amqp, "retention").await;
         let (name, value) = RETENTION;
         settle();
-        let started = Instant::now();
         let process = large.worker(&load, &provider).with(name, value).start();
         let mut test = Test {
-            requests: plan.requests,
+            // Half as many as elsewhere: four runs have to fit into the first minute.
+            requests: plan.requests / 2,
             results: load.results().await,
             load,
             process,
             ledger: large.path(),
         };
+        // Not counted: the worker has just been started.
         test.window().await;
         let runs = if plan.quick { 1 } else { 3 };
         before.extend(test.windows(runs, "before").await);
-        assert!(
-            started.elapsed() < BEGINS,
-            "too slow to measure before it begins"
-        );
         test.await_removing().await;
         during.extend(test.windows(runs, "removing").await);
         test.end().await;
@@ -63,6 +60,11 @@ pub(crate) async fn measure(plan: &Plan) -> Measured {
 }
 
 fn measured(before: &[Window], during: &[Window]) -> Measured {
+    let enough = !before.is_empty() && !during.is_empty();
+    assert!(
+        enough,
+        "no run was all before it began, or all while it removed"
+    );
     let rates = |windows: &[Window]| windows.iter().map(|w| w.per_second).collect::<Vec<_>>();
     let removed = |windows: &[Window]| windows.iter().map(|w| w.removed).collect::<Vec<_>>();
     let (quiet, busy) = (median(rates(before)), median(rates(during)));
@@ -91,23 +93,16 @@ impl Test<'_> {
         let mut windows = Vec::new();
         for _ in 0..runs {
             let window = self.window().await;
+            let left = self.old();
             println!(
-                "{what:<9} {:>8.0} requests/s, {} rows removed meanwhile, {} left",
-                window.per_second,
-                window.removed,
-                self.old()
+                "{what:<9} {:>8.0} requests/s, {} rows removed meanwhile, {left} left",
+                window.per_second, window.removed,
             );
-            let removing = what != "before";
-            assert_eq!(
-                window.removed > 0,
-                removing,
-                "retention was to wait, or to work"
-            );
-            assert!(
-                !removing || self.old() > 0,
-                "nothing was left to be removed"
-            );
-            windows.push(window);
+            match what {
+                "before" if window.removed > 0 => println!("not counted: it had begun"),
+                "removing" if left == 0 => println!("not counted: it came to its end"),
+                _ => windows.push(window),
+            }
         }
         windows
     }
