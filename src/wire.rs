@@ -167,16 +167,16 @@ fn digest(body: &Body<'_>) -> [u8; 32] {
         .metadata
         .and_then(|raw| serde_json::from_str(raw.get()).ok())
         .unwrap_or_default();
-    let content = serde_json::json!([
-        body.provider,
-        body.payment,
-        body.amount,
-        body.currency,
-        body.reason,
-        body.deadline,
-        metadata
-    ]);
-    Sha256::digest(content.to_string()).into()
+    let content = (
+        &body.provider,
+        &body.payment,
+        &body.amount,
+        &body.currency,
+        &body.reason,
+        &body.deadline,
+        metadata,
+    );
+    Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into()
 }
 
 fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood {
