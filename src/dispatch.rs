@@ -20,7 +20,7 @@ use crate::hold::Hold;
 use crate::job::Job;
 use crate::ledger::{Begin, Claim, Claims, Ledger, LedgerError, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
-use crate::metrics::Metrics;
+use crate::metrics::{GateGauges, Metrics};
 use crate::outcome::{Cause, Failed, Outcome, State, Unresolved};
 use crate::spans::Spans;
 use crate::wall::Wall;
@@ -69,6 +69,7 @@ pub struct Dispatcher {
     caller: Caller,
     shared: Arc<Shared>,
     gate: Mutex<Gate>,
+    gauges: GateGauges,
     started: Instant,
     wake: Notify,
     /// A place came free, or nothing waits for one any more.
@@ -117,14 +118,15 @@ impl Dispatcher {
             breaker_failures: config.breaker.failures,
             breaker_open_for: config.breaker.open_for,
         };
-        shared
+        let gauges = shared
             .metrics
-            .gate(&config.account.name, 0, config.max_in_flight, false);
+            .gate(&config.account.name, config.max_in_flight);
         Ok(Arc::new(Self {
             caller: Caller::new(&config)?,
             config,
             shared,
             gate: Mutex::new(Gate::new(limits)),
+            gauges,
             started: Instant::now(),
             wake: Notify::new(),
             freed: Notify::new(),
@@ -318,9 +320,9 @@ impl Dispatcher {
             attempt = claim.progress.attempts,
             trace_id = claim.stored.envelope.trace_id(),
         );
-        self.shared
-            .tasks
-            .spawn(async move { dispatcher.carry_out(claim, job, place).await }.instrument(span));
+        // Boxed: it is large, and would be moved several times on its way into the task.
+        let carrying = Box::pin(dispatcher.carry_out(claim, job, place));
+        self.shared.tasks.spawn(carrying.instrument(span));
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -357,10 +359,7 @@ impl Dispatcher {
         let calls = gate
             .in_flight()
             .saturating_sub(self.held.load(Ordering::Acquire));
-        let limit = self.config.max_in_flight;
-        self.shared
-            .metrics
-            .gate(self.name(), calls, limit, gate.breaker_open());
+        self.gauges.show(calls, gate.breaker_open());
     }
 }
 

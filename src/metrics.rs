@@ -240,6 +240,20 @@ impl Builder {
     }
 }
 
+/// Calls in flight and the breaker of one account.
+pub struct GateGauges {
+    in_flight: IntGauge,
+    breaker_open: IntGauge,
+}
+
+impl GateGauges {
+    /// As they are now.
+    pub fn show(&self, in_flight: u32, breaker_open: bool) {
+        self.in_flight.set(in_flight.into());
+        self.breaker_open.set(breaker_open.into());
+    }
+}
+
 impl Metrics {
     /// Declares everything; every series of a configured provider exists at 0, since an
     /// alert on an increase would miss the first event otherwise.
@@ -498,17 +512,15 @@ impl Metrics {
             .observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
     }
 
-    /// Calls in flight, their limit and the breaker of one account.
-    pub fn gate(&self, provider: &str, in_flight: u32, limit: u32, breaker_open: bool) {
-        self.in_flight
-            .with_label_values(&[provider])
-            .set(in_flight.into());
+    /// What shows one account's gate, with its limit.
+    pub fn gate(&self, provider: &str, limit: u32) -> GateGauges {
         self.in_flight_limit
             .with_label_values(&[provider])
             .set(limit.into());
-        self.breaker_open
-            .with_label_values(&[provider])
-            .set(breaker_open.into());
+        GateGauges {
+            in_flight: self.in_flight.with_label_values(&[provider]),
+            breaker_open: self.breaker_open.with_label_values(&[provider]),
+        }
     }
 
     /// Both connections to the broker are up, or not.
