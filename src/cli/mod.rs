@@ -171,6 +171,7 @@ pub fn main(environment: Vec<(String, String)>) -> ExitCode {
     let cli = Cli::parse();
     failpoint::arm(variable(&environment, "RESCIND_FAIL_POINT"));
     let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads())
         .enable_all()
         .build()
     {
@@ -183,6 +184,13 @@ pub fn main(environment: Vec<(String, String)>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => fail(&error),
     }
+}
+
+/// Half of the cores: tasks are short, and hand over to the threads of the ledger and of the
+/// broker's connections, which need cores too.
+fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).max(1)
 }
 
 async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result<Exit> {
