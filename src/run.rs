@@ -34,6 +34,10 @@ use crate::systemd::Systemd;
 
 /// Rows that retention removes in one transaction.
 const PURGE_BATCH: usize = 200;
+/// Retention works for a tenth of the time and rests for the others, so that it keeps nobody waiting.
+const PURGE_REST: u32 = 9;
+/// Shortest rest.
+const PURGE_PAUSE: Duration = Duration::from_millis(10);
 /// How often retention looks.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// How often a worker looks whether another one is gone.
@@ -396,6 +400,7 @@ async fn purge(shared: &Shared, retention: Duration) {
     let before = now().checked_sub(jiff::SignedDuration::try_from(retention).unwrap_or_default());
     let Ok(before) = before else { return };
     loop {
+        let began = Instant::now();
         match shared.ledger.purge(before, PURGE_BATCH).await {
             Ok(0) => return,
             Ok(removed) => info!(
@@ -403,6 +408,11 @@ async fn purge(shared: &Shared, retention: Duration) {
                 "removed finished requests older than ledger.retention"
             ),
             Err(error) => return warn!(%error, "cannot remove old requests"),
+        }
+        let rest = (began.elapsed() * PURGE_REST).max(PURGE_PAUSE);
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            () = shared.stop.cancelled() => return,
         }
     }
 }
