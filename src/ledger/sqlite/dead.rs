@@ -200,11 +200,17 @@ fn take_up(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let due_at = millis(progress.due_at.unwrap_or(now));
+    // It takes the payment's turn from one that has finished since.
+    db.prepare_cached(
+        "UPDATE requests SET turn = NULL WHERE turn = 0 AND state = 'finished' AND seq <> ?1
+           AND (provider, payment_key) = (SELECT provider, payment_key FROM requests WHERE seq = ?1)",
+    )?
+    .execute([request])?;
     db.prepare_cached(
         "UPDATE requests SET token = token + 1, state = ?2, due_at = ?3, progress = ?4,
-           finished_at = NULL, notified = 0, parked = 0
+           finished_at = NULL, notified = 0, parked = 0, turn = 0
          WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM requests o WHERE o.provider = requests.provider
-           AND o.payment_key = requests.payment_key AND o.state <> 'finished' AND o.parked = 0)",
+           AND o.payment_key = requests.payment_key AND o.turn = 0 AND o.seq <> requests.seq)",
     )?
     .execute(params![request, progress.state.as_str(), due_at, json(progress)?])
     .and_then(|taken| match taken {
@@ -212,7 +218,7 @@ fn take_up(
         0 => db
             .prepare_cached(
                 "UPDATE requests SET token = token + 1, state = ?2, due_at = NULL, progress = ?3,
-                   finished_at = NULL, notified = 0, parked = 1 WHERE seq = ?1",
+                   finished_at = NULL, notified = 0, parked = 1, turn = NULL WHERE seq = ?1",
             )?
             .execute(params![request, progress.state.as_str(), json(progress)?]),
         taken => Ok(taken),

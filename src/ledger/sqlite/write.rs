@@ -24,19 +24,8 @@ pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Acc
 }
 
 fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
-    if insert_request(db, request, &request.progress, false)? {
-        let seq = db.last_insert_rowid();
-        let Some(operation) = request.progress.operation else {
-            return Ok(Accepted::New(None));
-        };
-        insert_call(
-            db,
-            seq,
-            &request.progress,
-            operation,
-            request.envelope.received_at,
-        )?;
-        return Ok(Accepted::New(Some(ClaimId { seq, token: 0 })));
+    if insert_request(db, request, &request.progress, Some(TURN))? {
+        return begun(db, request);
     }
     let known = db
         .prepare_cached(
@@ -58,32 +47,58 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
             }
             Ok(Accepted::Repeated)
         }
-        // Not the id was taken but the payment: it waits for its turn.
+        // Not the id was taken but the payment's turn: by one that has finished, or it waits.
+        None if free_turn(db, &request.provider, &request.payment_key)? => {
+            insert_request(db, request, &request.progress, Some(TURN))?;
+            begun(db, request)
+        }
         None => {
-            insert_request(
-                db,
-                request,
-                &Progress::new(request.envelope.received_at),
-                true,
-            )?;
+            let waits = Progress::new(request.envelope.received_at);
+            insert_request(db, request, &waits, None)?;
             Ok(Accepted::New(None))
         }
     }
+}
+
+/// The intent of a request that begins at once.
+fn begun(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
+    let seq = db.last_insert_rowid();
+    let (progress, at) = (&request.progress, request.envelope.received_at);
+    let Some(operation) = progress.operation else {
+        return Ok(Accepted::New(None));
+    };
+    insert_call(db, seq, progress, operation, at)?;
+    Ok(Accepted::New(Some(ClaimId { seq, token: 0 })))
+}
+
+/// The request that works on its payment, or was the last to.
+const TURN: i64 = 0;
+
+/// One that has finished gives the payment's turn up, if it has it.
+fn free_turn(db: &Connection, provider: &str, payment_key: &str) -> rusqlite::Result<bool> {
+    let freed = db
+        .prepare_cached(
+            "UPDATE requests SET turn = NULL
+             WHERE provider = ?1 AND payment_key = ?2 AND turn = 0 AND state = 'finished'",
+        )?
+        .execute([provider, payment_key])?;
+    Ok(freed > 0)
 }
 
 fn insert_request(
     db: &Connection,
     request: &NewRequest,
     progress: &Progress,
-    parked: bool,
+    turn: Option<i64>,
 ) -> rusqlite::Result<bool> {
-    let envelope = &request.envelope;
+    let (envelope, parked) = (&request.envelope, turn.is_none());
     let due_at = progress.due_at.filter(|_| !parked).map(millis);
     let inserted = db
         .prepare_cached(
             "INSERT OR IGNORE INTO requests (request_id, provider, payment_key, digest, body, correlation_id,
-               reply_to, traceparent, tracestate, received_at, state, parked, due_at, attempts, lookups, progress)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+               reply_to, traceparent, tracestate, received_at, state, parked, due_at, attempts, lookups, progress,
+               turn)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
             request.request_id,
@@ -102,6 +117,7 @@ fn insert_request(
             progress.attempts,
             progress.lookups,
             json(progress)?,
+            turn,
         ])?;
     Ok(inserted == 1)
 }
@@ -339,15 +355,20 @@ fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusq
 
 /// The next request on the same payment has its turn.
 fn unpark(db: &Connection, finished: i64, now: Timestamp) -> rusqlite::Result<bool> {
-    let freed = db
+    let next: Option<i64> = db
         .prepare_cached(
-            "UPDATE requests SET parked = 0, due_at = ?2 WHERE seq =
-               (SELECT next.seq FROM requests done JOIN requests next
-                  ON next.provider = done.provider AND next.payment_key = done.payment_key
-                WHERE done.seq = ?1 AND next.parked = 1 ORDER BY next.seq LIMIT 1)",
+            "SELECT next.seq FROM requests done JOIN requests next INDEXED BY parked_requests
+               ON next.provider = done.provider AND next.payment_key = done.payment_key
+             WHERE done.seq = ?1 AND next.parked = 1 ORDER BY next.seq LIMIT 1",
         )?
-        .execute(params![finished, millis(now)])?;
-    Ok(freed > 0)
+        .query_row([finished], |row| row.get(0))
+        .optional()?;
+    let Some(next) = next else { return Ok(false) };
+    db.prepare_cached("UPDATE requests SET turn = NULL WHERE seq = ?1")?
+        .execute([finished])?;
+    db.prepare_cached("UPDATE requests SET turn = 0, parked = 0, due_at = ?2 WHERE seq = ?1")?
+        .execute(params![next, millis(now)])?;
+    Ok(true)
 }
 
 /// Marks messages as confirmed.
