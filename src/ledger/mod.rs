@@ -134,8 +134,9 @@ pub trait Ledger: Send + Sync {
     /// How many messages the broker has not confirmed, counted up to `most`.
     fn unpublished(&self, most: u64) -> Answer<'_, u64>;
 
-    /// Marks messages as confirmed by the broker.
-    fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()>;
+    /// Marks messages as confirmed by the broker, but for those that entered the outbox again
+    /// since they were read.
+    fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, ()>;
 
     /// What was on the wire at a worker that is gone is in doubt; says how many requests. At
     /// the start, and again and again where several workers share the ledger.
@@ -369,15 +370,36 @@ impl DeadLetter {
     }
 }
 
+/// A message that the broker has confirmed, as it was when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// Row.
+    pub seq: i64,
+    /// How often it had entered the outbox again.
+    pub repeats: i64,
+}
+
 /// A message in the outbox.
 #[derive(Debug, Clone)]
 pub struct Pending {
     /// Row.
     pub seq: i64,
+    /// How often it has entered the outbox again.
+    pub repeats: i64,
     /// What is to be published.
     pub message: Outgoing,
     /// Account and outcome, for the metric of time from intake to confirmed result.
     pub about: Option<About>,
+}
+
+impl Pending {
+    /// The broker has it.
+    pub fn delivered(&self) -> Delivered {
+        Delivered {
+            seq: self.seq,
+            repeats: self.repeats,
+        }
+    }
 }
 
 /// What a result is about.

@@ -17,8 +17,8 @@ use super::recover::{hasten, reconcile, take_over};
 use super::rows::millis;
 use super::trouble::Trouble;
 use crate::ledger::{
-    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, Committed, Heard, LedgerError,
-    Quiet,
+    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, Committed, Delivered, Heard,
+    LedgerError, Quiet,
 };
 
 /// A question, its answer as far as it is known, and who waits for it.
@@ -59,7 +59,7 @@ pub(super) fn shut_down() -> LedgerError {
 }
 
 /// Confirmed messages, and when.
-pub(super) type Confirmed = (Vec<i64>, Timestamp);
+pub(super) type Confirmed = (Vec<Delivered>, Timestamp);
 
 /// What a worker does beside its work.
 pub(super) enum Chore {

@@ -24,7 +24,8 @@ use self::notify::Notification;
 use self::trouble::Trouble;
 use super::{
     Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, Committed, DeadFilter,
-    DeadRecord, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Stats, Summary,
+    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet,
+    Stats, Summary,
 };
 
 mod accept;
@@ -269,7 +270,7 @@ impl Ledger for Postgres {
         self.read(move |db| read::unpublished(db, most))
     }
 
-    fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
+    fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, ()> {
         self.write(Item::Published, (messages, now))
     }
 

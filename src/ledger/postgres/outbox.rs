@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::rows::{json, millis, text};
 use super::trouble::Trouble;
-use crate::ledger::DeadLetter;
+use crate::ledger::{DeadLetter, Delivered};
 use crate::outcome::Outcome;
 use crate::wire::Outgoing;
 
@@ -31,7 +31,7 @@ pub(super) async fn insert(
              SELECT m.*, $8::bigint FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[],
                $6::bytea[], $7::bigint[]) m
              ON CONFLICT (message_id) WHERE request IS NULL
-               DO UPDATE SET published_at = NULL, owner = excluded.owner",
+               DO UPDATE SET published_at = NULL, owner = excluded.owner, repeats = messages.repeats + 1",
         )
         .await?;
     let ids: Vec<String> = messages.iter().map(|m| m.message.id.to_string()).collect();
@@ -140,7 +140,7 @@ pub(super) async fn publish_again(
     }
     let statement = db
         .prepare_cached(
-            "UPDATE messages SET published_at = NULL, owner = $2 WHERE seq IN (
+            "UPDATE messages SET published_at = NULL, owner = $2, repeats = repeats + 1 WHERE seq IN (
                SELECT seq FROM messages WHERE request = ANY ($1) AND kind = 'result' ORDER BY seq FOR UPDATE)",
         )
         .await?;
@@ -149,17 +149,26 @@ pub(super) async fn publish_again(
 }
 
 /// Marks messages as confirmed.
-pub(super) async fn published(db: &ClientWrapper, messages: &[(i64, i64)]) -> Result<(), Trouble> {
+pub(super) async fn published(
+    db: &ClientWrapper,
+    messages: &[(Delivered, i64)],
+) -> Result<(), Trouble> {
     if messages.is_empty() {
         return Ok(());
     }
     let statement = db
         .prepare_cached(
             "UPDATE messages m SET published_at = p.at, publications = publications + 1
-             FROM unnest($1::bigint[], $2::bigint[]) p (seq, at) WHERE m.seq = p.seq",
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) p (seq, repeats, at)
+             WHERE m.seq = p.seq AND m.repeats = p.repeats",
         )
         .await?;
-    let (rows, times): (Vec<i64>, Vec<i64>) = messages.iter().copied().unzip();
-    db.execute(&statement, &[&rows, &times]).await?;
+    let rows: Vec<i64> = messages.iter().map(|(message, _)| message.seq).collect();
+    let repeats: Vec<i64> = messages
+        .iter()
+        .map(|(message, _)| message.repeats)
+        .collect();
+    let times: Vec<i64> = messages.iter().map(|(_, at)| *at).collect();
+    db.execute(&statement, &[&rows, &repeats, &times]).await?;
     Ok(())
 }

@@ -19,7 +19,7 @@ pub(super) async fn pending(
     let query = db
         .prepare_cached(
             "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
-                    r.provider, r.outcome, r.received_at
+                    r.provider, r.outcome, r.received_at, m.repeats
              FROM messages m LEFT JOIN requests r ON r.seq = m.request
              WHERE m.published_at IS NULL AND m.seq > $1
                AND (m.owner = $3 OR m.owner IS NULL
@@ -51,6 +51,7 @@ fn waiting(row: &Row) -> Result<Pending, Trouble> {
     };
     Ok(Pending {
         seq: row.try_get(0)?,
+        repeats: row.try_get(10)?,
         message,
         about,
     })

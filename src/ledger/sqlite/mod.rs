@@ -16,7 +16,8 @@ use self::lane::{Lane, Observer};
 use self::open::{check_schema, lock, migrate, open_operator, open_reader, open_writer, unstarted};
 use super::{
     Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, Committed, DeadFilter,
-    DeadRecord, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Stats, Summary,
+    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet,
+    Stats, Summary,
 };
 
 mod dead;
@@ -172,7 +173,7 @@ impl Ledger for Sqlite {
         self.read.run(move |db| read::unpublished(db, most))
     }
 
-    fn published(&self, messages: Vec<i64>, now: Timestamp) -> Answer<'_, ()> {
+    fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, ()> {
         self.write(move |db| write::published(db, &messages, now))
     }
 

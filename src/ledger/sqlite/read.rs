@@ -10,7 +10,7 @@ use crate::wire::{Kind, Outgoing};
 pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Result<Vec<Pending>> {
     db.prepare_cached(
         "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
-                r.provider, r.outcome, r.received_at
+                r.provider, r.outcome, r.received_at, m.repeats
          FROM messages m LEFT JOIN requests r ON r.seq = m.request
          WHERE m.published_at IS NULL AND m.seq > ?1 ORDER BY m.seq LIMIT ?2",
     )?
@@ -36,6 +36,7 @@ pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Res
         };
         Ok(Pending {
             seq: row.get(0)?,
+            repeats: row.get(10)?,
             message,
             about,
         })

@@ -124,7 +124,7 @@ fn insert_request(
 
 fn publish_result_again(db: &Connection, request: i64) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "UPDATE messages SET published_at = NULL WHERE request = ?1 AND kind = 'result'",
+        "UPDATE messages SET published_at = NULL, repeats = repeats + 1 WHERE request = ?1 AND kind = 'result'",
     )?
     .execute([request])
     .map(drop)
@@ -159,7 +159,7 @@ fn insert_messages(
     let mut insert = db.prepare_cached(
         "INSERT INTO messages (message_id, request, kind, routing_key, properties, body, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (message_id) WHERE request IS NULL DO UPDATE SET published_at = NULL",
+         ON CONFLICT (message_id) WHERE request IS NULL DO UPDATE SET published_at = NULL, repeats = messages.repeats + 1",
     )?;
     messages.iter().try_for_each(|message| {
         insert
@@ -372,11 +372,17 @@ fn unpark(db: &Connection, finished: i64, now: Timestamp) -> rusqlite::Result<bo
 }
 
 /// Marks messages as confirmed.
-pub(super) fn published(db: &Connection, messages: &[i64], now: Timestamp) -> rusqlite::Result<()> {
+pub(super) fn published(
+    db: &Connection,
+    messages: &[Delivered],
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     let mut mark = db.prepare_cached(
-        "UPDATE messages SET published_at = ?2, publications = publications + 1 WHERE seq = ?1",
+        "UPDATE messages SET published_at = ?3, publications = publications + 1
+         WHERE seq = ?1 AND repeats = ?2",
     )?;
-    messages
-        .iter()
-        .try_for_each(|seq| mark.execute(params![seq, millis(now)]).map(drop))
+    messages.iter().try_for_each(|message| {
+        mark.execute(params![message.seq, message.repeats, millis(now)])
+            .map(drop)
+    })
 }

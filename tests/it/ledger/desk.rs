@@ -337,7 +337,7 @@ impl Desk {
     }
 
     pub(super) async fn publish_all(&self, now: Timestamp) {
-        let rows = self.outbox().await.iter().map(|m| m.seq).collect();
+        let rows = self.outbox().await.iter().map(Pending::delivered).collect();
         self.published(rows, now).await.unwrap();
     }
 

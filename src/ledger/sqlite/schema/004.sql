@@ -14,3 +14,6 @@ UPDATE requests SET turn = NULL WHERE state = 'finished' AND EXISTS (
 DROP INDEX one_active_request_per_payment;
 DROP INDEX requests_of_payment;
 CREATE UNIQUE INDEX one_turn_per_payment ON requests (provider, payment_key, turn);
+
+-- How often a message entered the outbox again: what was published before that is no answer to it.
+ALTER TABLE messages ADD COLUMN repeats INTEGER NOT NULL DEFAULT 0;
