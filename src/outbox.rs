@@ -4,19 +4,20 @@
 //! publication of unknown fate is simply made again: its id tells consumers that it is the
 //! same message.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Connection};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
 use crate::dispatch::Shared;
 use crate::failpoint::{self, Point};
-use crate::ledger::Pending;
+use crate::ledger::{Delivered, Pending};
 use crate::metrics::Published;
 use crate::publish;
 use crate::spans::Step;
@@ -24,6 +25,13 @@ use crate::wire::{Kind, Outgoing};
 
 /// Messages that are on their way at once.
 const WINDOW: usize = 256;
+/// How long a confirmation waits to be noted together with others: nobody waits for that, and a
+/// commit of its own would keep everything else waiting. What a crash forgets is published again.
+const NOTE_WITHIN: Duration = Duration::from_millis(100);
+/// A window this large says that more are on their way: together they cost the broker less.
+const CROWD: usize = 8;
+/// How long is waited for them.
+const GATHER: Duration = Duration::from_millis(2);
 /// Wait before what was returned or refused is tried again, and for a signal that was lost.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -33,6 +41,7 @@ pub struct Outbox {
     shared: Arc<Shared>,
     /// Messages can be published.
     pub publishing: AtomicBool,
+    confirmed: Mutex<Vec<Delivered>>,
 }
 
 impl Outbox {
@@ -42,6 +51,7 @@ impl Outbox {
             settings,
             shared,
             publishing: AtomicBool::new(false),
+            confirmed: Mutex::default(),
         }
     }
 
@@ -54,6 +64,7 @@ impl Outbox {
         let connection = amqp::connect(&self.settings, "rescind outbox").await?;
         let ended = self.publish_all(&connection, drain).await;
         self.publishing.store(false, Ordering::Release);
+        self.note().await;
         amqp::close(&connection).await;
         ended
     }
@@ -102,7 +113,12 @@ impl Outbox {
         // Rows up to here were tried in this round; what came back waits for the next one
         // and keeps nothing behind it waiting.
         let mut tried = 0;
+        let mut noted_at = Instant::now();
         loop {
+            if self.to_note() >= WINDOW || noted_at.elapsed() >= NOTE_WITHIN {
+                self.note().await;
+                noted_at = Instant::now();
+            }
             if connection.status().blocked() {
                 // An alarm at the broker: whatever is sent now would hang.
                 tokio::time::sleep(AGAIN_EVERY).await;
@@ -118,17 +134,56 @@ impl Outbox {
             };
             if let Some(last) = window.last() {
                 tried = last.seq;
+                let crowd = (CROWD..WINDOW).contains(&window.len());
                 self.publish_window(connection, channel, window).await?;
+                if crowd && !drain.is_cancelled() {
+                    tokio::time::sleep(GATHER).await;
+                }
                 continue;
             }
             if drain.is_cancelled() {
                 return Ok(());
             }
+            let wait = match self.to_note() {
+                0 => AGAIN_EVERY,
+                _ => NOTE_WITHIN,
+            };
             tokio::select! {
-                () = self.shared.outbox.notified() => {}
-                () = tokio::time::sleep(AGAIN_EVERY) => tried = 0,
-                () = drain.cancelled() => tried = 0,
+                () = self.shared.outbox.notified() => continue,
+                () = tokio::time::sleep(wait) => {}
+                () = drain.cancelled() => {}
             }
+            // Or else it would be found, and published, once more.
+            self.note().await;
+            if wait == AGAIN_EVERY || drain.is_cancelled() {
+                tried = 0;
+            }
+        }
+    }
+
+    fn to_note(&self) -> usize {
+        let confirmed = self.confirmed.lock();
+        confirmed.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Marks what was confirmed. If this fails it is published again, under the same ids.
+    async fn note(&self) {
+        let confirmed = {
+            let mut confirmed = self
+                .confirmed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *confirmed)
+        };
+        if confirmed.is_empty() {
+            return;
+        }
+        let noting = self
+            .shared
+            .ledger
+            .published(confirmed, (self.shared.clock)());
+        if let Err(error) = noting.await {
+            error!(%error, "cannot mark messages as published");
         }
     }
 
@@ -157,19 +212,11 @@ impl Outbox {
             .filter(|(_, fate)| **fate == Published::Confirmed)
             .map(|(pending, _)| pending)
             .collect();
-        let rows: Vec<i64> = confirmed.iter().map(|pending| pending.seq).collect();
-        if !rows.is_empty() {
-            // If this fails they are published again, under the same ids.
-            if let Err(error) = self
-                .shared
-                .ledger
-                .published(rows, (self.shared.clock)())
-                .await
-            {
-                error!(%error, "cannot mark messages as published");
-            }
-            self.reply(connection, &confirmed).await;
-        }
+        self.confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(confirmed.iter().map(|pending| pending.delivered()));
+        self.reply(connection, &confirmed).await;
         Ok(())
     }
 
