@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lapin::Connection;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
 use lapin::types::AMQPValue;
+use lapin::{Acker, Connection};
 use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
@@ -48,6 +48,51 @@ pub struct Intake {
     pub consuming: AtomicBool,
     /// The ledger took the last batch.
     pub storing: AtomicBool,
+}
+
+/// Deliveries of a channel that are in the ledger and not yet acknowledged. Many together cost
+/// the broker as little as one; while more keep coming it is told of them now and then.
+struct Acks {
+    last: Option<Acker>,
+    count: usize,
+    most: usize,
+}
+
+impl Acks {
+    /// A quarter of the prefetch may wait: the broker does not stop delivering for that.
+    fn of(prefetch: u16) -> Self {
+        Self {
+            last: None,
+            count: 0,
+            most: usize::from(prefetch / 4),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.last.is_none()
+    }
+
+    async fn add(&mut self, last: Option<Acker>, count: usize) -> Result<(), AmqpError> {
+        self.last = last.or(self.last.take());
+        self.count += count;
+        match self.count < self.most {
+            true => Ok(()),
+            false => self.acknowledge().await,
+        }
+    }
+
+    /// All of them: this channel has no older delivery open.
+    async fn acknowledge(&mut self) -> Result<(), AmqpError> {
+        self.count = 0;
+        let Some(last) = self.last.take() else {
+            return Ok(());
+        };
+        let acking = last.ack(BasicAckOptions { multiple: true });
+        match step("acknowledge", acking).await? {
+            true => Ok(()),
+            false => Err(AmqpError::Lost),
+        }
+    }
 }
 
 impl Intake {
@@ -91,14 +136,17 @@ impl Intake {
         self.consuming.store(true, Ordering::Release);
         info!(queue = self.settings.requests_queue, "consuming");
         let channels = [&requests, &dropped];
+        let mut acks = Acks::of(settings.prefetch);
+        let mut acks_of_dropped = Acks::of(1);
         let ended = tokio::select! {
-            ended = self.take_all(&mut from_requests, false) => ended,
-            ended = self.take_all(&mut from_dropped, true) => ended,
+            ended = self.take_all(&mut from_requests, &mut acks, false) => ended,
+            ended = self.take_all(&mut from_dropped, &mut acks_of_dropped, true) => ended,
             () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
             () = shared.stop.cancelled() => Ok(()),
             () = shared.hold.until(true) => Ok(()),
         };
         if ended.is_ok() {
+            acks.acknowledge().await?;
             from_requests.cancel().await?;
             from_dropped.cancel().await?;
         }
@@ -108,10 +156,19 @@ impl Intake {
     async fn take_all(
         self: &Arc<Self>,
         batches: &mut Batches,
+        acks: &mut Acks,
         dropped: bool,
     ) -> Result<(), AmqpError> {
         loop {
-            let batch = batches.next().await?;
+            let batch = tokio::select! {
+                biased;
+                batch = batches.next() => batch?,
+                // Nothing more has come.
+                () = std::future::ready(()), if !acks.is_empty() => {
+                    acks.acknowledge().await?;
+                    continue;
+                }
+            };
             failpoint::pass(Point::AfterDeliver);
             let mut taken: VecDeque<Taken> = batch
                 .into_iter()
@@ -119,7 +176,7 @@ impl Intake {
                 .collect();
             while !taken.is_empty() {
                 let batch = admission::next(&mut taken).await;
-                self.take_batch(batch, dropped).await?;
+                self.take_batch(batch, acks, dropped).await?;
             }
         }
     }
@@ -127,21 +184,18 @@ impl Intake {
     async fn take_batch(
         self: &Arc<Self>,
         batch: Vec<Admitted>,
+        acks: &mut Acks,
         dropped: bool,
     ) -> Result<(), AmqpError> {
-        let Some(acker) = batch.last().map(|last| last.acker.clone()) else {
-            return Ok(());
-        };
+        let (count, last) = (batch.len(), batch.last().map(|last| last.acker.clone()));
         // In a task of its own: what the ledger has accepted is begun, even if the session
         // with the broker ends meanwhile.
-        let stored = self
+        let storing = self
             .shared
             .tasks
             .spawn(Arc::clone(self).store_batch(batch, dropped));
-        stored.await.map_err(|_| AmqpError::Lost)?;
-        // All of them are in the ledger, and this channel has no older delivery open.
-        let acked = step("acknowledge", acker.ack(BasicAckOptions { multiple: true })).await?;
-        if acked { Ok(()) } else { Err(AmqpError::Lost) }
+        storing.await.map_err(|_| AmqpError::Lost)?;
+        acks.add(last, count).await
     }
 
     async fn store_batch(self: Arc<Self>, batch: Vec<Admitted>, dropped: bool) {
