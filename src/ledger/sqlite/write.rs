@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
 use crate::ledger::{
-    Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, NewRequest,
-    Stored,
+    Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, Delivered,
+    NewRequest, Stored,
 };
 use crate::lifecycle::Progress;
 use crate::outcome::{Operation, Outcome};
