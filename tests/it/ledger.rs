@@ -14,7 +14,9 @@ mod dead;
 mod desk;
 mod model;
 mod postgres;
+mod repeats;
 mod sqlite;
+mod turns;
 
 use desk::{
     ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, arriving, at, calls, checked, checks,
@@ -491,9 +493,7 @@ async fn messages_are_pending_in_their_order_until_they_are_confirmed() {
         assert_eq!(ids(0, 2).await, all[..2]);
         assert_eq!(ids(all[1].0, 2).await, all[2..4]);
         assert!(ids(all[4].0, 2).await.is_empty());
-        desk.published(vec![all[0].0, all[3].0], at(50))
-            .await
-            .unwrap();
+        desk.publish([all[0].0, all[3].0], at(50)).await;
         assert_eq!(ids(0, 100).await, [&all[1..3], &all[4..]].concat());
         assert_eq!(desk.seen("r3").await.messages[0].published_at, Some(at(50)));
         assert_eq!(desk.seen("r2").await.messages[0].published_at, None);
@@ -655,7 +655,7 @@ async fn a_claim_on_a_purged_request_is_good_for_no_other() {
             Committed::Done
         );
         // And a confirmation that comes late confirms no other message.
-        desk.published(vec![message], at(11)).await.unwrap();
+        desk.publish([message], at(11)).await;
         assert_eq!(desk.outbox().await.len(), 1);
     })
     .await;

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use rescind::finding::{Finding, Source};
 use rescind::ledger::{
     Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Closing, Committed,
-    DeadFilter, DeadLetter, DeadRecord, Deed, Hear, Heard, History, Ledger, NewRequest, Pending,
-    Quiet, Reopen, Stored,
+    DeadFilter, DeadLetter, DeadRecord, Deed, Delivered, Hear, Heard, History, Ledger, NewRequest,
+    Pending, Quiet, Reopen, Stored,
 };
 use rescind::lifecycle::{Plan, Progress};
 use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
@@ -334,6 +334,13 @@ impl Desk {
 
     pub(super) async fn outbox(&self) -> Vec<Pending> {
         self.pending(0, 1000).await.unwrap()
+    }
+
+    /// Confirms messages that never entered the outbox again.
+    pub(super) async fn publish(&self, rows: impl IntoIterator<Item = i64>, now: Timestamp) {
+        let delivered = |seq| Delivered { seq, repeats: 0 };
+        let rows = rows.into_iter().map(delivered).collect();
+        self.published(rows, now).await.unwrap();
     }
 
     pub(super) async fn publish_all(&self, now: Timestamp) {
