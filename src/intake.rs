@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lapin::Connection;
 use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
 use lapin::types::AMQPValue;
-use lapin::{Acker, Connection};
 use tracing::{error, info, warn};
 
-use crate::amqp::{self, AmqpError, step};
+use crate::amqp::{self, AmqpError};
 use crate::config::Amqp;
 use crate::consume::{self, Batches};
 use crate::dispatch::{Dispatcher, Shared};
@@ -27,8 +26,10 @@ use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
 use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
+use self::acks::Acks;
 use self::admission::{Admitted, Start, Starter, Taken};
 
+mod acks;
 mod admission;
 
 /// Deliveries in one transaction.
@@ -48,51 +49,6 @@ pub struct Intake {
     pub consuming: AtomicBool,
     /// The ledger took the last batch.
     pub storing: AtomicBool,
-}
-
-/// Deliveries of a channel that are in the ledger and not yet acknowledged. Many together cost
-/// the broker as little as one; while more keep coming it is told of them now and then.
-struct Acks {
-    last: Option<Acker>,
-    count: usize,
-    most: usize,
-}
-
-impl Acks {
-    /// A quarter of the prefetch may wait: the broker does not stop delivering for that.
-    fn of(prefetch: u16) -> Self {
-        Self {
-            last: None,
-            count: 0,
-            most: usize::from(prefetch / 4),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.last.is_none()
-    }
-
-    async fn add(&mut self, last: Option<Acker>, count: usize) -> Result<(), AmqpError> {
-        self.last = last.or(self.last.take());
-        self.count += count;
-        match self.count < self.most {
-            true => Ok(()),
-            false => self.acknowledge().await,
-        }
-    }
-
-    /// All of them: this channel has no older delivery open.
-    async fn acknowledge(&mut self) -> Result<(), AmqpError> {
-        self.count = 0;
-        let Some(last) = self.last.take() else {
-            return Ok(());
-        };
-        let acking = last.ack(BasicAckOptions { multiple: true });
-        match step("acknowledge", acking).await? {
-            true => Ok(()),
-            false => Err(AmqpError::Lost),
-        }
-    }
 }
 
 impl Intake {

@@ -25,6 +25,7 @@ pub mod outbox;
 pub mod outcome;
 pub mod providers;
 pub mod publish;
+pub mod retention;
 pub mod run;
 pub mod server;
 mod settings;

@@ -13,7 +13,10 @@ use crate::ledger::{Action, Stats};
 use crate::outcome::{Cause, Outcome, State};
 use crate::wire::{Kind, UNKNOWN_PROVIDER};
 
+mod gate;
 mod ledger;
+
+pub use gate::GateGauges;
 
 /// How an arriving message was taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,20 +240,6 @@ impl Builder {
         self.add(Histogram::with_opts(
             HistogramOpts::new(name, help).buckets(buckets.to_vec()),
         ))
-    }
-}
-
-/// Calls in flight and the breaker of one account.
-pub struct GateGauges {
-    in_flight: IntGauge,
-    breaker_open: IntGauge,
-}
-
-impl GateGauges {
-    /// As they are now.
-    pub fn show(&self, in_flight: u32, breaker_open: bool) {
-        self.in_flight.set(in_flight.into());
-        self.breaker_open.set(breaker_open.into());
     }
 }
 
@@ -510,17 +499,6 @@ impl Metrics {
         self.ledger_commit_seconds.observe(seconds);
         self.ledger_batch_operations
             .observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
-    }
-
-    /// What shows one account's gate, with its limit.
-    pub fn gate(&self, provider: &str, limit: u32) -> GateGauges {
-        self.in_flight_limit
-            .with_label_values(&[provider])
-            .set(limit.into());
-        GateGauges {
-            in_flight: self.in_flight.with_label_values(&[provider]),
-            breaker_open: self.breaker_open.with_label_values(&[provider]),
-        }
     }
 
     /// Both connections to the broker are up, or not.

@@ -28,18 +28,11 @@ use crate::ledger::{Ledger, LedgerError, Place, Quiet};
 use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
+use crate::retention;
 use crate::server::Server;
 use crate::spans::Spans;
 use crate::systemd::Systemd;
 
-/// Rows that retention removes in one transaction.
-const PURGE_BATCH: usize = 200;
-/// Retention works for a tenth of the time and rests for the others, so that it keeps nobody waiting.
-const PURGE_REST: u32 = 9;
-/// Shortest rest.
-const PURGE_PAUSE: Duration = Duration::from_millis(10);
-/// How often retention looks.
-const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// How often a worker looks whether another one is gone.
 const RECOVER_EVERY: Duration = Duration::from_secs(3);
 /// Kept of the drain for publishing what the last calls led to.
@@ -353,14 +346,7 @@ impl Worker {
 
     fn start_retention(&self, retention: Duration) {
         let shared = Arc::clone(&self.shared);
-        self.parts.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = shared.stop.cancelled() => return,
-                    () = tokio::time::sleep(PURGE_EVERY) => purge(&shared, retention).await,
-                }
-            }
-        });
+        self.parts.spawn(retention::run(shared, retention));
     }
 
     /// Stop taking in and beginning; let calls end; publish what they led to. A call that
@@ -393,26 +379,5 @@ impl Worker {
             warn!("the outbox was not empty in time; it is published at the next start");
         }
         info!("stopped");
-    }
-}
-
-async fn purge(shared: &Shared, retention: Duration) {
-    let before = now().checked_sub(jiff::SignedDuration::try_from(retention).unwrap_or_default());
-    let Ok(before) = before else { return };
-    loop {
-        let began = Instant::now();
-        match shared.ledger.purge(before, PURGE_BATCH).await {
-            Ok(0) => return,
-            Ok(removed) => info!(
-                removed,
-                "removed finished requests older than ledger.retention"
-            ),
-            Err(error) => return warn!(%error, "cannot remove old requests"),
-        }
-        let rest = (began.elapsed() * PURGE_REST).max(PURGE_PAUSE);
-        tokio::select! {
-            () = tokio::time::sleep(rest) => {}
-            () = shared.stop.cancelled() => return,
-        }
     }
 }

@@ -19,10 +19,12 @@ use crate::wire::{Envelope, Outgoing};
 
 mod asked;
 mod dead;
+mod pending;
 mod place;
 pub mod postgres;
 pub mod sqlite;
 
+pub use pending::{About, Delivered, Pending};
 pub use place::Place;
 
 pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
@@ -368,47 +370,4 @@ impl DeadLetter {
             dead_at: finding.completed_at,
         }
     }
-}
-
-/// A message that the broker has confirmed, as it was when it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivered {
-    /// Row.
-    pub seq: i64,
-    /// How often it had entered the outbox again.
-    pub repeats: i64,
-}
-
-/// A message in the outbox.
-#[derive(Debug, Clone)]
-pub struct Pending {
-    /// Row.
-    pub seq: i64,
-    /// How often it has entered the outbox again.
-    pub repeats: i64,
-    /// What is to be published.
-    pub message: Outgoing,
-    /// Account and outcome, for the metric of time from intake to confirmed result.
-    pub about: Option<About>,
-}
-
-impl Pending {
-    /// The broker has it.
-    pub fn delivered(&self) -> Delivered {
-        Delivered {
-            seq: self.seq,
-            repeats: self.repeats,
-        }
-    }
-}
-
-/// What a result is about.
-#[derive(Debug, Clone)]
-pub struct About {
-    /// Account.
-    pub provider: String,
-    /// Outcome's name.
-    pub outcome: String,
-    /// When the request was taken in.
-    pub received_at: Timestamp,
 }

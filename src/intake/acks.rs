@@ -1,0 +1,51 @@
+//! Acknowledgements: the broker is told of what is in the ledger, of many deliveries at once.
+
+use lapin::Acker;
+use lapin::options::BasicAckOptions;
+
+use crate::amqp::{AmqpError, step};
+
+/// Deliveries of a channel that are in the ledger and not yet acknowledged. Many together cost
+/// the broker as little as one; while more keep coming it is told of them now and then.
+pub(super) struct Acks {
+    last: Option<Acker>,
+    count: usize,
+    most: usize,
+}
+
+impl Acks {
+    /// A quarter of the prefetch may wait: the broker does not stop delivering for that.
+    pub(super) fn of(prefetch: u16) -> Self {
+        Self {
+            last: None,
+            count: 0,
+            most: usize::from(prefetch / 4),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.last.is_none()
+    }
+
+    pub(super) async fn add(&mut self, last: Option<Acker>, count: usize) -> Result<(), AmqpError> {
+        self.last = last.or(self.last.take());
+        self.count += count;
+        match self.count < self.most {
+            true => Ok(()),
+            false => self.acknowledge().await,
+        }
+    }
+
+    /// All of them: this channel has no older delivery open.
+    pub(super) async fn acknowledge(&mut self) -> Result<(), AmqpError> {
+        self.count = 0;
+        let Some(last) = self.last.take() else {
+            return Ok(());
+        };
+        let acking = last.ack(BasicAckOptions { multiple: true });
+        match step("acknowledge", acking).await? {
+            true => Ok(()),
+            false => Err(AmqpError::Lost),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! A message in the outbox: what waits to be published, and what was.
+
+use jiff::Timestamp;
+
+use crate::wire::Outgoing;
+
+/// A message that the broker has confirmed, as it was when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// Row.
+    pub seq: i64,
+    /// How often it had entered the outbox again.
+    pub repeats: i64,
+}
+
+/// A message in the outbox.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    /// Row.
+    pub seq: i64,
+    /// How often it has entered the outbox again.
+    pub repeats: i64,
+    /// What is to be published.
+    pub message: Outgoing,
+    /// Account and outcome, for the metric of time from intake to confirmed result.
+    pub about: Option<About>,
+}
+
+impl Pending {
+    /// The broker has it.
+    pub fn delivered(&self) -> Delivered {
+        Delivered {
+            seq: self.seq,
+            repeats: self.repeats,
+        }
+    }
+}
+
+/// What a result is about.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Account.
+    pub provider: String,
+    /// Outcome's name.
+    pub outcome: String,
+    /// When the request was taken in.
+    pub received_at: Timestamp,
+}

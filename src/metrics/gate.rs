@@ -1,0 +1,32 @@
+//! What shows an account's gate: looked up once, since it is told of every call.
+
+use prometheus::IntGauge;
+
+use super::Metrics;
+
+/// Calls in flight and the breaker of one account.
+pub struct GateGauges {
+    in_flight: IntGauge,
+    breaker_open: IntGauge,
+}
+
+impl GateGauges {
+    /// As they are now.
+    pub fn show(&self, in_flight: u32, breaker_open: bool) {
+        self.in_flight.set(in_flight.into());
+        self.breaker_open.set(breaker_open.into());
+    }
+}
+
+impl Metrics {
+    /// What shows one account's gate, with its limit.
+    pub fn gate(&self, provider: &str, limit: u32) -> GateGauges {
+        self.in_flight_limit
+            .with_label_values(&[provider])
+            .set(limit.into());
+        GateGauges {
+            in_flight: self.in_flight.with_label_values(&[provider]),
+            breaker_open: self.breaker_open.with_label_values(&[provider]),
+        }
+    }
+}

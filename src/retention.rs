@@ -1,0 +1,58 @@
+//! Removes what ended before the retention, bit by bit, so that it keeps nobody waiting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::dispatch::Shared;
+
+/// Rows that are removed in one transaction.
+const BATCH: usize = 200;
+/// It works for a tenth of the time and rests for the others.
+const REST: u32 = 9;
+/// Shortest rest.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Until the worker stops.
+pub async fn run(shared: Arc<Shared>, retention: Duration) {
+    while rest(&shared, EVERY).await {
+        let retention = jiff::SignedDuration::try_from(retention).unwrap_or_default();
+        if let Ok(before) = (shared.clock)().checked_sub(retention) {
+            purge(&shared, before).await;
+        }
+    }
+}
+
+async fn purge(shared: &Shared, before: Timestamp) {
+    let mut removed = 0;
+    loop {
+        let began = Instant::now();
+        match shared.ledger.purge(before, BATCH).await {
+            Ok(0) => break,
+            Ok(more) => removed += more,
+            Err(error) => break warn!(%error, "cannot remove old requests"),
+        }
+        if !rest(shared, (began.elapsed() * REST).max(PAUSE)).await {
+            break;
+        }
+    }
+    if removed > 0 {
+        info!(
+            removed,
+            "removed finished requests older than ledger.retention"
+        );
+    }
+}
+
+/// `false` when the worker stops.
+async fn rest(shared: &Shared, time: Duration) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(time) => true,
+        () = shared.stop.cancelled() => false,
+    }
+}
