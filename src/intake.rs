@@ -1,7 +1,7 @@
 //! Takes requests in: parse, store, acknowledge, in this order.
 //!
 //! An acknowledgement follows the commit, on the delivery's own channel, and nothing waits
-//! as an unacknowledged message for longer than a commit takes.
+//! as an unacknowledged message for longer than a few commits take.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

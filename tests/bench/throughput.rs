@@ -58,7 +58,8 @@ async fn run(plan: &Plan, who: &str) -> Drained {
     let provider = provider::start(Answer::Cancelled).await;
     let load = Load::new(&plan.amqp, who).await;
     let database = (who == "postgres").then(Database::new);
-    let worker = || Worker::new(&load, &provider);
+    // As many calls at once as the relay.
+    let worker = || Worker::new(&load, &provider).with("RESCIND_DEFAULTS__MAX_IN_FLIGHT", "256");
     let start = || match &database {
         Some(database) => worker().on(&database.url).start(),
         None if who == "relay" => process::relay(&load, &provider),

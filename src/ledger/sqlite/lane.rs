@@ -1,7 +1,7 @@
 //! A thread that owns one SQLite connection and commits whatever has queued up as a group.
 //!
-//! Whatever arrived while the last commit was running goes into the next one. There is no
-//! timer: a lone operation commits at once, a crowd shares its `fsync`.
+//! Whatever arrived while the last commit was running goes into the next one. A lone operation
+//! commits at once; a crowd shares its `fsync`, and waits a moment to be a larger one.
 
 use std::sync::mpsc;
 use std::thread;

@@ -9,7 +9,7 @@ use super::PATIENCE;
 use crate::rig::checker::id;
 use crate::rig::process::Process;
 use crate::rig::stage::{payment_id, request};
-use crate::rig::{Broker, Messages, Money, Simulator, Stage, Worker};
+use crate::rig::{Broker, Messages, Money, Simulator, Stage, Worker, until};
 
 /// A stage whose providers all behave in one way, until they are told otherwise.
 pub(super) struct World {
@@ -60,7 +60,17 @@ impl World {
         let client = self.stage.client().await;
         client.confirm_all(&self.stage.names, &requests).await;
         results.about(requests.iter().map(id), PATIENCE).await;
+        until("it is noted as published", PATIENCE, || {
+            self.unpublished() == 0
+        })
+        .await;
         requests
+    }
+
+    fn unpublished(&self) -> i64 {
+        let file = rusqlite::Connection::open(self.stage.ledger()).unwrap();
+        let query = "SELECT count(*) FROM messages WHERE published_at IS NULL";
+        file.query_row(query, [], |row| row.get(0)).unwrap()
     }
 
     pub(super) fn money(&self, request: &Value) -> Money {
