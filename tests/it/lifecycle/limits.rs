@@ -67,6 +67,18 @@ fn what_was_not_sent_is_no_attempt() {
 }
 
 #[test]
+fn each_call_is_counted_as_what_it_is() {
+    let mut progress = Progress::new(now());
+    for _ in 0..2 {
+        progress.begin(Operation::Cancel, now());
+        progress.begin(Operation::Lookup, now());
+        progress.begin(Operation::Lookup, now());
+    }
+    let counts = (progress.attempts, progress.lookups, progress.calls);
+    assert_eq!(counts, (2, 4, 6));
+}
+
+#[test]
 fn however_many_notifications_come_the_provider_is_asked_no_more_often_than_by_schedule() {
     let terms = terms(LOOKS_UP);
     let soon = plus(now(), Duration::from_millis(1));
