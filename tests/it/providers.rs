@@ -4,6 +4,7 @@
 //! ```text
 //! # a comment: the row of the provider's page that follows
 //! title <name>                          what people read
+//! headers <none|name ...>               of a notification, published with it
 //! settings {"token":"demo"}             the account for the lines that follow, the first one for
 //!                                       all laws; a list gives several values
 //! account <usable|part of the message>  what its own check says of it
@@ -67,6 +68,7 @@ struct Line {
 /// What a line claims.
 enum Claim {
     Title(String),
+    Headers(String),
     Account(String),
     Abilities(String),
     Key(String),
@@ -163,6 +165,7 @@ fn json(kind: &str, number: usize, text: &str) -> Value {
 fn claim(word: &str, rest: &str) -> Option<Claim> {
     Some(match word {
         "title" => Claim::Title(rest.to_owned()),
+        "headers" => Claim::Headers(rest.to_owned()),
         "account" => Claim::Account(rest.to_owned()),
         "abilities" => Claim::Abilities(rest.to_owned()),
         "key" => Claim::Key(rest.to_owned()),
@@ -420,6 +423,11 @@ fn check(provider: &dyn Provider, line: &Line) -> Result<(), String> {
     let account = &line.account;
     match &line.claim {
         Claim::Title(expected) => same(provider.title(), expected),
+        Claim::Headers(expected) => {
+            let names = provider.notification_headers();
+            let none = if names.is_empty() { "none" } else { "" };
+            same(&format!("{none}{}", names.join(" ")), expected)
+        }
         Claim::Account(expected) => match provider.check(account) {
             Err(message) if message.contains(expected) => Ok(()),
             Err(message) => same(&message, expected),
