@@ -27,7 +27,9 @@ const POLL: Schedule = Schedule {
     ..RETRY
 };
 
+mod checks;
 mod lost;
+mod memory;
 mod replay;
 
 fn now() -> Timestamp {

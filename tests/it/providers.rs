@@ -3,7 +3,12 @@
 //! `providers/<kind>.txt` is the table of one adapter, made to be read by people. A line is
 //! ```text
 //! # a comment: the row of the provider's page that follows
-//! settings {"token":"demo"}             the account; a list gives several values
+//! title <name>                          what people read
+//! headers <none|name ...>               of a notification, published with it
+//! settings {"token":"demo"}             the account for the lines that follow, the first one for
+//!                                       all laws; a list gives several values
+//! account <usable|part of the message>  what its own check says of it
+//! abilities <policy> [look-up] [first]  what is offered for the job
 //! job {"payment":{…},"amount":"1.00"}   the request for the lines that follow
 //! learned {"transaction_id":"…"}        what earlier answers taught, for the lines that follow
 //! key <text>                            the canonical name of the job's payment
@@ -45,7 +50,7 @@ const KEY: &str = "5f0c7d2e-6f8a-5b1c-9d3e-0123456789ab";
 
 // --- the tables ---------------------------------------------------------------------------
 
-/// A table as read: its account and its lines, each with the job that applies to it.
+/// A table as read: its first account and its lines, each with what applies to it.
 struct Table {
     account: Account,
     lines: Vec<Line>,
@@ -54,6 +59,7 @@ struct Table {
 /// One line that claims something.
 struct Line {
     number: usize,
+    account: Account,
     job: Value,
     learned: Learned,
     claim: Claim,
@@ -61,6 +67,10 @@ struct Line {
 
 /// What a line claims.
 enum Claim {
+    Title(String),
+    Headers(String),
+    Account(String),
+    Abilities(String),
     Key(String),
     Request(Operation, String),
     Invalid(Value, String),
@@ -102,11 +112,7 @@ fn table(kind: &str) -> Table {
 }
 
 fn parse(kind: &str, text: &str) -> Table {
-    let mut account = Account {
-        name: kind.to_owned(),
-        base_url: "https://provider.example/base".to_owned(),
-        ..Account::default()
-    };
+    let mut accounts: Vec<Account> = Vec::new();
     let (mut job, mut learned) = (Value::Null, Learned::new());
     let mut lines: Vec<Line> = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -115,7 +121,7 @@ fn parse(kind: &str, text: &str) -> Table {
         let claim = match word {
             "" | "#" => continue,
             "settings" => {
-                set(kind, &mut account, json(kind, number, rest));
+                accounts.push(account(kind, json(kind, number, rest)));
                 continue;
             }
             "job" => {
@@ -139,12 +145,17 @@ fn parse(kind: &str, text: &str) -> Table {
         };
         lines.push(Line {
             number,
+            account: accounts.last().cloned().unwrap_or_default(),
             job: job.clone(),
             learned: learned.clone(),
             claim,
         });
     }
-    Table { account, lines }
+    let account = accounts.into_iter().next();
+    Table {
+        account: account.unwrap_or_else(|| panic!("{kind}.txt has no settings")),
+        lines,
+    }
 }
 
 fn json(kind: &str, number: usize, text: &str) -> Value {
@@ -153,6 +164,10 @@ fn json(kind: &str, number: usize, text: &str) -> Value {
 
 fn claim(word: &str, rest: &str) -> Option<Claim> {
     Some(match word {
+        "title" => Claim::Title(rest.to_owned()),
+        "headers" => Claim::Headers(rest.to_owned()),
+        "account" => Claim::Account(rest.to_owned()),
+        "abilities" => Claim::Abilities(rest.to_owned()),
         "key" => Claim::Key(rest.to_owned()),
         "login" => Claim::Login(rest.to_owned()),
         "request" => {
@@ -207,10 +222,19 @@ fn demo_account(provider: &dyn Provider) -> Account {
     table(provider.kind()).account
 }
 
-/// Files each setting of a `settings` line as the adapter declares it.
-fn set(kind: &str, account: &mut Account, settings: Value) {
+/// The account of a `settings` line: each setting as the adapter declares it.
+fn account(kind: &str, settings: Value) -> Account {
     let provider = rescind::providers::by_kind(kind).expect("a listed kind");
-    let settings: Map<String, Value> = serde_json::from_value(settings).expect("settings");
+    let mut settings: Map<String, Value> = serde_json::from_value(settings).expect("settings");
+    let base_url = settings.remove("base_url");
+    let base_url = base_url.as_ref().and_then(Value::as_str);
+    let mut account = Account {
+        name: kind.to_owned(),
+        base_url: base_url
+            .unwrap_or("https://provider.example/base")
+            .to_owned(),
+        ..Account::default()
+    };
     for (key, value) in settings {
         let setting = provider.settings().iter().find(|s| s.key == key);
         let setting = setting.unwrap_or_else(|| panic!("{kind} has no setting {key}"));
@@ -229,6 +253,7 @@ fn set(kind: &str, account: &mut Account, settings: Value) {
             account.plain.insert(key, values.concat());
         }
     }
+    account
 }
 
 /// The job of a `job` line, or the adapter's message to its publisher.
@@ -305,6 +330,22 @@ fn render(verdict: &Verdict) -> String {
     }
 }
 
+fn render_abilities(abilities: &Abilities) -> String {
+    let mut text = match abilities.doubt {
+        DoubtPolicy::LookUp => "look_up".to_owned(),
+        DoubtPolicy::SameKey { key_life } => format!("same_key+{}s", key_life.as_secs()),
+        DoubtPolicy::AskOnceMore => "ask_once_more".to_owned(),
+        DoubtPolicy::Person => "person".to_owned(),
+    };
+    for (has, word) in [
+        (abilities.lookup, " look-up"),
+        (abilities.look_first, " first"),
+    ] {
+        text.push_str(if has { word } else { "" });
+    }
+    text
+}
+
 fn render_request(request: &Request) -> String {
     let method = match request.method {
         Method::Get => "GET",
@@ -359,7 +400,7 @@ fn every_example_means_what_its_table_says() {
     for provider in ALL.iter().copied() {
         let table = table(provider.kind());
         for line in &table.lines {
-            if let Err(message) = check(provider, &table.account, line) {
+            if let Err(message) = check(provider, line) {
                 wrong.push(format!(
                     "{}.txt:{}: {message}",
                     provider.kind(),
@@ -378,16 +419,38 @@ fn same(found: &str, expected: &str) -> Result<(), String> {
     }
 }
 
-fn check(provider: &dyn Provider, account: &Account, line: &Line) -> Result<(), String> {
+fn check(provider: &dyn Provider, line: &Line) -> Result<(), String> {
+    let account = &line.account;
     match &line.claim {
+        Claim::Title(expected) => same(provider.title(), expected),
+        Claim::Headers(expected) => {
+            let names = provider.notification_headers();
+            let none = if names.is_empty() { "none" } else { "" };
+            same(&format!("{none}{}", names.join(" ")), expected)
+        }
+        Claim::Account(expected) => match provider.check(account) {
+            Err(message) if message.contains(expected) => Ok(()),
+            Err(message) => same(&message, expected),
+            Ok(()) => same("usable", expected),
+        },
+        Claim::Abilities(expected) => {
+            let job = job(provider, &line.job)?;
+            same(
+                &render_abilities(&provider.abilities(account, &job)),
+                expected,
+            )
+        }
         Claim::Invalid(asked, part) => match job(provider, asked) {
             Ok(job) => Err(format!("valid: {}", job.payment.key)),
             Err(message) if message.contains(part) => Ok(()),
             Err(message) => same(&message, part),
         },
         Claim::Login(expected) => {
-            let login = provider.login(account, Timestamp::UNIX_EPOCH, "nonce")?;
-            same(&render_login(&login), expected)
+            let login = provider.login(account, Timestamp::UNIX_EPOCH, "nonce");
+            same(
+                &login.map_or_else(|why| why, |login| render_login(&login)),
+                expected,
+            )
         }
         Claim::Token(status, expected, body) => {
             let token = provider.read_login(&Response {
@@ -407,21 +470,16 @@ fn check(provider: &dyn Provider, account: &Account, line: &Line) -> Result<(), 
                 expected,
             )
         }
-        Claim::Answer(answer) => check_answer(provider, account, line, answer),
+        Claim::Answer(answer) => check_answer(provider, line, answer),
     }
 }
 
-fn check_answer(
-    provider: &dyn Provider,
-    account: &Account,
-    line: &Line,
-    answer: &Answer,
-) -> Result<(), String> {
+fn check_answer(provider: &dyn Provider, line: &Line, answer: &Answer) -> Result<(), String> {
     let job = job(provider, &line.job)?;
     let ask = Ask {
         exposed: answer.exposed,
         accepted: answer.accepted,
-        ..ask(account, &job, &line.learned)
+        ..ask(&line.account, &job, &line.learned)
     };
     let response = Response {
         status: answer.status,

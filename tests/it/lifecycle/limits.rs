@@ -66,6 +66,50 @@ fn what_was_not_sent_is_no_attempt() {
     }
 }
 
+/// After a doubt that was cleared up: it says no, and that the payment is open, again and again.
+#[test]
+fn a_refusal_that_the_look_up_contradicts_is_believed_after_some_tries() {
+    let terms = terms(LOOKS_UP);
+    let mut progress = Progress::new(now());
+    progress.exposed = true;
+    let mut at = now();
+    for refused in 1..=rescind::lifecycle::REFUSALS_MAX {
+        assert_eq!(progress.plan(&terms, at), Plan::Call(Operation::Cancel));
+        progress.begin(Operation::Cancel, at);
+        progress.after(&Verdict::Refused(Refused::Settled), &terms, at, 1.0);
+        assert_eq!((progress.due_at, progress.refusals), (Some(at), refused));
+        progress.begin(Operation::Lookup, at);
+        let step = progress.after(&Verdict::StillOpen, &terms, at, 1.0);
+        match step {
+            Step::Wait(_) => at = progress.due_at.unwrap(),
+            Step::Finish(outcome) => {
+                assert_eq!(refused, rescind::lifecycle::REFUSALS_MAX);
+                assert_eq!(outcome, Outcome::Refused(Refused::NotEligible));
+            }
+        }
+    }
+    assert_eq!(progress.state, State::Finished);
+}
+
+#[test]
+fn a_spaced_question_makes_the_next_wait_longer_like_any_other() {
+    let mut progress = calling(Operation::Lookup, in_doubt);
+    progress.after(&Verdict::NotFound, &terms(LOOKS_UP), now(), 0.0);
+    assert_eq!(progress.polls, 1);
+}
+
+#[test]
+fn each_call_is_counted_as_what_it_is() {
+    let mut progress = Progress::new(now());
+    for _ in 0..2 {
+        progress.begin(Operation::Cancel, now());
+        progress.begin(Operation::Lookup, now());
+        progress.begin(Operation::Lookup, now());
+    }
+    let counts = (progress.attempts, progress.lookups, progress.calls);
+    assert_eq!(counts, (2, 4, 6));
+}
+
 #[test]
 fn however_many_notifications_come_the_provider_is_asked_no_more_often_than_by_schedule() {
     let terms = terms(LOOKS_UP);

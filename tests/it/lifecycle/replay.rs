@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rescind::backoff::plus;
-use rescind::lifecycle::{Hindrance, Plan, Progress, Step, Terms};
+use rescind::lifecycle::{Hindrance, Plan, Progress, Seen, Sighting, Step, Terms};
 use rescind::outcome::{
     Cancelled, Cause, Failed, Operation, Outcome, Refused, State, Unresolved, Verdict, Why,
 };
@@ -54,6 +54,46 @@ fn where_the_provider_can_be_asked_it_is_asked_first() {
             assert_eq!((budgets, again.retrying_since), ((0, 0, 0), None));
             assert_eq!((again.replays.begun, again.replays.letters), (1, 1));
         }
+    }
+}
+
+/// One answer from before would make a second one of the next, hours later and by chance.
+#[test]
+fn what_was_seen_before_a_replay_is_no_first_witness() {
+    let mut before = given_up(true);
+    before.sighting = Some(Sighting {
+        what: Seen::StillOpen,
+        at: now(),
+    });
+    // A question about its result that a worker died over.
+    before.operation = Some(Operation::Lookup);
+    let at = plus(now(), HOUR);
+    let terms = terms(LOOKS_UP);
+    let mut again = before.replay(UNKNOWN, &terms, at).unwrap();
+    assert_eq!((&again.sighting, again.operation), (&None, None));
+    again.begin(Operation::Lookup, at);
+    again.after(&Verdict::StillOpen, &terms, at, 0.0);
+    assert_eq!(again.state, State::InDoubt);
+}
+
+#[test]
+fn each_hindrance_has_the_name_that_programs_know_and_says_what_to_do() {
+    let names = Hindrance::ALL.map(Hindrance::as_str);
+    let known = [
+        "invalid",
+        "deadline_passed",
+        "nobody_to_ask",
+        "unreadable",
+        "under_way",
+    ];
+    assert_eq!(names, known);
+    for hindrance in Hindrance::ALL {
+        let sentence = hindrance.sentence();
+        let next = ["discard", "replay", "see"];
+        assert!(
+            next.iter().any(|word| sentence.contains(word)),
+            "{sentence}"
+        );
     }
 }
 
