@@ -125,7 +125,6 @@ impl Intake {
                     continue;
                 }
             };
-            failpoint::pass(Point::AfterDeliver);
             let mut taken: VecDeque<Taken> = batch
                 .into_iter()
                 .map(|delivery| self.take(delivery, dropped))
@@ -160,6 +159,7 @@ impl Intake {
             .map(|admitted| (admitted.arrival, (admitted.step, admitted.start)))
             .unzip();
         let arrivals: Arc<[Arrival]> = arrivals.into();
+        failpoint::pass(Point::AfterDeliver);
         let accepted = self.store(&arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
         for ((arrival, (mut step, start)), accepted) in arrivals.iter().zip(begun).zip(accepted) {
