@@ -251,6 +251,19 @@ async fn a_ledger_that_is_locked_for_long_is_busy_for_everybody() {
     assert!(desk.claims(9, at(5)).await.claims.is_empty());
 }
 
+/// A flood of notifications about payments that are not ours has to keep the writer from nothing.
+#[tokio::test]
+async fn a_notification_about_nothing_of_ours_does_not_wait_for_the_writer() {
+    let (_folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    desk.done("a", VOIDED, at(1)).await;
+    let beside = Connection::open(&path).unwrap();
+    beside.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let heard = desk.hear(&["unknown", "another"], super::asks_nobody());
+    assert_eq!(heard.await, []);
+    beside.execute_batch("ROLLBACK").unwrap();
+}
+
 #[tokio::test]
 async fn an_operation_that_fails_half_way_leaves_nothing_and_takes_no_other_with_it() {
     let (_folder, path) = nowhere();
