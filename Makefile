@@ -53,7 +53,7 @@ sabotage: ## Break one rule at a time and show that the tests catch each (ONLY="
 	tests/sabotage/run $(ONLY)
 
 .PHONY: mutants
-mutants: ## Change a file at every place and see whether a test notices (FILE=src/gate.rs ARGS="--shard 0/4")
+mutants: ## Change files at every place and see whether a test notices (FILE=src/gate.rs ARGS="--shard 0/4")
 	tests/sabotage/mutants $(FILE) $(ARGS)
 
 .PHONY: check
