@@ -100,12 +100,10 @@ impl Gate {
         self.filled_at = now;
     }
 
-    /// Takes places for calls that are about to begin.
+    /// Takes places for calls that are about to begin. Without a rate nobody asks for tokens.
     pub fn enter(&mut self, calls: u32) {
         self.in_flight += calls;
-        if self.limits.rate_per_second > 0.0 {
-            self.tokens -= f64::from(calls);
-        }
+        self.tokens -= f64::from(calls);
     }
 
     /// Gives a place back.
@@ -122,8 +120,7 @@ impl Gate {
                     self.open_until = Some(now + self.limits.breaker_open_for);
                 }
             }
-            Health::Untried if self.limits.rate_per_second > 0.0 => self.tokens += 1.0,
-            Health::Untried => {}
+            Health::Untried => self.tokens += 1.0,
         }
     }
 
@@ -163,6 +160,7 @@ mod tests {
         let mut gate = Gate::new(LIMITS);
         assert_eq!(gate.room(at(0)), Ok(4));
         gate.enter(4);
+        assert_eq!(gate.in_flight(), 4);
         assert_eq!(gate.room(at(0)), Err(Closed::Full));
         gate.leave(Health::Answered, at(1));
         assert_eq!(gate.room(at(1)), Ok(1));
@@ -180,6 +178,15 @@ mod tests {
             gate.room(at(0)),
             Err(Closed::Rate(Duration::from_millis(500)))
         );
+        assert_eq!(
+            gate.room(Duration::from_millis(250)),
+            Err(Closed::Rate(Duration::from_millis(500))),
+            "half a token"
+        );
+        assert_eq!(gate.room(Duration::from_millis(500)), Ok(1));
+        // What was not called after all is not counted against the rate.
+        gate.enter(1);
+        gate.leave(Health::Untried, Duration::from_millis(500));
         assert_eq!(gate.room(Duration::from_millis(500)), Ok(1));
         gate.leave(Health::Untried, at(1));
         gate.leave(Health::Untried, at(1));
@@ -190,9 +197,11 @@ mod tests {
     fn the_breaker_opens_lets_one_call_try_and_closes_on_an_answer() {
         let mut gate = Gate::new(LIMITS);
         for _ in 0..3 {
+            assert!(!gate.breaker_open());
             gate.enter(1);
             gate.leave(Health::Failed, at(10));
         }
+        assert!(gate.breaker_open());
         assert_eq!(gate.room(at(11)), Err(Closed::Breaker(at(40))));
         assert_eq!(gate.room(at(40)), Ok(1));
         gate.enter(1);
@@ -202,5 +211,6 @@ mod tests {
         gate.enter(1);
         gate.leave(Health::Answered, at(72));
         assert_eq!(gate.room(at(72)), Ok(4));
+        assert!(!gate.breaker_open());
     }
 }
