@@ -128,4 +128,12 @@ mod tests {
         assert!(SCHEDULE.is_over(start, plus(start, Duration::from_secs(600))));
         assert!(!SCHEDULE.is_over(plus(start, Duration::from_secs(3600)), start));
     }
+
+    #[test]
+    fn no_wait_is_longer_than_the_longest() {
+        assert_eq!(SCHEDULE.longest(), SCHEDULE.max);
+        let max = Duration::from_secs(3);
+        let spaced = Schedule { max, ..SCHEDULE };
+        assert_eq!(spaced.longest(), 2 * SCHEDULE.first);
+    }
 }

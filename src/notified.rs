@@ -197,3 +197,19 @@ impl<'de> Visitor<'de> for Strict {
         Ok(object.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strict_json_is_what_any_reader_sees() {
+        let text = r#"{"a":[null,true,-1,18446744073709551615,1.5,"b",{"c":[]}],"d":{"a":false}}"#;
+        let any = serde_json::from_str(text).ok();
+        assert!(any.is_some());
+        assert_eq!(strict_json(text.as_bytes()), any);
+        for twice in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"a":2}}]"#, "{} {}"] {
+            assert_eq!(strict_json(twice.as_bytes()), None, "{twice}");
+        }
+    }
+}

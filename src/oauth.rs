@@ -112,4 +112,18 @@ mod tests {
             assert!(!error.to_lowercase().contains("hunter2"), "{error}");
         }
     }
+
+    #[test]
+    fn a_refusal_says_its_status_and_a_code_that_is_one() {
+        let refused = |body: &str| read_body(400, body).expect_err(body);
+        let alone = "the token endpoint answered 400";
+        let code = |code: &str| refused(&format!(r#"{{"error":"{code}"}}"#));
+        assert_eq!(code("invalid_client"), format!("{alone}, invalid_client"));
+        let longest = "x".repeat(40);
+        assert_eq!(code(&longest), format!("{alone}, {longest}"));
+        for other in ["", "Invalid client", &"x".repeat(41)] {
+            assert_eq!(code(other), alone);
+        }
+        assert_eq!(refused("<html>"), alone);
+    }
 }

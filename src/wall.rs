@@ -69,5 +69,6 @@ mod tests {
         assert_eq!(look(20, 27.1), (Some(-3_600), wall(20)));
         // Stood still, as a machine that sleeps.
         assert_eq!(look(920, 27.1), (Some(900), wall(920)));
+        assert_eq!(look(922, 28.1), (Some(1), wall(922)), "the least step");
     }
 }

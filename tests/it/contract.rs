@@ -14,6 +14,7 @@ use rescind::wire::{Envelope, Header, Kind, Outgoing, idempotency_key, read_requ
 use serde_json::{Value, json};
 
 mod names;
+mod notification;
 mod schema;
 
 const OUTCOMES: &str = include_str!("contract/outcomes.txt");
@@ -113,6 +114,36 @@ fn body(message: &Outgoing) -> Value {
 }
 
 #[test]
+fn kinds_of_messages_have_the_names_of_ledger_and_metrics() {
+    let names = Kind::ALL.map(Kind::as_str);
+    let known = ["result", "correction", "dead_letter", "notification"];
+    assert_eq!(names, known);
+}
+
+#[test]
+fn the_trace_is_the_one_that_the_publisher_named() {
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let of = |traceparent: &str| {
+        let traceparent = Some(traceparent.to_owned());
+        let envelope = Envelope {
+            traceparent,
+            ..envelope("")
+        };
+        envelope.trace_id().map(str::to_owned)
+    };
+    assert_eq!(
+        of(&format!("00-{trace}-b7ad6b7169203331-01")).as_deref(),
+        Some(trace)
+    );
+    let long = format!("{trace}0");
+    let other = trace.replace('0', "g");
+    for id in ["", "a", &long, &other] {
+        assert_eq!(of(&format!("00-{id}-b7ad6b7169203331-01")), None, "{id}");
+    }
+    assert_eq!(Envelope::default().trace_id(), None);
+}
+
+#[test]
 fn the_examples_of_requests_are_understood() {
     let jobs = REQUESTS.map(|text| {
         read_request(text.as_bytes(), providers::by_kind)
@@ -128,6 +159,43 @@ fn the_examples_of_requests_are_understood() {
     assert_eq!(jobs[1].reason.as_deref(), Some("one_item_out_of_stock"));
     assert_eq!(jobs[2].provider, "tingg");
     assert_eq!(jobs[2].payment.id("checkout_request_id"), "12345");
+}
+
+#[test]
+fn a_request_may_be_as_long_as_is_documented_and_no_longer() {
+    let read = |text: &str| read_request(text.as_bytes(), providers::by_kind).map_err(|e| e.reason);
+    // Space after the object is JSON too.
+    let padded = |bytes: usize| {
+        let request = REQUESTS[0].trim_end();
+        format!("{request}{}", " ".repeat(bytes - request.len()))
+    };
+    assert!(read(&padded(65_536)).is_ok());
+    assert_eq!(read(&padded(65_537)).unwrap_err(), Invalid::TooLarge);
+    let reasoned = |characters: usize| {
+        let mut request: Value = serde_json::from_str(REQUESTS[0]).unwrap();
+        request["reason"] = "é".repeat(characters).into();
+        request.to_string()
+    };
+    assert!(read(&reasoned(255)).is_ok());
+    for longer in [256, 300] {
+        assert_eq!(read(&reasoned(longer)).unwrap_err(), Invalid::Schema);
+    }
+}
+
+#[test]
+fn a_provider_has_a_name_of_the_documented_form() {
+    let read = |name: &str| {
+        let mut request: Value = serde_json::from_str(REQUESTS[0]).unwrap();
+        request["provider"] = name.into();
+        let read = read_request(request.to_string().as_bytes(), providers::by_kind);
+        read.unwrap_err().reason
+    };
+    for fits in ["a", "bento-2", "b_9", "7", &"x".repeat(64)] {
+        assert_eq!(read(fits), Invalid::UnknownProvider, "{fits}");
+    }
+    for other in ["", "Midtrans", "a b", "a.b", "é", &"x".repeat(65)] {
+        assert_eq!(read(other), Invalid::Schema, "{other}");
+    }
 }
 
 #[test]
@@ -341,6 +409,21 @@ fn one_finding_has_one_id_and_the_same_bytes_for_ever() {
         (finding.result_id(), finding.dead_letter().id)
     });
     assert!(one.0 != two.0 && one.1 != two.1);
+}
+
+#[test]
+fn each_dead_letter_of_a_request_has_an_id_of_its_own() {
+    let (sent, evidence) = (envelope(REQUESTS[0]), full());
+    let unknown = finding(&sent, &evidence, Outcome::Unresolved(Unresolved::NoLookup));
+    let ids = [0, 1, 2, 12].map(|letters| {
+        Finding {
+            letters,
+            ..unknown.clone()
+        }
+        .dead_letter()
+        .id
+    });
+    assert_eq!(BTreeSet::from(ids).len(), ids.len());
 }
 
 /// What is in a ledger or at a provider was named by an earlier version.

@@ -252,6 +252,11 @@ fn a_signature_without_separators_names_two_payments() {
     );
 }
 
+#[test]
+fn a_notification_has_at_most_as_many_bytes_as_is_documented() {
+    assert_eq!(NOTIFICATION_BYTES_MAX, 65_536);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
