@@ -35,10 +35,9 @@ impl Schedule {
             .build();
         let mut interval = self.first.min(self.max);
         for _ in 0..=repetitions {
-            let next = intervals.next_backoff().unwrap_or(self.max).min(self.max);
-            let settled = next == self.max && interval == self.max;
-            interval = next;
-            if settled {
+            interval = intervals.next_backoff().unwrap_or(self.max).min(self.max);
+            // It stays there.
+            if interval == self.max {
                 break;
             }
         }

@@ -113,15 +113,13 @@ impl Gate {
         self.filled_at = now;
     }
 
-    /// Takes places for calls that are about to begin.
+    /// Takes places for calls that are about to begin. Without a rate nobody asks for tokens.
     pub fn enter(&mut self, calls: u32, now: Duration) {
         if self.in_flight == 0 {
             self.left_at = now;
         }
         self.in_flight += calls;
-        if self.limits.rate_per_second > 0.0 {
-            self.tokens -= f64::from(calls);
-        }
+        self.tokens -= f64::from(calls);
     }
 
     /// Gives a place back.
@@ -141,8 +139,7 @@ impl Gate {
                     self.open_until = Some(now + self.limits.breaker_open_for);
                 }
             }
-            Health::Untried if self.limits.rate_per_second > 0.0 => self.tokens += 1.0,
-            Health::Untried => {}
+            Health::Untried => self.tokens += 1.0,
         }
     }
 
@@ -190,6 +187,7 @@ mod tests {
         let mut gate = Gate::new(LIMITS);
         assert_eq!(gate.room(at(0)), Ok(4));
         gate.enter(4, at(0));
+        assert_eq!(gate.in_flight(), 4);
         assert_eq!(gate.room(at(0)), Err(Closed::Full));
         gate.leave(Health::Answered, at(1));
         assert_eq!(gate.room(at(1)), Ok(1));
@@ -207,6 +205,15 @@ mod tests {
             gate.room(at(0)),
             Err(Closed::Rate(Duration::from_millis(500)))
         );
+        assert_eq!(
+            gate.room(Duration::from_millis(250)),
+            Err(Closed::Rate(Duration::from_millis(500))),
+            "half a token"
+        );
+        assert_eq!(gate.room(Duration::from_millis(500)), Ok(1));
+        // What was not called after all is not counted against the rate.
+        gate.enter(1, Duration::from_millis(500));
+        gate.leave(Health::Untried, Duration::from_millis(500));
         assert_eq!(gate.room(Duration::from_millis(500)), Ok(1));
         gate.leave(Health::Untried, at(1));
         gate.leave(Health::Untried, at(1));
@@ -253,9 +260,11 @@ mod tests {
     fn the_breaker_opens_lets_one_call_try_and_closes_on_an_answer() {
         let mut gate = Gate::new(LIMITS);
         for _ in 0..3 {
+            assert!(!gate.breaker_open());
             gate.enter(1, at(10));
             gate.leave(Health::Failed, at(10));
         }
+        assert!(gate.breaker_open());
         assert_eq!(gate.room(at(11)), Err(Closed::Breaker(at(40))));
         assert_eq!(gate.room(at(40)), Ok(1));
         gate.enter(1, at(40));
@@ -265,5 +274,6 @@ mod tests {
         gate.enter(1, at(72));
         gate.leave(Health::Answered, at(72));
         assert_eq!(gate.room(at(72)), Ok(4));
+        assert!(!gate.breaker_open());
     }
 }
