@@ -49,14 +49,22 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
         }
         // Not the id was taken but the payment's turn: by one that has finished, or it waits.
         None if free_turn(db, &request.provider, &request.payment_key)? => {
-            insert_request(db, request, &request.progress, Some(TURN))?;
+            kept(insert_request(db, request, &request.progress, Some(TURN))?)?;
             begun(db, request)
         }
         None => {
             let waits = Progress::new(request.envelope.received_at);
-            insert_request(db, request, &waits, None)?;
+            kept(insert_request(db, request, &waits, None)?)?;
             Ok(Accepted::New(None))
         }
+    }
+}
+
+/// What is neither stored nor known must not be acknowledged, whatever kept it out.
+fn kept(inserted: bool) -> rusqlite::Result<()> {
+    match inserted {
+        true => Ok(()),
+        false => Err(rusqlite::Error::StatementChangedRows(0)),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use rescind::ledger::sqlite::Sqlite;
+use rescind::ledger::{Arrival, Ledger};
 use rusqlite::{Connection, ErrorCode};
+
+use super::desk::{admitted, request};
 
 fn open(path: &Path) -> Sqlite {
     Sqlite::open(path, Box::new(|_, _| ())).unwrap()
@@ -78,4 +81,20 @@ fn the_database_lets_no_second_request_work_on_a_payment() {
     let given_up_at_work = "UPDATE requests SET turn = NULL WHERE request_id = 'b2'";
     assert!(is_refused(&file, given_up_at_work));
     assert_eq!(turns(&file), ["a2", "b2", "c1"]);
+}
+
+#[tokio::test]
+async fn what_the_database_keeps_out_is_not_taken_for_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rescind.db");
+    let ledger = open(&path);
+    let file = Connection::open(&path).unwrap();
+    file.execute_batch(
+        "CREATE TRIGGER keeps_out BEFORE INSERT ON requests BEGIN SELECT RAISE(IGNORE); END",
+    )
+    .unwrap();
+    for new in [request("a", "p"), admitted("b", "q")] {
+        let arrival = Arrival::Request(Box::new(new));
+        assert!(ledger.accept(vec![arrival].into()).await.is_err());
+    }
 }
