@@ -41,6 +41,7 @@ async fn dead_letters_are_listed_grouped_shown_and_exported() {
         worker.metric("rescind_dead_letters", &[]) == 7.0
     })
     .await;
+    world.noted().await;
     let before = world.everything();
 
     let list = world.dead(&["list"]).exits(0);

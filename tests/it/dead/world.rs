@@ -61,10 +61,15 @@ impl World {
         client.confirm_all(&self.stage.names, &requests).await;
         results.about(requests.iter().map(id), PATIENCE).await;
         if self.stage.ledger().exists() {
-            let noted = || self.unpublished() == 0;
-            until("it is noted as published", PATIENCE, noted).await;
+            self.noted().await;
         }
         requests
+    }
+
+    /// Waits until the worker has written down that all messages are published.
+    pub(super) async fn noted(&self) {
+        let noted = || self.unpublished() == 0;
+        until("it is noted as published", PATIENCE, noted).await;
     }
 
     fn unpublished(&self) -> i64 {
