@@ -4,26 +4,38 @@
 //! publication of unknown fate is simply made again: its id tells consumers that it is the
 //! same message.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Connection};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
 use crate::dispatch::Shared;
 use crate::failpoint::{self, Point};
-use crate::ledger::{Delivered, Pending};
+use crate::ledger::Pending;
 use crate::metrics::Published;
 use crate::publish;
 use crate::spans::Step;
 use crate::wire::{Kind, Outgoing};
 
-/// Messages that are on their way at once.
+use self::notes::Notes;
+use self::round::Round;
+
+mod notes;
+mod round;
+
+/// Windows that are on their way at once, each on a channel of its own: a confirmation takes the
+/// broker longer than everything else, and takes it no longer for many of them.
+const WINDOWS: u32 = 4;
+/// Messages of one window.
 const WINDOW: usize = 256;
 /// How long a confirmation waits to be noted together with others: nobody waits for that, and a
 /// commit of its own would keep everything else waiting. What a crash forgets is published again.
@@ -41,7 +53,11 @@ pub struct Outbox {
     shared: Arc<Shared>,
     /// Messages can be published.
     pub publishing: AtomicBool,
-    confirmed: Mutex<Vec<Delivered>>,
+    /// Whoever has it reads the next window.
+    round: tokio::sync::Mutex<Round>,
+    notes: Notes,
+    /// One for each window under way; all of them for one that nothing may be beside.
+    turns: Semaphore,
 }
 
 impl Outbox {
@@ -51,20 +67,21 @@ impl Outbox {
             settings,
             shared,
             publishing: AtomicBool::new(false),
-            confirmed: Mutex::default(),
+            round: tokio::sync::Mutex::new(Round::new(Instant::now())),
+            notes: Notes::default(),
+            turns: Semaphore::new(WINDOWS as usize),
         }
     }
 
     /// One session: connect, publish until something ends it. `flushed` ends it once
     /// nothing is left.
-    pub async fn session(
-        &self,
-        drain: &tokio_util::sync::CancellationToken,
-    ) -> Result<(), AmqpError> {
+    pub async fn session(&self, drain: &CancellationToken) -> Result<(), AmqpError> {
         let connection = amqp::connect(&self.settings, "rescind outbox").await?;
+        *self.round.lock().await = Round::new(Instant::now());
         let ended = self.publish_all(&connection, drain).await;
         self.publishing.store(false, Ordering::Release);
         self.note().await;
+        self.notes.forget();
         amqp::close(&connection).await;
         ended
     }
@@ -92,99 +109,106 @@ impl Outbox {
     async fn publish_all(
         &self,
         connection: &Connection,
-        drain: &tokio_util::sync::CancellationToken,
+        drain: &CancellationToken,
     ) -> Result<(), AmqpError> {
         amqp::prepare(connection, &self.settings).await?;
-        let channel = publish::channel(connection).await?;
-        self.publishing.store(true, Ordering::Release);
-        let channels = [&channel];
-        tokio::select! {
-            ended = self.windows(connection, &channel, drain) => ended,
-            () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
+        let mut channels = Vec::new();
+        for _ in 0..WINDOWS {
+            channels.push(publish::channel(connection).await?);
         }
+        self.publishing.store(true, Ordering::Release);
+        let over = CancellationToken::new();
+        let publishing = async {
+            let _over = over.clone().drop_guard();
+            let all = channels.iter().map(|c| self.publish(connection, c, drain));
+            let channels: Vec<&Channel> = channels.iter().collect();
+            tokio::select! {
+                ended = try_join_all(all) => ended.map(drop),
+                () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
+            }
+        };
+        tokio::join!(publishing, self.keep_noting(&over)).0
     }
 
-    async fn windows(
+    /// Publishes one window after the other, beside others who do the same.
+    async fn publish(
         &self,
         connection: &Connection,
         channel: &Channel,
-        drain: &tokio_util::sync::CancellationToken,
+        drain: &CancellationToken,
     ) -> Result<(), AmqpError> {
-        // Rows up to here were tried in this round; what came back waits for the next one
-        // and keeps nothing behind it waiting.
-        let mut tried = 0;
-        let mut noted_at = Instant::now();
+        while let Some((window, _turn)) = self.next(connection, drain).await {
+            self.publish_window(connection, channel, window).await?;
+        }
+        Ok(())
+    }
+
+    /// The next window, with the turn to publish it. `None`: nothing is left, and nothing will come.
+    async fn next(
+        &self,
+        connection: &Connection,
+        drain: &CancellationToken,
+    ) -> Option<(Vec<Pending>, SemaphorePermit<'_>)> {
+        let mut round = self.round.lock().await;
+        let window = loop {
+            let window = self.read(connection, &mut round).await;
+            if !window.is_empty() {
+                break window;
+            }
+            if round.is_over() && drain.is_cancelled() {
+                return None;
+            }
+            if round.is_over() {
+                tokio::select! {
+                    () = self.shared.outbox.notified() => {}
+                    () = tokio::time::sleep_until(round.next_at()) => {}
+                    () = drain.cancelled() => {}
+                }
+            }
+        };
+        let turn = self.turns.acquire_many(turns(&window)).await.ok()?;
+        Some((window, turn))
+    }
+
+    /// What is not on its way yet, of the next rows.
+    async fn read(&self, connection: &Connection, round: &mut Round) -> Vec<Pending> {
         loop {
-            if self.to_note() >= WINDOW || noted_at.elapsed() >= NOTE_WITHIN {
-                self.note().await;
-                noted_at = Instant::now();
-            }
-            if connection.status().blocked() {
-                // An alarm at the broker: whatever is sent now would hang.
+            // An alarm at the broker: whatever is sent now would hang.
+            while connection.status().blocked() {
                 tokio::time::sleep(AGAIN_EVERY).await;
-                continue;
             }
-            let window = match self.shared.ledger.pending(tried, WINDOW).await {
-                Ok(window) => window,
-                Err(error) => {
-                    error!(%error, "cannot read the outbox; trying again");
-                    tokio::time::sleep(AGAIN_EVERY).await;
-                    continue;
+            tokio::time::sleep_until(round.gathered_at()).await;
+            let after = round.begin(Instant::now());
+            match self.shared.ledger.pending(after, WINDOW).await {
+                Ok(rows) => {
+                    round.has_read(&rows, Instant::now());
+                    return self.notes.take(rows);
                 }
-            };
-            if let Some(last) = window.last() {
-                tried = last.seq;
-                let crowd = (CROWD..WINDOW).contains(&window.len());
-                self.publish_window(connection, channel, window).await?;
-                if crowd && !drain.is_cancelled() {
-                    tokio::time::sleep(GATHER).await;
-                }
-                continue;
+                Err(error) => error!(%error, "cannot read the outbox; trying again"),
             }
-            if drain.is_cancelled() {
-                return Ok(());
-            }
-            let wait = match self.to_note() {
-                0 => AGAIN_EVERY,
-                _ => NOTE_WITHIN,
-            };
-            tokio::select! {
-                () = self.shared.outbox.notified() => continue,
-                () = tokio::time::sleep(wait) => {}
-                () = drain.cancelled() => {}
-            }
-            // Or else it would be found, and published, once more.
-            self.note().await;
-            if wait == AGAIN_EVERY || drain.is_cancelled() {
-                tried = 0;
-            }
+            tokio::time::sleep(AGAIN_EVERY).await;
         }
     }
 
-    fn to_note(&self) -> usize {
-        let confirmed = self.confirmed.lock();
-        confirmed.unwrap_or_else(PoisonError::into_inner).len()
+    /// Until the session is over; what is being marked then is marked.
+    async fn keep_noting(&self, over: &CancellationToken) {
+        while over.run_until_cancelled(self.notes.wait()).await.is_some() {
+            self.note().await;
+        }
     }
 
     /// Marks what was confirmed. If this fails it is published again, under the same ids.
     async fn note(&self) {
-        let confirmed = {
-            let mut confirmed = self
-                .confirmed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *confirmed)
-        };
+        let confirmed = self.notes.confirmed();
         if confirmed.is_empty() {
             return;
         }
-        let noting = self
-            .shared
-            .ledger
-            .published(confirmed, (self.shared.clock)());
-        if let Err(error) = noting.await {
+        let rows: Vec<i64> = confirmed.iter().map(|message| message.seq).collect();
+        let now = (self.shared.clock)();
+        if let Err(error) = self.shared.ledger.published(confirmed, now).await {
             error!(%error, "cannot mark messages as published");
         }
+        self.notes.release(rows);
     }
 
     async fn publish_window(
@@ -206,16 +230,15 @@ impl Outbox {
         told(steps, &fates);
         failpoint::pass(Point::AfterPublish);
         self.count(&window, &fates);
-        let confirmed: Vec<&Pending> = window
+        let (confirmed, others): (Vec<_>, Vec<_>) = window
             .iter()
             .zip(&fates)
-            .filter(|(_, fate)| **fate == Published::Confirmed)
-            .map(|(pending, _)| pending)
-            .collect();
-        self.confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(confirmed.iter().map(|pending| pending.delivered()));
+            .partition(|(_, fate)| **fate == Published::Confirmed);
+        self.notes
+            .release(others.iter().map(|(pending, _)| pending.seq));
+        let confirmed: Vec<&Pending> = confirmed.into_iter().map(|(pending, _)| pending).collect();
+        self.notes
+            .add(confirmed.iter().map(|pending| pending.delivered()));
         self.reply(connection, &confirmed).await;
         Ok(())
     }
@@ -264,6 +287,16 @@ impl Outbox {
     }
 }
 
+/// How many of the turns a window takes: all of them for a correction, which does not overtake what
+/// it corrects.
+fn turns(window: &[Pending]) -> u32 {
+    let corrects = |pending: &Pending| pending.message.kind == Kind::Correction;
+    match window.iter().any(corrects) {
+        true => WINDOWS,
+        false => 1,
+    }
+}
+
 fn told(steps: Vec<Step>, fates: &[Published]) {
     for (mut step, fate) in steps.into_iter().zip(fates) {
         match fate {
@@ -286,4 +319,35 @@ async fn copy(connection: &Connection, queue: &str, message: &Outgoing) -> Resul
     );
     step("publish", publishing).await?;
     step("close a channel", channel.close(200, "done".into())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Properties;
+
+    /// One message of this kind in each row.
+    pub(super) fn rows(rows: impl IntoIterator<Item = i64>, kind: Kind) -> Vec<Pending> {
+        let pending = |seq| Pending {
+            seq,
+            repeats: 0,
+            message: Outgoing {
+                id: uuid::Uuid::nil(),
+                kind,
+                routing_key: String::new(),
+                properties: Properties::default(),
+                body: Vec::new(),
+            },
+            about: None,
+        };
+        rows.into_iter().map(pending).collect()
+    }
+
+    #[test]
+    fn a_correction_waits_for_all_that_is_under_way() {
+        let mut window = rows(1..9, Kind::Result);
+        assert_eq!(turns(&window), 1);
+        window.extend(rows([9], Kind::Correction));
+        assert_eq!(turns(&window), WINDOWS);
+    }
 }

@@ -79,6 +79,28 @@ async fn a_repeat_gets_the_stored_result_and_moves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_answered_also_while_others_keep_coming() {
+    let stage = Stage::new("repeat-beside");
+    let _worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let first = request("midtrans", "success");
+    client.publish(&stage.names, &first).await;
+    results.one(&id(&first), PATIENCE).await;
+    client.publish(&stage.names, &first).await;
+    // The outbox is never without something new for long.
+    let beside = async {
+        while results.counts()[&id(&first)] < 2 {
+            let other = request("migo", "success");
+            client.publish(&stage.names, &other).await;
+            results.next(PATIENCE).await.expect("some result");
+        }
+    };
+    let answered = tokio::time::timeout(PATIENCE, beside).await;
+    answered.expect("the stored result once more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_content_under_a_known_id_is_refused_and_the_first_stays() {
     let stage = Stage::new("conflict");
     let worker = stage.worker();

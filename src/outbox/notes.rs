@@ -1,0 +1,119 @@
+//! Which messages are on their way, and which of them the broker has: so that none is published
+//! twice at once, and many are marked in one commit.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::{NOTE_WITHIN, WINDOW};
+use crate::ledger::{Delivered, Pending};
+
+/// Shared by those who publish and the one who notes.
+#[derive(Default)]
+pub(super) struct Notes {
+    inner: Mutex<Inner>,
+    /// There is something to note.
+    some: Notify,
+    /// There is enough to note it now.
+    enough: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Rows that are being published, or are published and not marked yet.
+    busy: HashSet<i64>,
+    confirmed: Vec<Delivered>,
+}
+
+impl Notes {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that are not on their way, which they are from now on.
+    pub(super) fn take(&self, rows: Vec<Pending>) -> Vec<Pending> {
+        let mut inner = self.inner();
+        let fresh = |row: &Pending| inner.busy.insert(row.seq);
+        rows.into_iter().filter(fresh).collect()
+    }
+
+    /// They can be read again: marked, or to be published once more.
+    pub(super) fn release(&self, rows: impl IntoIterator<Item = i64>) {
+        let mut inner = self.inner();
+        for row in rows {
+            inner.busy.remove(&row);
+        }
+    }
+
+    /// The broker has them.
+    pub(super) fn add(&self, delivered: impl Iterator<Item = Delivered>) {
+        let mut inner = self.inner();
+        inner.confirmed.extend(delivered);
+        if !inner.confirmed.is_empty() {
+            self.some.notify_one();
+        }
+        if inner.confirmed.len() >= WINDOW {
+            self.enough.notify_one();
+        }
+    }
+
+    /// What has to be marked.
+    pub(super) fn confirmed(&self) -> Vec<Delivered> {
+        std::mem::take(&mut self.inner().confirmed)
+    }
+
+    /// Until something has waited long enough, or enough waits.
+    pub(super) async fn wait(&self) {
+        self.some.notified().await;
+        drop(tokio::time::timeout(NOTE_WITHIN, self.enough.notified()).await);
+    }
+
+    /// The session is over: nothing is on its way.
+    pub(super) fn forget(&self) {
+        self.inner().busy.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::super::tests::rows;
+    use super::*;
+    use crate::wire::Kind;
+
+    fn seqs(rows: &[Pending]) -> Vec<i64> {
+        rows.iter().map(|row| row.seq).collect()
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_not_taken_once_more_until_it_is_released() {
+        let notes = Notes::default();
+        assert_eq!(seqs(&notes.take(rows(1..4, Kind::Result))), [1, 2, 3]);
+        assert_eq!(seqs(&notes.take(rows(2..6, Kind::Result))), [4, 5]);
+        // Confirmed, but not marked yet: a reader finds it still.
+        let confirmed = rows([2], Kind::Result);
+        notes.add(confirmed.iter().map(Pending::delivered));
+        assert!(notes.take(rows(1..6, Kind::Result)).is_empty());
+        assert_eq!(notes.confirmed(), [confirmed[0].delivered()]);
+        notes.release([1, 2]);
+        assert_eq!(seqs(&notes.take(rows(1..6, Kind::Result))), [1, 2]);
+        notes.forget();
+        assert_eq!(seqs(&notes.take(rows([3], Kind::Result))), [3]);
+    }
+
+    #[tokio::test]
+    async fn few_wait_to_be_noted_together_and_many_do_not() {
+        let notes = Notes::default();
+        let confirmed = |count| {
+            rows(0..count, Kind::Result)
+                .into_iter()
+                .map(|row| row.delivered())
+        };
+        notes.add(confirmed(255));
+        assert!(notes.wait().now_or_never().is_none());
+        notes.add(confirmed(1));
+        assert!(notes.wait().now_or_never().is_some());
+    }
+}

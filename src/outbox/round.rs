@@ -1,0 +1,102 @@
+//! Which rows are read next. Rounds go through all that waits, oldest first; what came back waits
+//! for the next round and keeps nothing behind it waiting.
+
+use tokio::time::Instant;
+
+use super::{AGAIN_EVERY, CROWD, GATHER, WINDOW};
+use crate::ledger::Pending;
+
+/// A round.
+#[derive(Debug)]
+pub(super) struct Round {
+    began_at: Instant,
+    /// Rows up to here were read.
+    after: i64,
+    /// When the next window may be read.
+    gathered_at: Instant,
+    over: bool,
+}
+
+impl Round {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            began_at: now,
+            after: 0,
+            gathered_at: now,
+            over: false,
+        }
+    }
+
+    /// Behind which row to read: of a new round, if the last one is over and long ago.
+    pub(super) fn begin(&mut self, now: Instant) -> i64 {
+        if self.over && now >= self.next_at() {
+            *self = Self::new(now);
+        }
+        self.after
+    }
+
+    /// These rows were read.
+    pub(super) fn has_read(&mut self, rows: &[Pending], now: Instant) {
+        self.after = rows.last().map_or(self.after, |last| last.seq);
+        self.over = rows.len() < WINDOW;
+        if self.over && rows.len() >= CROWD {
+            self.gathered_at = now + GATHER;
+        }
+    }
+
+    /// All that waited was read.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// When the next round begins, at the earliest.
+    pub(super) fn next_at(&self) -> Instant {
+        self.began_at + AGAIN_EVERY
+    }
+
+    /// When the next window is worth being read.
+    pub(super) fn gathered_at(&self) -> Instant {
+        self.gathered_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::rows;
+    use super::*;
+    use crate::wire::Kind;
+
+    #[test]
+    fn a_round_reads_on_until_nothing_is_left_and_the_next_one_begins_a_second_after_it() {
+        let start = Instant::now();
+        let mut round = Round::new(start);
+        let long = start + AGAIN_EVERY * 9;
+        assert_eq!(round.begin(start), 0);
+        round.has_read(&rows(1..257, Kind::Result), start);
+        assert!(!round.is_over());
+        assert_eq!(round.begin(long), 256, "however long it takes");
+        round.has_read(&rows(300..303, Kind::Result), start);
+        assert!(round.is_over());
+        // Also if more keeps coming all the time.
+        let soon = start + AGAIN_EVERY - Duration::from_millis(1);
+        assert_eq!(round.begin(soon), 302);
+        round.has_read(&rows([303], Kind::Result), soon);
+        assert_eq!(round.begin(start + AGAIN_EVERY), 0);
+        assert!(!round.is_over(), "a new one");
+    }
+
+    #[test]
+    fn a_crowd_says_that_more_is_on_its_way() {
+        let start = Instant::now();
+        let mut round = Round::new(start);
+        let mut gathered = |count: i64| {
+            round.has_read(&rows(0..count, Kind::Result), start);
+            round.gathered_at()
+        };
+        assert_eq!(gathered(7), start);
+        assert_eq!(gathered(256), start, "a full window waits for nobody");
+        assert_eq!(gathered(8), start + GATHER);
+    }
+}
