@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 
 use crate::load::{Load, await_counted};
 use crate::middle::median;
-use crate::process::Process;
+use crate::process::{Process, beside};
 
 /// What a run took.
 pub(crate) struct Drained {
     pub(crate) per_second: f64,
     /// Processor time of a request, in microseconds.
     pub(crate) cpu: f64,
+    /// The same of broker and load meanwhile.
+    pub(crate) beside: [f64; 2],
     /// Until the last result, with the start of the process.
     pub(crate) seconds: f64,
     /// Memory at the most, in megabytes.
@@ -37,11 +39,15 @@ pub(crate) async fn drain_of(
     settle();
     let mut results = load.results().await;
     let started = Instant::now();
+    let before = beside();
     let process = start();
     let took = await_counted(&mut results, count, counts).await;
+    let after = beside();
+    let of_one = |n: usize| (after[n] - before[n]) / count as f64 * 1e6;
     let run = Drained {
         per_second: count as f64 / took.as_secs_f64(),
         cpu: process.cpu_seconds() / count as f64 * 1e6,
+        beside: [of_one(0), of_one(1)],
         seconds: started.elapsed().as_secs_f64(),
         most_mb: process.megabytes("VmHWM"),
     };
@@ -58,8 +64,8 @@ pub(crate) fn settle() {
 impl Drained {
     pub(crate) fn print(&self, who: &str) {
         println!(
-            "{who:<10} {:>8.0} requests/s {:>6.1} us CPU a request {:>4.0} MB at the most, {:.1} s with the start",
-            self.per_second, self.cpu, self.most_mb, self.seconds
+            "{who:<10} {:>8.0} requests/s {:>6.1} us CPU a request (broker {:.0}, load {:.0}) {:>4.0} MB at the most, {:.1} s with the start",
+            self.per_second, self.cpu, self.beside[0], self.beside[1], self.most_mb, self.seconds
         );
     }
 }

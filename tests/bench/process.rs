@@ -167,18 +167,7 @@ impl Process {
 
     /// Processor time so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = self.proc("stat");
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        let ticks: f64 = fields[11..13]
-            .iter()
-            .map(|field| field.parse::<f64>().unwrap())
-            .sum();
-        ticks / 100.0
+        seconds(&self.proc("stat"))
     }
 
     /// A field of `/proc/<pid>/status` in megabytes, e.g. `VmRSS`, `VmHWM`.
@@ -188,4 +177,32 @@ impl Process {
         let kilobytes = line.split_whitespace().nth(1).unwrap();
         kilobytes.parse::<f64>().unwrap() / 1024.0
     }
+}
+
+/// Processor time so far of what runs beside it, in seconds: every broker on this machine, and
+/// this process, which is load and provider.
+pub(crate) fn beside() -> [f64; 2] {
+    let mut broker = 0.0;
+    for process in std::fs::read_dir("/proc").unwrap() {
+        let stat = std::fs::read_to_string(process.unwrap().path().join("stat"));
+        if let Ok(stat) = stat
+            && stat.contains("(beam.smp)")
+        {
+            broker += seconds(&stat);
+        }
+    }
+    [
+        broker,
+        seconds(&std::fs::read_to_string("/proc/self/stat").unwrap()),
+    ]
+}
+
+/// Of the text of `/proc/<pid>/stat`, in the system and outside.
+fn seconds(stat: &str) -> f64 {
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks
+        .map(|field| field.parse::<f64>().unwrap())
+        .sum::<f64>()
+        / 100.0
 }
