@@ -31,7 +31,8 @@ const LOOKUP_PATH: &str = "/payments/v1/orders/{order_id}/transactions/{transact
 /// Life of a token whose issuer does not tell: Bento's pages give none.
 const TOKEN_LIFE: Duration = Duration::from_secs(300);
 
-/// Learned: how many failed voids and refunds of this payment have been retried for.
+/// Learned: how many failed voids and refunds of this payment are accounted for: retried for, or
+/// older than the first call.
 const FAILURES: &str = "failures";
 
 impl Provider for Bento {
@@ -136,7 +137,7 @@ impl Provider for Bento {
             400..=499 => declined(ask, &answer, response),
             _ => by_http_status(Operation::Cancel, response, true),
         };
-        answer.reading(verdict, response)
+        answer.reading(ask, verdict, response)
     }
 
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
@@ -146,7 +147,7 @@ impl Provider for Bento {
             true => found(ask, &answer, response),
             false => unanswered(ask, response),
         };
-        answer.reading(verdict, response)
+        answer.reading(ask, verdict, response)
     }
 
     fn login(&self, account: &Account, _now: Timestamp, _nonce: &str) -> Result<Login, String> {
@@ -264,12 +265,8 @@ impl<'a> Answer<'a> {
     /// that came after it, and that is ours.
     fn failure(&self) -> Option<Failure> {
         let history = self.transaction["history"].as_array();
-        let history = history.map(Vec::as_slice).unwrap_or_default();
-        let count = history
-            .iter()
-            .filter(|entry| is_failed_reversal(entry))
-            .count();
-        let (status, count) = match history.last() {
+        let count = self.failures();
+        let (status, count) = match history.and_then(|history| history.last()) {
             Some(last) if is_failed_reversal(last) && last["status"].is_object() => {
                 (&last["status"], count)
             }
@@ -283,18 +280,37 @@ impl<'a> Answer<'a> {
         })
     }
 
-    fn reading(&self, verdict: Verdict, response: &Response<'_>) -> Reading {
-        let status = self.status();
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let message = text(&status["description"]).or_else(|| text(&self.body["message"]));
-        let retried = matches!(
-            verdict,
+    /// Failed voids and refunds that it tells of, whosever they are.
+    fn failures(&self) -> usize {
+        let history = self.transaction["history"].as_array();
+        let history = history.map(Vec::as_slice).unwrap_or_default();
+        history
+            .iter()
+            .filter(|entry| is_failed_reversal(entry))
+            .count()
+    }
+
+    /// How many of them are accounted for by this verdict: those that are retried for, and before
+    /// the first call those of others, which are no answer to it.
+    fn accounted(&self, ask: &Ask<'_>, verdict: &Verdict) -> Option<usize> {
+        let told = self.failure().map(|failure| failure.count.max(1));
+        match verdict {
             Verdict::Again {
                 cause: Cause::Retryable,
                 ..
+            } => told,
+            Verdict::StillOpen if Whose::earlier(ask) == Whose::SomebodyElses => {
+                told.max(Some(self.failures()).filter(|count| *count > 0))
             }
-        );
-        let failures = self.failure().filter(|_| retried);
+            _ => None,
+        }
+    }
+
+    fn reading(&self, ask: &Ask<'_>, verdict: Verdict, response: &Response<'_>) -> Reading {
+        let status = self.status();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let message = text(&status["description"]).or_else(|| text(&self.body["message"]));
+        let accounted = self.accounted(ask, &verdict);
         let amount = match verdict {
             Verdict::Cancelled { amount, .. } => amount,
             _ => None,
@@ -305,7 +321,7 @@ impl<'a> Answer<'a> {
                 text(&self.transaction["state"]),
                 message,
             )
-            .learn(FAILURES, failures.map(|f| f.count.max(1).to_string()));
+            .learn(FAILURES, accounted.map(|count| count.to_string()));
         if let Some(amount) = amount {
             reading.evidence.amount = Some(amount.to_string());
             reading.evidence.currency = text(&self.transaction["currency"]);
@@ -315,7 +331,7 @@ impl<'a> Answer<'a> {
 }
 
 impl Failure {
-    /// A failure that was retried for is shown again after the next submission: what is shown
+    /// A failure that is accounted for is shown again after the next submission: what is shown
     /// counts once, and what is only told by `status` once.
     fn is_new(&self, ask: &Ask<'_>) -> bool {
         let known: usize = ask
