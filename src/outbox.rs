@@ -179,6 +179,7 @@ impl Outbox {
             }
             tokio::time::sleep_until(round.gathered_at()).await;
             let after = round.begin(Instant::now());
+            self.notes.read();
             match self.shared.ledger.pending(after, WINDOW).await {
                 Ok(rows) => {
                     round.has_read(&rows, Instant::now());

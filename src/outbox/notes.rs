@@ -23,6 +23,8 @@ pub(super) struct Notes {
 struct Inner {
     /// Rows that are being published, or are published and not marked yet.
     busy: HashSet<i64>,
+    /// Released since the last read began: it may show them as they were before.
+    released: HashSet<i64>,
     confirmed: Vec<Delivered>,
 }
 
@@ -31,10 +33,15 @@ impl Notes {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those that are not on their way, which they are from now on.
+    /// A read begins.
+    pub(super) fn read(&self) {
+        self.inner().released.clear();
+    }
+
+    /// Of what was read those that are not on their way, which they are from now on.
     pub(super) fn take(&self, rows: Vec<Pending>) -> Vec<Pending> {
-        let mut inner = self.inner();
-        let fresh = |row: &Pending| inner.busy.insert(row.seq);
+        let Inner { busy, released, .. } = &mut *self.inner();
+        let fresh = |row: &Pending| !released.contains(&row.seq) && busy.insert(row.seq);
         rows.into_iter().filter(fresh).collect()
     }
 
@@ -43,6 +50,7 @@ impl Notes {
         let mut inner = self.inner();
         for row in rows {
             inner.busy.remove(&row);
+            inner.released.insert(row);
         }
     }
 
@@ -98,6 +106,9 @@ mod tests {
         assert!(notes.take(rows(1..6, Kind::Result)).is_empty());
         assert_eq!(notes.confirmed(), [confirmed[0].delivered()]);
         notes.release([1, 2]);
+        // By a read that had begun before.
+        assert!(notes.take(rows(1..6, Kind::Result)).is_empty());
+        notes.read();
         assert_eq!(seqs(&notes.take(rows(1..6, Kind::Result))), [1, 2]);
         notes.forget();
         assert_eq!(seqs(&notes.take(rows([3], Kind::Result))), [3]);
