@@ -194,22 +194,32 @@ impl Outbox {
     /// Until the session is over; what is being marked then is marked.
     async fn keep_noting(&self, over: &CancellationToken) {
         while over.run_until_cancelled(self.notes.wait()).await.is_some() {
-            self.note().await;
+            if !self.note().await {
+                over.run_until_cancelled(tokio::time::sleep(AGAIN_EVERY))
+                    .await;
+            }
         }
     }
 
-    /// Marks what was confirmed. If this fails it is published again, under the same ids.
-    async fn note(&self) {
+    /// Marks what was confirmed. What cannot be marked now is tried again, and not published again
+    /// in this session: a full disk must not make a flood.
+    async fn note(&self) -> bool {
         let confirmed = self.notes.confirmed();
         if confirmed.is_empty() {
-            return;
+            return true;
         }
-        let rows: Vec<i64> = confirmed.iter().map(|message| message.seq).collect();
         let now = (self.shared.clock)();
-        if let Err(error) = self.shared.ledger.published(confirmed, now).await {
-            error!(%error, "cannot mark messages as published");
+        match self.shared.ledger.published(confirmed.clone(), now).await {
+            Ok(()) => self
+                .notes
+                .release(confirmed.iter().map(|message| message.seq)),
+            Err(error) => {
+                error!(%error, "cannot mark messages as published; trying again");
+                self.notes.add(confirmed.into_iter());
+                return false;
+            }
         }
-        self.notes.release(rows);
+        true
     }
 
     async fn publish_window(
