@@ -264,9 +264,8 @@ impl<'a> Answer<'a> {
     /// of that one), or a success, or there is none; then a failing `status` is of an action
     /// that came after it, and that is ours.
     fn failure(&self) -> Option<Failure> {
-        let history = self.transaction["history"].as_array();
         let count = self.failures();
-        let (status, count) = match history.and_then(|history| history.last()) {
+        let (status, count) = match self.history().last() {
             Some(last) if is_failed_reversal(last) && last["status"].is_object() => {
                 (&last["status"], count)
             }
@@ -275,30 +274,29 @@ impl<'a> Answer<'a> {
             _ => (self.status(), 0),
         };
         Some(Failure {
-            retryable: is_retryable(status)?,
             count,
+            ..failed(status)?
         })
     }
 
-    /// Failed voids and refunds that it tells of, whosever they are.
-    fn failures(&self) -> usize {
-        let history = self.transaction["history"].as_array();
-        let history = history.map(Vec::as_slice).unwrap_or_default();
-        history
-            .iter()
-            .filter(|entry| is_failed_reversal(entry))
-            .count()
+    fn history(&self) -> &'a [Value] {
+        self.transaction["history"]
+            .as_array()
+            .map_or(&[], Vec::as_slice)
     }
 
-    /// How many of them are accounted for by this verdict: those that are retried for, and before
-    /// the first call those of others, which are no answer to it.
+    /// Failed voids and refunds in the history, whosever they are.
+    fn failures(&self) -> usize {
+        let history = self.history().iter();
+        history.filter(|entry| is_failed_reversal(entry)).count()
+    }
+
+    /// How many of them need no answer any more: those that are retried for, and before the first
+    /// call those of others.
     fn accounted(&self, ask: &Ask<'_>, verdict: &Verdict) -> Option<usize> {
         let told = self.failure().map(|failure| failure.count.max(1));
         match verdict {
-            Verdict::Again {
-                cause: Cause::Retryable,
-                ..
-            } => told,
+            Verdict::Again { cause, .. } if *cause == Cause::Retryable => told,
             Verdict::StillOpen if Whose::earlier(ask) == Whose::SomebodyElses => {
                 told.max(Some(self.failures()).filter(|count| *count > 0))
             }
@@ -356,40 +354,31 @@ fn is_failed(entry: &Value) -> bool {
     entry["result"]
         .as_str()
         .is_some_and(|r| r.eq_ignore_ascii_case("Failure"))
-        || is_retryable(&entry["status"]).is_some()
+        || failed(&entry["status"]).is_some()
 }
 
 fn is_failed_reversal(entry: &Value) -> bool {
     let action = entry["action"].as_str().unwrap_or_default();
-    ["Void", "Refund"]
-        .iter()
-        .any(|a| action.eq_ignore_ascii_case(a))
-        && is_failed(entry)
+    let reverses = |name| action.eq_ignore_ascii_case(name);
+    (reverses("Void") || reverses("Refund")) && is_failed(entry)
 }
 
 /// `None` unless the outcome is one of the two documented failures.
-fn is_retryable(status: &Value) -> Option<bool> {
-    let outcome = status["outcome"].as_str()?;
-    if outcome.eq_ignore_ascii_case("failedRetryable") {
-        return Some(true);
-    }
-    outcome
-        .eq_ignore_ascii_case("failedNonRetryable")
-        .then_some(false)
+fn failed(status: &Value) -> Option<Failure> {
+    let outcome = status["outcome"].as_str()?.to_ascii_lowercase();
+    let retryable = outcome == "failedretryable";
+    (retryable || outcome == "failednonretryable").then_some(Failure {
+        retryable,
+        count: 0,
+    })
 }
 
 /// A 2xx to the cancel: "submitted for processing", unless the state already says more.
 fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
     let Some(state) = answer.state() else {
         // A decline without a transaction is about this call (the page on errors of 2024).
-        let retryable = is_retryable(&answer.body["status"]);
-        return retryable.map_or(Verdict::Doubt, |retryable| {
-            Failure {
-                retryable,
-                count: 0,
-            }
-            .verdict(None)
-        });
+        let failed = failed(&answer.body["status"]);
+        return failed.map_or(Verdict::Doubt, |failure| failure.verdict(None));
     };
     if !answer.is_about(ask) {
         return Verdict::Doubt;
@@ -423,13 +412,8 @@ fn declined(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>) -> Verd
     if let Some(verdict) = by_final_state(ask, answer, earlier).filter(|_| answer.is_about(ask)) {
         return verdict;
     }
-    let outcome = is_retryable(&answer.body["status"]).or_else(|| is_retryable(answer.status()));
-    if let Some(retryable) = outcome {
-        return Failure {
-            retryable,
-            count: 0,
-        }
-        .verdict(response.retry_after);
+    if let Some(failure) = failed(&answer.body["status"]).or_else(|| failed(answer.status())) {
+        return failure.verdict(response.retry_after);
     }
     let can_ask = !lookup_path(ask.account).is_empty();
     match response.status {
@@ -467,15 +451,15 @@ fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>) -> Verdict
     }
 }
 
-/// The payment is as it was. Once a cancel was accepted this is the state before it, for as
-/// long as nothing says that it failed. A failure that an attempt in doubt may have caused is
-/// no reason to send at once: the state has to be seen twice.
 /// An amount is ignored before capture: less than all of it cannot be cancelled yet.
 fn would_void_more(ask: &Ask<'_>, answer: &Answer<'_>) -> bool {
     let whole = answer.transaction["authorizedAmount"].as_i64();
     !ask.accepted && units_asked(ask).is_some_and(|asked| whole != Some(asked))
 }
 
+/// The payment is as it was. Once a cancel was accepted this is the state before it, for as
+/// long as nothing says that it failed. A failure that an attempt in doubt may have caused is
+/// no reason to send at once: the state has to be seen twice.
 fn still_there(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
     let failure = answer.failure().filter(|failure| failure.is_new(ask));
     match failure {

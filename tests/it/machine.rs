@@ -80,13 +80,14 @@ async fn a_worker_whose_disk_fails_ends_at_once_and_loses_nothing() {
     }
 }
 
-/// A disk of 4 MiB that only the worker sees, and its folder as the test sees it.
+/// A disk of 8 MiB that only the worker sees, room for the log of all that is asked here, and its
+/// folder as the test sees it.
 fn small_disk(stage: &mut Stage) -> (PathBuf, Vec<String>) {
     let folder = stage.dir().join("small");
     fs::create_dir(&folder).unwrap();
     let ledger = format!("sqlite:{}", folder.join("rescind.db").display());
     stage.set("ledger.url", ledger);
-    let mount = "mount -t tmpfs -o size=4m none \"$0\" && exec \"$@\"";
+    let mount = "mount -t tmpfs -o size=8m none \"$0\" && exec \"$@\"";
     let mut words = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount]
         .map(str::to_owned)
         .to_vec();
