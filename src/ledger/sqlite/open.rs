@@ -58,7 +58,7 @@ fn durable(connection: Connection) -> Result<Connection, LedgerError> {
         .pragma_update(None, "synchronous", "FULL")
         .map_err(failed)?;
     connection
-        .pragma_update(None, "wal_autocheckpoint", 16000)
+        .pragma_update(None, "wal_autocheckpoint", 4000)
         .map_err(failed)?;
     Ok(connection)
 }
