@@ -36,6 +36,7 @@ async fn what_may_go_better_is_tried_again() {
     }
 }
 
+/// Not that of the statements that were sent with the one that failed: they cannot say why.
 #[tokio::test]
 async fn what_cannot_go_better_is_told_at_once() {
     let url = Database::shared().create();
