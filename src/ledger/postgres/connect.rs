@@ -185,15 +185,14 @@ impl Mode {
     }
 }
 
-/// The address without what is ours to handle.
+/// The address without what is ours to handle. The rest as it is written: written anew, a space
+/// would be a plus, and that is a plus to the driver.
 fn plain(url: &Url) -> String {
     let mut plain = url.clone();
-    let kept = url.query_pairs().filter(|(key, _)| key != "sslmode");
-    let kept: Vec<_> = kept.collect();
-    plain.set_query(None);
-    if !kept.is_empty() {
-        plain.query_pairs_mut().extend_pairs(kept);
-    }
+    let pairs = url.query().unwrap_or_default().split('&');
+    let kept = pairs.filter(|pair| pair.split('=').next() != Some("sslmode"));
+    let kept = kept.collect::<Vec<_>>().join("&");
+    plain.set_query(Some(kept.as_str()).filter(|kept| !kept.is_empty()));
     plain.into()
 }
 
