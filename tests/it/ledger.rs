@@ -370,6 +370,19 @@ async fn a_notification_about_no_request_changes_nothing() {
     .await;
 }
 
+/// It comes from outside, and is told to the ledger until that has answered.
+#[tokio::test]
+async fn a_notification_may_name_a_payment_with_any_character() {
+    on_each(async |desk| {
+        for name in ["zero\0", "\u{1b}[0m", "ＪＰ🦀", "'; --", "%", ""] {
+            assert_eq!(desk.hear(&[name], asks_nobody()).await, [], "{name:?}");
+            desk.take_in(request(name, name)).await;
+            assert_eq!(desk.hear(&["x", name], asks_at(5)).await, [Heard::Open]);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_notification_during_a_call_is_remembered_for_its_commit() {
     on_each(async |mut desk| {

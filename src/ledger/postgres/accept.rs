@@ -50,9 +50,6 @@ async fn record(
     dead: &[(Option<i64>, &DeadLetter)],
     messages: &[(jiff::Timestamp, &Outgoing)],
 ) -> Result<(), Trouble> {
-    if dead.is_empty() && messages.is_empty() {
-        return Ok(());
-    }
     // A statement may not touch a row twice.
     let mut seen = HashSet::new();
     let messages: Vec<outbox::Message<'_>> = messages

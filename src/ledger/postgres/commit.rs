@@ -64,12 +64,13 @@ async fn make(
         Some((Some(held.change.id.seq), letter))
     });
     let dead: Vec<_> = dead.collect();
-    tokio::try_join!(
+    let done = tokio::join!(
         write(db, &held),
         end_calls(db, &held),
         outbox::insert(db, worker, &messages),
         outbox::dead_letters(db, &dead),
-    )?;
+    );
+    together([done.0, done.1, done.2, done.3])?;
     // After that: a payment has one active request at a time.
     let freed = unpark(db, &held).await?;
     let hinted: HashMap<i64, bool> = held.iter().map(|h| (h.change.id.seq, h.hinted)).collect();
@@ -80,6 +81,14 @@ async fn make(
         Some(false) => Committed::Done,
     };
     Ok(changes.iter().map(answer).collect())
+}
+
+/// Of statements that were sent at once, one fails and takes the others with it, in whatever order
+/// they are looked at: its trouble counts, and not that of those.
+fn together(done: [Result<(), Trouble>; 4]) -> Result<(), Trouble> {
+    let troubles = done.into_iter().filter_map(Result::err);
+    let cause = troubles.min_by_key(|trouble| matches!(trouble, Trouble::Again(_)));
+    cause.map_or(Ok(()), Err)
 }
 
 fn messages(change: &Change) -> impl Iterator<Item = Message<'_>> {
@@ -228,4 +237,21 @@ async fn unpark(db: &ClientWrapper, held: &[Held<'_>]) -> Result<HashSet<i64>, T
         .await?;
     let rows = db.query(&statement, &[&seqs, &times]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::LedgerError;
+
+    #[test]
+    fn what_failed_counts_and_not_what_it_took_with_it() {
+        let aborted = || Err(Trouble::Again("the transaction is aborted".into()));
+        let refused = Err(Trouble::Refused(LedgerError::Busy));
+        let done = together([Ok(()), aborted(), refused, aborted()]);
+        assert!(matches!(done, Err(Trouble::Refused(_))));
+        let again = together([Ok(()), Ok(()), aborted(), Ok(())]);
+        assert!(matches!(again, Err(Trouble::Again(_))));
+        assert!(together([Ok(()), Ok(()), Ok(()), Ok(())]).is_ok());
+    }
 }

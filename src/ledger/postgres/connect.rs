@@ -185,15 +185,14 @@ impl Mode {
     }
 }
 
-/// The address without what is ours to handle.
+/// The address without what is ours to handle. The rest as it is written: written anew, a space
+/// would be a plus, and that is a plus to the driver.
 fn plain(url: &Url) -> String {
     let mut plain = url.clone();
-    let kept = url.query_pairs().filter(|(key, _)| key != "sslmode");
-    let kept: Vec<_> = kept.collect();
-    plain.set_query(None);
-    if !kept.is_empty() {
-        plain.query_pairs_mut().extend_pairs(kept);
-    }
+    let pairs = url.query().unwrap_or_default().split('&');
+    let kept = pairs.filter(|pair| pair.split('=').next() != Some("sslmode"));
+    let kept = kept.collect::<Vec<_>>().join("&");
+    plain.set_query(Some(kept.as_str()).filter(|kept| !kept.is_empty()));
     plain.into()
 }
 
@@ -252,4 +251,82 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, LedgerError
 
 fn bad(file: &Path, error: impl std::fmt::Display) -> LedgerError {
     unusable(&format!("{} cannot be used: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str) -> Settings {
+        Settings {
+            url: url.into(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+        }
+    }
+
+    fn is_encrypted(url: &str) -> Option<bool> {
+        let mode = Mode::of(&Url::parse(url).unwrap());
+        mode.ok().map(|mode| mode == Mode::Verified)
+    }
+
+    #[test]
+    fn a_line_that_leaves_this_machine_is_encrypted_unless_it_is_said_otherwise() {
+        assert_eq!(is_encrypted("postgres://db.example/r"), Some(true));
+        for here in ["127.0.0.1", "localhost", "[::1]:5433", ""] {
+            let url = format!("postgres://{here}/r?connect_timeout=3");
+            assert_eq!(is_encrypted(&url), Some(false), "{url}");
+            for mode in ["require", "verify-ca", "verify-full"] {
+                let url = format!("{url}&sslmode={mode}");
+                assert_eq!(is_encrypted(&url), Some(true), "{url}");
+            }
+        }
+        let open = "postgres://db.example/r?sslmode=disable";
+        assert_eq!(is_encrypted(open), Some(false));
+        for mode in ["prefer", "allow", ""] {
+            let url = format!("postgres://localhost/r?sslmode={mode}");
+            assert_eq!(is_encrypted(&url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_else_the_address_says_is_kept() {
+        let url =
+            "postgres://u:p@localhost/r?sslmode=disable&application_name=mine&options=-c%20a%3Db";
+        let config = Database::new(&settings(url)).unwrap().config;
+        assert_eq!(config.get_application_name(), Some("mine"));
+        assert_eq!(config.get_options(), Some("-c a=b"));
+        let config = Database::new(&settings("postgres://u@localhost/r"));
+        let config = config.unwrap().config;
+        assert_eq!(config.get_application_name(), Some("rescind"));
+    }
+
+    #[test]
+    fn people_are_shown_the_server_and_the_database_and_no_password() {
+        for (url, expected) in [
+            ("postgres://u:p@localhost/r", "postgres://localhost:5432/r"),
+            (
+                "postgres://u:p@127.0.0.1:6000/r?a=b",
+                "postgres://127.0.0.1:6000/r",
+            ),
+            (
+                "postgres:///r?host=/run",
+                "postgres://(local socket):5432/r",
+            ),
+        ] {
+            assert_eq!(shown(&Url::parse(url).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_client_s_certificate_that_cannot_be_read_is_named() {
+        let settings = Settings {
+            cert_file: Some("no-certificate.pem".into()),
+            key_file: Some("no-key.pem".into()),
+            ..settings("postgres://localhost/r?sslmode=verify-full")
+        };
+        let told = Database::new(&settings).err().unwrap().to_string();
+        assert!(told.contains("no-key.pem"), "{told}");
+    }
 }

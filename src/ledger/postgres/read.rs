@@ -64,6 +64,7 @@ pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Resu
             "SELECT EXISTS (SELECT 1 FROM requests WHERE provider = $1 AND payment_key = ANY ($2))",
         )
         .await?;
+    let keys: Vec<_> = keys.iter().map(|key| text(key)).collect();
     Ok(db
         .query_one(&query, &[&provider, &keys])
         .await?

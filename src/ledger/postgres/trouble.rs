@@ -59,6 +59,8 @@ impl From<Error> for Trouble {
             SqlState::T_R_DEADLOCK_DETECTED,
             SqlState::LOCK_NOT_AVAILABLE,
             SqlState::QUERY_CANCELED,
+            // Says nothing itself: another statement that was sent with it has failed.
+            SqlState::IN_FAILED_SQL_TRANSACTION,
         ];
         let gone = [
             SqlState::ADMIN_SHUTDOWN,

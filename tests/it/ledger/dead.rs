@@ -311,6 +311,22 @@ async fn a_replay_survives_a_crash_like_any_request() {
 }
 
 #[tokio::test]
+async fn a_claim_of_before_is_good_for_no_replay() {
+    on_each(async |desk| {
+        let before = desk.begin("a", "p").await;
+        desk.settle(finish(&before, GIVEN_UP, at(4))).await;
+        let letter = desk.letter_of("a").await.unwrap().id;
+        assert_eq!(replay(&desk, &letter, 10).await, Closed::Done);
+        let claim = desk.only_claim(at(10), sends()).await;
+        let late = finish_again(&before, VOIDED, at(11));
+        assert_eq!(desk.settle(late).await, Committed::Lost);
+        let ended = finish_again(&claim, VOIDED, at(12));
+        assert_eq!(desk.settle(ended).await, Committed::Done);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_replayed_stays_as_it_was() {
     on_each(async |mut desk| {
         desk.take_in_invalid(b"{", at(1)).await;

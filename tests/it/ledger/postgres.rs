@@ -2,20 +2,25 @@
 //! commits of unknown outcome, and schemas side by side.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rescind::ledger::postgres::{Postgres, Settings};
 use rescind::ledger::{Accepted, Closed, Committed, Deed, Ledger, LedgerError};
 use rescind::outcome::State;
 
 use super::desk::{
-    Desk, GIVEN_UP, Opener, VOIDED, at, at_once, by, finish, reopens, request, sends, wait,
+    Desk, GIVEN_UP, Opener, VOIDED, arriving, at, at_once, by, finish, reopens, request, sends,
+    wait,
 };
-use crate::rig::Database;
+use crate::rig::{Database, until};
 
 mod crowd;
 mod cut;
+mod group;
+mod lease;
 mod schema;
 mod tls;
+mod trouble;
 
 fn settings(url: &str) -> Settings {
     Settings {
@@ -47,6 +52,24 @@ async fn desk(url: &str) -> Desk {
 fn expire(url: &str) {
     let now = "UPDATE workers SET alive_until = clock_timestamp()";
     Database::shared().sql_in(url, now);
+}
+
+/// A connection of the test's own, whose transaction holds what these statements lock.
+async fn holding(url: &str, statements: &str) -> tokio_postgres::Client {
+    let connected = tokio_postgres::connect(url, tokio_postgres::NoTls).await;
+    let (client, line) = connected.unwrap();
+    tokio::spawn(line);
+    let begin = format!("BEGIN; {statements}");
+    client.batch_execute(&begin).await.unwrap();
+    client
+}
+
+/// Until a worker waits for somebody else's lock.
+async fn until_it_waits(url: &str) {
+    let waits = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waits = || Database::shared().sql_in(url, waits) == "1";
+    until("it waits for a lock", Duration::from_secs(10), waits).await;
 }
 
 /// A new database, for the suite of every backend. Opened again, the lease of the worker
@@ -110,6 +133,24 @@ async fn a_message_is_published_by_one_worker() {
     assert_eq!(one.outbox().await.len(), 1, "nobody else is there to do it");
     assert_eq!(one.recover(at(3), at_once()).await.unwrap(), 1, "b");
     assert_eq!((one.outbox().await.len(), two.outbox().await.len()), (1, 0));
+}
+
+/// Or else a dispatcher would sleep although something is due, or never sleep at all.
+#[tokio::test]
+async fn what_another_worker_is_just_taking_up_is_looked_at_again_soon() {
+    let url = Database::shared().create();
+    let desk = desk(&url).await;
+    desk.take_in(arriving("a", "p", at(10))).await;
+    let taken = "SELECT 1 FROM requests FOR UPDATE";
+    let other = holding(&url, taken).await;
+    for now in [10, 900] {
+        let passed_by = desk.claims(9, at(now)).await;
+        assert!(passed_by.claims.is_empty());
+        let next = passed_by.next_due.unwrap();
+        assert!(next > at(now) && next < at(now + 100), "{next}");
+    }
+    other.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(desk.claimed_ids(9, at(900)).await, ["a"]);
 }
 
 #[tokio::test]

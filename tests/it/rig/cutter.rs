@@ -27,6 +27,8 @@ struct Plan {
     cuts: AtomicU32,
     /// Nobody gets through.
     shut: AtomicBool,
+    /// How many have tried since.
+    turned_away: AtomicU32,
     /// Shuts itself at the next cut.
     shutting: AtomicBool,
 }
@@ -47,7 +49,9 @@ impl Cutter {
         let plans = Arc::clone(&plan);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if !plans.shut.load(Ordering::SeqCst) {
+                if plans.shut.load(Ordering::SeqCst) {
+                    plans.turned_away.fetch_add(1, Ordering::SeqCst);
+                } else {
                     tokio::spawn(serve(client, port, Arc::clone(&plans)));
                 }
             }
@@ -80,6 +84,11 @@ impl Cutter {
     /// The way is free again.
     pub(crate) fn open(&self) {
         self.plan.shut.store(false, Ordering::SeqCst);
+    }
+
+    /// How many found it shut.
+    pub(crate) fn turned_away(&self) -> u32 {
+        self.plan.turned_away.load(Ordering::SeqCst)
     }
 
     /// How often it was cut.

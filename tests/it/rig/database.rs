@@ -28,6 +28,21 @@ impl Database {
         Self::start_in(&[("server.crt", certificate), ("server.key", key)])
     }
 
+    /// The same for clients with a certificate of this authority, and for no others over TLS.
+    pub(crate) fn start_guarded(certificate: &str, key: &str, authority: &str) -> Self {
+        let server = Self::start_in(&[
+            ("server.crt", certificate),
+            ("server.key", key),
+            ("clients.crt", authority),
+            ("more.conf", "ssl_ca_file = '../clients.crt'\n"),
+        ]);
+        let rules = "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca
+            hostnossl all all 127.0.0.1/32 trust\n";
+        std::fs::write(server.dir.join("data/pg_hba.conf"), rules).expect("its rules");
+        server.sql("SELECT pg_reload_conf()");
+        server
+    }
+
     fn start_in(files: &[(&str, &str)]) -> Self {
         let dir = place();
         std::fs::create_dir_all(&dir).expect("a folder");

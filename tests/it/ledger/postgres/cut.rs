@@ -2,7 +2,7 @@
 
 use rescind::ledger::{Accepted, Arrival, Committed, LedgerError};
 
-use super::super::desk::{VOIDED, admitted, at, at_once, finish, held, request, sends};
+use super::super::desk::{ACCOUNT, VOIDED, admitted, at, at_once, finish, held, request, sends};
 use super::{Database, desk, expire};
 use crate::rig::cutter::{Cut, Cutter};
 use crate::rig::until;
@@ -50,6 +50,20 @@ async fn a_lost_answer_to_a_commit_is_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_is_found_out_also_once_the_database_is_there_again() {
+    let url = Database::shared().create();
+    let way = Cutter::before(&url).await;
+    let desk = desk(&way.url(&url)).await;
+    let claim = desk.begin("a", "p").await;
+    way.cut_and_shut(Cut::After);
+    let done = desk.commit(vec![finish(&claim, VOIDED, at(2))].into());
+    until("it asks in vain", PATIENCE, || way.turned_away() > 1).await;
+    way.open();
+    assert_eq!(done.await.unwrap(), [Committed::Done]);
+    assert_eq!(desk.outbox().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_nobody_can_tell_of_is_not_taken_for_anything() {
     let url = Database::shared().create();
     let way = Cutter::before(&url).await;
@@ -75,4 +89,25 @@ async fn a_commit_that_nobody_can_tell_of_is_not_taken_for_anything() {
     let claims = two.claim("migo", 9, at(5), sends()).await.unwrap().claims;
     assert_eq!(claims.len(), 2);
     assert!(one.claimed_ids(9, at(5)).await.is_empty());
+}
+
+/// What it may have claimed is nobody's work at this worker: it has to end with a lease that
+/// this worker renews no more. It asks for 20 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_cannot_be_asked_about_for_long_ends_with_its_lease() {
+    let url = Database::shared().create();
+    let way = Cutter::before(&url).await;
+    let desk = desk(&way.url(&url)).await;
+    desk.take_in(request("a", "p")).await;
+    let lease = || Database::shared().sql_in(&url, "SELECT max(id) FROM workers");
+    let before = lease();
+    way.cut_and_shut(Cut::After);
+    let unknown = desk.claim(ACCOUNT, 9, at(1), sends()).await.err();
+    assert!(
+        matches!(unknown, Some(LedgerError::Failed(_))),
+        "{unknown:?}"
+    );
+    way.open();
+    assert!(desk.claimed_ids(9, at(1)).await.is_empty());
+    assert_ne!(lease(), before);
 }

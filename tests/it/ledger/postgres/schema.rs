@@ -1,9 +1,11 @@
 //! Schemas: older ones are migrated, newer ones that can be lived with are.
 
-use rescind::ledger::LedgerError;
 use rescind::ledger::postgres::Postgres;
+use std::time::Duration;
 
-use super::{Database, open, settings};
+use rescind::ledger::{Ledger as _, LedgerError};
+
+use super::{Database, holding, open, settings};
 use crate::rig::project;
 
 fn note(url: &str, version: i64, minimum: i64) {
@@ -74,4 +76,16 @@ async fn a_newer_schema_is_lived_with_where_it_says_that_it_can_be() {
         );
         assert!(newer, "{refused:?}");
     }
+}
+
+/// Every new connection looks at the schema: one that is up to date waits for nobody who migrates.
+#[tokio::test]
+async fn a_schema_that_is_up_to_date_is_not_locked() {
+    let url = Database::shared().create();
+    drop(open(&url).await);
+    note(&url, 5, 4);
+    let lock = "SELECT pg_advisory_xact_lock(x'72657363696e6400'::bit(64)::bigint)";
+    let _held = holding(&url, lock).await;
+    let opened = tokio::time::timeout(Duration::from_secs(20), open(&url));
+    opened.await.unwrap().stats().await.unwrap();
 }

@@ -61,3 +61,45 @@ async fn a_server_is_trusted_by_its_authority_and_its_name() {
         "{error:?}"
     );
 }
+
+/// A certificate and its key, in files.
+fn client(dir: &Path, name: &str, of: &CertifiedIssuer<'static, KeyPair>) -> (PathBuf, PathBuf) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(Vec::new()).unwrap();
+    let certificate = params.signed_by(&key, of).unwrap();
+    (
+        write(dir, &format!("{name}.crt"), &certificate.pem()),
+        write(dir, &format!("{name}.key"), &key.serialize_pem()),
+    )
+}
+
+#[tokio::test]
+async fn a_worker_shows_its_certificate_and_is_told_if_it_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &ours).unwrap();
+    let server = Database::start_guarded(&certificate.pem(), &key.serialize_pem(), &ours.pem());
+    let url = server.create().replace("127.0.0.1", "localhost");
+    let open = async |client: Option<(PathBuf, PathBuf)>| {
+        let (cert_file, key_file) = client.unzip();
+        let settings = Settings {
+            ca_file: Some(write(folder.path(), "ca.pem", &ours.pem())),
+            cert_file,
+            key_file,
+            ..settings(&format!("{url}?sslmode=verify-full"))
+        };
+        Postgres::open(&settings, |_, _| ()).await
+    };
+    open(Some(client(folder.path(), "right", &ours)))
+        .await
+        .unwrap();
+    for refused in [None, Some(client(folder.path(), "wrong", &theirs))] {
+        let error = open(refused).await.err();
+        assert!(
+            matches!(error, Some(LedgerError::Refused { .. })),
+            "{error:?}"
+        );
+    }
+}
