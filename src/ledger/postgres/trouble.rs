@@ -108,3 +108,28 @@ pub(super) fn words(error: &Error) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_postgres::{Config, NoTls};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cut_line_is_broken_and_what_is_no_answer_at_all_is_not() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let nobody = Config::new()
+            .host("127.0.0.1")
+            .port(port)
+            .user("r")
+            .connect(NoTls)
+            .await;
+        let trouble = Trouble::from(nobody.err().unwrap());
+        assert!(matches!(trouble, Trouble::Broken(_)));
+        let nonsense = "port=nonsense".parse::<Config>();
+        let trouble = Trouble::from(nonsense.err().unwrap());
+        assert!(matches!(trouble, Trouble::Refused(_)));
+    }
+}
