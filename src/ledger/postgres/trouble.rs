@@ -126,8 +126,10 @@ mod tests {
             .user("r")
             .connect(NoTls)
             .await;
-        let trouble = Trouble::from(nobody.err().unwrap());
-        assert!(matches!(trouble, Trouble::Broken(_)));
+        let Trouble::Broken(why) = Trouble::from(nobody.err().unwrap()) else {
+            panic!("nobody answered");
+        };
+        assert_eq!(why.matches("refused").count(), 1, "once, and why: {why}");
         let nonsense = "port=nonsense".parse::<Config>();
         let trouble = Trouble::from(nonsense.err().unwrap());
         assert!(matches!(trouble, Trouble::Refused(_)));
