@@ -394,7 +394,10 @@ fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
         return Verdict::Accepted;
     }
     let failed = state.eq_ignore_ascii_case("RefundFailed");
+    let known = ask.learned(FAILURES).is_some() || lookup_path(ask.account).is_empty();
     match answer.failure() {
+        // Perhaps an earlier request's, in the history while ours is carried out: asking decides it.
+        Some(Failure { count: 1.., .. }) if !known && !failed => Verdict::Accepted,
         Some(failure) if failure.is_new(ask) && (failure.retryable || !failed) => {
             failure.verdict(None)
         }
