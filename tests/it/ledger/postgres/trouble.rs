@@ -1,18 +1,24 @@
 //! What the server says in the middle of a transaction: what may go better is tried again.
 
-use rescind::ledger::{Committed, LedgerError};
+use rescind::ledger::{Closed, Committed, Deed, LedgerError};
 
-use super::super::desk::{GIVEN_UP, at, finish};
+use super::super::desk::{GIVEN_UP, at, by, finish, reopens};
 use super::{Database, desk};
 
-/// A dead letter is refused with a code, so many times. A sequence counts also what is rolled back.
+/// A dead letter is refused with a code, so many times.
 fn trap(url: &str, code: &str, times: u32) {
+    trap_at("INSERT ON dead_letters", url, code, times);
+}
+
+/// A statement is. A sequence counts also what is rolled back.
+fn trap_at(statement: &str, url: &str, code: &str, times: u32) {
+    let (_, table) = statement.split_once(" ON ").unwrap();
     let trap = format!(
-        "DROP TRIGGER IF EXISTS trap ON dead_letters; DROP SEQUENCE IF EXISTS tries; CREATE SEQUENCE tries;
+        "DROP TRIGGER IF EXISTS trap ON {table}; DROP SEQUENCE IF EXISTS tries; CREATE SEQUENCE tries;
          CREATE OR REPLACE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
            IF nextval('tries') <= {times} THEN RAISE EXCEPTION 'a trap' USING ERRCODE = '{code}'; END IF;
            RETURN NEW; END $$;
-         CREATE TRIGGER trap BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION trap()"
+         CREATE TRIGGER trap BEFORE {statement} FOR EACH ROW EXECUTE FUNCTION trap()"
     );
     Database::shared().sql_in(url, &trap);
 }
@@ -65,4 +71,21 @@ async fn what_is_in_the_way_for_ever_is_told_in_the_end() {
     assert!(matches!(told, Err(LedgerError::Failed(_))), "{told:?}");
     trap(&url, "40001", 0);
     assert_eq!(desk.settle(change()).await, Committed::Done);
+}
+
+/// A replay that finds the payment taken by a moment waits for its turn; any other trouble is told.
+#[tokio::test]
+async fn only_a_payment_that_was_just_taken_is_a_reason_to_replay_once_more() {
+    let url = Database::shared().create();
+    let desk = desk(&url).await;
+    desk.done("a", GIVEN_UP, at(1)).await;
+    let letter = desk.letter_of("a").await.unwrap().id;
+    let replay = || by("ana", Deed::Replay(reopens(at(2))), at(2));
+    trap_at("UPDATE ON requests", &url, "23514", 99);
+    let told = desk.close(&letter, replay()).await;
+    assert!(matches!(told, Err(LedgerError::Failed(_))), "{told:?}");
+    assert_eq!(tries(&url), 1);
+    trap_at("UPDATE ON requests", &url, "23505", 2);
+    assert_eq!(desk.close(&letter, replay()).await.unwrap(), Closed::Done);
+    assert_eq!(tries(&url), 3);
 }
