@@ -73,8 +73,8 @@ impl Outbox {
         }
     }
 
-    /// One session: connect, publish until something ends it. `flushed` ends it once
-    /// nothing is left.
+    /// One session: connect, publish until something ends it. `drain` ends it once nothing
+    /// is left.
     pub async fn session(&self, drain: &CancellationToken) -> Result<(), AmqpError> {
         let connection = amqp::connect(&self.settings, "rescind outbox").await?;
         *self.round.lock().await = Round::new(Instant::now());

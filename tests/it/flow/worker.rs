@@ -71,6 +71,39 @@ async fn a_ledger_that_cannot_be_written_costs_no_request() {
     }
 }
 
+/// A full disk would make a flood of them otherwise, for as long as it is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_marked_as_published_is_not_published_over_and_over() {
+    let stage = Stage::new("unmarkable");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let file = rusqlite::Connection::open(stage.ledger()).unwrap();
+    file.execute_batch(
+        "CREATE TRIGGER unmarkable BEFORE UPDATE OF published_at ON messages
+         BEGIN SELECT RAISE(ABORT, 'a trap'); END",
+    )
+    .unwrap();
+    let first = request("midtrans", "success");
+    client.publish(&stage.names, &first).await;
+    results.one(&id(&first), PATIENCE).await;
+    // A second apart, as rounds through the outbox are.
+    until("marking has failed several times", PATIENCE, || {
+        worker.log().matches("cannot mark messages").count() >= 4
+    })
+    .await;
+    file.execute_batch("DROP TRIGGER unmarkable").unwrap();
+    until("it is marked", PATIENCE, || {
+        worker.metric("rescind_outbox_pending", &[]) == 0.0
+    })
+    .await;
+    // A later one comes after whatever else there was.
+    let later = request("midtrans", "success");
+    client.publish(&stage.names, &later).await;
+    results.one(&id(&later), PATIENCE).await;
+    assert_eq!(results.counts()[&id(&first)], 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
     let mut stage = Stage::new("hang");
