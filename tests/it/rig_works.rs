@@ -1,11 +1,14 @@
 //! The rig itself: a node starts, crashes, comes back and is gone afterwards.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::rig::broker::Names;
 use crate::rig::client::{Outgoing, Published, persistent_json};
-use crate::rig::{Broker, Client, Database, until, until_blocking};
+use crate::rig::{Broker, Client, Database, folder, project, until, until_blocking};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -130,6 +133,30 @@ fn a_dropped_broker_leaves_no_process_and_no_folder() {
     until_blocking("all its processes end", PATIENCE, || {
         processes_of(&dir).is_empty()
     });
+}
+
+/// On a busy machine a process can be met before it has made the session that it is to lead.
+#[test]
+fn a_broker_whose_watchdog_is_slow_to_become_one_is_stopped_all_the_same() {
+    let folder = folder("slow");
+    let slow = folder.path().join("setsid");
+    let path = std::env::var("PATH").unwrap();
+    let text = format!("#!/bin/sh\nsleep 0.5\nPATH='{path}' exec setsid \"$@\"\n");
+    std::fs::write(&slow, text).unwrap();
+    std::fs::set_permissions(&slow, Permissions::from_mode(0o755)).unwrap();
+    let dir = folder.path().join("node");
+    let parent = std::process::id().to_string();
+    let run = |arguments: &[&str]| {
+        let path = format!("{}:{path}", folder.path().display());
+        let mut script = Command::new("timeout");
+        script.arg("60").arg(project("deploy/broker"));
+        script.arg(arguments[0]).arg(&dir).args(&arguments[1..]);
+        let done = script.env("PATH", path).env_remove("AMQP_URL").output();
+        assert!(done.unwrap().status.success(), "{arguments:?}");
+    };
+    run(&["start", "--with-parent", &parent]);
+    run(&["stop"]);
+    assert_eq!(processes_of(&dir), [""; 0]);
 }
 
 /// Every process that `deploy/broker` started for a folder carries it in its environment.
