@@ -19,6 +19,7 @@ pub(crate) mod process;
 pub(crate) mod recorder;
 pub(crate) mod simulator;
 pub(crate) mod stage;
+mod watchdog;
 pub(crate) mod worker;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +64,7 @@ pub(crate) fn folder(name: &str) -> tempfile::TempDir {
 
 /// Cargo's folder for tests; somebody may have cleaned it since the build.
 pub(crate) fn scratch() -> PathBuf {
+    watchdog::watch();
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     std::fs::create_dir_all(&path).expect("Cargo's folder for tests");
     path
