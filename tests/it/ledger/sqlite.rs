@@ -44,7 +44,7 @@ fn at_path(path: &Path) -> Opener {
 
 /// A new file, for the suite of every backend. The folder goes with the opener.
 pub(super) fn fresh() -> Opener {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::rig::folder("ledger");
     let open = at_path(&folder.path().join("rescind.db"));
     Box::new(move || {
         let _kept: &TempDir = &folder;
@@ -54,7 +54,7 @@ pub(super) fn fresh() -> Opener {
 
 /// A folder and the path of a ledger in it that is not there yet.
 fn nowhere() -> (TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::rig::folder("ledger");
     let path = folder.path().join("rescind.db");
     (folder, path)
 }
@@ -447,7 +447,7 @@ async fn in_the_role_of_the_process_on_a_full_disk() {
 
 #[test]
 fn a_full_disk_refuses_whole_operations_and_all_is_well_once_there_is_room() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::rig::folder("ledger");
     let words = actor("ledger::sqlite::in_the_role_of_the_process_on_a_full_disk");
     // A small disk that only this child sees.
     let output = Command::new("unshare")

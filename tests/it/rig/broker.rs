@@ -60,6 +60,7 @@ impl Broker {
     /// The one node for all tests that leave it alone; with `AMQP_URL`, the one given there.
     /// Tests keep apart by [`Names::unique`].
     pub(crate) fn shared() -> &'static Self {
+        super::watchdog::watch();
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(|| {
             let dir = super::scratch().join(format!("broker-{}", super::unique()));

@@ -59,6 +59,7 @@ impl Database {
     /// The one server for all tests that leave it alone; with `DATABASE_URL`, the one given
     /// there. Tests keep apart by [`Database::create`].
     pub(crate) fn shared() -> &'static Self {
+        super::watchdog::watch();
         static SHARED: OnceLock<Database> = OnceLock::new();
         SHARED.get_or_init(|| {
             let dir = place();
