@@ -43,7 +43,8 @@ async fn stage_with_work(name: &str, work: &[Value]) -> Stage {
 /// would be told that all is well: the system has forgotten what it could not write.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_disk_fails_ends_at_once_and_loses_nothing() {
-    for from in [1, 12, 25] {
+    // The log's syncs, in between and at first; then those of the file into which it is copied.
+    for (from, copies) in [(1, false), (12, false), (25, false), (1, true)] {
         let stage = stage_with_work("dying", &[]).await;
         let client = stage.client().await;
         let mut results = stage.results().await;
@@ -51,6 +52,10 @@ async fn a_worker_whose_disk_fails_ends_at_once_and_loses_nothing() {
         let trace = stage.dir().join("syscalls").display().to_string();
         let mut words = vec!["strace", "-D", "-f", "-q", "-o", &trace];
         words.extend(["-e", "trace=fsync,fdatasync", "-e", &fault]);
+        let file = stage.dir().join("rescind.db").display().to_string();
+        if copies {
+            words.extend(["-P", &file]);
+        }
         let mut worker = Worker::spawn_under(&words, &stage.config());
         // One by one, so that there are commits enough.
         let mut all = Vec::new();

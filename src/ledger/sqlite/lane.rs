@@ -159,7 +159,7 @@ fn transact(connection: &mut Connection, group: &mut [Box<dyn Work>]) -> Result<
 
 /// After a failed write or sync nobody knows what is on the disk: the system forgets what it
 /// could not write, and the next sync may say that all is well. A full disk is none of these.
-fn is_broken(error: &rusqlite::Error) -> bool {
+pub(super) fn is_broken(error: &rusqlite::Error) -> bool {
     const BROKEN: [i32; 8] = [
         ffi::SQLITE_IOERR_WRITE,
         ffi::SQLITE_IOERR_FSYNC,
@@ -176,7 +176,7 @@ fn is_broken(error: &rusqlite::Error) -> bool {
 }
 
 /// Ends the process as a crash would: the next start reads what is really there.
-fn die(error: &rusqlite::Error) -> ! {
+pub(super) fn die(error: &rusqlite::Error) -> ! {
     error!(
         %error,
         "the disk failed under the ledger, so that nobody knows what is on it; ending at once. Look at the disk; the next start reads what is there"

@@ -20,6 +20,7 @@ use super::{
     Stats, Summary,
 };
 
+mod checkpoint;
 mod dead;
 mod lane;
 mod notify;
@@ -50,6 +51,7 @@ impl Sqlite {
         let lock = lock(path)?;
         let mut writer = open_writer(path)?;
         migrate(&mut writer, path)?;
+        checkpoint::beside(&mut writer, open_operator(path)?)?;
         let observer: Observer = observer;
         let write = Lane::writer(writer, observer).map_err(unstarted)?;
         let read = Lane::reader(open_reader(path)?).map_err(unstarted)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::checkpoint;
 use super::lane::failed;
 use crate::ledger::LedgerError;
 
@@ -50,16 +51,14 @@ pub(super) fn open_operator(path: &Path) -> Result<Connection, LedgerError> {
 }
 
 /// What this connection commits is on the disk.
-fn durable(connection: Connection) -> Result<Connection, LedgerError> {
+fn durable(mut connection: Connection) -> Result<Connection, LedgerError> {
     connection
         .pragma_update(None, "journal_mode", "WAL")
         .map_err(failed)?;
     connection
         .pragma_update(None, "synchronous", "FULL")
         .map_err(failed)?;
-    connection
-        .pragma_update(None, "wal_autocheckpoint", 4000)
-        .map_err(failed)?;
+    checkpoint::alone(&mut connection)?;
     Ok(connection)
 }
 

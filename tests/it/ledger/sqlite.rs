@@ -330,6 +330,49 @@ async fn in_the_role_of_the_process_that_is_killed() {
     }
 }
 
+/// What a file takes on the disk, in kilobytes.
+fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len() / 1024)
+}
+
+/// Beside the writer, before the log has grown so far that the writer does it itself.
+#[tokio::test]
+async fn the_log_is_copied_into_the_file_while_it_is_short() {
+    let (_folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    let before = size(&path);
+    write_bodies(&desk, 0..40, 64).await;
+    crate::rig::until("it is copied", Duration::from_secs(10), || {
+        size(&path) > before + 1024
+    })
+    .await;
+    let log = size(&path.with_extension("db-wal"));
+    assert!((2048..8192).contains(&log), "{log} kB of log");
+}
+
+/// However long the writer is never at rest, and although a copy beside it never gets to the end.
+#[tokio::test]
+async fn the_log_begins_anew_under_a_load_without_a_pause() {
+    let (_folder, path) = nowhere();
+    let desk = Desk::new(at_path(&path)).await;
+    for round in 0..10 {
+        write_bodies(&desk, round * 100..round * 100 + 100, 64).await;
+    }
+    let (file, log) = (size(&path), size(&path.with_extension("db-wal")));
+    assert!(file > 48 * 1024, "{file} kB in the file");
+    assert!(log < 24 * 1024, "{log} kB of log");
+}
+
+/// Takes in requests with bodies of so many kilobytes.
+async fn write_bodies(desk: &Desk, numbers: std::ops::Range<usize>, kilobytes: usize) {
+    for n in numbers {
+        let mut request = admitted(&format!("r{n}"), &format!("p{n}"));
+        request.envelope.body = vec![b'x'; kilobytes * 1024];
+        let arrival = Arrival::Request(Box::new(request));
+        desk.accept(vec![arrival].into()).await.unwrap();
+    }
+}
+
 /// Shows that no answer outlives its commit. That the commit outlives a power cut is for
 /// the disk to show: a killed process leaves the system's cache behind.
 #[tokio::test]

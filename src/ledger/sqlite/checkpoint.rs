@@ -1,0 +1,107 @@
+//! Copies the log into the ledger's file: most of it on a thread of its own, beside the writer.
+//!
+//! A checkpoint ends with a sync of the file, in which the writer would commit nothing; on a
+//! large ledger that is tens of milliseconds, as each page stands for itself.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode};
+
+use super::lane::{die, failed, is_broken};
+use crate::ledger::LedgerError;
+
+/// Pages in the log that are worth a copy beside the writer.
+const COPIED_AT: i32 = 500;
+
+/// Pages in the log after which the writer copies what is left, so that the log begins anew:
+/// while it writes, nobody else can come to the end of the log. At 4 KiB a page, the log stays
+/// near 16 MiB.
+const RENEWED_AT: i32 = 4_000;
+
+/// For a connection that copies its log by itself.
+pub(super) fn alone(writer: &mut Connection) -> Result<(), LedgerError> {
+    at_each_commit(writer, |_| ())
+}
+
+/// For the worker's writer, with a connection that copies beside it. The thread ends when the
+/// writer is closed.
+pub(super) fn beside(writer: &mut Connection, copier: Connection) -> Result<(), LedgerError> {
+    let (wake, wakes) = sync_channel(1);
+    thread::Builder::new()
+        .name("ledger-copy".into())
+        .spawn(move || {
+            while let Ok(()) = wakes.recv() {
+                settle(copier.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE));
+            }
+        })
+        .map_err(super::open::unstarted)?;
+    let mut copied = 0;
+    at_each_commit(writer, move |pages| wake_if_due(&wake, &mut copied, pages))
+}
+
+/// Replaces SQLite's own checkpoints, whose errors nobody is told.
+fn at_each_commit(
+    writer: &mut Connection,
+    mut copy: impl FnMut(i32) + Send + 'static,
+) -> Result<(), LedgerError> {
+    let hook = move |log: &mut rusqlite::hooks::Wal, pages| {
+        match pages < RENEWED_AT {
+            true => copy(pages),
+            false => settle(log.checkpoint_v2(CheckpointMode::PASSIVE)),
+        }
+        // The commit is done, whatever became of the copy.
+        Ok(())
+    };
+    writer.wal_hook(Some(hook)).map_err(failed)
+}
+
+fn wake_if_due(wake: &SyncSender<()>, copied: &mut i32, pages: i32) {
+    // The log has begun anew.
+    if pages < *copied {
+        *copied = 0;
+    }
+    // Full: the thread is at it, and copies this too or is woken by a later commit.
+    if pages - *copied >= COPIED_AT && wake.try_send(()).is_ok() {
+        *copied = pages;
+    }
+}
+
+/// What could not be copied stays in the log, and the next copy begins there: a copy that is
+/// under way already, a full disk. A disk that failed is nothing to go on with.
+fn settle(copied: rusqlite::Result<(i32, i32)>) {
+    match copied {
+        Err(error) if is_broken(&error) => die(&error),
+        Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => {
+            tracing::debug!(%error, "the ledger's log was not copied; it grows until it is");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_asked_for_once_for_so_many_pages_and_again_when_the_log_began_anew() {
+        let (wake, wakes) = sync_channel(1);
+        let mut copied = 0;
+        let mut woken = |pages, taken: bool| {
+            wake_if_due(&wake, &mut copied, pages);
+            taken.then(|| wakes.try_recv().is_ok())
+        };
+        assert_eq!(woken(COPIED_AT - 1, true), Some(false));
+        assert_eq!(woken(COPIED_AT, true), Some(true));
+        assert_eq!(woken(COPIED_AT + 1, true), Some(false));
+        // The thread is slow: one copy waits for it, and what comes later is not forgotten.
+        assert_eq!(woken(2 * COPIED_AT, false), None);
+        assert_eq!(woken(3 * COPIED_AT, true), Some(true));
+        assert_eq!(woken(3 * COPIED_AT + 1, true), Some(true));
+        // A new log.
+        assert_eq!(woken(7, true), Some(false));
+        assert_eq!(woken(COPIED_AT - 1, true), Some(false));
+        assert_eq!(woken(COPIED_AT, true), Some(true));
+    }
+}
