@@ -6,8 +6,9 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
+use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode};
+use tracing::debug;
 
 use super::lane::{die, failed, is_broken};
 use crate::ledger::LedgerError;
@@ -73,16 +74,24 @@ fn wake_if_due(wake: &SyncSender<()>, copied: &mut i32, pages: i32) {
 fn settle(copied: rusqlite::Result<(i32, i32)>) {
     match copied {
         Err(error) if is_broken(&error) => die(&error),
-        Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => {
-            tracing::debug!(%error, "the ledger's log was not copied; it grows until it is");
-        }
-        _ => {}
+        Err(error) => debug!(%error, "the ledger's log was not copied; it grows until it is"),
+        Ok(_) => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::{Error, ffi};
+
     use super::*;
+
+    /// The process goes on.
+    #[test]
+    fn a_copy_that_cannot_be_made_now_is_no_disk_that_failed() {
+        for code in [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_IOERR_READ] {
+            settle(Err(Error::SqliteFailure(ffi::Error::new(code), None)));
+        }
+    }
 
     #[test]
     fn a_copy_is_asked_for_once_for_so_many_pages_and_again_when_the_log_began_anew() {
