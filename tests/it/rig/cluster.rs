@@ -1,8 +1,8 @@
 //! Three private RabbitMQ nodes that are one cluster.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Broker, until};
+use super::Broker;
 
 /// As its operators are told to run one: a minority stops serving by itself.
 const SETTINGS: &str = "cluster_partition_handling = pause_minority\n";
@@ -57,10 +57,7 @@ impl Cluster {
     pub(crate) async fn cut_off(&self, number: usize) {
         let cut = "[begin erlang:set_cookie(N, cut), erlang:disconnect_node(N) end || N <- nodes()], nodes().";
         assert_eq!(self.0[number].ctl(&["eval", cut]), "[]");
-        until("the others see it", Duration::from_secs(30), || {
-            self.running() == 2
-        })
-        .await;
+        self.until_running(2).await;
     }
 
     /// Lets it find the others again.
@@ -71,10 +68,23 @@ impl Cluster {
     }
 
     pub(crate) async fn until_whole(&self) {
-        until("all three run", Duration::from_secs(60), || {
-            self.running() == 3
-        })
-        .await;
+        self.until_running(3).await;
+    }
+
+    /// Until the first one sees so many running.
+    async fn until_running(&self, count: usize) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.running() != count {
+            let seen =
+                "{rabbit_nodes:all_running(), nodes(), mnesia:system_info(running_db_nodes)}.";
+            let late = Instant::now() > end;
+            assert!(
+                !late,
+                "not {count} running: {}",
+                self.0[0].ctl(&["eval", seen])
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
