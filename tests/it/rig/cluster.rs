@@ -1,8 +1,9 @@
 //! Three private RabbitMQ nodes that are one cluster.
 
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::time::Duration;
 
-use super::Broker;
+use super::{Broker, until};
 
 /// As its operators are told to run one: a minority stops serving by itself.
 const SETTINGS: &str = "cluster_partition_handling = pause_minority\n";
@@ -73,18 +74,21 @@ impl Cluster {
 
     /// Until the first one sees so many running.
     async fn until_running(&self, count: usize) {
-        let end = Instant::now() + Duration::from_secs(60);
-        while self.running() != count {
-            let seen =
-                "{rabbit_nodes:all_running(), nodes(), mnesia:system_info(running_db_nodes)}.";
-            let late = Instant::now() > end;
-            assert!(
-                !late,
-                "not {count} running: {}",
-                self.0[0].ctl(&["eval", seen])
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(Running(&self.0[0], count), Duration::from_secs(60), || {
+            self.running() == count
+        })
+        .await;
+    }
+}
+
+/// What was waited for, and what the node sees instead by then.
+struct Running<'a>(&'a Broker, usize);
+
+impl fmt::Display for Running<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seen = "{rabbit_nodes:all_running(), nodes(), mnesia:system_info(running_db_nodes)}.";
+        let seen = self.0.ctl(&["eval", seen]);
+        write!(f, "{} running, where the first one sees {seen}", self.1)
     }
 }
 

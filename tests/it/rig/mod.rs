@@ -22,6 +22,7 @@ pub(crate) mod stage;
 mod watchdog;
 pub(crate) mod worker;
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ pub(crate) use self::{
 };
 
 /// Polls until the condition holds; panics with the name of what was waited for.
-pub(crate) async fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: impl Display, within: Duration, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + within;
     while !holds() {
         assert!(Instant::now() < end, "{what}: not within {within:?}");
