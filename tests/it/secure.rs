@@ -47,7 +47,7 @@ impl Guarded {
             server.key.display(),
         );
         Self {
-            broker: Broker::configured(&settings),
+            broker: Broker::start_with(&settings, None),
             authority,
             client,
             tls,

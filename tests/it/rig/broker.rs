@@ -43,20 +43,6 @@ impl Broker {
         }
     }
 
-    /// Starts a node with settings of its own (`rabbitmq.conf`).
-    pub(crate) fn configured(settings: &str) -> Self {
-        let folder = super::folder("broker");
-        let dir = folder.path().join("node");
-        std::fs::create_dir(&dir).expect("a folder");
-        std::fs::write(dir.join("rabbitmq.conf"), settings).expect("a configuration");
-        Self {
-            url: run(&dir, start_arguments(), false),
-            dir,
-            shared: false,
-            folder: Some(folder),
-        }
-    }
-
     /// The one node for all tests that leave it alone; with `AMQP_URL`, the one given there.
     /// Tests keep apart by [`Names::unique`].
     pub(crate) fn shared() -> &'static Self {
