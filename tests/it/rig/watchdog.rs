@@ -26,7 +26,8 @@ struct Running {
 
 static SEEN: Mutex<Vec<Running>> = Mutex::new(Vec::new());
 
-/// Watches the calling test; every part of the rig calls this for the one that uses it.
+/// Watches the calling test. Called where a test asks the rig for a folder or a shared server, which
+/// those that could hang do.
 pub(super) fn watch() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| drop(thread::spawn(end_the_run_if_one_hangs)));
