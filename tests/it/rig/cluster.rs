@@ -55,9 +55,16 @@ impl Cluster {
     /// Cuts a node off from the other two, both ways, and leaves its clients with it: the
     /// nodes refuse each other, as if their cable was pulled. Done inside Erlang, which needs
     /// no right to touch the machine's network.
+    ///
+    /// The other two are frozen meanwhile, and find it gone when they wake. One that misses it
+    /// while the other one can still reach it would pause until all three are one cluster again
+    /// (RabbitMQ's "partial partition"), and there would be no majority.
     pub(crate) async fn cut_off(&self, number: usize) {
         let cut = "[begin erlang:set_cookie(N, cut), erlang:disconnect_node(N) end || N <- nodes()], nodes().";
+        let others = || (0..3).filter(|other| *other != number);
+        others().for_each(|other| self.0[other].freeze());
         assert_eq!(self.0[number].ctl(&["eval", cut]), "[]");
+        others().for_each(|other| self.0[other].thaw());
         self.until_running(2).await;
     }
 
