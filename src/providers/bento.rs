@@ -78,12 +78,14 @@ impl Provider for Bento {
     /// No idempotency key was found in Bento's pages, so doubt is cleared up by asking, and
     /// where nobody can be asked by a person.
     /// A part can only be refunded: before capture the same call voids the whole payment, so
-    /// a partial request asks for the state first.
+    /// a partial request asks for the state first. The whole of a payment does so where the path
+    /// is known to be right: what had failed before is then not taken for an answer to this request.
+    /// A guessed path would end every request with its 404.
     fn abilities(&self, account: &Account, job: &Job) -> Abilities {
         let lookup = !lookup_path(account).is_empty();
         Abilities {
             lookup,
-            look_first: job.amount.is_some(),
+            look_first: job.amount.is_some() || (lookup && !is_guessed(account)),
             doubt: match lookup {
                 true => DoubtPolicy::LookUp,
                 false => DoubtPolicy::Person,
@@ -200,6 +202,11 @@ fn check_token_url(account: &Account, url: &str) -> Result<(), String> {
 
 fn lookup_path(account: &Account) -> &str {
     account.plain("lookup_path").unwrap_or(LOOKUP_PATH)
+}
+
+/// Whether the path of the look-up is ours, not the account's.
+fn is_guessed(account: &Account) -> bool {
+    account.plain("lookup_path").is_none()
 }
 
 fn fill(template: &str, ask: &Ask<'_>) -> String {
@@ -494,9 +501,8 @@ fn unanswered(ask: &Ask<'_>, response: &Response<'_>) -> Verdict {
     let not_yet = Verdict::NotYet {
         after: response.retry_after,
     };
-    let guessed = ask.account.plain("lookup_path").is_none();
     match by_http_status(Operation::Lookup, response, true) {
-        Verdict::NotFound if guessed && (ask.exposed || ask.accepted) => not_yet,
+        Verdict::NotFound if is_guessed(ask.account) && (ask.exposed || ask.accepted) => not_yet,
         Verdict::Doubt => not_yet,
         verdict => verdict,
     }

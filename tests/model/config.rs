@@ -105,10 +105,10 @@ pub(crate) enum Bound {
 }
 
 /// The abilities of an adapter, as it declares them, and what it is called here.
-fn abilities(kind: &str, lookup_path: bool, amount: bool) -> Abilities {
+fn abilities(kind: &str, lookup_path: Option<&str>, amount: bool) -> Abilities {
     let mut account = Account::default();
-    if !lookup_path {
-        account.plain.insert("lookup_path".into(), String::new());
+    if let Some(path) = lookup_path {
+        account.plain.insert("lookup_path".into(), path.into());
     }
     let job = Job {
         request_id: "r".into(),
@@ -132,16 +132,22 @@ fn abilities(kind: &str, lookup_path: bool, amount: bool) -> Abilities {
 }
 
 /// Every adapter, in every form that makes a difference to the lifecycle.
-const ADAPTERS: [(&str, &str, bool, bool); 9] = [
-    ("bento", "bento", true, false),
-    ("bento, a part", "bento", true, true),
-    ("bento, no look-up", "bento", false, false),
-    ("bento, a part, no look-up", "bento", false, true),
-    ("gr4vy", "gr4vy", true, false),
-    ("midtrans", "midtrans", true, false),
-    ("migo", "migo", true, false),
-    ("pismo", "pismo", true, false),
-    ("tingg", "tingg", true, false),
+const ADAPTERS: [(&str, &str, Option<&str>, bool); 10] = [
+    ("bento", "bento", None, false),
+    ("bento, a part", "bento", None, true),
+    (
+        "bento, its look-up set",
+        "bento",
+        Some("/{transaction_id}"),
+        false,
+    ),
+    ("bento, no look-up", "bento", Some(""), false),
+    ("bento, a part, no look-up", "bento", Some(""), true),
+    ("gr4vy", "gr4vy", None, false),
+    ("midtrans", "midtrans", None, false),
+    ("migo", "migo", None, false),
+    ("pismo", "pismo", None, false),
+    ("tingg", "tingg", None, false),
 ];
 
 /// The classes that differ to the lifecycle, each with the adapters that it stands for.
