@@ -3,54 +3,18 @@
 use std::io;
 use std::path::Path;
 
-use lapin::tcp::{AsyncTcpStream, RustlsConnector, RustlsConnectorConfig};
-use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Connection, ConnectionProperties, ErrorKind};
+use lapin::ErrorKind;
+use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError};
 
-use super::{AmqpError, step};
+use super::AmqpError;
 use crate::config::Amqp;
-
-/// Connects, with TLS where the address says so.
-pub(super) async fn connect(
-    settings: &Amqp,
-    uri: AMQPUri,
-    properties: ConnectionProperties,
-) -> Result<Connection, AmqpError> {
-    let runtime =
-        lapin::runtime::default_runtime().map_err(|e| AmqpError::Protocol("connect", e))?;
-    let tls = match uri.scheme {
-        AMQPScheme::AMQP => None,
-        AMQPScheme::AMQPS => Some(connector(settings)?),
-    };
-    let secure = tls.is_some();
-    let connecting = Connection::connector(
-        uri,
-        runtime,
-        async move |uri, runtime| {
-            let authority = (uri.authority.host.clone(), uri.authority.port);
-            let address = runtime.to_socket_addrs(authority);
-            let stream = AsyncTcpStream::connect(&runtime, address).await?;
-            Ok(match &tls {
-                Some(tls) => stream.into_rustls(tls, &uri.authority.host).await?,
-                None => stream,
-            })
-        },
-        properties,
-    );
-    step("connect", connecting)
-        .await
-        .map_err(|error| match secure {
-            true => explained(error, settings),
-            false => error,
-        })
-}
 
 /// lapin's own way adds `ca_file` to the system's authorities. A file that names the few to
 /// trust is to replace them.
-fn connector(settings: &Amqp) -> Result<RustlsConnector, AmqpError> {
+pub(super) fn connector(settings: &Amqp) -> Result<RustlsConnector, AmqpError> {
     let trusting = match &settings.ca_file {
         Some(path) => {
             RustlsConnectorConfig::default().with_parsable_certificates(certificates(path)?)
@@ -89,7 +53,7 @@ fn unusable(path: &Path, why: &str) -> AmqpError {
 }
 
 /// What rustls said, as a sentence that names the setting to look at.
-fn explained(error: AmqpError, settings: &Amqp) -> AmqpError {
+pub(super) fn explained(error: AmqpError, settings: &Amqp) -> AmqpError {
     let AmqpError::Protocol(_, cause) = &error else {
         return error;
     };

@@ -12,7 +12,7 @@ use super::{publish_through, requests, unhurried, until_results};
 use crate::flow::PATIENCE;
 use crate::rig::checker::endings;
 use crate::rig::stage::Stage;
-use crate::rig::{Broker, Simulator, until};
+use crate::rig::{Broker, Simulator, Worker, until};
 
 /// As a machine that swaps, or whose host is moved: every connection stays open.
 #[tokio::test(flavor = "multi_thread")]
@@ -47,6 +47,43 @@ async fn a_frozen_broker_is_given_up_and_found_again() {
         assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
     }
     until("the worker is ready again", PATIENCE, || worker.ready()).await;
+}
+
+/// A balancer before a broker that is gone takes every connection and says nothing, for hours.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_nobody_answers_leave_nothing_behind() {
+    for scheme in ["amqp", "amqps"] {
+        let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{scheme}://guest:guest@{}/%2f", mute.local_addr().unwrap());
+        let stage = Stage::with(&url, "mute", Simulator::start());
+        let worker = Worker::spawn(&stage.config(), &[]);
+        let mut attempts = Vec::new();
+        for _ in 0..3 {
+            let accepted = tokio::time::timeout(PATIENCE, mute.accept()).await;
+            attempts.push(accepted.expect("one more attempt").unwrap().0);
+        }
+        for mut attempt in attempts {
+            let mut heard = Vec::new();
+            let end = attempt.read_to_end(&mut heard);
+            // A reset ends it as well.
+            let ended = tokio::time::timeout(PATIENCE, end).await;
+            drop(ended.expect("the worker hangs up"));
+        }
+        until("a thread for no more than one attempt", PATIENCE, || {
+            threads(&worker, "lapin-io-loop") <= 1
+        })
+        .await;
+    }
+}
+
+/// How many threads of that name a worker has.
+fn threads(worker: &Worker, name: &str) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.id())).unwrap();
+    let names = tasks.filter_map(|task| {
+        // One that ends meanwhile has no name any more.
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    });
+    names.filter(|found| found.trim_end() == name).count()
 }
 
 /// A TCP proxy that can swallow deliveries and lets everything else through.

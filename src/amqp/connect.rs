@@ -1,0 +1,140 @@
+//! A connection to one of the broker's nodes; an attempt that nobody answers is ended for good.
+
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lapin::tcp::AsyncTcpStream;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+
+use super::{AmqpError, step, tls};
+use crate::config::Amqp;
+
+/// Seconds between heartbeats, unless the URL says otherwise; the broker's default of 60
+/// would leave a dead connection unnoticed for minutes.
+const HEARTBEAT_SECONDS: u16 = 10;
+
+/// Connects to the node, or to one of several: all are tried, from any one on, so that a node
+/// which takes connections and serves nobody is not the only one that is ever asked. `name`
+/// is what the broker's management shows.
+pub async fn connect(settings: &Amqp, name: &str) -> Result<Connection, AmqpError> {
+    let nodes: Vec<&SecretString> = std::iter::once(&settings.url)
+        .chain(&settings.further_urls)
+        .collect();
+    let first = rand::random_range(0..nodes.len());
+    let mut failed = AmqpError::Lost;
+    for node in nodes.iter().cycle().skip(first).take(nodes.len()) {
+        match connect_to(node, settings, name).await {
+            Err(error) if !matches!(error, AmqpError::Settings(_)) => failed = error,
+            done => return done,
+        }
+    }
+    Err(failed)
+}
+
+async fn connect_to(
+    node: &SecretString,
+    settings: &Amqp,
+    name: &str,
+) -> Result<Connection, AmqpError> {
+    let mut uri: AMQPUri = node
+        .expose_secret()
+        .parse()
+        .map_err(|why| AmqpError::Settings(format!("amqp.url cannot be read: {why}")))?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let attempt = Arc::new(Attempt::default());
+    let connected = attempt.connect(settings, uri, properties).await;
+    match connected {
+        Ok(_) => attempt.let_go(),
+        Err(_) => attempt.hang_up(),
+    }
+    connected
+}
+
+/// One attempt to connect, and its socket. lapin waits without end for a broker that takes the
+/// connection and says nothing, on a thread of its own, also once nobody waits for it.
+#[derive(Default)]
+struct Attempt {
+    given_up: CancellationToken,
+    socket: Mutex<Option<TcpStream>>,
+}
+
+impl Attempt {
+    /// Connects, with TLS where the address says so.
+    async fn connect(
+        self: &Arc<Self>,
+        settings: &Amqp,
+        uri: AMQPUri,
+        properties: ConnectionProperties,
+    ) -> Result<Connection, AmqpError> {
+        let runtime = lapin::runtime::default_runtime()
+            .map_err(|error| AmqpError::Protocol("connect", error))?;
+        let tls = match uri.scheme {
+            AMQPScheme::AMQP => None,
+            AMQPScheme::AMQPS => Some(tls::connector(settings)?),
+        };
+        let secure = tls.is_some();
+        let attempt = Arc::clone(self);
+        let connecting = Connection::connector(
+            uri,
+            runtime,
+            async move |uri, runtime| {
+                let dial = async {
+                    let authority = (uri.authority.host.clone(), uri.authority.port);
+                    let address = runtime.to_socket_addrs(authority);
+                    let stream = AsyncTcpStream::connect(&runtime, address).await?;
+                    if let AsyncTcpStream::Plain(socket) = &stream {
+                        attempt.hold(socket.get_ref())?;
+                    }
+                    lapin::Result::Ok(match &tls {
+                        Some(tls) => stream.into_rustls(tls, &uri.authority.host).await?,
+                        None => stream,
+                    })
+                };
+                let dialled = attempt.given_up.run_until_cancelled(dial).await;
+                dialled.unwrap_or_else(|| Err(io::Error::from(ErrorKind::TimedOut).into()))
+            },
+            properties,
+        );
+        let connected = step("connect", connecting).await;
+        connected.map_err(|error| match secure {
+            true => tls::explained(error, settings),
+            false => error,
+        })
+    }
+
+    /// A second handle on the socket; lapin has the first one.
+    fn hold(&self, socket: &impl AsFd) -> io::Result<()> {
+        let held = socket.as_fd().try_clone_to_owned()?;
+        *self.socket() = Some(held.into());
+        // Whoever hung up a moment ago found none.
+        match self.given_up.is_cancelled() {
+            true => Err(ErrorKind::TimedOut.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends what lapin still does for it, whatever that is: the steps before the protocol's first
+    /// frame by their token, the wait for an answer by the end of the stream.
+    fn hang_up(&self) {
+        self.given_up.cancel();
+        if let Some(socket) = self.socket().take() {
+            // The other side may have been faster.
+            drop(socket.shutdown(Shutdown::Both));
+        }
+    }
+
+    /// From now on the socket is lapin's alone.
+    fn let_go(&self) {
+        drop(self.socket().take());
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Option<TcpStream>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,247 @@
+//! What has to be at the broker: exchanges, queues and bindings, declared or compared.
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ExchangeKind};
+
+use super::{AmqpError, refusal, step};
+use crate::config::{Amqp, TopologyMode};
+
+/// An exchange of the contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// Name.
+    pub name: String,
+    /// `topic` or `fanout`.
+    pub kind: &'static str,
+}
+
+/// A queue of the contract with its bindings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// Name.
+    pub name: String,
+    /// Arguments.
+    pub arguments: Vec<(&'static str, Argument)>,
+    /// Exchange and key.
+    pub bindings: Vec<(String, &'static str)>,
+}
+
+/// The value of a queue's argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// A string.
+    Text(String),
+    /// A number.
+    Number(i64),
+}
+
+/// Everything that has to be at the broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topology {
+    /// In an order in which they can be declared.
+    pub exchanges: Vec<Exchange>,
+    /// All quorum queues.
+    pub queues: Vec<Queue>,
+}
+
+impl Topology {
+    /// The contract's topology under the configured names.
+    pub fn of(settings: &Amqp) -> Self {
+        let exchange = |name: &str, kind| Exchange {
+            name: name.to_owned(),
+            kind,
+        };
+        let dropped = settings.dropped_exchange.clone();
+        let mut queues = vec![
+            // At-least-once dead lettering needs all three, or silently becomes at-most-once.
+            queue(
+                &settings.requests_queue,
+                &[(&settings.requests_exchange, "cancel.#")],
+                vec![
+                    ("x-dead-letter-exchange", Argument::Text(dropped.clone())),
+                    (
+                        "x-dead-letter-strategy",
+                        Argument::Text("at-least-once".into()),
+                    ),
+                    ("x-overflow", Argument::Text("reject-publish".into())),
+                ],
+            ),
+            queue(
+                &settings.notifications_queue,
+                &[(&settings.results_exchange, "notification.#")],
+                vec![],
+            ),
+            // From 4.0 on a queue drops what was looked at twenty times, unless told not to.
+            queue(
+                &settings.dead_queue,
+                &[(&settings.dead_exchange, "#")],
+                vec![("x-delivery-limit", Argument::Number(-1))],
+            ),
+            queue(
+                &settings.dropped_queue,
+                &[(&settings.dropped_exchange, "")],
+                vec![],
+            ),
+        ];
+        if !settings.results_queue.is_empty() {
+            let exchange = &settings.results_exchange;
+            let bindings = [(exchange, "result.#"), (exchange, "correction.#")];
+            queues.push(queue(&settings.results_queue, &bindings, vec![]));
+        }
+        Self {
+            exchanges: vec![
+                exchange(&settings.dropped_exchange, "fanout"),
+                exchange(&settings.requests_exchange, "topic"),
+                exchange(&settings.results_exchange, "topic"),
+                exchange(&settings.dead_exchange, "topic"),
+            ],
+            queues,
+        }
+    }
+}
+
+fn queue(
+    name: &str,
+    bindings: &[(&String, &'static str)],
+    mut arguments: Vec<(&'static str, Argument)>,
+) -> Queue {
+    arguments.insert(0, ("x-queue-type", Argument::Text("quorum".into())));
+    let bindings = bindings
+        .iter()
+        .map(|(exchange, key)| ((*exchange).clone(), *key))
+        .collect();
+    Queue {
+        name: name.to_owned(),
+        arguments,
+        bindings,
+    }
+}
+
+/// Declares the topology, or checks it, as configured.
+pub async fn prepare(connection: &Connection, settings: &Amqp) -> Result<(), AmqpError> {
+    match settings.topology {
+        TopologyMode::Declare => declare(connection, &Topology::of(settings)).await,
+        TopologyMode::Verify => match verify(connection, &Topology::of(settings)).await? {
+            differences if differences.is_empty() => Ok(()),
+            differences => Err(AmqpError::Topology(differences)),
+        },
+    }
+}
+
+/// Declares everything; what is already there in the same way stays as it is.
+pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(), AmqpError> {
+    let channel = step("open a channel", connection.create_channel()).await?;
+    for exchange in &topology.exchanges {
+        declare_exchange(&channel, exchange, false).await?;
+    }
+    for queue in &topology.queues {
+        declare_queue(&channel, queue, false).await?;
+        for (exchange, key) in &queue.bindings {
+            let binding = channel.queue_bind(
+                queue.name.as_str().into(),
+                exchange.as_str().into(),
+                (*key).into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            step("bind a queue", binding).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What is missing or different, one sentence each; creates nothing. Bindings cannot be
+/// asked for in AMQP and are not checked.
+pub async fn verify(
+    connection: &Connection,
+    topology: &Topology,
+) -> Result<Vec<String>, AmqpError> {
+    let mut differences = Vec::new();
+    for exchange in &topology.exchanges {
+        let label = format!("exchange {}", exchange.name);
+        for passive in [true, false] {
+            // A refusal closes the channel, so each question has its own.
+            let channel = step("open a channel", connection.create_channel()).await?;
+            let asked = declare_exchange(&channel, exchange, passive).await;
+            if !differs(&label, passive, asked, &mut differences)? {
+                break;
+            }
+        }
+    }
+    for queue in &topology.queues {
+        let label = format!("queue {}", queue.name);
+        for passive in [true, false] {
+            let channel = step("open a channel", connection.create_channel()).await?;
+            let asked = declare_queue(&channel, queue, passive).await;
+            if !differs(&label, passive, asked, &mut differences)? {
+                break;
+            }
+        }
+    }
+    Ok(differences)
+}
+
+/// `true` if the next question may be asked. The second one, which compares the arguments
+/// of what exists, needs the right to configure; without it they are taken on trust.
+fn differs(
+    label: &str,
+    passive: bool,
+    asked: Result<(), AmqpError>,
+    differences: &mut Vec<String>,
+) -> Result<bool, AmqpError> {
+    let Err(error) = asked else {
+        return Ok(passive);
+    };
+    match &error {
+        AmqpError::Protocol(_, lapin_error) => match refusal(lapin_error) {
+            Some((404, _)) => differences.push(format!("{label} is missing")),
+            Some((406, text)) => differences.push(format!("{label} differs: {text}")),
+            Some((403, _)) if !passive => {}
+            Some((_, text)) => differences.push(format!("{label} cannot be looked at: {text}")),
+            None => return Err(error),
+        },
+        _ => return Err(error),
+    }
+    Ok(false)
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    exchange: &Exchange,
+    passive: bool,
+) -> Result<(), AmqpError> {
+    let kind = match exchange.kind {
+        "fanout" => ExchangeKind::Fanout,
+        _ => ExchangeKind::Topic,
+    };
+    let options = ExchangeDeclareOptions {
+        passive,
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let name = exchange.name.as_str().into();
+    step(
+        "declare an exchange",
+        channel.exchange_declare(name, kind, options, FieldTable::default()),
+    )
+    .await
+}
+
+async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> Result<(), AmqpError> {
+    let options = QueueDeclareOptions {
+        passive,
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let mut arguments = FieldTable::default();
+    for (name, value) in &queue.arguments {
+        let value = match value {
+            Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            Argument::Number(number) => AMQPValue::LongLongInt(*number),
+        };
+        arguments.insert((*name).into(), value);
+    }
+    let declared = channel.queue_declare(queue.name.as_str().into(), options, arguments);
+    step("declare a queue", declared).await.map(drop)
+}
