@@ -23,6 +23,7 @@ mod lifecycle;
 mod machine;
 mod notices;
 mod providers;
+mod restore;
 mod rig;
 mod rig_works;
 mod sabotage;

@@ -19,6 +19,7 @@ pub(crate) struct Worker {
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
     address: SocketAddr,
+    reconciles: bool,
     process: Process,
 }
 
@@ -69,6 +70,11 @@ impl Worker {
         self.wrapper.clear();
     }
 
+    /// From now on it is started with `--reconcile`.
+    pub(crate) fn reconcile(&mut self) {
+        self.reconciles = true;
+    }
+
     fn spawn_at(config: &str, environment: &[(&str, &str)], address: SocketAddr) -> Self {
         Self::spawn_all(Vec::new(), config, environment, address)
     }
@@ -86,13 +92,14 @@ impl Worker {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        let process = run(&wrapper, dir.path(), &path, address, &environment);
+        let process = run(&wrapper, dir.path(), &path, address, &environment, false);
         Self {
             dir,
             config: path,
             environment,
             wrapper,
             address,
+            reconciles: false,
             process,
         }
     }
@@ -104,6 +111,7 @@ impl Worker {
             &self.config,
             self.address,
             &self.environment,
+            self.reconciles,
         )
     }
 
@@ -251,10 +259,12 @@ fn run(
     config: &Path,
     address: SocketAddr,
     environment: &[(String, String)],
+    reconciles: bool,
 ) -> Process {
     let mut environment = environment.to_vec();
     environment.push(("RESCIND_HTTP__LISTEN".to_owned(), address.to_string()));
-    let arguments = [Path::new("worker"), Path::new("--config"), config];
+    let mut arguments = vec![Path::new("worker"), Path::new("--config"), config];
+    arguments.extend(reconciles.then(|| Path::new("--reconcile")));
     Process::start_under(wrapper, dir, "worker", &arguments, &environment)
 }
 

@@ -1,0 +1,132 @@
+//! A ledger that was restored from an old copy, or that is gone: what was done since is not done
+//! again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rescind::providers;
+use serde_json::Value;
+
+use crate::flow::PATIENCE;
+use crate::rig::checker::{all_money, id};
+use crate::rig::stage::{Stage, payment_id, request};
+use crate::rig::{Message, Messages, Money, Worker, until};
+
+/// Three for each account that are carried out one after the other.
+fn three_each(stage: &mut Stage) -> Vec<Value> {
+    stage.set("defaults.max_in_flight", 1);
+    // An answer takes a second.
+    stage.set("defaults.timeout", "5s");
+    let kinds = providers::ALL.iter().map(|provider| provider.kind());
+    kinds
+        .flat_map(|kind| (0..3).map(move |_| request(kind, "slow")))
+        .collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for end in ["", "-wal", "-shm"] {
+        let name = |path: &Path| format!("{}{end}", path.display());
+        // After an orderly stop there is only the file.
+        match std::fs::read(name(from)) {
+            Ok(bytes) => std::fs::write(name(to), bytes).unwrap(),
+            Err(_) => drop(std::fs::remove_file(name(to))),
+        }
+    }
+}
+
+/// The last result of each, and what is known of its payment.
+async fn ended(
+    stage: &Stage,
+    results: &mut Messages,
+    requests: &[Value],
+) -> BTreeMap<String, (Message, Money)> {
+    let mut found = results.about(requests.iter().map(id), PATIENCE).await;
+    let money = all_money(stage);
+    let of = |request: &Value| {
+        let provider = request["provider"].as_str().unwrap().to_owned();
+        let message = found.remove(&id(request)).unwrap().pop().unwrap();
+        let money = money[&(provider, payment_id(request))].clone();
+        (id(request), (message, money))
+    };
+    requests.iter().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_since_an_old_copy_is_asked_about_and_not_done_again() {
+    let mut stage = Stage::new("restored");
+    let requests = three_each(&mut stage);
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    client.confirm_all(&stage.names, &requests).await;
+    until("one call of each account is under way", PATIENCE, || {
+        worker.metric("rescind_in_flight", &[]) == 6.0 && worker.metric("rescind_open", &[]) == 18.0
+    })
+    .await;
+    worker.kill9();
+    let old = stage.dir().join("old.db");
+    copy(&stage.ledger(), &old);
+    worker.restart();
+    let before = ended(&stage, &mut results, &requests).await;
+    all_noted(&worker).await;
+
+    worker.kill9();
+    copy(&old, &stage.ledger());
+    worker.reconcile();
+    worker.restart();
+    let mut results = stage.results().await;
+    let after = ended(&stage, &mut results, &requests).await;
+    for (id, (first, money)) in &before {
+        let (again, later) = &after[id];
+        assert_eq!(again.message_id(), first.message_id(), "{id}");
+        // Migo has nobody to ask, and says the same of what was cancelled and of what was paid.
+        let expected = match id.starts_with("migo") {
+            true => "unresolved",
+            false => "cancelled",
+        };
+        assert_eq!(again.json()["outcome"], expected, "{id}: {later:#?}");
+        assert_eq!(later.effects, money.effects, "{id}: {later:#?}");
+        // Who can be asked is asked; the other two are called once more, Pismo with the same key.
+        let repeated = u64::from(id.starts_with("migo") || id.starts_with("pismo"));
+        let calls = money.cancel_calls + repeated;
+        assert_eq!(later.cancel_calls, calls, "{id}: {later:#?}");
+    }
+}
+
+/// Nothing is left that could be asked about: the keys, which are made of the request, and what the
+/// providers know of their payments.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_ledger_what_is_published_again_is_not_done_again() {
+    let mut stage = Stage::new("lost");
+    let requests = three_each(&mut stage);
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    client.confirm_all(&stage.names, &requests).await;
+    let before = ended(&stage, &mut results, &requests).await;
+    all_noted(&worker).await;
+
+    worker.kill9();
+    copy(&stage.dir().join("none.db"), &stage.ledger());
+    worker.restart();
+    client.confirm_all(&stage.names, &requests).await;
+    let mut results = stage.results().await;
+    for (id, (again, later)) in ended(&stage, &mut results, &requests).await {
+        let (first, money) = &before[&id];
+        assert_eq!(again.message_id(), first.message_id(), "{id}");
+        // A call that Migo refuses changed nothing, and that there was another one is forgotten.
+        let expected = match id.starts_with("migo") {
+            true => "refused",
+            false => "cancelled",
+        };
+        assert_eq!(again.json()["outcome"], expected, "{id}: {later:#?}");
+        assert_eq!(later.effects, money.effects, "{id}: {later:#?}");
+    }
+}
+
+async fn all_noted(worker: &Worker) {
+    until("all is noted as published", PATIENCE, || {
+        worker.metric("rescind_outbox_pending", &[]) == 0.0
+    })
+    .await;
+}
