@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
-use super::{Amqp, Ledger, Loader, schedule};
+use super::loader::{Loader, schedule};
+use super::{Amqp, Ledger};
 use crate::layers::variable;
 use crate::providers::Setting;
 use crate::settings::Values;

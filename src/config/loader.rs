@@ -1,0 +1,296 @@
+//! From the layers to the configuration: each table's values, each account, and every mistake.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use secrecy::SecretString;
+
+use super::TopologyMode;
+use super::check;
+use super::{
+    AccountConfig, Amqp, Breaker, Config, Effective, Http, Ledger, Log, LogFormat, Shutdown,
+};
+use crate::backoff::Schedule;
+use crate::layers::{Layers, Origin, Problem, closest};
+use crate::providers::{Account, Provider, Setting};
+use crate::settings::{ACCOUNT, FIELDS, Field, Form, Parsed, Resolved, Values};
+
+/// What was written so far, and what is wrong with it.
+pub(super) struct Loader<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) problems: Vec<Problem>,
+    pub(super) effective: Vec<Effective>,
+    /// Every path that is a setting here.
+    known: BTreeSet<String>,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(layers: &'a Layers) -> Self {
+        Self {
+            layers,
+            problems: Vec::new(),
+            effective: Vec::new(),
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// The values of the fields of one table. What was not written, or cannot be used,
+    /// is inherited or has its default, so that the checks can go on.
+    pub(super) fn values(
+        &mut self,
+        prefix: &str,
+        fields: impl Iterator<Item = Field>,
+        defaults: Option<&Values>,
+    ) -> Values {
+        let mut values = Values::default();
+        for field in fields {
+            self.known.extend(field.paths(prefix));
+            let written = self.layers.find(prefix, &field, &mut self.problems);
+            let inherited = || defaults.and_then(|defaults| inherited(defaults, &field));
+            let resolved = written
+                .or_else(inherited)
+                .or_else(|| Resolved::default(&field));
+            let Some(resolved) = resolved else { continue };
+            self.effective.push(Effective {
+                path: format!("{prefix}{}", field.path),
+                value: resolved.shown(field.form),
+                origin: resolved.origin.clone(),
+            });
+            values.0.insert(field.path, resolved);
+        }
+        values
+    }
+
+    pub(super) fn problem(&mut self, path: &str, what: impl Into<String>) {
+        self.problems.push(Problem {
+            origin: self.layers.origin(path).cloned(),
+            path: path.to_owned(),
+            what: what.into(),
+        });
+    }
+
+    pub(super) fn config(
+        &mut self,
+        values: &Values,
+        providers: &[&'static dyn Provider],
+    ) -> Config {
+        let mut skipped = BTreeSet::new();
+        let mut accounts = BTreeMap::new();
+        for name in self.layers.accounts() {
+            match self.account(&name, values, providers) {
+                Some(account) => {
+                    accounts.insert(name, account);
+                }
+                None => {
+                    skipped.insert(name);
+                }
+            }
+        }
+        self.problems
+            .extend(self.layers.unknown(&self.known, &skipped));
+        let config = Config {
+            amqp: amqp(values),
+            ledger: Ledger {
+                url: values.secret("ledger.url"),
+                ca_file: values.path("ledger.ca_file"),
+                cert_file: values.path("ledger.cert_file"),
+                key_file: values.path("ledger.key_file"),
+                retention: values.span("ledger.retention"),
+            },
+            http: Http {
+                listen: values.socket("http.listen"),
+            },
+            shutdown: Shutdown {
+                drain: values.span("shutdown.drain"),
+            },
+            log: Log {
+                format: match values.text("log.format").as_str() {
+                    "text" => LogFormat::Text,
+                    _ => LogFormat::Json,
+                },
+            },
+            accounts,
+        };
+        self.check_amqp(&config.amqp);
+        self.check_ledger(&config.ledger);
+        self.check_schedules("defaults.", values, "defaults.", None);
+        config
+    }
+
+    fn account(
+        &mut self,
+        name: &str,
+        defaults: &Values,
+        providers: &[&'static dyn Provider],
+    ) -> Option<AccountConfig> {
+        let path = format!("providers.{name}");
+        if !check::is_account_name(name) {
+            self.problem(
+                &path,
+                "is no account name; use 1 to 64 of a-z, 0-9, _ and -",
+            );
+            return None;
+        }
+        let prefix = format!("{path}.");
+        let provider = self.provider(&prefix, providers)?;
+        let settings = provider.settings();
+        let before = self.problems.len();
+        let values = self.values(&prefix, account_fields(settings), Some(defaults));
+        self.check_schedules(&prefix, &values, "", Some(defaults));
+        self.check_presence(&prefix, &values, settings);
+        let account = Account {
+            name: name.to_owned(),
+            base_url: self.base_url(&prefix, &values),
+            plain: plain(&values, settings),
+            secrets: secrets(&values, settings),
+        };
+        if self.problems.len() == before
+            && let Err(what) = provider.check(&account)
+        {
+            self.problem(&path, format!("cannot be used: {what}"));
+        }
+        Some(account_config(provider, account, &values))
+    }
+
+    fn provider(
+        &mut self,
+        prefix: &str,
+        providers: &[&'static dyn Provider],
+    ) -> Option<&'static dyn Provider> {
+        let path = format!("{prefix}kind");
+        let field = ACCOUNT.iter().find(|field| field.path == "kind")?;
+        let kinds: Vec<&str> = providers.iter().map(|p| p.kind()).collect();
+        let before = self.problems.len();
+        let found = self.layers.find(prefix, field, &mut self.problems);
+        let Some(Parsed::Text(kind)) = found.map(|resolved| resolved.value) else {
+            if self.problems.len() == before {
+                let what = format!("is missing; set one of {}", kinds.join(", "));
+                self.problem(&path, what);
+            }
+            return None;
+        };
+        let provider = providers.iter().find(|p| p.kind() == kind).copied();
+        if provider.is_none() {
+            let what = match closest(&kind, kinds.iter().copied()) {
+                Some(guess) => format!("= {kind:?} is not a kind; did you mean {guess:?}?"),
+                None => format!("= {kind:?} is not a kind; use one of {}", kinds.join(", ")),
+            };
+            self.problem(&path, what);
+        }
+        provider
+    }
+}
+
+fn inherited(defaults: &Values, field: &Field) -> Option<Resolved> {
+    let path = format!("defaults.{}", field.path);
+    let resolved = defaults.0.get(path.as_str())?.clone();
+    Some(match resolved.origin {
+        Origin::Default => resolved,
+        _ => Resolved {
+            origin: Origin::Inherited,
+            ..resolved
+        },
+    })
+}
+
+/// Everything that may stand in the table of an account.
+fn account_fields(settings: &'static [Setting]) -> impl Iterator<Item = Field> {
+    let shared = FIELDS.iter().filter_map(|field| {
+        let path = field.path.strip_prefix("defaults.")?;
+        Some(Field { path, ..*field })
+    });
+    let own = settings.iter().map(as_field);
+    ACCOUNT.iter().copied().chain(own).chain(shared)
+}
+
+fn account_config(
+    provider: &'static dyn Provider,
+    account: Account,
+    values: &Values,
+) -> AccountConfig {
+    AccountConfig {
+        provider,
+        account,
+        ca_file: values.path("ca_file"),
+        connect_timeout: values.span("connect_timeout"),
+        timeout: values.span("timeout"),
+        max_in_flight: values.whole("max_in_flight"),
+        rate_per_second: values.number("rate_per_second"),
+        retry: schedule(values, "retry"),
+        poll: schedule(values, "poll"),
+        breaker: Breaker {
+            failures: values.whole("breaker.failures"),
+            open_for: values.span("breaker.open_for"),
+        },
+    }
+}
+
+fn as_field(setting: &Setting) -> Field {
+    Field {
+        path: setting.key,
+        form: match (setting.secret, setting.many) {
+            (true, true) => Form::Secrets,
+            (true, false) => Form::Secret,
+            (false, true) => Form::List,
+            (false, false) => Form::TextOrNone,
+        },
+        default: None,
+        about: "",
+    }
+}
+
+fn plain(values: &Values, settings: &[Setting]) -> BTreeMap<String, String> {
+    let given = settings.iter().filter_map(|setting| {
+        let value = match &values.0.get(setting.key)?.value {
+            Parsed::Text(text) => text.clone(),
+            Parsed::List(items) => items.join(","),
+            _ => return None,
+        };
+        Some((setting.key.to_owned(), value))
+    });
+    given.collect()
+}
+
+fn secrets(values: &Values, settings: &[Setting]) -> BTreeMap<String, Vec<SecretString>> {
+    let given = settings.iter().filter_map(|setting| {
+        let Parsed::Secret(secrets) = &values.0.get(setting.key)?.value else {
+            return None;
+        };
+        Some((setting.key.to_owned(), secrets.clone()))
+    });
+    given.collect()
+}
+
+pub(super) fn schedule(values: &Values, path: &str) -> Schedule {
+    Schedule {
+        first: values.span(&format!("{path}.first")),
+        factor: values.number(&format!("{path}.factor")),
+        max: values.span(&format!("{path}.max")),
+        give_up_after: values.span(&format!("{path}.give_up_after")),
+    }
+}
+
+fn amqp(values: &Values) -> Amqp {
+    Amqp {
+        url: values.secret("amqp.url"),
+        further_urls: values.secrets("amqp.further_urls"),
+        ca_file: values.path("amqp.ca_file"),
+        cert_file: values.path("amqp.cert_file"),
+        key_file: values.path("amqp.key_file"),
+        topology: match values.text("amqp.topology").as_str() {
+            "verify" => TopologyMode::Verify,
+            _ => TopologyMode::Declare,
+        },
+        prefetch: values.whole("amqp.prefetch"),
+        max_unpublished: values.whole("amqp.max_unpublished"),
+        reply_to: values.flag("amqp.reply_to"),
+        requests_exchange: values.text("amqp.requests_exchange"),
+        requests_queue: values.text("amqp.requests_queue"),
+        results_exchange: values.text("amqp.results_exchange"),
+        results_queue: values.text("amqp.results_queue"),
+        notifications_queue: values.text("amqp.notifications_queue"),
+        dead_exchange: values.text("amqp.dead_exchange"),
+        dead_queue: values.text("amqp.dead_queue"),
+        dropped_exchange: values.text("amqp.dropped_exchange"),
+        dropped_queue: values.text("amqp.dropped_queue"),
+    }
+}

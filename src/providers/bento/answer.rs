@@ -1,0 +1,193 @@
+//! What an answer of Bento's holds: the transaction, its history, failures, and whose they can be. Pure.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::super::{Ask, Reading, Response, loose_text};
+use crate::outcome::{Cause, Refused, Verdict};
+
+/// Learned: how many failed voids and refunds of this payment are accounted for: retried for, or
+/// older than the first call.
+pub(super) const FAILURES: &str = "failures";
+
+/// An answer's body: the transaction is in `data`, errors and newer declines are outside of it.
+pub(super) struct Answer<'a> {
+    pub(super) body: &'a Value,
+    pub(super) transaction: &'a Value,
+}
+
+/// A void or refund that the provider says has failed.
+pub(super) struct Failure {
+    pub(super) retryable: bool,
+    /// Failed voids and refunds in the history; 0 where only `status` tells of it.
+    pub(super) count: usize,
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn of(body: &'a Value) -> Self {
+        let transaction = match &body["data"] {
+            data if data.is_object() => data,
+            _ => body,
+        };
+        Self { body, transaction }
+    }
+
+    pub(super) fn state(&self) -> Option<&'a str> {
+        self.transaction["state"].as_str()
+    }
+
+    /// The transaction's own status, or that of an answer without a transaction.
+    pub(super) fn status(&self) -> &'a Value {
+        match &self.transaction["status"] {
+            status if status.is_object() => status,
+            _ => &self.body["status"],
+        }
+    }
+
+    /// False for an answer that is about another payment than the one asked for.
+    pub(super) fn is_about(&self, ask: &Ask<'_>) -> bool {
+        let same = |field: &str, name| match self.transaction[field].as_str() {
+            Some(id) => id == ask.job.payment.id(name),
+            None => true,
+        };
+        same("orderId", "order_id") && same("transactionId", "transaction_id")
+    }
+
+    /// A void or refund that failed, where the answer allows no other reading.
+    ///
+    /// `status` is of the last action, which may not be ours. The history decides: its last
+    /// entry is a failed Void or Refund (certain), or another failed action (then `status` is
+    /// of that one), or a success, or there is none; then a failing `status` is of an action
+    /// that came after it, and that is ours.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let count = self.failures();
+        let (status, count) = match self.history().last() {
+            Some(last) if is_failed_reversal(last) && last["status"].is_object() => {
+                (&last["status"], count)
+            }
+            Some(last) if is_failed_reversal(last) => (self.status(), count),
+            Some(last) if is_failed(last) => return None,
+            _ => (self.status(), 0),
+        };
+        Some(Failure {
+            count,
+            ..failed(status)?
+        })
+    }
+
+    fn history(&self) -> &'a [Value] {
+        self.transaction["history"]
+            .as_array()
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Failed voids and refunds in the history, whosever they are.
+    fn failures(&self) -> usize {
+        let history = self.history().iter();
+        history.filter(|entry| is_failed_reversal(entry)).count()
+    }
+
+    /// How many of them need no answer any more: those that are retried for, and before the first
+    /// call those of others.
+    fn accounted(&self, ask: &Ask<'_>, verdict: &Verdict) -> Option<usize> {
+        let told = self.failure().map(|failure| failure.count.max(1));
+        match verdict {
+            Verdict::Again { cause, .. } if *cause == Cause::Retryable => told,
+            Verdict::StillOpen if Whose::earlier(ask) == Whose::SomebodyElses => {
+                told.max(Some(self.failures()).filter(|count| *count > 0))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn reading(
+        &self,
+        ask: &Ask<'_>,
+        verdict: Verdict,
+        response: &Response<'_>,
+    ) -> Reading {
+        let status = self.status();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let message = text(&status["description"]).or_else(|| text(&self.body["message"]));
+        let accounted = self.accounted(ask, &verdict);
+        let amount = match verdict {
+            Verdict::Cancelled { amount, .. } => amount,
+            _ => None,
+        };
+        let mut reading = Reading::of(verdict, response)
+            .with(
+                loose_text(&status["code"]),
+                text(&self.transaction["state"]),
+                message,
+            )
+            .learn(FAILURES, accounted.map(|count| count.to_string()));
+        if let Some(amount) = amount {
+            reading.evidence.amount = Some(amount.to_string());
+            reading.evidence.currency = text(&self.transaction["currency"]);
+        }
+        reading
+    }
+}
+
+impl Failure {
+    /// A failure that is accounted for is shown again after the next submission: what is shown
+    /// counts once, and what is only told by `status` once.
+    pub(super) fn is_new(&self, ask: &Ask<'_>) -> bool {
+        let known: usize = ask
+            .learned(FAILURES)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0);
+        self.count.max(1) > known
+    }
+
+    pub(super) fn verdict(&self, after: Option<Duration>) -> Verdict {
+        match self.retryable {
+            true => Verdict::Again {
+                after,
+                cause: Cause::Retryable,
+            },
+            false => Verdict::Refused(Refused::NotEligible),
+        }
+    }
+}
+
+fn is_failed(entry: &Value) -> bool {
+    entry["result"]
+        .as_str()
+        .is_some_and(|r| r.eq_ignore_ascii_case("Failure"))
+        || failed(&entry["status"]).is_some()
+}
+
+fn is_failed_reversal(entry: &Value) -> bool {
+    let action = entry["action"].as_str().unwrap_or_default();
+    let reverses = |name| action.eq_ignore_ascii_case(name);
+    (reverses("Void") || reverses("Refund")) && is_failed(entry)
+}
+
+/// `None` unless the outcome is one of the two documented failures.
+pub(super) fn failed(status: &Value) -> Option<Failure> {
+    let outcome = status["outcome"].as_str()?.to_ascii_lowercase();
+    let retryable = outcome == "failedretryable";
+    (retryable || outcome == "failednonretryable").then_some(Failure {
+        retryable,
+        count: 0,
+    })
+}
+
+/// Who can have brought about the state that is seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    ThisCall,
+    AnEarlierCall,
+    SomebodyElses,
+}
+
+impl Whose {
+    pub(super) fn earlier(ask: &Ask<'_>) -> Self {
+        match ask.exposed || ask.accepted {
+            true => Self::AnEarlierCall,
+            false => Self::SomebodyElses,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What an answer of Bento's means for the request. Pure.
+
+use serde_json::Value;
+
+use super::super::{Ask, Response, by_http_status, loose_text};
+use super::answer::{Answer, FAILURES, Failure, Whose, failed};
+use super::{is_guessed, lookup_path, units_asked};
+use crate::job::{Amount, Currency};
+use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict};
+
+/// A 2xx to the cancel: "submitted for processing", unless the state already says more.
+pub(super) fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
+    let Some(state) = answer.state() else {
+        // A decline without a transaction is about this call (the page on errors of 2024).
+        let failed = failed(&answer.body["status"]);
+        return failed.map_or(Verdict::Doubt, |failure| failure.verdict(None));
+    };
+    if !answer.is_about(ask) {
+        return Verdict::Doubt;
+    }
+    match by_final_state(ask, answer, Whose::ThisCall) {
+        // The call was taken although another amount is refunded: only a look-up can tell.
+        Some(Verdict::Unresolved(_)) => return Verdict::Doubt,
+        Some(verdict) => return verdict,
+        None => {}
+    }
+    let still_moves = ["Refunding", "Capturing", "Authorizing"];
+    if still_moves.iter().any(|s| state.eq_ignore_ascii_case(s)) {
+        return Verdict::Accepted;
+    }
+    let failed = state.eq_ignore_ascii_case("RefundFailed");
+    let known = ask.learned(FAILURES).is_some() || lookup_path(ask.account).is_empty();
+    match answer.failure() {
+        // Perhaps an earlier request's, in the history while ours is carried out: asking decides it.
+        Some(Failure { count: 1.., .. }) if !known && !failed => Verdict::Accepted,
+        Some(failure) if failure.is_new(ask) && (failure.retryable || !failed) => {
+            failure.verdict(None)
+        }
+        Some(failure) if failure.is_new(ask) => Verdict::Unresolved(Unresolved::RefundFailed),
+        None if failed => Verdict::Unresolved(Unresolved::RefundFailed),
+        // The same words as before, and no history to tell whether it failed again.
+        Some(Failure { count: 0, .. }) => Verdict::Doubt,
+        _ => Verdict::Accepted,
+    }
+}
+
+/// A 4xx to the cancel: about this call, which changed nothing.
+pub(super) fn declined(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>) -> Verdict {
+    let earlier = Whose::earlier(ask);
+    if let Some(verdict) = by_final_state(ask, answer, earlier).filter(|_| answer.is_about(ask)) {
+        return verdict;
+    }
+    if let Some(failure) = failed(&answer.body["status"]).or_else(|| failed(answer.status())) {
+        return failure.verdict(response.retry_after);
+    }
+    let can_ask = !lookup_path(ask.account).is_empty();
+    match response.status {
+        422 if can_ask => Verdict::NotYet {
+            after: response.retry_after,
+        },
+        422 => Verdict::Refused(Refused::NotEligible),
+        _ => by_http_status(Operation::Cancel, response, true),
+    }
+}
+
+/// A 2xx to the look-up.
+pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>) -> Verdict {
+    let not_yet = Verdict::NotYet {
+        after: response.retry_after,
+    };
+    if !answer.is_about(ask) {
+        return not_yet;
+    }
+    if let Some(verdict) = by_final_state(ask, answer, Whose::earlier(ask)) {
+        return verdict;
+    }
+    match answer
+        .state()
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+        .as_str()
+    {
+        "authsucceeded" if would_void_more(ask, answer) => {
+            Verdict::Refused(Refused::AmountNotAllowed)
+        }
+        "authsucceeded" | "capturesucceeded" => still_there(ask, answer).unwrap_or(not_yet),
+        "refundfailed" => refund_failed(ask, answer).unwrap_or(not_yet),
+        _ => not_yet,
+    }
+}
+
+/// An amount is ignored before capture: less than all of it cannot be cancelled yet.
+fn would_void_more(ask: &Ask<'_>, answer: &Answer<'_>) -> bool {
+    let whole = answer.transaction["authorizedAmount"].as_i64();
+    !ask.accepted && units_asked(ask).is_some_and(|asked| whole != Some(asked))
+}
+
+/// The payment is as it was. Once a cancel was accepted this is the state before it, for as
+/// long as nothing says that it failed. A failure that an attempt in doubt may have caused is
+/// no reason to send at once: the state has to be seen twice.
+fn still_there(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
+    let failure = answer.failure().filter(|failure| failure.is_new(ask));
+    match failure {
+        Some(failure) if ask.accepted => Some(failure.verdict(None)),
+        None if ask.accepted => None,
+        Some(failure) if ask.exposed && !failure.retryable => Some(failure.verdict(None)),
+        _ => Some(Verdict::StillOpen),
+    }
+}
+
+/// A refund can be sent once. Somebody else's failed one stands in the way of ours, which
+/// changed nothing; our own needs a person, unless the provider says that it can be repeated.
+fn refund_failed(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
+    if Whose::earlier(ask) == Whose::SomebodyElses {
+        return Some(Verdict::Refused(Refused::NotEligible));
+    }
+    match answer.failure() {
+        Some(failure) if failure.is_new(ask) && failure.retryable && ask.accepted => {
+            Some(failure.verdict(None))
+        }
+        Some(failure) if !failure.is_new(ask) && ask.accepted => None,
+        _ => Some(Verdict::Unresolved(Unresolved::RefundFailed)),
+    }
+}
+
+/// A look-up that was not answered. The default path is nowhere documented: where it was not
+/// set by hand, its 404 says nothing about a call that may have been applied.
+pub(super) fn unanswered(ask: &Ask<'_>, response: &Response<'_>) -> Verdict {
+    let not_yet = Verdict::NotYet {
+        after: response.retry_after,
+    };
+    match by_http_status(Operation::Lookup, response, true) {
+        Verdict::NotFound if is_guessed(ask.account) && (ask.exposed || ask.accepted) => not_yet,
+        Verdict::Doubt => not_yet,
+        verdict => verdict,
+    }
+}
+
+/// What a final state says (<https://docs.bento-tech.com/docs/transaction-history>); `None` for
+/// one that still moves, that may be retried, or that is not known.
+fn by_final_state(ask: &Ask<'_>, answer: &Answer<'_>, whose: Whose) -> Option<Verdict> {
+    let state = answer.state()?.to_ascii_lowercase();
+    match state.as_str() {
+        "authvoided" => Some(cancelled(Cancelled::Voided, None, whose)),
+        "refunded" => refunded(ask, answer.transaction, whose),
+        "authexpired" => Some(Verdict::NothingToCancel(Nothing::Expired)),
+        "authfailed" | "capturefailed" => Some(Verdict::NothingToCancel(Nothing::PaymentFailed)),
+        _ => None,
+    }
+}
+
+fn cancelled(reason: Cancelled, amount: Option<Amount>, whose: Whose) -> Verdict {
+    Verdict::Cancelled {
+        reason,
+        already: whose != Whose::ThisCall,
+        amount,
+    }
+}
+
+/// `Refunded` means "all or part": the amounts decide whether it is what was asked for.
+fn refunded(ask: &Ask<'_>, transaction: &Value, whose: Whose) -> Option<Verdict> {
+    let units = |field: &str| loose_text(&transaction[field])?.parse::<i64>().ok();
+    let refunded = units("refundedAmount").filter(|units| *units > 0)?;
+    let currency = transaction["currency"].as_str().and_then(Currency::parse);
+    let amount = currency
+        .or(ask.job.currency)
+        .map(|currency| Amount::from_minor_units(refunded, currency));
+    let (asked, reason) = match ask.job.amount {
+        None => (units("capturedAmount")?, Cancelled::Refunded),
+        Some(_) => (units_asked(ask)?, Cancelled::PartiallyRefunded),
+    };
+    // A part of the same size that we did not ask for is not the part that we were asked for.
+    let can_be_it = ask.job.amount.is_none() || whose != Whose::SomebodyElses;
+    Some(match whose {
+        _ if refunded == asked && can_be_it => cancelled(reason, amount, whose),
+        Whose::SomebodyElses => Verdict::Refused(Refused::AlreadyRefunded),
+        _ => Verdict::Unresolved(Unresolved::ContradictoryEvidence),
+    })
+}
