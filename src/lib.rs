@@ -25,6 +25,7 @@ pub mod outbox;
 pub mod outcome;
 pub mod providers;
 pub mod publish;
+mod reading;
 pub mod retention;
 pub mod run;
 pub mod server;

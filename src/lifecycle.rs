@@ -12,118 +12,23 @@
 //! Two functions: [`Progress::plan`] says what is to be done when a request is due, and
 //! [`Progress::after`] what an answer leads to. Neither reads a clock or draws a number.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::backoff::Schedule;
 use crate::outcome::{
     Cancelled, Cause, Failed, Operation, Outcome, Refused, State, Unresolved, Verdict, Why,
 };
-use crate::providers::{Abilities, DoubtPolicy, Learned};
+use crate::providers::{Abilities, DoubtPolicy};
 
 mod hints;
 mod lost;
+mod progress;
 mod replay;
+mod waits;
 
 pub use hints::{Checked, Hints};
+pub use progress::{Progress, Seen, Sighting};
 pub use replay::{Hindrance, Replays};
-
-/// Everything the lifecycle remembers of one request. Stored as JSON without what is unset:
-/// most requests are finished by their first call and have little to remember.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Where it stands.
-    pub state: State,
-    /// What is on the wire while `calling`.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub operation: Option<Operation>,
-    /// When it is to be looked at again; `None` while calling and when finished.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub due_at: Option<Timestamp>,
-    /// Calls begun, sent or not: numbers the attempt log.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub calls: u32,
-    /// Cancel calls sent.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub attempts: u32,
-    /// Status questions asked.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub lookups: u32,
-    /// Retries in a row, for the backoff.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub retries: u32,
-    /// Look-ups in a row, for the backoff.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub polls: u32,
-    /// Times the provider changed nothing although a look-up says it could have.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub refusals: u32,
-    /// The first of two agreeing answers.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub sighting: Option<Sighting>,
-    /// The last attempt may have been applied and nothing has cleared it up.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub doubtful: bool,
-    /// Some attempt may have been applied, ever. Decides `already`.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub exposed: bool,
-    /// The provider took an attempt and has not finished it.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub accepted: bool,
-    /// A call in doubt has been repeated once ([`DoubtPolicy::AskOnceMore`]).
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub asked_again: bool,
-    /// The state was asked before the first cancel ([`Abilities::look_first`]).
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub looked: bool,
-    /// First cancel call, for the life of the key.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub first_sent_at: Option<Timestamp>,
-    /// Since when it is retried, for `retry.give_up_after`.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub retrying_since: Option<Timestamp>,
-    /// Until when a call whose caller is gone may still reach the provider: what a look-up
-    /// does not see before then may yet come.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub quiet_until: Option<Timestamp>,
-    /// Since when the provider is asked, for `poll.give_up_after`.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub waiting_since: Option<Timestamp>,
-    /// What earlier answers taught.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub learned: Learned,
-    /// What notifications led to.
-    #[serde(default)]
-    pub hints: Hints,
-    /// What replays led to.
-    #[serde(default, skip_serializing_if = "is_unset")]
-    pub replays: Replays,
-}
-
-fn is_unset<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-/// One answer that is believed once a second one, spaced, agrees.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sighting {
-    /// What was seen.
-    pub what: Seen,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// What has to be seen twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Seen {
-    /// Certainly not cancelled.
-    StillOpen,
-    /// No such payment.
-    NotFound,
-}
 
 /// What applies to a request: its provider's abilities and its account's settings.
 #[derive(Debug, Clone, Copy)]
@@ -163,34 +68,6 @@ pub enum Step {
 pub const REFUSALS_MAX: u32 = 4;
 
 impl Progress {
-    /// A request that has just been accepted.
-    pub fn new(now: Timestamp) -> Self {
-        Self {
-            state: State::Due,
-            operation: None,
-            due_at: Some(now),
-            calls: 0,
-            attempts: 0,
-            lookups: 0,
-            retries: 0,
-            polls: 0,
-            refusals: 0,
-            sighting: None,
-            doubtful: false,
-            exposed: false,
-            accepted: false,
-            asked_again: false,
-            looked: false,
-            first_sent_at: None,
-            retrying_since: None,
-            quiet_until: None,
-            waiting_since: None,
-            learned: Learned::new(),
-            hints: Hints::default(),
-            replays: Replays::default(),
-        }
-    }
-
     /// What to do now that the request is due.
     pub fn plan(&self, terms: &Terms, now: Timestamp) -> Plan {
         match self.state {
@@ -458,107 +335,6 @@ impl Progress {
             Why::Credentials => Failed::CredentialsRefused,
             Why::Rejected => Failed::RejectedByProvider,
         }))
-    }
-
-    /// Send again later. A wait that could only end after the deadline or after giving up
-    /// is not waited for.
-    fn again(
-        &mut self,
-        after: Option<Duration>,
-        cause: Cause,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
-        if self.doubtful || self.accepted {
-            // A repeat under the same key that was not processed: still as doubtful as before.
-            return self.ask(after, terms, now, jitter);
-        }
-        let since = *self.retrying_since.get_or_insert(now);
-        let due = terms.retry.due(self.retries, after, now, jitter);
-        if terms.deadline.is_some_and(|deadline| deadline <= due) {
-            return Step::Finish(Outcome::Failed(Failed::DeadlinePassed));
-        }
-        if terms.retry.is_over(since, due) {
-            return Step::Finish(Outcome::Failed(Failed::RetriesExhausted));
-        }
-        self.retries += 1;
-        self.waiting_since = None;
-        self.wait(State::WaitingRetry, due, cause)
-    }
-
-    fn send_at_once(&mut self, now: Timestamp) -> Step {
-        self.waiting_since = None;
-        self.wait(State::Due, now, Cause::Retryable)
-    }
-
-    /// Ask later what became of it.
-    fn ask(&mut self, after: Option<Duration>, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        let state = self.asking_state();
-        if state == State::WaitingRetry {
-            // Nothing was ever sent; the look-up before the first cancel is what failed.
-            return self.again(after, Cause::Retryable, terms, now, jitter);
-        }
-        let since = *self.waiting_since.get_or_insert(now);
-        let end = terms.poll.end(since);
-        let due = terms.poll.due(self.polls, after, now, jitter).min(end);
-        self.polls += 1;
-        self.wait(state, due, self.asking_cause())
-    }
-
-    /// Ask as ever, but not much later than `end`.
-    fn ask_by(&mut self, end: Timestamp, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        let step = self.ask(None, terms, now, jitter);
-        self.due_at = self.due_at.map(|due| due.min(end));
-        step
-    }
-
-    fn ask_at_once(
-        &mut self,
-        after: Option<Duration>,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
-        if after.is_some() || !terms.abilities.lookup {
-            return self.ask(after, terms, now, jitter);
-        }
-        self.waiting_since.get_or_insert(now);
-        self.wait(self.asking_state(), now, self.asking_cause())
-    }
-
-    /// Ask again, late enough for a second answer to count as a second one.
-    fn ask_spaced(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        self.waiting_since.get_or_insert(now);
-        let due = crate::backoff::plus(now, terms.poll.first.mul_f64(1.0 + jitter));
-        self.polls += 1;
-        self.wait(self.asking_state(), due, self.asking_cause())
-    }
-
-    fn wait(&mut self, state: State, due: Timestamp, cause: Cause) -> Step {
-        self.state = state;
-        self.due_at = Some(due);
-        Step::Wait(cause)
-    }
-
-    fn asking_state(&self) -> State {
-        if self.doubtful || self.refusals > 0 || self.sighting.is_some() {
-            State::InDoubt
-        } else if self.accepted {
-            State::WaitingProvider
-        } else if self.exposed {
-            State::InDoubt
-        } else {
-            State::WaitingRetry
-        }
-    }
-
-    fn asking_cause(&self) -> Cause {
-        if self.accepted {
-            Cause::Accepted
-        } else {
-            Cause::Unknown
-        }
     }
 
     fn sight(&mut self, what: Seen, now: Timestamp) {

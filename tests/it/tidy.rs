@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
     "job",
     "lifecycle",
     "notified",
+    "reading",
     "oauth",
     "outcome",
     "providers",

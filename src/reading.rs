@@ -1,0 +1,162 @@
+//! What an adapter makes of an answer: its verdict, and the provider's words that it rests on. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::{Cause, Operation, Verdict, Why};
+use crate::providers::Learned;
+
+/// A complete answer as an adapter sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// `Retry-After`, already turned into a duration from now.
+    pub retry_after: Option<Duration>,
+    /// The whole body, at most 256 KiB.
+    pub body: &'a [u8],
+}
+
+impl Response<'_> {
+    /// The body as JSON, or `Null`: an unreadable body has no fields.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(self.body).unwrap_or(serde_json::Value::Null)
+    }
+
+    /// True for 200 to 299.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// A number or a string as text: providers disagree with their own pages about which.
+pub fn loose_text(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(s) => Some(s.clone()),
+        serde_json::Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    }
+}
+
+/// A verdict with the words of the provider that it rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// What the answer means.
+    pub verdict: Verdict,
+    /// The provider's own words, for the result.
+    pub evidence: Evidence,
+    /// What a later call needs to know.
+    pub learned: Learned,
+}
+
+impl Reading {
+    /// A reading that rests on the HTTP status alone.
+    pub fn of(verdict: Verdict, response: &Response<'_>) -> Self {
+        let evidence = Evidence {
+            http_status: Some(response.status),
+            ..Evidence::default()
+        };
+        Self {
+            verdict,
+            evidence,
+            learned: Learned::new(),
+        }
+    }
+
+    /// The same with the provider's code, status and message.
+    #[must_use]
+    pub fn with(
+        mut self,
+        code: Option<String>,
+        status: Option<String>,
+        message: Option<String>,
+    ) -> Self {
+        self.evidence.code = code;
+        self.evidence.status = status;
+        self.evidence.message = message.map(|m| shorten(&m));
+        self
+    }
+
+    /// The same with an id that the provider returned.
+    #[must_use]
+    pub fn reference(mut self, name: &str, value: Option<String>) -> Self {
+        if let Some(value) = value {
+            self.evidence.reference.insert(name.to_owned(), value);
+        }
+        self
+    }
+
+    /// The same with something a later call needs.
+    #[must_use]
+    pub fn learn(mut self, name: &str, value: Option<String>) -> Self {
+        if let Some(value) = value {
+            self.learned.insert(name.to_owned(), value);
+        }
+        self
+    }
+}
+
+/// A provider's message is for a person; a page of HTML is not.
+fn shorten(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// The provider's own words behind a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    /// HTTP status of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// The provider's own code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The provider's own state, as received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// The provider's message, at most 300 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Ids that the provider returned.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reference: BTreeMap<String, String>,
+    /// What the provider says was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+    /// Currency of that amount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+}
+
+/// The verdict of an answer that has no readable meaning of the provider's own: what HTTP
+/// says about whether the call can have been applied.
+///
+/// 429 was not processed; 503 is documented as such by the providers that use it, and an
+/// adapter passes `unavailable_is_unprocessed` where that is so. Any other 5xx, and a 2xx
+/// that nobody could read, may hide an applied call.
+pub fn by_http_status(
+    operation: Operation,
+    response: &Response<'_>,
+    unavailable_is_unprocessed: bool,
+) -> Verdict {
+    let again = |cause| match operation {
+        Operation::Cancel => Verdict::Again {
+            after: response.retry_after,
+            cause,
+        },
+        Operation::Lookup => Verdict::NotYet {
+            after: response.retry_after,
+        },
+    };
+    match response.status {
+        429 => again(Cause::RateLimited),
+        503 if unavailable_is_unprocessed => again(Cause::Retryable),
+        401 => Verdict::Unauthorized,
+        403 => Verdict::Misconfigured(Why::Credentials),
+        404 => Verdict::NotFound,
+        408 | 409 | 425 => Verdict::Doubt,
+        400..=499 => Verdict::Misconfigured(Why::Rejected),
+        _ => Verdict::Doubt,
+    }
+}
