@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_postgres::NoTls;
@@ -14,11 +16,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
-use super::trouble::words;
+use super::trouble::{no_connection, words};
 use crate::ledger::LedgerError;
 
 /// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// A line on which nothing comes back for so long is dead.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -117,11 +119,11 @@ impl Database {
 
     /// What keeps us from a connection: a mistake that a person has to correct, or the state
     /// of things, which may change.
-    pub(super) fn kept_out(&self, error: &deadpool_postgres::PoolError) -> LedgerError {
-        let deadpool_postgres::PoolError::Backend(error) = error else {
-            return LedgerError::Failed(format!("{} cannot be reached: {error}", self.shown));
+    pub(super) fn kept_out(&self, error: &PoolError) -> LedgerError {
+        let why = no_connection(error);
+        let PoolError::Backend(error) = error else {
+            return LedgerError::Failed(format!("{} cannot be reached: {why}", self.shown));
         };
-        let why = words(error);
         let mistaken = [
             SqlState::INVALID_PASSWORD,
             SqlState::INVALID_AUTHORIZATION_SPECIFICATION,

@@ -1,8 +1,10 @@
 //! What can go wrong between the worker and its database, and what follows from it.
 
+use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
+use super::connect::CONNECT;
 use crate::ledger::LedgerError;
 
 /// Why something was not done.
@@ -77,12 +79,19 @@ impl From<Error> for Trouble {
     }
 }
 
-impl From<deadpool_postgres::PoolError> for Trouble {
-    fn from(error: deadpool_postgres::PoolError) -> Self {
-        match error {
-            deadpool_postgres::PoolError::Backend(error) => Self::Broken(words(&error)),
-            error => Self::Broken(error.to_string()),
-        }
+impl From<PoolError> for Trouble {
+    fn from(error: PoolError) -> Self {
+        Self::Broken(no_connection(&error))
+    }
+}
+
+/// Why there is no connection. The pool's own words for a server that is silent are about objects.
+pub(super) fn no_connection(error: &PoolError) -> String {
+    match error {
+        PoolError::Backend(error) => words(error),
+        PoolError::Timeout(TimeoutType::Wait) => "every connection is in use".into(),
+        PoolError::Timeout(_) => format!("no answer within {} s", CONNECT.as_secs()),
+        error => error.to_string(),
     }
 }
 

@@ -172,6 +172,18 @@ async fn what_a_person_has_to_correct_is_told_at_once() {
     assert!(why.contains("verify-full"), "{why}");
 }
 
+/// A machine that is stopped, or a balancer before one that is gone, takes connections and is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_says_nothing_is_told_as_such() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = mute.local_addr().unwrap();
+    let url = format!("postgres://rescind@{address}/r?sslmode=disable");
+    let silent = Postgres::open_to_read(&settings(&url)).await.err();
+    let why = silent.expect("nobody is there").to_string();
+    let expected = format!("{address}/r cannot be reached: no answer within 5 s");
+    assert!(why.contains(&expected), "{why}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_killed_and_started_again_is_waited_for() {
     let server = Database::start();
