@@ -49,10 +49,10 @@ pub struct Progress {
     /// The provider took an attempt and has not finished it.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub accepted: bool,
-    /// A call in doubt has been repeated once ([`DoubtPolicy::AskOnceMore`]).
+    /// A call in doubt has been repeated once ([`AskOnceMore`](crate::providers::DoubtPolicy::AskOnceMore)).
     #[serde(default, skip_serializing_if = "is_unset")]
     pub asked_again: bool,
-    /// The state was asked before the first cancel ([`Abilities::look_first`]).
+    /// The state was asked before the first cancel ([`look_first`](crate::providers::Abilities::look_first)).
     #[serde(default, skip_serializing_if = "is_unset")]
     pub looked: bool,
     /// First cancel call, for the life of the key.
