@@ -15,11 +15,10 @@ use crate::rig::{Message, Messages, Money, Worker, until};
 /// Three for each account that are carried out one after the other.
 fn three_each(stage: &mut Stage) -> Vec<Value> {
     stage.set("defaults.max_in_flight", 1);
-    // An answer takes a second.
-    stage.set("defaults.timeout", "5s");
+    stage.set("defaults.timeout", "30s");
     let kinds = providers::ALL.iter().map(|provider| provider.kind());
     kinds
-        .flat_map(|kind| (0..3).map(move |_| request(kind, "slow")))
+        .flat_map(|kind| (0..3).map(move |_| request(kind, "success")))
         .collect()
 }
 
@@ -55,26 +54,29 @@ async fn ended(
 async fn what_was_done_since_an_old_copy_is_asked_about_and_not_done_again() {
     let mut stage = Stage::new("restored");
     let requests = three_each(&mut stage);
+    // Nobody answers until the copy is made: a call of each account is under way, two wait.
+    stage.simulator.freeze();
     let mut worker = stage.worker();
     let mut results = stage.results().await;
     let client = stage.client().await;
     client.confirm_all(&stage.names, &requests).await;
-    until("one call of each account is under way", PATIENCE, || {
-        worker.metric("rescind_in_flight", &[]) == 6.0 && worker.metric("rescind_open", &[]) == 18.0
+    until("all are in the ledger", PATIENCE, || {
+        worker.metric("rescind_open", &[]) == requests.len() as f64
     })
     .await;
     worker.kill9();
     let old = stage.dir().join("old.db");
     copy(&stage.ledger(), &old);
+    stage.simulator.thaw();
     worker.restart();
     let before = ended(&stage, &mut results, &requests).await;
     all_noted(&worker).await;
 
     worker.kill9();
     copy(&old, &stage.ledger());
+    let mut results = stage.results().await;
     worker.reconcile();
     worker.restart();
-    let mut results = stage.results().await;
     let after = ended(&stage, &mut results, &requests).await;
     for (id, (first, money)) in &before {
         let (again, later) = &after[id];
@@ -108,9 +110,9 @@ async fn without_a_ledger_what_is_published_again_is_not_done_again() {
 
     worker.kill9();
     copy(&stage.dir().join("none.db"), &stage.ledger());
+    let mut results = stage.results().await;
     worker.restart();
     client.confirm_all(&stage.names, &requests).await;
-    let mut results = stage.results().await;
     for (id, (again, later)) in ended(&stage, &mut results, &requests).await {
         let (first, money) = &before[&id];
         assert_eq!(again.message_id(), first.message_id(), "{id}");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::process::Signal;
 use serde::Deserialize;
 
 use super::http;
@@ -115,6 +116,15 @@ impl Simulator {
     /// The file it appends each movement of money to, over restarts.
     pub(crate) fn record(&self) -> PathBuf {
         self.dir.path().join("money.jsonl")
+    }
+
+    /// Stops the world for it (`SIGSTOP`): it takes connections, and answers nobody.
+    pub(crate) fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.process.signal(Signal::CONT);
     }
 
     pub(crate) fn log(&self) -> String {
