@@ -29,6 +29,7 @@ pub const STEP: Duration = Duration::from_secs(5);
 const HEADER_BYTES_MAX: usize = 2048;
 /// How often a connection is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
+
 /// Waits between two attempts to connect.
 const RECONNECT: Schedule = Schedule {
     first: Duration::from_millis(250),

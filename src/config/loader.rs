@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::SecretString;
 
-use super::TopologyMode;
-use super::check;
 use super::{
     AccountConfig, Amqp, Breaker, Config, Effective, Http, Ledger, Log, LogFormat, Shutdown,
+    TopologyMode, check,
 };
 use crate::backoff::Schedule;
 use crate::layers::{Layers, Origin, Problem, closest};

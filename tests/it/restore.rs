@@ -2,7 +2,7 @@
 //! again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rescind::providers;
 use serde_json::Value;
@@ -22,13 +22,22 @@ fn three_each(stage: &mut Stage) -> Vec<Value> {
         .collect()
 }
 
+/// A ledger's file, with what SQLite keeps beside it.
+fn files(ledger: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", ledger.display())))
+}
+
+fn lose(ledger: &Path) {
+    for file in files(ledger).iter().filter(|file| file.exists()) {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
-    for end in ["", "-wal", "-shm"] {
-        let name = |path: &Path| format!("{}{end}", path.display());
-        // After an orderly stop there is only the file.
-        match std::fs::read(name(from)) {
-            Ok(bytes) => std::fs::write(name(to), bytes).unwrap(),
-            Err(_) => drop(std::fs::remove_file(name(to))),
+    lose(to);
+    for (from, to) in files(from).iter().zip(files(to)) {
+        if from.exists() {
+            std::fs::copy(from, to).unwrap();
         }
     }
 }
@@ -109,7 +118,7 @@ async fn without_a_ledger_what_is_published_again_is_not_done_again() {
     all_noted(&worker).await;
 
     worker.kill9();
-    copy(&stage.dir().join("none.db"), &stage.ledger());
+    lose(&stage.ledger());
     let mut results = stage.results().await;
     worker.restart();
     client.confirm_all(&stage.names, &requests).await;

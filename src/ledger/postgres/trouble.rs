@@ -143,4 +143,12 @@ mod tests {
         let trouble = Trouble::from(nonsense.err().unwrap());
         assert!(matches!(trouble, Trouble::Refused(_)));
     }
+
+    #[test]
+    fn a_pool_that_is_used_up_and_a_server_that_is_silent_are_told_apart() {
+        let told = |what| no_connection(&PoolError::Timeout(what));
+        assert_eq!(told(TimeoutType::Wait), "every connection is in use");
+        assert_eq!(told(TimeoutType::Create), "no answer within 5 s");
+        assert_eq!(told(TimeoutType::Recycle), "no answer within 5 s");
+    }
 }
