@@ -16,6 +16,7 @@ use crate::call::{Caller, ClientError};
 use crate::config::AccountConfig;
 use crate::failpoint::{self, Point};
 use crate::gate::{Closed, Gate, Health, Limits};
+use crate::handover::Handover;
 use crate::hold::Hold;
 use crate::job::Job;
 use crate::ledger::{Begin, Claim, Claims, Ledger, LedgerError, Stored};
@@ -30,6 +31,7 @@ mod carry;
 mod clock;
 mod hints;
 mod replay;
+mod settle;
 
 pub use replay::{first_call, reopening};
 
@@ -53,8 +55,8 @@ pub struct Shared {
     pub spans: Spans,
     /// The wall clock.
     pub clock: fn() -> Timestamp,
-    /// Told when there is something to publish.
-    pub outbox: Arc<Notify>,
+    /// Given what is to be published.
+    pub outbox: Handover,
     /// On while too much waits for the broker: nothing is taken in or begun.
     pub hold: Hold,
     /// Every call that is under way.

@@ -258,7 +258,7 @@ impl Intake {
         match (arrival, accepted) {
             (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, start),
             (Arrival::Request(request), Accepted::Conflicting) => self.conflict(request).await,
-            (Arrival::Request(_), _) => self.shared.outbox.notify_one(),
+            (Arrival::Request(_), _) => self.shared.outbox.look(),
             (Arrival::Invalid(dead, _), _) => self.recorded(dead),
         }
     }
@@ -304,7 +304,7 @@ impl Intake {
 
     fn recorded(&self, dead: &DeadLetter) {
         self.shared.metrics.finished(&dead.provider, dead.outcome);
-        self.shared.outbox.notify_one();
+        self.shared.outbox.look();
         warn!(
             request_id = dead.request_id,
             provider = dead.provider,

@@ -11,6 +11,7 @@ mod es512;
 pub mod failpoint;
 pub mod finding;
 pub mod gate;
+pub mod handover;
 pub mod hold;
 pub mod intake;
 pub mod job;

@@ -151,7 +151,7 @@ impl Outbox {
     ) -> Option<(Vec<Pending>, SemaphorePermit<'_>)> {
         let mut round = self.round.lock().await;
         let window = loop {
-            let window = self.read(connection, &mut round).await;
+            let window = self.window(connection, &mut round, drain).await;
             if !window.is_empty() {
                 break window;
             }
@@ -160,7 +160,7 @@ impl Outbox {
             }
             if round.is_over() {
                 tokio::select! {
-                    () = self.shared.outbox.notified() => {}
+                    () = self.shared.outbox.news() => tokio::task::yield_now().await,
                     () = tokio::time::sleep_until(round.next_at()) => {}
                     () = drain.cancelled() => {}
                 }
@@ -170,16 +170,35 @@ impl Outbox {
         Some((window, turn))
     }
 
-    /// What is not on its way yet, of the next rows.
-    async fn read(&self, connection: &Connection, round: &mut Round) -> Vec<Pending> {
+    /// What is not on its way yet, of what was handed over or else of the next rows.
+    async fn window(
+        &self,
+        connection: &Connection,
+        round: &mut Round,
+        drain: &CancellationToken,
+    ) -> Vec<Pending> {
+        // An alarm at the broker: whatever is sent now would hang.
+        while connection.status().blocked() {
+            tokio::time::sleep(AGAIN_EVERY).await;
+        }
+        tokio::time::sleep_until(round.gathered_at()).await;
+        let now = Instant::now();
+        // At the end nothing is left only if the ledger says so.
+        if !drain.is_cancelled()
+            && round.is_resting(now)
+            && let Some(given) = self.shared.outbox.take(WINDOW)
+        {
+            round.has_taken(given.len(), now);
+            return self.notes.take(given);
+        }
+        self.read(round).await
+    }
+
+    async fn read(&self, round: &mut Round) -> Vec<Pending> {
         loop {
-            // An alarm at the broker: whatever is sent now would hang.
-            while connection.status().blocked() {
-                tokio::time::sleep(AGAIN_EVERY).await;
-            }
-            tokio::time::sleep_until(round.gathered_at()).await;
             let after = round.begin(Instant::now());
             self.notes.read();
+            self.shared.outbox.clear();
             match self.shared.ledger.pending(after, WINDOW).await {
                 Ok(rows) => {
                     round.has_read(&rows, Instant::now());

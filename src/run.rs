@@ -12,7 +12,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +20,7 @@ use tracing::{error, info, warn};
 use crate::amqp::{self, AmqpError};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Shared};
+use crate::handover::Handover;
 use crate::hold::Hold;
 use crate::intake::Intake;
 use crate::ledger::postgres::Settings;
@@ -79,7 +79,7 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
         metrics,
         spans: spans.clone(),
         clock: now,
-        outbox: Arc::new(Notify::new()),
+        outbox: Handover::default(),
         hold: Hold::new(config.amqp.max_unpublished),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -336,7 +336,7 @@ impl Worker {
                         dispatchers
                             .iter()
                             .for_each(|dispatcher| dispatcher.has_due());
-                        shared.outbox.notify_one();
+                        shared.outbox.look();
                     }
                     Err(error) => warn!(%error, "cannot look for workers that are gone"),
                 }
@@ -369,7 +369,7 @@ impl Worker {
             );
         }
         self.flush.cancel();
-        self.shared.outbox.notify_one();
+        self.shared.outbox.look();
         self.close.cancel();
         self.parts.close();
         if tokio::time::timeout_at(end, self.parts.wait())

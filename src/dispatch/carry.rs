@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::hints::hinted;
 use super::replay::replayed;
-use super::{Dispatcher, LEDGER_PAUSE, Place, SEND_WITHIN};
+use super::{Dispatcher, Place, SEND_WITHIN};
 use crate::call::{Authorization, Exchange, LoginError};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
 use crate::gate::Health;
 use crate::job::Job;
-use crate::ledger::{CallEnd, Change, Claim, Committed, DeadLetter};
+use crate::ledger::{CallEnd, Change, Claim, DeadLetter};
 use crate::lifecycle::{Plan, Progress, Step};
 use crate::outcome::{Operation, Outcome, Verdict, Why};
 use crate::providers::{Ask, Evidence, Learned, Reading, Request};
@@ -306,36 +306,6 @@ impl Dispatcher {
             outcome: Some(outcome),
             at: now,
         }
-    }
-
-    /// Commits, for as long as it takes: what is known now must not be asked again.
-    pub(super) async fn commit(&self, change: Change, claim: &Claim) -> bool {
-        let changes: Arc<[Change]> = Arc::from([change]);
-        let committed = loop {
-            match self.shared.ledger.commit(Arc::clone(&changes)).await {
-                Ok(committed) => break committed,
-                Err(error) => error!(%error, "cannot commit an outcome; trying again"),
-            }
-            tokio::time::sleep(LEDGER_PAUSE).await;
-        };
-        if committed.first() == Some(&Committed::Lost) {
-            warn!("the claim was lost; its outcome was not written");
-            return false;
-        }
-        failpoint::pass(Point::AfterOutcomeCommit);
-        let [change] = &*changes else { return true };
-        if let Some(outcome) = change.outcome {
-            self.ended(claim, change, outcome);
-        }
-        let due = [Some(&Committed::Freed), Some(&Committed::Hinted)].contains(&committed.first());
-        let sooner = change
-            .progress
-            .due_at
-            .is_some_and(|due| due.as_millisecond() < self.armed.load(Ordering::Acquire));
-        if due || sooner {
-            self.wake();
-        }
-        true
     }
 }
 

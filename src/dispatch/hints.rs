@@ -183,7 +183,6 @@ impl Dispatcher {
             Checked::Contradicted { found, at_stake } => {
                 self.notified(Notified::Contradictory);
                 self.shared.metrics.corrected(self.name(), found);
-                self.shared.outbox.notify_one();
                 info!(
                     outcome = outcome.as_str(),
                     found = found.as_str(),

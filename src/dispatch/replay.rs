@@ -77,7 +77,6 @@ impl Dispatcher {
             Some(_) if corrected => self.shared.metrics.corrected(self.name(), outcome),
             Some(_) => {}
         }
-        self.shared.outbox.notify_one();
         info!(
             outcome = outcome.as_str(),
             reason = outcome.reason(),

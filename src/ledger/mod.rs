@@ -116,8 +116,9 @@ pub trait Ledger: Send + Sync {
     /// wait can reach, are due now. Says how many.
     fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64>;
 
-    /// Commits what calls led to, with the messages that say so.
-    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>>;
+    /// Commits what calls led to, with the messages that say so. Answers are in the order of the
+    /// changes.
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Settled>>;
 
     /// A notification about the payment of these names. Of each name's requests the open one
     /// hears it, or else the one that finished last: `hear` decides, inside the transaction,
@@ -228,6 +229,15 @@ pub enum Accepted {
     Conflicting,
     /// An invalid message was stored.
     Recorded,
+}
+
+/// The answer to a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// What became of it.
+    pub committed: Committed,
+    /// Rows of its messages in the outbox, in the order of the messages; none if it was lost.
+    pub rows: Vec<i64>,
 }
 
 /// What became of a change.

@@ -39,9 +39,19 @@ impl Round {
     pub(super) fn has_read(&mut self, rows: &[Pending], now: Instant) {
         self.after = rows.last().map_or(self.after, |last| last.seq);
         self.over = rows.len() < WINDOW;
-        if self.over && rows.len() >= CROWD {
+        self.has_taken(rows.len(), now);
+    }
+
+    /// So many are on their way now.
+    pub(super) fn has_taken(&mut self, count: usize, now: Instant) {
+        if (CROWD..WINDOW).contains(&count) {
             self.gathered_at = now + GATHER;
         }
+    }
+
+    /// All that waited was read, and the next round has time.
+    pub(super) fn is_resting(&self, now: Instant) -> bool {
+        self.over && now < self.next_at()
     }
 
     /// All that waited was read.
@@ -88,6 +98,21 @@ mod tests {
     }
 
     #[test]
+    fn a_round_rests_from_its_end_until_the_next_one_is_due() {
+        let start = Instant::now();
+        let mut round = Round::new(start);
+        assert!(!round.is_resting(start), "nothing was read yet");
+        round.has_read(&rows(1..257, Kind::Result), start);
+        assert!(!round.is_resting(start));
+        round.has_read(&[], start);
+        let soon = start + AGAIN_EVERY - Duration::from_millis(1);
+        assert!(round.is_resting(soon));
+        round.has_taken(256, soon);
+        assert!(round.is_resting(soon));
+        assert!(!round.is_resting(start + AGAIN_EVERY));
+    }
+
+    #[test]
     fn a_crowd_says_that_more_is_on_its_way() {
         let start = Instant::now();
         let mut round = Round::new(start);
@@ -98,5 +123,12 @@ mod tests {
         assert_eq!(gathered(7), start);
         assert_eq!(gathered(256), start, "a full window waits for nobody");
         assert_eq!(gathered(8), start + GATHER);
+        let mut round = Round::new(start);
+        round.has_taken(8, start);
+        assert_eq!(
+            round.gathered_at(),
+            start + GATHER,
+            "also in what is handed over"
+        );
     }
 }

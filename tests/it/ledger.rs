@@ -20,7 +20,7 @@ mod turns;
 
 use desk::{
     ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, arriving, at, calls, checked, checks,
-    finish, gives_up, held, request, sends, wait,
+    finish, gives_up, held, outcomes, request, sends, wait,
 };
 
 /// Makes a new, empty ledger.
@@ -283,6 +283,43 @@ async fn a_finished_request_is_never_changed() {
 }
 
 #[tokio::test]
+async fn an_answer_says_in_which_rows_its_messages_wait() {
+    on_each(async |desk| {
+        let (a, b) = (desk.begin("a", "p").await, desk.begin("b", "q").await);
+        let changes = [
+            finish(&a, GIVEN_UP, at(4)),
+            wait(&b, at(9)),
+            finish(&b, VOIDED, at(4)),
+            finish(&a, VOIDED, at(5)),
+        ];
+        let answers = desk.commit(changes.to_vec().into()).await.unwrap();
+        let lost = [
+            Committed::Done,
+            Committed::Done,
+            Committed::Lost,
+            Committed::Lost,
+        ];
+        assert_eq!(outcomes(&answers), lost);
+        let rows = answers.iter().map(|answer| answer.rows.len());
+        assert_eq!(rows.collect::<Vec<_>>(), [2, 0, 0, 0]);
+
+        let answers = [answers, {
+            let b = desk.only_claim(at(9), sends()).await;
+            desk.commit(vec![finish(&b, VOIDED, at(10))].into())
+                .await
+                .unwrap()
+        }];
+        let said = answers.concat().into_iter().flat_map(|answer| answer.rows);
+        let told = changes[0].messages.iter().chain(&changes[2].messages);
+        let told: Vec<_> = said.zip(told.map(|message| message.id)).collect();
+        let outbox = desk.outbox().await;
+        let found: Vec<_> = outbox.iter().map(|row| (row.seq, row.message.id)).collect();
+        assert_eq!((told.len(), told), (3, found));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_end_is_written_with_its_messages_call_and_dead_letter() {
     on_each(async |mut desk| {
         let claim = desk.begin("a", "p").await;
@@ -297,7 +334,7 @@ async fn an_end_is_written_with_its_messages_call_and_dead_letter() {
         let messages = change.messages.clone();
         // The changes of one commit are independent of each other.
         let answers = desk.commit(vec![lost, change].into()).await.unwrap();
-        assert_eq!(answers, [Committed::Lost, Committed::Done]);
+        assert_eq!(outcomes(&answers), [Committed::Lost, Committed::Done]);
         desk.reopen().await;
 
         let seen = desk.seen("a").await;
@@ -863,10 +900,8 @@ async fn a_crowd_loses_nothing_and_does_nothing_twice() {
                             _ => finish(claim, VOIDED, at(1000)),
                         };
                         ended += usize::from(change.outcome.is_some());
-                        assert_ne!(
-                            ledger.commit(vec![change].into()).await.unwrap(),
-                            [Committed::Lost]
-                        );
+                        let done = ledger.commit(vec![change].into()).await.unwrap();
+                        assert_ne!(outcomes(&done), [Committed::Lost]);
                     }
                 }
                 ended

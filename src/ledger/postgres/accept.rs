@@ -62,7 +62,7 @@ async fn record(
         })
         .collect();
     outbox::dead_letters(db, dead).await?;
-    outbox::insert(db, worker, &messages).await
+    outbox::insert(db, worker, &messages).await.map(drop)
 }
 
 /// What is known of an id, to answer for it.

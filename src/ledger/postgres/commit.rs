@@ -5,19 +5,20 @@ use std::collections::{HashMap, HashSet};
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Row;
 
-use super::outbox::{self, Message};
+use super::outbox::{self, Message, Rows};
 use super::rows::{json, millis};
 use super::trouble::Trouble;
-use crate::ledger::{Change, Committed};
+use crate::ledger::{Change, Committed, Settled};
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
+use crate::wire::Outgoing;
 
 pub(super) async fn commit(
     db: &ClientWrapper,
     worker: i64,
     changes: &[&Change],
-) -> Result<Vec<Committed>, Trouble> {
-    let mut answers = vec![Committed::Lost; changes.len()];
+) -> Result<Vec<Settled>, Trouble> {
+    let mut answers = vec![lost(); changes.len()];
     let mut open: Vec<usize> = (0..changes.len()).collect();
     while !open.is_empty() {
         // Two changes of one request are made one after the other.
@@ -50,7 +51,7 @@ async fn make(
     db: &ClientWrapper,
     worker: i64,
     changes: &[&Change],
-) -> Result<Vec<Committed>, Trouble> {
+) -> Result<Vec<Settled>, Trouble> {
     let rows = lock(db, changes).await?;
     let mut held = Vec::with_capacity(changes.len());
     for change in changes {
@@ -70,17 +71,33 @@ async fn make(
         outbox::insert(db, worker, &messages),
         outbox::dead_letters(db, &dead),
     );
-    together([done.0, done.1, done.2, done.3])?;
+    let (inserted, rest) = match done.2 {
+        Ok(rows) => (rows, Ok(())),
+        Err(trouble) => (Rows::new(), Err(trouble)),
+    };
+    together([done.0, done.1, rest, done.3])?;
     // After that: a payment has one active request at a time.
     let freed = unpark(db, &held).await?;
     let hinted: HashMap<i64, bool> = held.iter().map(|h| (h.change.id.seq, h.hinted)).collect();
-    let answer = |change: &&Change| match hinted.get(&change.id.seq) {
-        None => Committed::Lost,
-        Some(_) if freed.contains(&change.id.seq) => Committed::Freed,
-        Some(true) => Committed::Hinted,
-        Some(false) => Committed::Done,
+    let answer = |change: &&Change| {
+        let committed = match hinted.get(&change.id.seq) {
+            None => return lost(),
+            Some(_) if freed.contains(&change.id.seq) => Committed::Freed,
+            Some(true) => Committed::Hinted,
+            Some(false) => Committed::Done,
+        };
+        let row = |message: &Outgoing| inserted.get(&(Some(change.id.seq), message.id)).copied();
+        let rows = change.messages.iter().filter_map(row).collect();
+        Settled { committed, rows }
     };
     Ok(changes.iter().map(answer).collect())
+}
+
+fn lost() -> Settled {
+    Settled {
+        committed: Committed::Lost,
+        rows: Vec::new(),
+    }
 }
 
 /// Of statements that were sent at once, one fails and takes the others with it, in whatever order

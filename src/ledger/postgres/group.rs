@@ -17,8 +17,8 @@ use super::recover::{hasten, reconcile, take_over};
 use super::rows::millis;
 use super::trouble::Trouble;
 use crate::ledger::{
-    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, Committed, Delivered, Heard,
-    LedgerError, Quiet,
+    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, Delivered, Heard, LedgerError,
+    Quiet, Settled,
 };
 
 /// A question, its answer as far as it is known, and who waits for it.
@@ -72,7 +72,7 @@ pub(super) enum Chore {
 /// One question to the lane.
 pub(super) enum Item {
     Accept(Asked<Arc<[Arrival]>, Vec<Accepted>>),
-    Commit(Asked<Arc<[Change]>, Vec<Committed>>),
+    Commit(Asked<Arc<[Change]>, Vec<Settled>>),
     Published(Asked<Confirmed, ()>),
     Notified(Asked<Notification, Vec<Heard>>),
     Claim(Asked<Wanted, Claims>),
@@ -84,7 +84,7 @@ pub(super) enum Item {
 #[derive(Default)]
 pub(super) struct Group {
     accepts: Vec<Asked<Arc<[Arrival]>, Vec<Accepted>>>,
-    commits: Vec<Asked<Arc<[Change]>, Vec<Committed>>>,
+    commits: Vec<Asked<Arc<[Change]>, Vec<Settled>>>,
     published: Vec<Asked<Confirmed, ()>>,
     notified: Vec<Asked<Notification, Vec<Heard>>>,
     claims: Vec<Asked<Wanted, Claims>>,

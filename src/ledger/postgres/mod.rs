@@ -23,9 +23,9 @@ use self::lease::Lease;
 use self::notify::Notification;
 use self::trouble::Trouble;
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, Committed, DeadFilter,
-    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet,
-    Stats, Summary,
+    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, DeadFilter, DeadRecord,
+    Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Settled, Stats,
+    Summary,
 };
 
 mod accept;
@@ -230,7 +230,7 @@ impl Ledger for Postgres {
         self.write(Item::Chore, chore)
     }
 
-    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>> {
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Settled>> {
         self.write(Item::Commit, changes)
     }
 

@@ -1,7 +1,11 @@
 //! Messages and dead letters: what is said of a request, written with what it says.
 
+use std::collections::HashMap;
+
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::rows::{json, millis, text};
 use super::trouble::Trouble;
@@ -16,14 +20,17 @@ pub(super) struct Message<'a> {
     pub(super) message: &'a Outgoing,
 }
 
+/// Rows of messages, by their requests and ids.
+pub(super) type Rows = HashMap<(Option<i64>, Uuid), i64>;
+
 /// The same message again: its stored bytes are published again, not the new ones.
 pub(super) async fn insert(
     db: &ClientWrapper,
     worker: i64,
     messages: &[Message<'_>],
-) -> Result<(), Trouble> {
+) -> Result<Rows, Trouble> {
     if messages.is_empty() {
-        return Ok(());
+        return Ok(Rows::new());
     }
     let statement = db
         .prepare_cached(
@@ -31,7 +38,8 @@ pub(super) async fn insert(
              SELECT m.*, $8::bigint FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[],
                $6::bytea[], $7::bigint[]) m
              ON CONFLICT (message_id) WHERE request IS NULL
-               DO UPDATE SET published_at = NULL, owner = excluded.owner, repeats = messages.repeats + 1",
+               DO UPDATE SET published_at = NULL, owner = excluded.owner, repeats = messages.repeats + 1
+             RETURNING seq, request, message_id",
         )
         .await?;
     let ids: Vec<String> = messages.iter().map(|m| m.message.id.to_string()).collect();
@@ -45,7 +53,7 @@ pub(super) async fn insert(
     let properties: Vec<String> = properties.collect::<Result<_, _>>()?;
     let bodies: Vec<&[u8]> = messages.iter().map(|m| &*m.message.body).collect();
     let times: Vec<i64> = messages.iter().map(|m| millis(m.at)).collect();
-    db.execute(
+    db.query(
         &statement,
         &[
             &ids,
@@ -58,8 +66,16 @@ pub(super) async fn insert(
             &worker,
         ],
     )
-    .await?;
-    Ok(())
+    .await?
+    .iter()
+    .map(row)
+    .collect()
+}
+
+fn row(row: &Row) -> Result<((Option<i64>, Uuid), i64), Trouble> {
+    let id = row.try_get::<_, &str>(2)?.parse();
+    let id = id.map_err(Trouble::unreadable)?;
+    Ok(((row.try_get(1)?, id), row.try_get(0)?))
 }
 
 pub(super) async fn dead_letters(

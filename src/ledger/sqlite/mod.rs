@@ -15,9 +15,9 @@ use rusqlite::Connection;
 use self::lane::{Lane, Observer};
 use self::open::{check_schema, lock, migrate, open_operator, open_reader, open_writer, unstarted};
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, Committed, DeadFilter,
-    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet,
-    Stats, Summary,
+    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, DeadFilter, DeadRecord,
+    Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Settled, Stats,
+    Summary,
 };
 
 mod checkpoint;
@@ -25,6 +25,7 @@ mod dead;
 mod lane;
 mod notify;
 mod open;
+mod outbox;
 mod purge;
 mod read;
 mod recover;
@@ -137,7 +138,7 @@ impl Ledger for Sqlite {
         self.write(move |db| recover::hasten(db, &provider, latest, now))
     }
 
-    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Committed>> {
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Settled>> {
         self.write(move |db| {
             changes
                 .iter()
@@ -176,7 +177,7 @@ impl Ledger for Sqlite {
     }
 
     fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, ()> {
-        self.write(move |db| write::published(db, &messages, now))
+        self.write(move |db| outbox::published(db, &messages, now))
     }
 
     /// The lock says that the last worker is gone, and that there is no other one: only what

@@ -3,21 +3,21 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::outbox;
 use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
 use crate::ledger::{
-    Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, Delivered,
-    NewRequest, Stored,
+    Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, NewRequest, Settled,
+    Stored,
 };
 use crate::lifecycle::Progress;
 use crate::outcome::{Operation, Outcome};
-use crate::wire::Outgoing;
 
 pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Accepted> {
     match arrival {
         Arrival::Request(request) => accept_request(db, request),
         Arrival::Invalid(dead_letter, messages) => {
-            insert_dead_letter(db, None, dead_letter)?;
-            insert_messages(db, None, messages, dead_letter.dead_at)?;
+            outbox::dead_letter(db, None, dead_letter)?;
+            outbox::insert(db, None, messages, dead_letter.dead_at)?;
             Ok(Accepted::Recorded)
         }
     }
@@ -43,7 +43,7 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
         Some((_, digest, _)) if digest != request.digest => Ok(Accepted::Conflicting),
         Some((seq, _, has_result)) => {
             if has_result {
-                publish_result_again(db, seq)?;
+                outbox::publish_again(db, seq)?;
             }
             Ok(Accepted::Repeated)
         }
@@ -130,14 +130,6 @@ fn insert_request(
     Ok(inserted == 1)
 }
 
-fn publish_result_again(db: &Connection, request: i64) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "UPDATE messages SET published_at = NULL, repeats = repeats + 1 WHERE request = ?1 AND kind = 'result'",
-    )?
-    .execute([request])
-    .map(drop)
-}
-
 fn insert_call(
     db: &Connection,
     request: i64,
@@ -153,58 +145,6 @@ fn insert_call(
         progress.calls,
         operation.as_str(),
         millis(now)
-    ])
-    .map(drop)
-}
-
-fn insert_messages(
-    db: &Connection,
-    request: Option<i64>,
-    messages: &[Outgoing],
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    // The same message again: its stored bytes are published again, not the new ones.
-    let mut insert = db.prepare_cached(
-        "INSERT INTO messages (message_id, request, kind, routing_key, properties, body, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (message_id) WHERE request IS NULL DO UPDATE SET published_at = NULL, repeats = messages.repeats + 1",
-    )?;
-    messages.iter().try_for_each(|message| {
-        insert
-            .execute(params![
-                message.id.to_string(),
-                request,
-                message.kind.as_str(),
-                message.routing_key,
-                json(&message.properties)?,
-                message.body,
-                millis(now),
-            ])
-            .map(drop)
-    })
-}
-
-fn insert_dead_letter(
-    db: &Connection,
-    request: Option<i64>,
-    dead: &DeadLetter,
-) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT OR IGNORE INTO dead_letters
-           (id, request, request_id, provider, outcome, reason, detail, body, received_at, dead_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-    )?
-    .execute(params![
-        dead.id.to_string(),
-        request,
-        dead.request_id,
-        dead.provider,
-        dead.outcome.as_str(),
-        dead.outcome.reason(),
-        dead.detail,
-        dead.body,
-        millis(dead.received_at),
-        millis(dead.dead_at),
     ])
     .map(drop)
 }
@@ -286,14 +226,17 @@ fn next_due(db: &Connection, provider: &str) -> rusqlite::Result<Option<Timestam
     .map(|due| due.map(time))
 }
 
-pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Committed> {
+pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Settled> {
     let hinted = is_hinted(db, change)?;
     let progress = match &change.hinted {
         Some(hinted_progress) if hinted => hinted_progress,
         _ => &change.progress,
     };
     if !write_progress(db, change, progress)? {
-        return Ok(Committed::Lost);
+        return Ok(Settled {
+            committed: Committed::Lost,
+            rows: Vec::new(),
+        });
     }
     if let Some(call) = &change.call {
         db.prepare_cached(
@@ -307,15 +250,16 @@ pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Commi
             json(&call.evidence)?
         ])?;
     }
-    insert_messages(db, Some(change.id.seq), &change.messages, change.at)?;
+    let rows = outbox::insert(db, Some(change.id.seq), &change.messages, change.at)?;
     if let Some(dead) = &change.dead_letter {
-        insert_dead_letter(db, Some(change.id.seq), dead)?;
+        outbox::dead_letter(db, Some(change.id.seq), dead)?;
     }
-    match change.outcome.is_some() && unpark(db, change.id.seq, change.at)? {
-        true => Ok(Committed::Freed),
-        false if hinted => Ok(Committed::Hinted),
-        false => Ok(Committed::Done),
-    }
+    let committed = match change.outcome.is_some() && unpark(db, change.id.seq, change.at)? {
+        true => Committed::Freed,
+        false if hinted => Committed::Hinted,
+        false => Committed::Done,
+    };
+    Ok(Settled { committed, rows })
 }
 
 /// Whether a notification came since the claim, and means something to this change.
@@ -377,20 +321,4 @@ fn unpark(db: &Connection, finished: i64, now: Timestamp) -> rusqlite::Result<bo
     db.prepare_cached("UPDATE requests SET turn = 0, parked = 0, due_at = ?2 WHERE seq = ?1")?
         .execute(params![next, millis(now)])?;
     Ok(true)
-}
-
-/// Marks messages as confirmed.
-pub(super) fn published(
-    db: &Connection,
-    messages: &[Delivered],
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let mut mark = db.prepare_cached(
-        "UPDATE messages SET published_at = ?3, publications = publications + 1
-         WHERE seq = ?1 AND repeats = ?2",
-    )?;
-    messages.iter().try_for_each(|message| {
-        mark.execute(params![message.seq, message.repeats, millis(now)])
-            .map(drop)
-    })
 }

@@ -10,7 +10,7 @@ use rescind::finding::{Finding, Source};
 use rescind::ledger::{
     Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Closing, Committed,
     DeadFilter, DeadLetter, DeadRecord, Deed, Delivered, Hear, Heard, History, Ledger, NewRequest,
-    Pending, Quiet, Reopen, Stored,
+    Pending, Quiet, Reopen, Settled, Stored,
 };
 use rescind::lifecycle::{Plan, Progress};
 use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
@@ -92,6 +92,11 @@ pub(super) fn sends() -> Begin {
 /// Every due request is at its end.
 pub(super) fn gives_up() -> Begin {
     Arc::new(|_, _| Plan::Finish(GIVEN_UP))
+}
+
+/// What became of changes, apart from where their messages are.
+pub(super) fn outcomes(answers: &[Settled]) -> Vec<Committed> {
+    answers.iter().map(|answer| answer.committed).collect()
 }
 
 pub(super) fn finish(claim: &Claim, outcome: Outcome, now: Timestamp) -> Change {
@@ -321,7 +326,7 @@ impl Desk {
     pub(super) async fn settle(&self, change: Change) -> Committed {
         let answers = self.commit(vec![change].into()).await.unwrap();
         assert_eq!(answers.len(), 1);
-        answers[0]
+        answers[0].committed
     }
 
     /// Begins, finishes and publishes a request at `now`.

@@ -2,7 +2,9 @@
 
 use rescind::ledger::{Accepted, Arrival, Committed, LedgerError};
 
-use super::super::desk::{ACCOUNT, VOIDED, admitted, at, at_once, finish, held, request, sends};
+use super::super::desk::{
+    ACCOUNT, VOIDED, admitted, at, at_once, finish, held, outcomes, request, sends,
+};
 use super::{Database, desk, expire};
 use crate::rig::cutter::{Cut, Cutter};
 use crate::rig::until;
@@ -59,7 +61,7 @@ async fn it_is_found_out_also_once_the_database_is_there_again() {
     let done = desk.commit(vec![finish(&claim, VOIDED, at(2))].into());
     until("it asks in vain", PATIENCE, || way.turned_away() > 1).await;
     way.open();
-    assert_eq!(done.await.unwrap(), [Committed::Done]);
+    assert_eq!(outcomes(&done.await.unwrap()), [Committed::Done]);
     assert_eq!(desk.outbox().await.len(), 1);
 }
 

@@ -7,7 +7,7 @@ use rescind::ledger::{Accepted, Arrival, Closed, Committed, Deed, Heard, Ledger,
 
 use super::super::asks_at;
 use super::super::desk::{
-    ACCOUNT, Desk, GIVEN_UP, VOIDED, at, at_once, by, finish, request, sends, wait,
+    ACCOUNT, Desk, GIVEN_UP, VOIDED, at, at_once, by, finish, outcomes, request, sends, wait,
 };
 use super::{Database, holding, settings, until_it_waits};
 
@@ -81,10 +81,10 @@ async fn what_cannot_be_done_takes_nothing_with_it_that_was_asked_at_once() {
     let removed = desk.purge(at(0), 9);
     holder.batch_execute("ROLLBACK").await.unwrap();
 
-    assert_eq!(first.await.unwrap(), [Committed::Done]);
+    assert_eq!(outcomes(&first.await.unwrap()), [Committed::Done]);
     assert!(matches!(failing.await, Err(LedgerError::Failed(_))));
     assert_eq!(taken_in.await.unwrap(), [Accepted::New(None)]);
-    assert_eq!(ended.await.unwrap(), [Committed::Done]);
+    assert_eq!(outcomes(&ended.await.unwrap()), [Committed::Done]);
     assert_eq!(claimed.await.unwrap().claims.len(), 2);
     assert_eq!(closed.await.unwrap(), Closed::Done);
     assert_eq!(removed.await.unwrap(), 0);

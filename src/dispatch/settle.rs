@@ -1,0 +1,65 @@
+//! What a claim led to: committed, and then handed to the outbox.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::{error, warn};
+
+use super::{Dispatcher, LEDGER_PAUSE};
+use crate::failpoint::{self, Point};
+use crate::ledger::{About, Change, Claim, Committed, Pending};
+use crate::wire::{Kind, Outgoing};
+
+impl Dispatcher {
+    /// Commits, for as long as it takes: what is known now must not be asked again.
+    pub(super) async fn commit(&self, change: Change, claim: &Claim) -> bool {
+        let changes: Arc<[Change]> = Arc::from([change]);
+        let settled = loop {
+            match self.shared.ledger.commit(Arc::clone(&changes)).await {
+                Ok(settled) => break settled,
+                Err(error) => error!(%error, "cannot commit an outcome; trying again"),
+            }
+            tokio::time::sleep(LEDGER_PAUSE).await;
+        };
+        let ([change], Some(settled)) = (&*changes, settled.first()) else {
+            return true;
+        };
+        if settled.committed == Committed::Lost {
+            warn!("the claim was lost; its outcome was not written");
+            return false;
+        }
+        failpoint::pass(Point::AfterOutcomeCommit);
+        self.hand_over(claim, change, &settled.rows);
+        if let Some(outcome) = change.outcome {
+            self.ended(claim, change, outcome);
+        }
+        let due = matches!(settled.committed, Committed::Freed | Committed::Hinted);
+        let sooner = change
+            .progress
+            .due_at
+            .is_some_and(|due| due.as_millisecond() < self.armed.load(Ordering::Acquire));
+        if due || sooner {
+            self.wake();
+        }
+        true
+    }
+
+    /// What was committed with a change goes to the broker.
+    fn hand_over(&self, claim: &Claim, change: &Change, rows: &[i64]) {
+        let about = change.outcome.map(|outcome| About {
+            provider: self.name().to_owned(),
+            outcome: outcome.as_str().to_owned(),
+            received_at: claim.stored.envelope.received_at,
+        });
+        let pending = |(&seq, message): (&i64, &Outgoing)| Pending {
+            seq,
+            repeats: 0,
+            message: message.clone(),
+            about: about.clone().filter(|_| message.kind == Kind::Result),
+        };
+        let pending: Vec<Pending> = rows.iter().zip(&change.messages).map(pending).collect();
+        if !pending.is_empty() {
+            self.shared.outbox.give(pending);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! From those who committed a message to the one who publishes it: in memory, so that it need not
+//! be read back.
+//!
+//! A short cut and nothing else. Whatever is given is in the ledger, and what is dropped here is
+//! found there.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::ledger::Pending;
+use crate::wire::Kind;
+
+/// Most messages that wait here; more are read from the ledger, a window after the other.
+const MOST: usize = 1024;
+
+/// Shared by all who write to the outbox, and the one who empties it.
+#[derive(Debug, Default)]
+pub struct Handover {
+    inner: Mutex<Inner>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    rows: VecDeque<Pending>,
+    /// The ledger has something that is not here.
+    more: bool,
+}
+
+impl Handover {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These were committed just now, in this order. One that corrects another is left to the
+    /// ledger, which has it behind that one.
+    pub fn give(&self, rows: Vec<Pending>) {
+        let mut inner = self.inner();
+        let corrects = |row: &Pending| row.message.kind == Kind::Correction;
+        if inner.rows.len() + rows.len() > MOST || rows.iter().any(corrects) {
+            inner.more = true;
+        }
+        if !inner.more {
+            inner.rows.extend(rows);
+        }
+        drop(inner);
+        self.news.notify_one();
+    }
+
+    /// The ledger has something to publish.
+    pub fn look(&self) {
+        self.inner().more = true;
+        self.news.notify_one();
+    }
+
+    /// Until something was given, or has to be looked for.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Up to `most` of what was given, oldest first. `None`: the ledger has to be read.
+    pub fn take(&self, most: usize) -> Option<Vec<Pending>> {
+        let mut inner = self.inner();
+        if inner.more {
+            return None;
+        }
+        let most = most.min(inner.rows.len());
+        Some(inner.rows.drain(..most).collect())
+    }
+
+    /// The ledger is about to be read, and has all that was given until now.
+    pub fn clear(&self) {
+        *self.inner() = Inner::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::wire::{Outgoing, Properties};
+
+    fn rows(rows: impl IntoIterator<Item = i64>, kind: Kind) -> Vec<Pending> {
+        let pending = |seq| Pending {
+            seq,
+            repeats: 0,
+            message: Outgoing {
+                id: Uuid::nil(),
+                kind,
+                routing_key: String::new(),
+                properties: Properties::default(),
+                body: Vec::new(),
+            },
+            about: None,
+        };
+        rows.into_iter().map(pending).collect()
+    }
+
+    fn taken(handover: &Handover, most: usize) -> Option<Vec<i64>> {
+        let rows = handover.take(most)?;
+        Some(rows.iter().map(|row| row.seq).collect())
+    }
+
+    #[test]
+    fn what_was_given_is_taken_once_and_in_its_order() {
+        let handover = Handover::default();
+        assert_eq!(taken(&handover, 9), Some(vec![]));
+        handover.give(rows([1, 2], Kind::Result));
+        handover.give(rows([3], Kind::DeadLetter));
+        assert!(handover.news().now_or_never().is_some());
+        assert_eq!(taken(&handover, 2), Some(vec![1, 2]));
+        assert_eq!(taken(&handover, 2), Some(vec![3]));
+        assert_eq!(taken(&handover, 2), Some(vec![]));
+        assert!(handover.news().now_or_never().is_none());
+    }
+
+    /// Whatever came before it or comes after it: the ledger has all of it in its order.
+    #[test]
+    fn a_correction_is_left_to_the_ledger_and_so_is_what_comes_with_it() {
+        let handover = Handover::default();
+        handover.give(rows([1], Kind::Result));
+        handover.give(rows([2], Kind::Correction));
+        handover.give(rows([3], Kind::Result));
+        assert_eq!(taken(&handover, 9), None);
+        assert!(handover.news().now_or_never().is_some());
+        handover.clear();
+        assert_eq!(taken(&handover, 9), Some(vec![]));
+        handover.give(rows([4], Kind::Result));
+        assert_eq!(taken(&handover, 9), Some(vec![4]));
+    }
+
+    #[test]
+    fn what_is_too_much_is_left_to_the_ledger() {
+        let handover = Handover::default();
+        handover.give(rows(0..1024, Kind::Result));
+        assert_eq!(handover.take(1).unwrap().len(), 1);
+        handover.give(rows([1024], Kind::Result));
+        handover.give(rows([1025], Kind::Result));
+        assert_eq!(taken(&handover, 9), None);
+    }
+
+    #[test]
+    fn what_only_the_ledger_has_is_looked_for() {
+        let handover = Handover::default();
+        handover.look();
+        assert!(handover.news().now_or_never().is_some());
+        assert_eq!(taken(&handover, 9), None);
+    }
+}
