@@ -119,8 +119,7 @@ impl Intake {
             let batch = tokio::select! {
                 biased;
                 batch = batches.next() => batch?,
-                // Nothing more has come.
-                () = std::future::ready(()), if !acks.is_empty() => {
+                () = tokio::time::sleep_until(acks.due_at()), if !acks.is_empty() => {
                     acks.acknowledge().await?;
                     continue;
                 }

@@ -1,9 +1,16 @@
 //! Acknowledgements: the broker is told of what is in the ledger, of many deliveries at once.
 
+use std::time::Duration;
+
 use lapin::Acker;
 use lapin::options::BasicAckOptions;
+use tokio::time::Instant;
 
 use crate::amqp::{AmqpError, step};
+
+/// How long a delivery waits to be acknowledged together with others: each acknowledgement is a
+/// write to the broker's own log, before which no other message gets on.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(20);
 
 /// Deliveries of a channel that are in the ledger and not yet acknowledged. Many together cost
 /// the broker as little as one; while more keep coming it is told of them now and then.
@@ -11,6 +18,8 @@ pub(super) struct Acks {
     last: Option<Acker>,
     count: usize,
     most: usize,
+    /// When the broker is told at the latest.
+    due_at: Instant,
 }
 
 impl Acks {
@@ -20,6 +29,7 @@ impl Acks {
             last: None,
             count: 0,
             most: usize::from(prefetch / 4),
+            due_at: Instant::now(),
         }
     }
 
@@ -27,7 +37,15 @@ impl Acks {
         self.last.is_none()
     }
 
+    /// When the broker is told, if it is not told before.
+    pub(super) fn due_at(&self) -> Instant {
+        self.due_at
+    }
+
     pub(super) async fn add(&mut self, last: Option<Acker>, count: usize) -> Result<(), AmqpError> {
+        if self.is_empty() {
+            self.due_at = Instant::now() + ACKNOWLEDGE_WITHIN;
+        }
         self.last = last.or(self.last.take());
         self.count += count;
         match self.count < self.most {

@@ -79,6 +79,25 @@ async fn a_repeat_gets_the_stored_result_and_moves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_acknowledged_also_if_nothing_more_comes() {
+    let stage = Stage::new("acknowledged");
+    let _worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let one = request("migo", "success");
+    client.publish(&stage.names, &one).await;
+    results.one(&id(&one), PATIENCE).await;
+    let kept = || {
+        let table = Broker::shared().ctl(&["-q", "list_queues", "name", "messages"]);
+        let mut queues = table.lines().filter_map(|line| line.split_once('\t'));
+        queues
+            .find(|(queue, _)| *queue == stage.names.requests_queue)
+            .map(|(_, messages)| messages.to_owned())
+    };
+    until("acknowledged", PATIENCE, || kept().as_deref() == Some("0")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_is_answered_also_while_others_keep_coming() {
     let stage = Stage::new("repeat-beside");
     let _worker = stage.worker();
