@@ -386,7 +386,7 @@ fn unreadable(progress: &Progress) -> Plan {
     if progress.state == State::Finished {
         return Plan::Check;
     }
-    Plan::Finish(match progress.exposed {
+    Plan::Finish(match progress.exposed || progress.under_way {
         true => Outcome::Unresolved(Unresolved::ContradictoryEvidence),
         false => Outcome::Failed(Failed::RejectedByProvider),
     })

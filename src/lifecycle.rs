@@ -225,8 +225,9 @@ impl Progress {
         now: Timestamp,
         jitter: f64,
     ) -> Step {
-        if !matches!(verdict, Verdict::StillOpen | Verdict::NotFound) {
-            self.sighting = None;
+        match verdict {
+            Verdict::StillOpen | Verdict::NotFound => self.under_way = false,
+            _ => self.sighting = None,
         }
         match *verdict {
             Verdict::Cancelled {
@@ -246,10 +247,15 @@ impl Progress {
                 // The provider says that what it had accepted, or may have, did not happen.
                 self.doubtful = false;
                 self.accepted = false;
+                self.under_way = false;
                 self.again(after, cause, terms, now, jitter)
             }
             Verdict::NotYet { after } => self.ask(after, terms, now, jitter),
-            Verdict::Accepted | Verdict::Doubt => self.ask(None, terms, now, jitter),
+            Verdict::Accepted => {
+                self.under_way = !self.exposed;
+                self.ask(None, terms, now, jitter)
+            }
+            Verdict::Doubt => self.ask(None, terms, now, jitter),
         }
     }
 
@@ -328,7 +334,7 @@ impl Progress {
 
     /// `failed` promises that nothing was cancelled, so it needs to be certain of that.
     fn misconfigured(&mut self, why: Why, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        if self.doubtful || self.accepted {
+        if self.doubtful || self.accepted || self.under_way {
             return self.ask(None, terms, now, jitter);
         }
         Step::Finish(Outcome::Failed(match why {

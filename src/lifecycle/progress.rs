@@ -49,6 +49,9 @@ pub struct Progress {
     /// The provider took an attempt and has not finished it.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub accepted: bool,
+    /// A cancellation that is not ours is under way at the provider: what becomes of it is open.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub under_way: bool,
     /// A call in doubt has been repeated once ([`AskOnceMore`](crate::providers::DoubtPolicy::AskOnceMore)).
     #[serde(default, skip_serializing_if = "is_unset")]
     pub asked_again: bool,
@@ -119,6 +122,7 @@ impl Progress {
             doubtful: false,
             exposed: false,
             accepted: false,
+            under_way: false,
             asked_again: false,
             looked: false,
             first_sent_at: None,

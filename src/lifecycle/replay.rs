@@ -121,6 +121,11 @@ impl Progress {
 
     /// The time to ask begins with the first question, however long that waits for a worker.
     fn doubt_again(&mut self) {
+        if self.under_way {
+            // Nothing was sent, so nothing is in doubt but what somebody else began.
+            self.state = State::WaitingProvider;
+            return;
+        }
         self.doubtful = true;
         self.exposed = true;
         self.state = State::InDoubt;

@@ -104,7 +104,7 @@ impl Progress {
     pub(super) fn asking_state(&self) -> State {
         if self.doubtful || self.refusals > 0 || self.sighting.is_some() {
             State::InDoubt
-        } else if self.accepted {
+        } else if self.accepted || self.under_way {
             State::WaitingProvider
         } else if self.exposed {
             State::InDoubt
@@ -114,7 +114,7 @@ impl Progress {
     }
 
     fn asking_cause(&self) -> Cause {
-        if self.accepted {
+        if self.accepted || self.under_way {
             Cause::Accepted
         } else {
             Cause::Unknown

@@ -210,6 +210,14 @@ fn situations() -> Vec<(&'static str, Abilities, Progress)> {
             LOOKS_FIRST,
             calling(Lookup, |_| {}),
         ),
+        (
+            "look-up before the first cancel, somebody else's seen under way",
+            LOOKS_FIRST,
+            calling(Lookup, |p| {
+                p.under_way = true;
+                p.waiting_since = Some(now());
+            }),
+        ),
         ("look-up in doubt", LOOKS_UP, calling(Lookup, in_doubt)),
         (
             "look-up in doubt, open seen once",
@@ -291,7 +299,11 @@ fn describe(after: &Progress, step: Option<Step>) -> String {
     }
     let wait = after.due_at.unwrap().duration_since(now()).as_millis();
     let mut text = format!("{}, in {wait} ms", after.state.as_str());
-    for (set, word) in [(after.doubtful, "doubtful"), (after.accepted, "accepted")] {
+    for (set, word) in [
+        (after.doubtful, "doubtful"),
+        (after.accepted, "accepted"),
+        (after.under_way, "under way"),
+    ] {
         if set {
             write!(text, ", {word}").unwrap();
         }

@@ -131,3 +131,82 @@ fn however_many_notifications_come_the_provider_is_asked_no_more_often_than_by_s
     assert!(seen_once.heard(Some("first"), &terms, soon));
     assert_eq!(seen_once.due_at, spaced);
 }
+
+/// A look-up before the first cancel finds a cancellation that somebody else began.
+fn somebody_elses() -> Progress {
+    let mut progress = calling(Operation::Lookup, |_| {});
+    progress.after(&Verdict::Accepted, &terms(LOOKS_FIRST), now(), 0.0);
+    progress
+}
+
+/// `failed` says that the payment is certainly not cancelled.
+#[test]
+fn what_somebody_else_has_under_way_is_unresolved_in_the_end_and_never_failed() {
+    let late = Terms {
+        deadline: Some(now()),
+        ..terms(LOOKS_FIRST)
+    };
+    let no_answers = [
+        Verdict::Accepted,
+        Verdict::Doubt,
+        Verdict::NotYet { after: None },
+        Verdict::Unauthorized,
+        Verdict::Misconfigured(Why::Rejected),
+    ];
+    for verdict in no_answers {
+        let (mut progress, mut at) = (somebody_elses(), now());
+        while let Plan::Call(operation) = progress.plan(&late, at) {
+            assert_eq!(operation, Operation::Lookup, "nothing is sent");
+            progress.begin(operation, at);
+            let step = progress.after(&verdict, &late, at, 0.5);
+            assert_eq!(step, Step::Wait(Cause::Accepted), "{}", verdict.as_str());
+            at = progress.due_at.unwrap();
+        }
+        let unresolved = Outcome::Unresolved(Unresolved::LookupsExhausted);
+        assert_eq!(progress.plan(&late, at), Plan::Finish(unresolved));
+        assert_eq!(at, POLL.end(now()), "{}", verdict.as_str());
+    }
+}
+
+#[test]
+fn when_it_came_to_nothing_ours_is_sent() {
+    let terms = terms(LOOKS_FIRST);
+    let again = Verdict::Again {
+        after: None,
+        cause: Cause::Retryable,
+    };
+    for (verdict, looks_again) in [(Verdict::StillOpen, false), (again, true)] {
+        let mut progress = somebody_elses();
+        progress.begin(Operation::Lookup, now());
+        progress.after(&verdict, &terms, now(), 0.0);
+        assert!(!progress.under_way);
+        let plan = progress.plan(&terms, progress.due_at.unwrap());
+        let call = match looks_again {
+            true => Operation::Lookup,
+            false => Operation::Cancel,
+        };
+        assert_eq!(plan, Plan::Call(call), "{}", verdict.as_str());
+    }
+}
+
+#[test]
+fn a_replay_of_it_asks_first_and_does_not_take_it_for_ours() {
+    let late = Terms {
+        deadline: Some(now()),
+        ..terms(LOOKS_FIRST)
+    };
+    let mut given_up = somebody_elses();
+    given_up.finish();
+    let outcome = Outcome::Unresolved(Unresolved::LookupsExhausted);
+    let mut again = given_up.replay(outcome, &late, now()).unwrap();
+    assert_eq!(again.plan(&late, now()), Plan::Call(Operation::Lookup));
+    again.begin(Operation::Lookup, now());
+    let cancelled = Verdict::Cancelled {
+        reason: Cancelled::Voided,
+        already: true,
+        amount: None,
+    };
+    let step = again.after(&cancelled, &late, now(), 0.0);
+    let (reason, already) = (Cancelled::Voided, true);
+    assert_eq!(step, Step::Finish(Outcome::Cancelled { reason, already }));
+}

@@ -22,6 +22,7 @@ fn full() -> Progress {
         doubtful: true,
         exposed: true,
         accepted: true,
+        under_way: true,
         asked_again: true,
         looked: true,
         first_sent_at: Some(now()),
