@@ -2,6 +2,7 @@
 
 mod refused;
 mod silent;
+mod window;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
