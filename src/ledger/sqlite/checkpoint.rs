@@ -13,8 +13,9 @@ use tracing::debug;
 use super::lane::{die, failed, is_broken};
 use crate::ledger::LedgerError;
 
-/// Pages in the log that are worth a copy beside the writer.
-const COPIED_AT: i32 = 500;
+/// Pages in the log that are worth a copy beside the writer: the more, the fewer pages are copied
+/// twice. Three copies, and what the writer has left to copy itself is little.
+const COPIED_AT: i32 = 1_150;
 
 /// Pages in the log after which the writer copies what is left, so that the log begins anew:
 /// while it writes, nobody else can come to the end of the log. At 4 KiB a page, the log stays

@@ -335,20 +335,22 @@ fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len() / 1024)
 }
 
-/// Beside the writer, before the log has grown so far that the writer does it itself, or SQLite
-/// would, after 1,000 pages.
+/// Beside the writer, before the log has grown so far that the writer does it itself; and not by
+/// SQLite's own means, which would do it in a commit as soon as the log has 1,000 pages.
 #[tokio::test]
 async fn the_log_is_copied_into_the_file_while_it_is_short() {
     let (_folder, path) = nowhere();
     let desk = Desk::new(at_path(&path)).await;
-    let before = size(&path);
-    write_bodies(&desk, 0..28).await;
+    let (before, log) = (size(&path), || size(&path.with_extension("db-wal")));
+    write_bodies(&desk, 0..42).await;
+    assert!((4050..4550).contains(&log()), "{} kB of log", log());
+    assert!(size(&path) <= before + 4, "not copied yet");
+    write_bodies(&desk, 42..60).await;
     crate::rig::until("it is copied", Duration::from_secs(10), || {
         size(&path) > before + 1024
     })
     .await;
-    let log = size(&path.with_extension("db-wal"));
-    assert!((2048..4000).contains(&log), "{log} kB of log");
+    assert!((4650..8000).contains(&log()), "{} kB of log", log());
 }
 
 /// The writer sees to that, wherever the copies beside it are.
