@@ -1,6 +1,6 @@
 //! Publishes a window of messages, mandatory and confirmed, and says what became of each.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use futures_util::future::maybe_done;
 use futures_util::poll;
@@ -27,20 +27,22 @@ pub async fn window<'m>(
     channel: &Channel,
     messages: impl Iterator<Item = (&'m str, &'m Outgoing)> + Clone,
 ) -> Result<Vec<Published>, AmqpError> {
-    let mut answers = Vec::new();
-    for confirm in step("publish", send(channel, messages.clone())).await? {
-        answers.push(step("await a confirm", confirm).await?);
+    let confirms = step("publish", send(channel, messages.clone())).await?;
+    let mut answers = VecDeque::with_capacity(confirms.len());
+    for confirm in confirms.into_iter().rev() {
+        answers.push_front(step("await a confirm", confirm).await?);
     }
     Ok(settle(messages.map(|(_, message)| message), answers))
 }
 
 /// Gives them to the connection in their order, each by the first poll of its future, and only then
 /// waits: the connection's thread writes what it finds at once, and a wait for each would make
-/// that a write, and two changes of thread, for each.
+/// that a write, and two changes of thread, for each. The last one is waited for first: by then the
+/// others are through as well, and wake nobody for themselves.
 async fn send<'m>(
     channel: &Channel,
     messages: impl Iterator<Item = (&'m str, &'m Outgoing)>,
-) -> lapin::Result<Vec<PublisherConfirm>> {
+) -> lapin::Result<VecDeque<PublisherConfirm>> {
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
@@ -57,18 +59,20 @@ async fn send<'m>(
         let _first = poll!(publishing.as_mut());
         sending.push(publishing);
     }
-    let mut confirms = Vec::with_capacity(sending.len());
-    for mut publishing in sending {
+    let mut confirms = VecDeque::with_capacity(sending.len());
+    for mut publishing in sending.into_iter().rev() {
         publishing.as_mut().await;
-        confirms.extend(publishing.as_mut().take_output());
+        if let Some(sent) = publishing.as_mut().take_output() {
+            confirms.push_front(sent?);
+        }
     }
-    confirms.into_iter().collect()
+    Ok(confirms)
 }
 
 /// Delivered is what was acknowledged and not returned.
 fn settle<'m>(
     messages: impl Iterator<Item = &'m Outgoing>,
-    answers: Vec<Confirmation>,
+    answers: VecDeque<Confirmation>,
 ) -> Vec<Published> {
     let acked: Vec<bool> = answers.iter().map(Confirmation::is_ack).collect();
     let returned: HashSet<String> = answers
