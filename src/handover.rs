@@ -14,6 +14,8 @@ use crate::wire::Kind;
 
 /// Most messages that wait here; more are read from the ledger, a window after the other.
 const MOST: usize = 1024;
+/// Most bytes of their bodies: dead letters have those of their requests.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Shared by all who write to the outbox, and the one who empties it.
 #[derive(Debug, Default)]
@@ -25,8 +27,27 @@ pub struct Handover {
 #[derive(Debug, Default)]
 struct Inner {
     rows: VecDeque<Pending>,
+    bytes: usize,
     /// The ledger has something that is not here.
     more: bool,
+}
+
+impl Inner {
+    fn has_room(&self, rows: &[Pending]) -> bool {
+        self.rows.len() + rows.len() <= MOST && self.bytes + bytes(rows) <= MOST_BYTES
+    }
+
+    /// It is all read from the ledger, then.
+    fn leave(&mut self) {
+        *self = Self {
+            more: true,
+            ..Self::default()
+        };
+    }
+}
+
+fn bytes<'p>(rows: impl IntoIterator<Item = &'p Pending>) -> usize {
+    rows.into_iter().map(|row| row.message.body.len()).sum()
 }
 
 impl Handover {
@@ -39,10 +60,11 @@ impl Handover {
     pub fn give(&self, rows: Vec<Pending>) {
         let mut inner = self.inner();
         let corrects = |row: &Pending| row.message.kind == Kind::Correction;
-        if inner.rows.len() + rows.len() > MOST || rows.iter().any(corrects) {
-            inner.more = true;
+        if rows.iter().any(corrects) || !inner.has_room(&rows) {
+            inner.leave();
         }
         if !inner.more {
+            inner.bytes += bytes(&rows);
             inner.rows.extend(rows);
         }
         drop(inner);
@@ -51,7 +73,7 @@ impl Handover {
 
     /// The ledger has something to publish.
     pub fn look(&self) {
-        self.inner().more = true;
+        self.inner().leave();
         self.news.notify_one();
     }
 
@@ -67,7 +89,9 @@ impl Handover {
             return None;
         }
         let most = most.min(inner.rows.len());
-        Some(inner.rows.drain(..most).collect())
+        let taken: Vec<Pending> = inner.rows.drain(..most).collect();
+        inner.bytes = inner.bytes.saturating_sub(bytes(&taken));
+        Some(taken)
     }
 
     /// The ledger is about to be read, and has all that was given until now.
@@ -139,7 +163,31 @@ mod tests {
         handover.give(rows(0..1024, Kind::Result));
         assert_eq!(handover.take(1).unwrap().len(), 1);
         handover.give(rows([1024], Kind::Result));
-        handover.give(rows([1025], Kind::Result));
+        assert_eq!(
+            handover.take(1).unwrap().len(),
+            1,
+            "for one more there was room"
+        );
+        handover.give(rows(1025..1027, Kind::Result));
+        assert_eq!(taken(&handover, 9), None);
+    }
+
+    #[test]
+    fn what_is_too_large_is_left_to_the_ledger() {
+        let handover = Handover::default();
+        let large = |seq| {
+            let mut rows = rows([seq], Kind::DeadLetter);
+            rows[0].message.body = vec![b'x'; 1024 * 1024];
+            rows
+        };
+        (0..4).for_each(|seq| handover.give(large(seq)));
+        assert_eq!(taken(&handover, 1), Some(vec![0]));
+        handover.give(large(4));
+        assert_eq!(taken(&handover, 1), Some(vec![1]), "room for as many again");
+        handover.give(large(5));
+        handover.give(rows([6], Kind::Result));
+        assert_eq!(taken(&handover, 9), Some(vec![2, 3, 4, 5, 6]));
+        (0..5).for_each(|seq| handover.give(large(seq)));
         assert_eq!(taken(&handover, 9), None);
     }
 
