@@ -23,7 +23,7 @@ pub enum Verdict {
     NothingToCancel(Nothing),
     /// A definite no; nothing was changed.
     Refused(Refused),
-    /// Taken, not finished: ask later.
+    /// Cancel: taken, not finished. Look-up: a cancellation is under way. Ask later.
     Accepted,
     /// Certainly not applied: send again.
     Again {
@@ -36,8 +36,8 @@ pub enum Verdict {
     Doubt,
     /// Look-up: certainly not cancelled, and it can be.
     StillOpen,
-    /// Look-up: under way, or the look-up failed. Cancel: this call changed nothing, and
-    /// only a look-up can say why.
+    /// Look-up: it failed, or what it says is no answer yet. Cancel: this call changed nothing,
+    /// and only a look-up can say why.
     NotYet {
         /// The provider's `Retry-After`.
         after: Option<Duration>,

@@ -17,13 +17,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
-    Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
+    Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Login, Notification, Provider, Reading,
+    Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::es512::SigningKey;
 use crate::job::{Job, Payment};
-use crate::notified::{is_hmac_of, strict_json};
 use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
+
+mod webhook;
 
 /// Gr4vy.
 pub(super) struct Gr4vy;
@@ -158,6 +159,7 @@ impl Provider for Gr4vy {
         match Route::of_state(&body) {
             Some(route) => words(still_open(ask, route), response, &body)
                 .learn(ROUTE, Some(route.as_str().to_owned())),
+            None if is_voided_soon(&body) => words(Verdict::Accepted, response, &body),
             None => words(by_state(&body).unwrap_or(not_yet), response, &body),
         }
     }
@@ -185,58 +187,13 @@ impl Provider for Gr4vy {
         Err("Gr4vy has no token endpoint".to_owned())
     }
 
-    /// HMAC-SHA256 over the timestamp, a dot and the raw body, once for each active secret
-    /// (<https://docs.gr4vy.com/guides/features/webhooks>). The event's name is not listed
-    /// there, so only what it is about counts.
     fn notification(&self, account: &Account, arrived: &Arrived<'_>) -> Notification {
-        let header = |names: &[&str]| names.iter().find_map(|name| (arrived.header)(name));
-        let (Some(signatures), Some(timestamp)) = (header(&SIGNATURES), header(&TIMESTAMPS)) else {
-            return Notification::Forged("a signature or its timestamp is missing");
-        };
-        let parts = [timestamp.as_bytes(), b".", arrived.body];
-        if !is_hmac_of(signatures, &parts, account.secrets("webhook_secrets")) {
-            return Notification::Forged("no signature is of one of webhook_secrets");
-        }
-        if !is_recent(timestamp, arrived.at) {
-            return Notification::Forged("the timestamp is more than 300 s off");
-        }
-        let body = strict_json(arrived.body).unwrap_or_default();
-        let target = &body["target"];
-        let id = match target["type"].as_str() {
-            Some("transaction") => &target["id"],
-            _ => &target["transaction_id"],
-        };
-        let event = header(&["x-gr4vy-webhook-id"]).or(body["id"].as_str());
-        Notification::Hint(Hint {
-            authenticated: true,
-            payments: id.as_str().map(str::to_owned).into_iter().collect(),
-            claim: by_state(target),
-            event: event.map(str::to_owned),
-        })
+        webhook::read(account, arrived)
     }
 
     fn notification_headers(&self) -> &'static [&'static str] {
-        &[
-            SIGNATURES[0],
-            SIGNATURES[1],
-            TIMESTAMPS[0],
-            TIMESTAMPS[1],
-            "x-gr4vy-webhook-id",
-        ]
+        &webhook::HEADERS
     }
-}
-
-/// By the documentation, and by the SDKs' own pages.
-const SIGNATURES: [&str; 2] = ["x-gr4vy-webhook-signatures", "x-gr4vy-signature"];
-const TIMESTAMPS: [&str; 2] = ["x-gr4vy-webhook-timestamp", "x-gr4vy-timestamp"];
-
-/// Seconds that a notification may be old, or ahead of our clock.
-const TOLERANCE: u64 = 300;
-
-fn is_recent(timestamp: &str, now: Timestamp) -> bool {
-    let digits = timestamp.bytes().all(|b| b.is_ascii_digit());
-    let signed_at = timestamp.parse::<i64>().ok().filter(|_| digits);
-    signed_at.is_some_and(|at| at.abs_diff(now.as_second()) <= TOLERANCE)
 }
 
 fn signing_key(account: &Account) -> Result<SigningKey, String> {
@@ -330,6 +287,11 @@ fn is_about(ask: &Ask<'_>, transaction: &Value) -> bool {
         Some(id) => id.eq_ignore_ascii_case(ours),
         None => true,
     }
+}
+
+/// A void has been taken, and is not through.
+fn is_voided_soon(body: &Value) -> bool {
+    by_state(body).is_none() && status(body) == "authorization_void_pending"
 }
 
 /// A 2xx to the void or cancel.

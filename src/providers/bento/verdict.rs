@@ -85,6 +85,7 @@ pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>)
         }
         "authsucceeded" | "capturesucceeded" => still_there(ask, answer).unwrap_or(not_yet),
         "refundfailed" => refund_failed(ask, answer).unwrap_or(not_yet),
+        "refunding" => Verdict::Accepted,
         _ => not_yet,
     }
 }
