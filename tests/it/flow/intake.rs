@@ -80,7 +80,9 @@ async fn a_repeat_gets_the_stored_result_and_moves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stored_is_acknowledged_also_if_nothing_more_comes() {
-    let stage = Stage::new("acknowledged");
+    // One that can be asked what it holds: the shared one may be somebody else's.
+    let broker = Broker::start();
+    let stage = Stage::on(&broker, "acknowledged");
     let _worker = stage.worker();
     let mut results = stage.results().await;
     let client = stage.client().await;
@@ -88,7 +90,7 @@ async fn what_is_stored_is_acknowledged_also_if_nothing_more_comes() {
     client.publish(&stage.names, &one).await;
     results.one(&id(&one), PATIENCE).await;
     let kept = || {
-        let table = Broker::shared().ctl(&["-q", "list_queues", "name", "messages"]);
+        let table = broker.ctl(&["-q", "list_queues", "name", "messages"]);
         let mut queues = table.lines().filter_map(|line| line.split_once('\t'));
         queues
             .find(|(queue, _)| *queue == stage.names.requests_queue)
