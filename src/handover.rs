@@ -103,26 +103,9 @@ impl Handover {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::wire::{Outgoing, Properties};
-
-    fn rows(rows: impl IntoIterator<Item = i64>, kind: Kind) -> Vec<Pending> {
-        let pending = |seq| Pending {
-            seq,
-            repeats: 0,
-            message: Outgoing {
-                id: Uuid::nil(),
-                kind,
-                routing_key: String::new(),
-                properties: Properties::default(),
-                body: Vec::new(),
-            },
-            about: None,
-        };
-        rows.into_iter().map(pending).collect()
-    }
+    use crate::outbox::tests::rows;
 
     fn taken(handover: &Handover, most: usize) -> Option<Vec<i64>> {
         let rows = handover.take(most)?;

@@ -352,12 +352,12 @@ async fn copy(connection: &Connection, queue: &str, message: &Outgoing) -> Resul
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::wire::Properties;
 
     /// One message of this kind in each row.
-    pub(super) fn rows(rows: impl IntoIterator<Item = i64>, kind: Kind) -> Vec<Pending> {
+    pub(crate) fn rows(rows: impl IntoIterator<Item = i64>, kind: Kind) -> Vec<Pending> {
         let pending = |seq| Pending {
             seq,
             repeats: 0,

@@ -1,12 +1,12 @@
 //! Publishes a window of messages, mandatory and confirmed, and says what became of each.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 use futures_util::future::maybe_done;
 use futures_util::poll;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
 
 use crate::amqp::{AmqpError, step};
 use crate::metrics::Published;
@@ -27,28 +27,15 @@ pub async fn window<'m>(
     channel: &Channel,
     messages: impl Iterator<Item = (&'m str, &'m Outgoing)> + Clone,
 ) -> Result<Vec<Published>, AmqpError> {
-    let confirms = step("publish", send(channel, messages.clone())).await?;
-    let mut answers = VecDeque::with_capacity(confirms.len());
-    for confirm in confirms.into_iter().rev() {
-        answers.push_front(step("await a confirm", confirm).await?);
-    }
-    Ok(settle(messages.map(|(_, message)| message), answers))
-}
-
-/// Gives them to the connection in their order, each by the first poll of its future, and only then
-/// waits: the connection's thread writes what it finds at once, and a wait for each would make
-/// that a write, and two changes of thread, for each. The last one is waited for first: by then the
-/// others are through as well, and wake nobody for themselves.
-async fn send<'m>(
-    channel: &Channel,
-    messages: impl Iterator<Item = (&'m str, &'m Outgoing)>,
-) -> lapin::Result<VecDeque<PublisherConfirm>> {
-    let options = BasicPublishOptions {
-        mandatory: true,
-        ..BasicPublishOptions::default()
-    };
+    // Each is given to the connection by the first poll of its future, in this order, and none is
+    // waited for before the last one is given: the connection's thread writes what it finds at
+    // once, and a wait for each would make that a write, and two changes of thread, for each.
     let mut sending = Vec::new();
-    for (exchange, message) in messages {
+    for (exchange, message) in messages.clone() {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
         let mut publishing = Box::pin(maybe_done(channel.basic_publish(
             exchange.into(),
             message.routing_key.as_str().into(),
@@ -59,20 +46,26 @@ async fn send<'m>(
         let _first = poll!(publishing.as_mut());
         sending.push(publishing);
     }
-    let mut confirms = VecDeque::with_capacity(sending.len());
-    for mut publishing in sending.into_iter().rev() {
-        publishing.as_mut().await;
-        if let Some(sent) = publishing.as_mut().take_output() {
-            confirms.push_front(sent?);
-        }
+    // In their order, so that a slow broker has the time of a step for each, not for all of them.
+    let mut confirms = Vec::with_capacity(sending.len());
+    for mut publishing in sending {
+        let sent = async {
+            publishing.as_mut().await;
+            publishing.as_mut().take_output().transpose()
+        };
+        confirms.extend(step("publish", sent).await?);
     }
-    Ok(confirms)
+    let mut answers = Vec::with_capacity(confirms.len());
+    for confirm in confirms {
+        answers.push(step("await a confirm", confirm).await?);
+    }
+    Ok(settle(messages.map(|(_, message)| message), answers))
 }
 
 /// Delivered is what was acknowledged and not returned.
 fn settle<'m>(
     messages: impl Iterator<Item = &'m Outgoing>,
-    answers: VecDeque<Confirmation>,
+    answers: Vec<Confirmation>,
 ) -> Vec<Published> {
     let acked: Vec<bool> = answers.iter().map(Confirmation::is_ack).collect();
     let returned: HashSet<String> = answers
