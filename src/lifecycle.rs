@@ -225,9 +225,8 @@ impl Progress {
         now: Timestamp,
         jitter: f64,
     ) -> Step {
-        match verdict {
-            Verdict::StillOpen | Verdict::NotFound => self.under_way = false,
-            _ => self.sighting = None,
+        if !matches!(verdict, Verdict::StillOpen | Verdict::NotFound) {
+            self.sighting = None;
         }
         match *verdict {
             Verdict::Cancelled {
@@ -323,6 +322,7 @@ impl Progress {
             return Step::Finish(Outcome::Refused(Refused::NotEligible));
         }
         self.doubtful = false;
+        self.under_way = false;
         self.looked = true;
         self.sighting = None;
         match self.attempts {

@@ -32,6 +32,8 @@ impl Progress {
     pub fn reconcile(&mut self, now: Timestamp, received_at: Timestamp) {
         self.doubtful = true;
         self.exposed = true;
+        // Perhaps it is ours.
+        self.under_way = false;
         self.sighting = None;
         // It cannot have been sent before: the life of its key ends no later than this says.
         self.first_sent_at.get_or_insert(received_at);

@@ -122,7 +122,7 @@ impl Progress {
     /// The time to ask begins with the first question, however long that waits for a worker.
     fn doubt_again(&mut self) {
         if self.under_way {
-            // Nothing was sent, so nothing is in doubt but what somebody else began.
+            // Nothing of ours was applied: all that is in doubt is what somebody else began.
             self.state = State::WaitingProvider;
             return;
         }

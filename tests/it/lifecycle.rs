@@ -401,6 +401,12 @@ fn walk(path: &Path, terms: &Terms, depth: usize, paths: &mut u64) {
         Plan::Check => panic!("an open request has no result to check"),
     };
     judge_call(path, operation, terms);
+    let somebody_elses = path.progress.under_way;
+    assert!(
+        !somebody_elses || operation == Operation::Lookup,
+        "{:?}",
+        path.trail
+    );
     for event in Event::all() {
         let mut next = path.clone();
         next.trail
@@ -408,9 +414,13 @@ fn walk(path: &Path, terms: &Terms, depth: usize, paths: &mut u64) {
         next.progress.begin(operation, path.now);
         let step = event.apply(&mut next.progress, terms, path.now);
         remember(&mut next, operation, &event, terms);
+        let (ours, other) = (next.progress.exposed, next.progress.under_way);
+        assert!(!(ours && other), "it may be ours: {:?}", next.trail);
         if let Some(Step::Finish(outcome)) = step {
             *paths += 1;
             judge_end(&next, outcome, Some(&event));
+            let failed = matches!(outcome, Outcome::Failed(_));
+            assert!(!(failed && other), "{:?}", next.trail);
             assert_eq!(next.progress.state, State::Finished, "{:?}", next.trail);
             assert_eq!(next.progress.due_at, None, "{:?}", next.trail);
             continue;
