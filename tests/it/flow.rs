@@ -3,6 +3,7 @@
 mod contract;
 mod counting;
 mod intake;
+mod others;
 mod worker;
 
 use std::time::Duration;
