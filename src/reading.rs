@@ -98,8 +98,8 @@ impl Reading {
     }
 }
 
-/// A provider's message is for a person; a page of HTML is not.
-fn shorten(text: &str) -> String {
+/// Words of somebody else's are for a person; a page of HTML is not.
+pub(crate) fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::job::{Amount, Currency, Job, Payment};
 use crate::outcome::Invalid;
 use crate::providers::{Asked, Provider};
+use crate::reading::shorten;
 
 /// Largest request that is understood, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -196,7 +197,8 @@ fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood
         request_id: request_id.filter(|id| is_request_id(id)),
         provider: provider.filter(|name| is_provider_name(name)),
         reason,
-        detail,
+        // It holds the publisher's own words, and is to fit into a header.
+        detail: shorten(&detail),
     }
 }
 

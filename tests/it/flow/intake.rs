@@ -272,6 +272,11 @@ fn broken() -> Vec<Broken> {
         true,
         "schema",
     );
+    // Six times as long where they are quoted, and a frame of the protocol holds all headers.
+    let long = || json!("\u{7f}".repeat(10_000));
+    for field in ["payment", "amount", "currency", "deadline"] {
+        change("long words", "bento", &set(field, long()), true, "schema");
+    }
     change("none at Pismo", "pismo", &without("amount"), true, "schema");
     change(
         "metadata",
