@@ -199,6 +199,11 @@ impl Dispatcher {
 
     /// `None` when there may be more at once, else until when to wait for a signal.
     async fn claim(self: &Arc<Self>, places: Vec<Place>) -> Option<Instant> {
+        // A call to come: a worker that stops waits for it as for one that is under way.
+        let _claiming = self.shared.tasks.token();
+        if self.shared.stop.is_cancelled() {
+            return None;
+        }
         let now = (self.shared.clock)();
         let held = u32::try_from(places.len()).unwrap_or(u32::MAX);
         self.held.store(held, Ordering::Release);

@@ -118,11 +118,11 @@ impl Intake {
         loop {
             let batch = tokio::select! {
                 biased;
-                batch = batches.next() => batch?,
                 () = tokio::time::sleep_until(acks.due_at()), if !acks.is_empty() => {
                     acks.acknowledge().await?;
                     continue;
                 }
+                batch = batches.next() => batch?,
             };
             let mut taken: VecDeque<Taken> = batch
                 .into_iter()

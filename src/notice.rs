@@ -38,7 +38,7 @@ use crate::consume::{self, Batches};
 use crate::dispatch::{Dispatcher, Shared};
 use crate::metrics::{Notified, Published};
 use crate::providers::{Arrived, NOTIFICATION_BYTES_MAX, Notification, Via};
-use crate::publish;
+use crate::publish::{self, Line};
 use crate::wire::{self, Kind, Outgoing};
 
 /// Notifications that are taken at once; a further one is asked to come again.
@@ -177,6 +177,7 @@ impl Notices {
 
     async fn windows(&self, connection: &Connection, channel: &Channel) -> Result<(), AmqpError> {
         let mut queue = self.waiting.lock().await;
+        let line = Line::over(connection);
         let mut window = Vec::new();
         while queue.recv_many(&mut window, WINDOW.into()).await > 0 {
             // Whoever has been answered sends it again. An alarm at the broker would hang us.
@@ -187,7 +188,7 @@ impl Notices {
             }
             let exchange = self.settings.results_exchange.as_str();
             let messages = window.iter().map(|waiting| (exchange, &waiting.message));
-            let fates = publish::window(channel, messages).await?;
+            let fates = line.publish(channel, messages).await?;
             for (waiting, fate) in window.drain(..).zip(fates) {
                 self.shared.metrics.publication(Kind::Notification, fate);
                 // Its sender may have gone away.

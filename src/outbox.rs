@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Connection};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -22,7 +21,7 @@ use crate::dispatch::Shared;
 use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
 use crate::metrics::Published;
-use crate::publish;
+use crate::publish::{self, Line};
 use crate::spans::Step;
 use crate::wire::{Kind, Outgoing};
 
@@ -34,7 +33,7 @@ mod round;
 
 /// Windows that are on their way at once, each on a channel of its own: a confirmation takes the
 /// broker longer than everything else, and takes it no longer for many of them.
-const WINDOWS: u32 = 4;
+const WINDOWS: usize = 4;
 /// Messages of one window.
 const WINDOW: usize = 256;
 /// How long a confirmation waits to be noted together with others: nobody waits for that, and a
@@ -56,8 +55,6 @@ pub struct Outbox {
     /// Whoever has it reads the next window.
     round: tokio::sync::Mutex<Round>,
     notes: Notes,
-    /// One for each window under way; all of them for one that nothing may be beside.
-    turns: Semaphore,
 }
 
 impl Outbox {
@@ -69,7 +66,6 @@ impl Outbox {
             publishing: AtomicBool::new(false),
             round: tokio::sync::Mutex::new(Round::new(Instant::now())),
             notes: Notes::default(),
-            turns: Semaphore::new(WINDOWS as usize),
         }
     }
 
@@ -84,6 +80,11 @@ impl Outbox {
         self.notes.forget();
         amqp::close(&connection).await;
         ended
+    }
+
+    /// Nothing waits for the broker.
+    pub async fn is_empty(&self) -> bool {
+        matches!(self.shared.ledger.unpublished(1).await, Ok(0))
     }
 
     /// Holds intake and dispatch while more waits than may. Never ends by itself.
@@ -112,6 +113,7 @@ impl Outbox {
         drain: &CancellationToken,
     ) -> Result<(), AmqpError> {
         amqp::prepare(connection, &self.settings).await?;
+        let line = Line::over(connection);
         let mut channels = Vec::new();
         for _ in 0..WINDOWS {
             channels.push(publish::channel(connection).await?);
@@ -120,7 +122,7 @@ impl Outbox {
         let over = CancellationToken::new();
         let publishing = async {
             let _over = over.clone().drop_guard();
-            let all = channels.iter().map(|c| self.publish(connection, c, drain));
+            let all = channels.iter().map(|c| self.publish(&line, c, drain));
             let channels: Vec<&Channel> = channels.iter().collect();
             tokio::select! {
                 ended = try_join_all(all) => ended.map(drop),
@@ -133,41 +135,41 @@ impl Outbox {
     /// Publishes one window after the other, beside others who do the same.
     async fn publish(
         &self,
-        connection: &Connection,
+        line: &Line<'_>,
         channel: &Channel,
         drain: &CancellationToken,
     ) -> Result<(), AmqpError> {
-        while let Some((window, _turn)) = self.next(connection, drain).await {
-            self.publish_window(connection, channel, window).await?;
+        while let Some(window) = self.next(line.connection, drain).await {
+            self.publish_window(line, channel, window).await?;
         }
         Ok(())
     }
 
-    /// The next window, with the turn to publish it. `None`: nothing is left, and nothing will come.
+    /// The next window. `None`: nothing is left, and nothing will come.
     async fn next(
         &self,
         connection: &Connection,
         drain: &CancellationToken,
-    ) -> Option<(Vec<Pending>, SemaphorePermit<'_>)> {
+    ) -> Option<Vec<Pending>> {
         let mut round = self.round.lock().await;
-        let window = loop {
+        loop {
             let window = self.window(connection, &mut round, drain).await;
             if !window.is_empty() {
-                break window;
+                return Some(window);
             }
-            if round.is_over() && drain.is_cancelled() {
+            if round.was_last() {
                 return None;
             }
-            if round.is_over() {
+            if round.is_over() && drain.is_cancelled() {
+                *round = Round::last(Instant::now());
+            } else if round.is_over() {
                 tokio::select! {
                     () = self.shared.outbox.news() => tokio::task::yield_now().await,
                     () = tokio::time::sleep_until(round.next_at()) => {}
                     () = drain.cancelled() => {}
                 }
             }
-        };
-        let turn = self.turns.acquire_many(turns(&window)).await.ok()?;
-        Some((window, turn))
+        }
     }
 
     /// What is not on its way yet, of what was handed over or else of the next rows.
@@ -195,6 +197,10 @@ impl Outbox {
     }
 
     async fn read(&self, round: &mut Round) -> Vec<Pending> {
+        // A correction can be read once what it corrects is marked, which waits for nothing now.
+        if round.is_over() {
+            self.note().await;
+        }
         loop {
             let after = round.begin(Instant::now());
             self.notes.read();
@@ -243,7 +249,7 @@ impl Outbox {
 
     async fn publish_window(
         &self,
-        connection: &Connection,
+        line: &Line<'_>,
         channel: &Channel,
         window: Vec<Pending>,
     ) -> Result<(), AmqpError> {
@@ -256,7 +262,7 @@ impl Outbox {
             .clone()
             .map(|(exchange, message)| spans.publication(exchange, message))
             .collect();
-        let fates = publish::window(channel, messages).await?;
+        let fates = line.publish(channel, messages).await?;
         told(steps, &fates);
         failpoint::pass(Point::AfterPublish);
         self.count(&window, &fates);
@@ -269,7 +275,7 @@ impl Outbox {
         let confirmed: Vec<&Pending> = confirmed.into_iter().map(|(pending, _)| pending).collect();
         self.notes
             .add(confirmed.iter().map(|pending| pending.delivered()));
-        self.reply(connection, &confirmed).await;
+        self.reply(line.connection, &confirmed).await;
         Ok(())
     }
 
@@ -317,16 +323,6 @@ impl Outbox {
     }
 }
 
-/// How many of the turns a window takes: all of them for a correction, which does not overtake what
-/// it corrects.
-fn turns(window: &[Pending]) -> u32 {
-    let corrects = |pending: &Pending| pending.message.kind == Kind::Correction;
-    match window.iter().any(corrects) {
-        true => WINDOWS,
-        false => 1,
-    }
-}
-
 fn told(steps: Vec<Step>, fates: &[Published]) {
     for (mut step, fate) in steps.into_iter().zip(fates) {
         match fate {
@@ -371,13 +367,5 @@ pub(crate) mod tests {
             about: None,
         };
         rows.into_iter().map(pending).collect()
-    }
-
-    #[test]
-    fn a_correction_waits_for_all_that_is_under_way() {
-        let mut window = rows(1..9, Kind::Result);
-        assert_eq!(turns(&window), 1);
-        window.extend(rows([9], Kind::Correction));
-        assert_eq!(turns(&window), WINDOWS);
     }
 }

@@ -1,12 +1,14 @@
 //! Publishes a window of messages, mandatory and confirmed, and says what became of each.
 
 use std::collections::HashSet;
+use std::pin::pin;
 
 use futures_util::future::maybe_done;
 use futures_util::poll;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use tokio::sync::Mutex;
 
 use crate::amqp::{AmqpError, step};
 use crate::metrics::Published;
@@ -20,46 +22,93 @@ pub async fn channel(connection: &Connection) -> Result<Channel, AmqpError> {
     Ok(channel)
 }
 
-/// Publishes messages to exchanges and settles them as a whole: lapin may attach a returned
-/// message to another message's confirm, so only the ids of the returned ones are believed.
-/// One window at a time on a channel.
-pub async fn window<'m>(
-    channel: &Channel,
-    messages: impl Iterator<Item = (&'m str, &'m Outgoing)> + Clone,
-) -> Result<Vec<Published>, AmqpError> {
-    // Each is given to the connection by the first poll of its future, in this order, and none is
-    // waited for before the last one is given: the connection's thread writes what it finds at
-    // once, and a wait for each would make that a write, and two changes of thread, for each.
-    let mut sending = Vec::new();
-    for (exchange, message) in messages.clone() {
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let mut publishing = Box::pin(maybe_done(channel.basic_publish(
-            exchange.into(),
-            message.routing_key.as_str().into(),
-            options,
-            &message.body,
-            properties(message),
-        )));
-        let _first = poll!(publishing.as_mut());
-        sending.push(publishing);
+/// A connection on which windows are published, several at once, each on a channel of its own.
+pub struct Line<'c> {
+    /// The connection.
+    pub connection: &'c Connection,
+    /// Whoever has it gives a window to the connection, which writes one after the other anyway:
+    /// what waits for its turn here has no time that runs.
+    writing: Mutex<()>,
+}
+
+impl<'c> Line<'c> {
+    /// Over this connection.
+    pub fn over(connection: &'c Connection) -> Self {
+        Self {
+            connection,
+            writing: Mutex::new(()),
+        }
     }
-    // In their order, so that a slow broker has the time of a step for each, not for all of them.
-    let mut confirms = Vec::with_capacity(sending.len());
-    for mut publishing in sending {
-        let sent = async {
-            publishing.as_mut().await;
-            publishing.as_mut().take_output().transpose()
-        };
-        confirms.extend(step("publish", sent).await?);
+
+    /// Publishes messages to exchanges and settles them as a whole: lapin may attach a returned
+    /// message to another message's confirm, so only the ids of the returned ones are believed.
+    /// One window at a time on a channel.
+    pub async fn publish<'m>(
+        &self,
+        channel: &Channel,
+        messages: impl Iterator<Item = (&'m str, &'m Outgoing)> + Clone,
+    ) -> Result<Vec<Published>, AmqpError> {
+        let confirms = self.write(channel, messages.clone()).await?;
+        let mut answers = Vec::with_capacity(confirms.len());
+        for confirm in confirms {
+            answers.push(self.step("await a confirm", confirm).await?);
+        }
+        Ok(settle(messages.map(|(_, message)| message), answers))
     }
-    let mut answers = Vec::with_capacity(confirms.len());
-    for confirm in confirms {
-        answers.push(step("await a confirm", confirm).await?);
+
+    async fn write<'m>(
+        &self,
+        channel: &Channel,
+        messages: impl Iterator<Item = (&'m str, &'m Outgoing)>,
+    ) -> Result<Vec<PublisherConfirm>, AmqpError> {
+        let _turn = self.writing.lock().await;
+        // Each is given to the connection by the first poll of its future, in this order, and none is
+        // waited for before the last one is given: the connection's thread writes what it finds at
+        // once, and a wait for each would make that a write, and two changes of thread, for each.
+        let mut sending = Vec::new();
+        for (exchange, message) in messages {
+            let options = BasicPublishOptions {
+                mandatory: true,
+                ..BasicPublishOptions::default()
+            };
+            let mut publishing = Box::pin(maybe_done(channel.basic_publish(
+                exchange.into(),
+                message.routing_key.as_str().into(),
+                options,
+                &message.body,
+                properties(message),
+            )));
+            let _first = poll!(publishing.as_mut());
+            sending.push(publishing);
+        }
+        // In their order, so that a slow broker has the time of a step for each, not for all of them.
+        let mut confirms = Vec::with_capacity(sending.len());
+        for mut publishing in sending {
+            let sent = async {
+                publishing.as_mut().await;
+                publishing.as_mut().take_output().transpose()
+            };
+            confirms.extend(self.step("publish", sent).await?);
+        }
+        Ok(confirms)
     }
-    Ok(settle(messages.map(|(_, message)| message), answers))
+
+    /// A step whose time does not run while the broker has an alarm: it takes and answers nothing
+    /// then, and all that it was given when the alarm is over. A new connection would wait as long,
+    /// and the old one's messages would come as well.
+    async fn step<T>(
+        &self,
+        what: &'static str,
+        future: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, AmqpError> {
+        let mut future = pin!(future);
+        loop {
+            match step(what, future.as_mut()).await {
+                Err(AmqpError::Timeout(_)) if self.connection.status().blocked() => {}
+                done => return done,
+            }
+        }
+    }
 }
 
 /// Delivered is what was acknowledged and not returned.

@@ -292,8 +292,17 @@ impl Worker {
         let metrics = Arc::clone(&self.shared.metrics);
         self.parts.spawn(async move {
             let rebuilt = || metrics.broker_reconnect();
+            // A session that fails at the end is built anew as well, for what is left.
+            let done = CancellationToken::new();
+            let session = || async {
+                let ended = outbox.session(&flush).await;
+                if ended.is_ok() || (flush.is_cancelled() && outbox.is_empty().await) {
+                    done.cancel();
+                }
+                ended
+            };
             tokio::select! {
-                () = amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)) => {}
+                () = amqp::supervise("outbox", &done, rebuilt, session) => {}
                 () = outbox.mind_the_bound() => {}
             }
         });

@@ -25,7 +25,9 @@ impl Dispatcher {
             return true;
         };
         if settled.committed == Committed::Lost {
-            warn!("the claim was lost; its outcome was not written");
+            warn!(
+                "the claim was lost: another worker has it, or a commit whose answer was lost has written its outcome"
+            );
             return false;
         }
         failpoint::pass(Point::AfterOutcomeCommit);

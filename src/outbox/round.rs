@@ -15,6 +15,8 @@ pub(super) struct Round {
     /// When the next window may be read.
     gathered_at: Instant,
     over: bool,
+    /// It began when nothing more was to come.
+    last: bool,
 }
 
 impl Round {
@@ -24,13 +26,25 @@ impl Round {
             after: 0,
             gathered_at: now,
             over: false,
+            last: false,
+        }
+    }
+
+    /// The one after which nothing is left, whatever came to rows that were read before.
+    pub(super) fn last(now: Instant) -> Self {
+        Self {
+            last: true,
+            ..Self::new(now)
         }
     }
 
     /// Behind which row to read: of a new round, if the last one is over and long ago.
     pub(super) fn begin(&mut self, now: Instant) -> i64 {
         if self.over && now >= self.next_at() {
-            *self = Self::new(now);
+            *self = Self {
+                last: self.last,
+                ..Self::new(now)
+            };
         }
         self.after
     }
@@ -57,6 +71,11 @@ impl Round {
     /// All that waited was read.
     pub(super) fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// All that waited was read after the last of it had come.
+    pub(super) fn was_last(&self) -> bool {
+        self.over && self.last
     }
 
     /// When the next round begins, at the earliest.
@@ -110,6 +129,23 @@ mod tests {
         round.has_taken(256, soon);
         assert!(round.is_resting(soon));
         assert!(!round.is_resting(start + AGAIN_EVERY));
+    }
+
+    /// A row that was read long ago may have come again since.
+    #[test]
+    fn the_last_round_begins_with_the_first_row_and_stays_the_last() {
+        let start = Instant::now();
+        let mut round = Round::new(start);
+        round.has_read(&rows(1..9, Kind::Result), start);
+        assert!(round.is_over() && !round.was_last());
+        let mut round = Round::last(start);
+        assert_eq!(round.begin(start), 0);
+        assert!(!round.was_last());
+        round.has_read(&rows([3], Kind::Result), start);
+        assert!(round.was_last());
+        assert_eq!(round.begin(start + AGAIN_EVERY), 0);
+        round.has_read(&[], start);
+        assert!(round.was_last());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod window;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rescind::amqp::STEP;
 use rescind::providers;
 use serde_json::{Value, json};
 
@@ -138,7 +139,10 @@ async fn an_alarm_and_closed_connections_delay_results_and_lose_none() {
         worker.metric("rescind_outbox_pending", &[]) == all.len() as f64
     })
     .await;
+    // A connection that is given up during an alarm stays, with what it was given.
+    tokio::time::sleep(STEP + Duration::from_secs(2)).await;
     assert_eq!(results.counts().len(), 0, "nothing can be published");
+    assert!(!worker.log().contains("session ended"), "{}", worker.log());
     broker.ctl(&["set_vm_memory_high_watermark", "0.6"]);
     for ending in endings(&stage, &mut results, &all, PATIENCE).await {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");

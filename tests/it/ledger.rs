@@ -13,6 +13,7 @@ use rescind::wire::{Envelope, Kind};
 mod dead;
 mod desk;
 mod model;
+mod outbox;
 mod postgres;
 mod repeats;
 mod sqlite;

@@ -9,7 +9,8 @@ use super::trouble::Trouble;
 use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
 use crate::wire::{Kind, Outgoing};
 
-/// Also what nobody is there to publish.
+/// Also what nobody is there to publish. A correction comes after what it corrects, which the
+/// broker has to have by then, whoever publishes it.
 pub(super) async fn pending(
     db: Object,
     worker: i64,
@@ -24,6 +25,9 @@ pub(super) async fn pending(
              WHERE m.published_at IS NULL AND m.seq > $1
                AND (m.owner = $3 OR m.owner IS NULL
                  OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = m.owner AND w.alive_until > clock_timestamp()))
+               AND (m.kind <> 'correction' OR NOT EXISTS (
+                 SELECT 1 FROM messages e WHERE e.request = m.request AND e.seq < m.seq
+                   AND e.published_at IS NULL AND e.kind IN ('result', 'correction')))
              ORDER BY m.seq LIMIT $2",
         )
         .await?;

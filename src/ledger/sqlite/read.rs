@@ -7,12 +7,17 @@ use super::rows::{STORED, kind, millis, parse, state, stored, time, unreadable};
 use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
 use crate::wire::{Kind, Outgoing};
 
+/// A correction comes after what it corrects, which the broker has to have by then.
 pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Result<Vec<Pending>> {
     db.prepare_cached(
         "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
                 r.provider, r.outcome, r.received_at, m.repeats
          FROM messages m LEFT JOIN requests r ON r.seq = m.request
-         WHERE m.published_at IS NULL AND m.seq > ?1 ORDER BY m.seq LIMIT ?2",
+         WHERE m.published_at IS NULL AND m.seq > ?1
+           AND (m.kind <> 'correction' OR NOT EXISTS (
+             SELECT 1 FROM messages e WHERE e.request = m.request AND e.seq < m.seq
+               AND e.published_at IS NULL AND e.kind IN ('result', 'correction')))
+         ORDER BY m.seq LIMIT ?2",
     )?
     .query_map(params![after, most], |row| {
         let message = Outgoing {

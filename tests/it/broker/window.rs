@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lapin::{Channel, Connection, ConnectionProperties};
 use rescind::metrics::Published;
-use rescind::publish;
+use rescind::publish::{self, Line};
 use rescind::wire::{Kind, Outgoing, Properties};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -52,11 +52,14 @@ async fn messages_keep_their_order_and_the_one_that_came_back_is_told() {
     client
         .declare_queue(queue, "quorum", exchange, "kept")
         .await;
-    let (_connection, channel) = channel(url).await;
+    let (connection, channel) = channel(url).await;
 
     let window: Vec<Outgoing> = (0..COUNT).map(message).collect();
     let sent = window.iter().map(|message| (exchange.as_str(), message));
-    let fates = publish::window(&channel, sent).await.unwrap();
+    let fates = Line::over(&connection)
+        .publish(&channel, sent)
+        .await
+        .unwrap();
 
     for (number, fate) in fates.iter().enumerate() {
         let expected = match number as u128 {
@@ -72,7 +75,7 @@ async fn messages_keep_their_order_and_the_one_that_came_back_is_told() {
     }
 }
 
-/// Or else it would be given up and published again, for ever.
+/// Also those of a window behind it. Or else they would be given up and published again, for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_line_has_the_time_of_a_step_for_each_message() {
     let (url, names) = (slow_line(Broker::shared().url()).await, Names::unique());
@@ -82,18 +85,27 @@ async fn a_slow_line_has_the_time_of_a_step_for_each_message() {
     client
         .declare_queue(&names.results_queue, "quorum", exchange, "kept")
         .await;
-    let (_connection, channel) = channel(&url).await;
+    let (connection, channel) = channel(&url).await;
+    let another = publish::channel(&connection).await.unwrap();
 
     let heavy = |number| Outgoing {
         body: vec![b'x'; HEAVY.1],
-        routing_key: "kept".into(),
         ..message(number)
     };
-    let window: Vec<Outgoing> = (0..HEAVY.0).map(heavy).collect();
-    let sent = window.iter().map(|message| (exchange.as_str(), message));
-    let fates = publish::window(&channel, sent).await.unwrap();
+    let window: Vec<Outgoing> = (200..200 + HEAVY.0).map(heavy).collect();
+    let behind: Vec<Outgoing> = (0..9).map(message).collect();
+    let to = |message| (exchange.as_str(), message);
+    let line = Line::over(&connection);
+    let (fates, fates_behind) = tokio::join!(
+        line.publish(&channel, window.iter().map(to)),
+        line.publish(&another, behind.iter().map(to)),
+    );
 
-    assert_eq!(fates, vec![Published::Confirmed; window.len()]);
+    assert_eq!(fates.unwrap(), vec![Published::Confirmed; window.len()]);
+    assert_eq!(
+        fates_behind.unwrap(),
+        vec![Published::Confirmed; behind.len()]
+    );
 }
 
 /// A broker at the end of a slow line.
