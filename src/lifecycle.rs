@@ -301,7 +301,7 @@ impl Progress {
             self.sight(Seen::NotFound, now);
             return self.ask_spaced(terms, now, jitter);
         }
-        match self.accepted {
+        match self.accepted || self.under_way {
             true => Step::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence)),
             false => Step::Finish(Outcome::Refused(Refused::NotFound)),
         }

@@ -419,8 +419,11 @@ fn walk(path: &Path, terms: &Terms, depth: usize, paths: &mut u64) {
         if let Some(Step::Finish(outcome)) = step {
             *paths += 1;
             judge_end(&next, outcome, Some(&event));
-            let failed = matches!(outcome, Outcome::Failed(_));
-            assert!(!(failed && other), "{:?}", next.trail);
+            let certainly_not = matches!(
+                outcome,
+                Outcome::Failed(_) | Outcome::Refused(Refused::NotFound)
+            );
+            assert!(!(certainly_not && other), "{:?}", next.trail);
             assert_eq!(next.progress.state, State::Finished, "{:?}", next.trail);
             assert_eq!(next.progress.due_at, None, "{:?}", next.trail);
             continue;
