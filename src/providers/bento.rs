@@ -21,7 +21,7 @@ use super::{
 use crate::job::{Job, Payment};
 use crate::oauth;
 use crate::outcome::Operation;
-use answer::Answer;
+use answer::{Answer, MISSING};
 use verdict::{declined, found, submitted, unanswered};
 
 mod answer;
@@ -140,7 +140,13 @@ impl Provider for Bento {
             400..=499 => declined(ask, &answer, response),
             _ => by_http_status(Operation::Cancel, response, true),
         };
-        answer.reading(ask, verdict, response)
+        let missing = match (response.status, ask.learned(MISSING)) {
+            (404, _) => Some("yes".to_owned()),
+            (_, Some(_)) => Some(String::new()),
+            (_, None) => None,
+        };
+        let reading = answer.reading(ask, verdict, response);
+        reading.learn(MISSING, missing)
     }
 
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {

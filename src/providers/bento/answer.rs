@@ -8,8 +8,11 @@ use super::super::{Ask, Reading, Response, loose_text};
 use crate::outcome::{Cause, Refused, Verdict};
 
 /// Learned: how many failed voids and refunds of this payment are accounted for: retried for, or
-/// older than the first call.
+/// older than the next call.
 pub(super) const FAILURES: &str = "failures";
+
+/// Learned: whether the last call was told that there is no such payment.
+pub(super) const MISSING: &str = "missing";
 
 /// An answer's body: the transaction is in `data`, errors and newer declines are outside of it.
 pub(super) struct Answer<'a> {
@@ -88,14 +91,22 @@ impl<'a> Answer<'a> {
         history.filter(|entry| is_failed_reversal(entry)).count()
     }
 
-    /// How many of them need no answer any more: those that are retried for, and before the first
-    /// call those of others.
+    /// How many of them need no answer any more, once a call follows: those that it repeats, and
+    /// whatever had failed before it, whosever it was. Never fewer than before: one too many ends
+    /// with a person, one too few with a call beside one that is being carried out.
     fn accounted(&self, ask: &Ask<'_>, verdict: &Verdict) -> Option<usize> {
-        let told = self.failure().map(|failure| failure.count.max(1));
-        match verdict {
-            Verdict::Again { cause, .. } if *cause == Cause::Retryable => told,
-            Verdict::StillOpen if Whose::earlier(ask) == Whose::SomebodyElses => {
-                told.max(Some(self.failures()).filter(|count| *count > 0))
+        let known = accounted_for(ask);
+        let failure = self.failure();
+        match (verdict, &failure) {
+            (Verdict::Again { cause, .. }, Some(failure)) if *cause == Cause::Retryable => {
+                Some(match failure.count {
+                    0 => known + 1,
+                    count => count.max(known),
+                })
+            }
+            (Verdict::StillOpen, _) => {
+                let seen = self.failures().max(usize::from(failure.is_some()));
+                Some(seen).filter(|seen| *seen > known)
             }
             _ => None,
         }
@@ -134,11 +145,7 @@ impl Failure {
     /// A failure that is accounted for is shown again after the next submission: what is shown
     /// counts once, and what is only told by `status` once.
     pub(super) fn is_new(&self, ask: &Ask<'_>) -> bool {
-        let known: usize = ask
-            .learned(FAILURES)
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0);
-        self.count.max(1) > known
+        self.count.max(1) > accounted_for(ask)
     }
 
     pub(super) fn verdict(&self, after: Option<Duration>) -> Verdict {
@@ -150,6 +157,11 @@ impl Failure {
             false => Verdict::Refused(Refused::NotEligible),
         }
     }
+}
+
+fn accounted_for(ask: &Ask<'_>) -> usize {
+    let known = ask.learned(FAILURES).and_then(|n| n.parse().ok());
+    known.unwrap_or(0)
 }
 
 fn is_failed(entry: &Value) -> bool {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::{Ask, Response, by_http_status, loose_text};
-use super::answer::{Answer, FAILURES, Failure, Whose, failed};
+use super::answer::{Answer, FAILURES, Failure, MISSING, Whose, failed};
 use super::{is_guessed, lookup_path, units_asked};
 use crate::job::{Amount, Currency};
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict};
@@ -24,15 +24,17 @@ pub(super) fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
         Some(verdict) => return verdict,
         None => {}
     }
-    let still_moves = ["Refunding", "Capturing", "Authorizing"];
-    if still_moves.iter().any(|s| state.eq_ignore_ascii_case(s)) {
+    if still_moves(state) {
         return Verdict::Accepted;
     }
     let failed = state.eq_ignore_ascii_case("RefundFailed");
     let known = ask.learned(FAILURES).is_some() || lookup_path(ask.account).is_empty();
     match answer.failure() {
         // Perhaps an earlier request's, in the history while ours is carried out: asking decides it.
-        Some(Failure { count: 1.., .. }) if !known && !failed => Verdict::Accepted,
+        Some(Failure {
+            count: 1..,
+            retryable,
+        }) if !known && (retryable || !failed) => Verdict::Accepted,
         Some(failure) if failure.is_new(ask) && (failure.retryable || !failed) => {
             failure.verdict(None)
         }
@@ -44,16 +46,32 @@ pub(super) fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
     }
 }
 
+fn still_moves(state: &str) -> bool {
+    let moving = ["Refunding", "Capturing", "Authorizing"];
+    moving.iter().any(|s| state.eq_ignore_ascii_case(s))
+}
+
 /// A 4xx to the cancel: about this call, which changed nothing.
 pub(super) fn declined(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>) -> Verdict {
-    let earlier = Whose::earlier(ask);
-    if let Some(verdict) = by_final_state(ask, answer, earlier).filter(|_| answer.is_about(ask)) {
+    if !answer.is_about(ask) {
+        return Verdict::Doubt;
+    }
+    if let Some(verdict) = by_final_state(ask, answer, Whose::earlier(ask)) {
         return verdict;
+    }
+    let can_ask = !lookup_path(ask.account).is_empty();
+    // The failure may be of this call alone, and what moves is somebody else's or an earlier call's.
+    if answer.state().is_some_and(still_moves) {
+        return match can_ask {
+            true => Verdict::NotYet {
+                after: response.retry_after,
+            },
+            false => Verdict::Doubt,
+        };
     }
     if let Some(failure) = failed(&answer.body["status"]).or_else(|| failed(answer.status())) {
         return failure.verdict(response.retry_after);
     }
-    let can_ask = !lookup_path(ask.account).is_empty();
     match response.status {
         422 if can_ask => Verdict::NotYet {
             after: response.retry_after,
@@ -74,6 +92,12 @@ pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>)
     if let Some(verdict) = by_final_state(ask, answer, Whose::earlier(ask)) {
         return verdict;
     }
+    if is_of_another_currency(ask, answer.transaction) {
+        return match Whose::earlier(ask) {
+            Whose::SomebodyElses => Verdict::Refused(Refused::AmountNotAllowed),
+            _ => Verdict::Unresolved(Unresolved::ContradictoryEvidence),
+        };
+    }
     match answer
         .state()
         .unwrap_or_default()
@@ -87,6 +111,17 @@ pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>)
         "refundfailed" => refund_failed(ask, answer).unwrap_or(not_yet),
         "refunding" => Verdict::Accepted,
         _ => not_yet,
+    }
+}
+
+/// A part is asked for in minor units of a currency that Bento is not told: a hundred of one are no
+/// hundred of another.
+fn is_of_another_currency(ask: &Ask<'_>, transaction: &Value) -> bool {
+    let theirs = transaction["currency"].as_str();
+    let theirs = theirs.and_then(|code| Currency::parse(&code.to_ascii_uppercase()));
+    match (ask.job.amount, ask.job.currency, theirs) {
+        (Some(_), Some(asked), Some(theirs)) => asked != theirs,
+        _ => false,
     }
 }
 
@@ -125,16 +160,21 @@ fn refund_failed(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
 }
 
 /// A look-up that was not answered. The default path is nowhere documented: where it was not
-/// set by hand, its 404 says nothing about a call that may have been applied.
+/// set by hand, its 404 only agrees with that of the cancel, whose path is.
 pub(super) fn unanswered(ask: &Ask<'_>, response: &Response<'_>) -> Verdict {
     let not_yet = Verdict::NotYet {
         after: response.retry_after,
     };
     match by_http_status(Operation::Lookup, response, true) {
-        Verdict::NotFound if is_guessed(ask.account) && (ask.exposed || ask.accepted) => not_yet,
+        Verdict::NotFound if is_guessed(ask.account) && !is_missing(ask) => not_yet,
         Verdict::Doubt => not_yet,
         verdict => verdict,
     }
+}
+
+/// The last call was told that there is no such payment, and no call may have been applied.
+fn is_missing(ask: &Ask<'_>) -> bool {
+    ask.learned(MISSING) == Some("yes") && !ask.exposed && !ask.accepted
 }
 
 /// What a final state says (<https://docs.bento-tech.com/docs/transaction-history>); `None` for
@@ -171,7 +211,8 @@ fn refunded(ask: &Ask<'_>, transaction: &Value, whose: Whose) -> Option<Verdict>
         Some(_) => (units_asked(ask)?, Cancelled::PartiallyRefunded),
     };
     // A part of the same size that we did not ask for is not the part that we were asked for.
-    let can_be_it = ask.job.amount.is_none() || whose != Whose::SomebodyElses;
+    let can_be_it = ask.job.amount.is_none()
+        || (whose != Whose::SomebodyElses && !is_of_another_currency(ask, transaction));
     Some(match whose {
         _ if refunded == asked && can_be_it => cancelled(reason, amount, whose),
         Whose::SomebodyElses => Verdict::Refused(Refused::AlreadyRefunded),
