@@ -124,20 +124,15 @@ impl Provider for Gr4vy {
         let body = response.json();
         let (verdict, refused_with) = match response.status {
             200..=299 => (result(ask, &body), None),
-            _ => not_done(&body, response),
+            _ => not_done(ask, &body, response),
         };
         let route = Route::learned(ask).as_str();
-        let refused_with = match (refused_with, ask.learned(REFUSED_WITH)) {
-            (Some(why), _) => Some(format!("{route}:{}", why.as_str())),
-            // What an earlier attempt was refused with says nothing about this one.
-            (None, Some(_)) => Some(String::new()),
-            (None, None) => None,
-        };
+        let refused_with = refused_with.map(|why| format!("{route}:{}", why.as_str()));
         // A failure is stored under its key for 24 h, so the next void needs another one.
         let failed = response.is_success() && matches!(verdict, Verdict::NotYet { .. });
         let generation = failed.then(|| (generation(ask) + 1).to_string());
         words(verdict, response, &body)
-            .learn(REFUSED_WITH, refused_with)
+            .learn(REFUSED_WITH, refused_with.or_else(|| forgotten(ask)))
             .learn(GENERATION, generation)
     }
 
@@ -162,6 +157,7 @@ impl Provider for Gr4vy {
             None if is_voided_soon(&body) => words(Verdict::Accepted, response, &body),
             None => words(by_state(&body).unwrap_or(not_yet), response, &body),
         }
+        .learn(REFUSED_WITH, forgotten(ask))
     }
 
     /// Claims and scopes as Gr4vy's SDKs make them
@@ -238,6 +234,11 @@ impl Route {
             _ => None,
         }
     }
+}
+
+/// What a call was refused with speaks of the next state that is seen, and of no later call.
+fn forgotten(ask: &Ask<'_>) -> Option<String> {
+    ask.learned(REFUSED_WITH).map(|_| String::new())
 }
 
 fn transaction_path(ask: &Ask<'_>) -> String {
@@ -329,7 +330,7 @@ fn cancelled(route: Route, already: bool) -> Verdict {
 }
 
 /// Any other answer to the void or cancel, and what it means if the state is not the reason.
-fn not_done(body: &Value, response: &Response<'_>) -> (Verdict, Option<Why>) {
+fn not_done(ask: &Ask<'_>, body: &Value, response: &Response<'_>) -> (Verdict, Option<Why>) {
     let again = Verdict::Again {
         after: response.retry_after,
         cause: Cause::Retryable,
@@ -339,6 +340,8 @@ fn not_done(body: &Value, response: &Response<'_>) -> (Verdict, Option<Why>) {
     };
     match (response.status, body["code"].as_str().unwrap_or_default()) {
         (403, _) => (not_yet, Some(Why::Credentials)),
+        // The one that still runs is perhaps an earlier attempt of ours.
+        (409, "concurrent_request") if ask.exposed => (Verdict::Doubt, None),
         (409, "concurrent_request") | (425, _) => (again, None),
         (409, "duplicate_record") => (not_yet, None),
         (401 | 404 | 408 | 409 | 429, _) => {
@@ -364,7 +367,6 @@ fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
 
 /// What a state says that is not open. There is no "cancelled" among the statuses: a cancelled
 /// pending transaction shows by `canceled_at`. Money that was captured comes before either.
-///
 /// A pending capture is waited for: it ends as captured, or the void becomes possible again.
 fn by_state(body: &Value) -> Option<Verdict> {
     let refunded = body["refunded_amount"]
