@@ -76,6 +76,7 @@ impl Dispatcher {
             learned: &claim.progress.learned,
             exposed: claim.progress.exposed,
             accepted: claim.progress.accepted,
+            sent_at: claim.progress.first_sent_at,
         };
         let started = Instant::now();
         let sending = Sending {

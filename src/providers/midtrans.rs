@@ -12,6 +12,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use serde_json::Value;
 
 use super::{
@@ -20,7 +22,7 @@ use super::{
 };
 use crate::job::{Job, Payment};
 use crate::notified::{is_sha512_of, strict_json};
-use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
+use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Unresolved, Verdict, Why};
 
 /// Midtrans.
 pub(super) struct Midtrans;
@@ -121,6 +123,9 @@ impl Provider for Midtrans {
                 Verdict::Doubt => failed,
                 verdict => verdict,
             },
+            Source::Body { .. } if is_a_later_one(ask, &body) => {
+                Verdict::Unresolved(Unresolved::ContradictoryEvidence)
+            }
             Source::Body { code, status } => lookup_verdict(&code, &status).unwrap_or(failed),
         };
         reading(verdict, ask, response, &body)
@@ -237,6 +242,25 @@ fn is_ours(ask: &Ask<'_>, body: &Value) -> bool {
         && !differs("transaction_id", known_transaction(ask).unwrap_or(""))
 }
 
+/// A payment that was made after a call of ours by order id may have been applied: an order can be
+/// charged again once its payment is cancelled. What becomes of the second one is no answer about
+/// the first, and it is nobody's wish to cancel it. A clock that is behind sees too many of them,
+/// which costs a person's look.
+fn is_a_later_one(ask: &Ask<'_>, body: &Value) -> bool {
+    if !ask.exposed || known_transaction(ask).is_some() {
+        return false;
+    }
+    let made_at = body["transaction_time"].as_str().and_then(time);
+    matches!((made_at, ask.sent_at), (Some(made_at), Some(sent_at)) if made_at > sent_at)
+}
+
+/// `2015-02-26 14:39:33`, in GMT+7
+/// (<https://docs.midtrans.com/reference/get-transaction-status>).
+fn time(text: &str) -> Option<Timestamp> {
+    let local: DateTime = text.parse().ok()?;
+    Offset::constant(7).to_timestamp(local).ok()
+}
+
 /// Codes under which `transaction_status` speaks. Without a code it speaks too.
 fn is_success(code: &str) -> bool {
     matches!(code, "" | "200" | "201" | "202")
@@ -328,7 +352,7 @@ fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
 
 fn reading(verdict: Verdict, ask: &Ask<'_>, response: &Response<'_>, body: &Value) -> Reading {
     let text = |name: &str| loose_text(&body[name]);
-    let believed = response.is_success() && is_ours(ask, body);
+    let believed = response.is_success() && is_ours(ask, body) && !is_a_later_one(ask, body);
     let is_cancelled = matches!(verdict, Verdict::Cancelled { .. });
     let mut reading = Reading::of(verdict, response)
         .with(

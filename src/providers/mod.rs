@@ -245,6 +245,8 @@ pub struct Ask<'a> {
     pub exposed: bool,
     /// The provider has accepted an earlier attempt of this request.
     pub accepted: bool,
+    /// When the first cancel call of this request was begun.
+    pub sent_at: Option<Timestamp>,
 }
 
 impl Ask<'_> {

@@ -1,6 +1,6 @@
 //! One simulated payment: its state, its money, and the calls it has seen.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -80,6 +80,9 @@ pub(super) struct Payment {
     pub(super) stale: Option<Box<Payment>>,
 }
 
+/// What a payment has been there for when it is first spoken of.
+const AGE: SignedDuration = SignedDuration::from_hours(1);
+
 impl Payment {
     pub(super) fn new(dialect: &dyn Dialect, subject: &Subject, behaviour: Behaviour) -> Self {
         let word = |word: &str| subject.ids.iter().any(|id| has_word(id, word));
@@ -102,7 +105,8 @@ impl Payment {
             total,
             left: if gone { 0 } else { total },
             effects: Vec::new(),
-            created: now(),
+            // Nobody cancels a payment in the moment in which it is made.
+            created: now() - AGE,
             cancel_calls: 0,
             lookup_calls: 0,
             refused_logins: 0,

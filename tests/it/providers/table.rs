@@ -20,13 +20,15 @@
 //! <cancel|lookup> <situation> <http> <verdict> <body to the end of the line>
 //! shows {"code":"200","learned":{…}}    the evidence of the line above holds at least this
 //! ```
-//! A situation is `-`, `exposed`, `accepted` or `exposed,accepted`; `429+7s` is an answer with
+//! A situation is `-`, `exposed`, `accepted` or `exposed,accepted`, and the first cancel was sent
+//! when the year 2026 began; `429+7s` is an answer with
 //! `Retry-After: 7`; a verdict with a wait ends in `+7s`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use rescind::job::{Amount, Currency, Job};
@@ -35,6 +37,9 @@ use rescind::providers::{
     Abilities, Account, Ask, Asked, DoubtPolicy, Learned, Login, Method, Provider, Reading,
     Request, Response,
 };
+
+/// When the first cancel was sent, in all lines: 2026-01-01T00:00:00Z.
+const SENT_AT: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 /// A key as the worker makes them: a UUID of 36 characters.
 pub(super) const KEY: &str = "5f0c7d2e-6f8a-5b1c-9d3e-0123456789ab";
@@ -385,6 +390,7 @@ pub(super) fn ask<'a>(account: &'a Account, job: &'a Job, learned: &'a Learned) 
         learned,
         exposed: false,
         accepted: false,
+        sent_at: Some(SENT_AT),
     }
 }
 
