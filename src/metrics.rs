@@ -141,7 +141,7 @@ impl Metrics {
             )?,
             calls: b.counters(
                 "rescind_provider_calls_total",
-                "Calls to providers, one per call on the wire.",
+                "Calls to providers, sent or not; one repeated with a new token counts once.",
                 &["provider", "operation", "verdict"],
             )?,
             call_seconds: b.histograms(

@@ -118,14 +118,38 @@ fn queue(
     }
 }
 
+/// What a look at the broker found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// What is missing or different, one sentence each.
+    pub differences: Vec<String>,
+    /// Something is there, and its arguments could not be compared.
+    on_trust: bool,
+}
+
+impl Verified {
+    /// What is known, and what is not, where there are no differences.
+    pub const fn sentence(&self) -> &'static str {
+        match self.on_trust {
+            true => {
+                "exchanges and queues are there; queue arguments and exchange types are taken on trust where this user may not configure them; bindings cannot be looked at"
+            }
+            false => "exchanges and queues are as they have to be; bindings cannot be looked at",
+        }
+    }
+}
+
 /// Declares the topology, or checks it, as configured.
 pub async fn prepare(connection: &Connection, settings: &Amqp) -> Result<(), AmqpError> {
     match settings.topology {
         TopologyMode::Declare => declare(connection, &Topology::of(settings)).await,
-        TopologyMode::Verify => match verify(connection, &Topology::of(settings)).await? {
-            differences if differences.is_empty() => Ok(()),
-            differences => Err(AmqpError::Topology(differences)),
-        },
+        TopologyMode::Verify => {
+            let found = verify(connection, &Topology::of(settings)).await?;
+            match found.differences.is_empty() {
+                true => Ok(()),
+                false => Err(AmqpError::Topology(found.differences)),
+            }
+        }
     }
 }
 
@@ -153,18 +177,15 @@ pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(),
 
 /// What is missing or different, one sentence each; creates nothing. Bindings cannot be
 /// asked for in AMQP and are not checked.
-pub async fn verify(
-    connection: &Connection,
-    topology: &Topology,
-) -> Result<Vec<String>, AmqpError> {
-    let mut differences = Vec::new();
+pub async fn verify(connection: &Connection, topology: &Topology) -> Result<Verified, AmqpError> {
+    let mut found = Verified::default();
     for exchange in &topology.exchanges {
         let label = format!("exchange {}", exchange.name);
         for passive in [true, false] {
             // A refusal closes the channel, so each question has its own.
             let channel = step("open a channel", connection.create_channel()).await?;
             let asked = declare_exchange(&channel, exchange, passive).await;
-            if !differs(&label, passive, asked, &mut differences)? {
+            if !differs(&label, passive, asked, &mut found)? {
                 break;
             }
         }
@@ -174,12 +195,12 @@ pub async fn verify(
         for passive in [true, false] {
             let channel = step("open a channel", connection.create_channel()).await?;
             let asked = declare_queue(&channel, queue, passive).await;
-            if !differs(&label, passive, asked, &mut differences)? {
+            if !differs(&label, passive, asked, &mut found)? {
                 break;
             }
         }
     }
-    Ok(differences)
+    Ok(found)
 }
 
 /// `true` if the next question may be asked. The second one, which compares the arguments
@@ -188,8 +209,9 @@ fn differs(
     label: &str,
     passive: bool,
     asked: Result<(), AmqpError>,
-    differences: &mut Vec<String>,
+    found: &mut Verified,
 ) -> Result<bool, AmqpError> {
+    let differences = &mut found.differences;
     let Err(error) = asked else {
         return Ok(passive);
     };
@@ -197,7 +219,7 @@ fn differs(
         AmqpError::Protocol(_, lapin_error) => match refusal(lapin_error) {
             Some((404, _)) => differences.push(format!("{label} is missing")),
             Some((406, text)) => differences.push(format!("{label} differs: {text}")),
-            Some((403, _)) if !passive => {}
+            Some((403, _)) if !passive => found.on_trust = true,
             Some((_, text)) => differences.push(format!("{label} cannot be looked at: {text}")),
             None => return Err(error),
         },
@@ -244,4 +266,34 @@ async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> Resul
     }
     let declared = channel.queue_declare(queue.name.as_str().into(), options, arguments);
     step("declare a queue", declared).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::ErrorKind;
+    use lapin::protocol::{AMQPError, AMQPSoftError};
+
+    use super::*;
+
+    fn refused(by: AMQPSoftError) -> Result<(), AmqpError> {
+        let error = ErrorKind::ProtocolError(AMQPError::new(by.into(), "refused".into()));
+        Err(AmqpError::Protocol("declare a queue", error.into()))
+    }
+
+    #[test]
+    fn what_could_not_be_compared_is_said_to_be_taken_on_trust() {
+        let mut found = Verified::default();
+        assert!(differs("queue a", true, Ok(()), &mut found).unwrap());
+        assert!(!differs("queue a", false, Ok(()), &mut found).unwrap());
+        assert!(found.sentence().contains("as they have to be; bindings"));
+        let forbidden = refused(AMQPSoftError::ACCESSREFUSED);
+        assert!(!differs("queue a", false, forbidden, &mut found).unwrap());
+        for says in ["on trust", "bindings cannot be looked at"] {
+            assert!(found.sentence().contains(says), "{}", found.sentence());
+        }
+        assert!(found.differences.is_empty());
+        let unseen = refused(AMQPSoftError::ACCESSREFUSED);
+        assert!(!differs("queue a", true, unseen, &mut found).unwrap());
+        assert_eq!(found.differences, ["queue a cannot be looked at: refused"]);
+    }
 }

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::text::{self, Screen, Style, Table};
 use super::{Exit, connect};
-use crate::amqp::{self, AmqpError, Topology};
+use crate::amqp::{self, Topology};
 use crate::call;
 use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, Origin, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
@@ -100,25 +100,20 @@ async fn broker(loaded: &Loaded) -> Vec<Finding> {
     let verified = amqp::verify(&connection, &Topology::of(settings)).await;
     amqp::close(&connection).await;
     let mut findings = vec![Finding::good("broker", "takes our connection")];
-    findings.extend(topology(settings, verified));
+    match verified {
+        Ok(found) if found.differences.is_empty() => {
+            findings.push(Finding::good("topology", found.sentence()));
+        }
+        Ok(found) => findings.extend(differing(settings, found.differences)),
+        Err(error) => {
+            let says = error.to_string();
+            findings.push(Finding::bad("topology", Exit::Unreachable, says));
+        }
+    }
     findings
 }
 
-fn topology(settings: &Amqp, verified: Result<Vec<String>, AmqpError>) -> Vec<Finding> {
-    let differences = match verified {
-        Ok(differences) => differences,
-        Err(error) => {
-            return vec![Finding::bad(
-                "topology",
-                Exit::Unreachable,
-                error.to_string(),
-            )];
-        }
-    };
-    if differences.is_empty() {
-        let says = "exchanges and queues are as they have to be";
-        return vec![Finding::good("topology", says)];
-    }
+fn differing(settings: &Amqp, differences: Vec<String>) -> Vec<Finding> {
     let finding = |line: String| match settings.topology {
         TopologyMode::Declare if line.ends_with(" is missing") => {
             Finding::good("topology", format!("{line}; the worker will declare it"))
@@ -163,9 +158,6 @@ async fn database(settings: &Settings) -> Vec<Finding> {
 }
 
 fn file(path: &Path) -> Finding {
-    if !path.exists() {
-        return new_ledger(path);
-    }
     match Sqlite::open_to_read(path) {
         Ok(_) => {
             let user = match in_use(path) {
@@ -175,11 +167,14 @@ fn file(path: &Path) -> Finding {
             let says = format!("{} has the schema of this version{user}", path.display());
             Finding::good("ledger", says)
         }
+        Err(LedgerError::Missing { .. }) => new_ledger(path),
         Err(error) => Finding::bad("ledger", Exit::Unreachable, error.to_string()),
     }
 }
 
+/// The path is told as an absolute one: the worker may have been started in another folder.
 fn new_ledger(path: &Path) -> Finding {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
         _ => PathBuf::from("."),
@@ -356,7 +351,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(new_ledger(&dir.path().join("rescind.db")).ok);
         assert!(!new_ledger(&dir.path().join("no/rescind.db")).ok);
-        assert!(new_ledger(Path::new("rescind.db")).ok);
+        let here = std::path::absolute("new.db").unwrap();
+        let finding = file(Path::new("new.db"));
+        let says = format!("{} will be created by the worker", here.display());
+        assert_eq!((finding.ok, finding.says), (true, says));
+    }
+
+    /// As where its folder is closed to this user, which it never is to root.
+    #[test]
+    fn a_ledger_that_cannot_be_looked_at_is_not_called_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let no_folder = dir.path().join("file");
+        fs::write(&no_folder, "").unwrap();
+        let finding = file(&no_folder.join("rescind.db"));
+        assert_eq!((finding.ok, finding.exit), (false, Exit::Unreachable));
+        for says in ["file/rescind.db cannot be looked at", "the worker's user"] {
+            assert!(finding.says.contains(says), "{finding:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::mask::{masked, masked_text};
 use super::text::{self, Screen, Style};
 use crate::config::Config;
 use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History};
-use crate::outcome::{Operation, State};
+use crate::outcome::{Failed, Operation, State};
 use crate::providers::Evidence;
 
 /// The page, for programs under stable names.
@@ -307,12 +307,17 @@ fn open_in_words(history: &History) -> String {
 /// What to do about the dead letter that is open.
 fn advice(history: &History) -> Option<String> {
     let letter = history.letters.iter().rfind(|l| l.closed_at.is_none())?;
-    Some(to_do(&letter.outcome, &history.stored.request_id))
+    let id = &history.stored.request_id;
+    Some(to_do(&letter.outcome, &letter.reason, id))
 }
 
 /// One sentence on what to do about a dead letter.
-pub(super) fn to_do(outcome: &str, id: &str) -> String {
+pub(super) fn to_do(outcome: &str, reason: &str, id: &str) -> String {
     match outcome {
+        // A replay is refused.
+        "failed" if reason == Failed::DeadlinePassed.as_str() => format!(
+            "Nothing was cancelled, and nothing may be sent after the deadline: if it is still wanted, publish a new request with a new request_id and a later deadline; then `rescind dead discard {id} --reason TEXT`."
+        ),
         "failed" => format!(
             "Nothing was cancelled: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe."
         ),
@@ -363,11 +368,16 @@ mod tests {
     #[test]
     fn every_dead_lettered_outcome_says_what_to_do() {
         for outcome in ["failed", "unresolved", "invalid"] {
-            let text = to_do(outcome, "some-id");
+            let text = to_do(outcome, "some-reason", "some-id");
             assert!(
                 text.contains("`rescind dead ") && text.contains("some-id"),
                 "{text}"
             );
+        }
+        let late = to_do("failed", "deadline_passed", "some-id");
+        assert!(!late.contains("replay") && late.contains("dead discard some-id"));
+        for reason in ["retries_exhausted", "credentials_refused"] {
+            assert!(to_do("failed", reason, "some-id").contains("dead replay some-id"));
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done (an empty list is success), 1 failed, 2 usage or invalid configuration, \
 3 partly done, 6 state changed meanwhile, 7 broker, ledger or provider unreachable, \
-8 a check found something, 130 interrupted.";
+8 a check found something, 74 the disk failed under a worker's ledger, 130 interrupted.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -274,6 +274,22 @@ async fn ledger(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
     Ok(run::place(config).open_to_read().await?)
 }
 
+/// What the broker does not let this user do, where that is its answer. The broker names an
+/// exchange or a queue; its older versions do not say which right is missing.
+fn forbidden(error: &AmqpError, about_exchange: &str) -> Option<String> {
+    let AmqpError::Protocol(_, cause) = error else {
+        return None;
+    };
+    let (_, text) = amqp::refusal(cause).filter(|(code, _)| *code == 403)?;
+    let what = match text.contains(" exchange '") {
+        true => about_exchange,
+        false => "configure and use a queue of its own",
+    };
+    Some(format!(
+        "this user may not {what}; use another amqp.url, e.g. by RESCIND_AMQP__URL"
+    ))
+}
+
 /// A setting as it may be shown.
 fn shown<'a>(loaded: &'a Loaded, path: &str) -> &'a str {
     let found = loaded.effective.iter().find(|value| value.path == path);
@@ -296,12 +312,47 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use lapin::protocol::{AMQPError, AMQPSoftError};
 
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_code() {
+        let own = [
+            Exit::Done,
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Partly,
+            Exit::Changed,
+            Exit::Unreachable,
+            Exit::Found,
+            Exit::Interrupted,
+        ];
+        // 74 is the ledger's, which ends the process itself.
+        for code in own.map(|exit| exit as u8).into_iter().chain([74]) {
+            let words = || EXIT_CODES.split([' ', ',']);
+            assert!(words().any(|word| word == code.to_string()), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_named_and_where_to_get_another_user() {
+        let refused = |text: &str| {
+            let error = AMQPError::new(AMQPSoftError::ACCESSREFUSED.into(), text.into());
+            let cause = lapin::ErrorKind::ProtocolError(error).into();
+            forbidden(&AmqpError::Protocol("a step", cause), "read it").unwrap()
+        };
+        let queue = refused("ACCESS_REFUSED - access to queue 'amq.gen-x' in vhost '/' refused");
+        assert!(queue.starts_with("this user may not configure"), "{queue}");
+        assert!(queue.contains("RESCIND_AMQP__URL"), "{queue}");
+        let exchange = refused("ACCESS_REFUSED - access to exchange 'x' in vhost '/' refused");
+        assert!(exchange.starts_with("this user may not read it;"));
+        assert_eq!(forbidden(&AmqpError::Lost, "read it"), None);
     }
 
     #[test]

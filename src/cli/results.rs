@@ -1,6 +1,5 @@
 //! `rescind results`: prints results as they come; also the table and the feed of `submit`.
 
-use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
@@ -9,7 +8,7 @@ use lapin::{Channel, Connection, Consumer};
 use serde::Deserialize;
 
 use super::text::{self, Cell, Screen, Style, Table};
-use super::{Exit, connect};
+use super::{Exit, connect, forbidden};
 use crate::amqp::{self, AmqpError, step};
 use crate::config::{Amqp, Loaded};
 
@@ -58,11 +57,12 @@ pub(super) struct Feed {
 impl Feed {
     /// Binds it; nothing that is published after this answers is missed.
     pub(super) async fn open(connection: &Connection, settings: &Amqp) -> anyhow::Result<Self> {
-        Self::bind(connection, settings).await.with_context(|| {
-            format!(
-                "cannot listen to the exchange {}; is the worker's topology declared?",
-                settings.results_exchange
-            )
+        Self::bind(connection, settings).await.map_err(|error| {
+            let exchange = &settings.results_exchange;
+            let why = forbidden(&error, "read it")
+                .unwrap_or_else(|| "is the worker's topology declared?".into());
+            let what = format!("cannot listen to the exchange {exchange}; {why}");
+            anyhow::Error::new(error).context(what)
         })
     }
 

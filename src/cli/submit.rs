@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::results::{Feed, Printer, Report};
 use super::text::{self, Screen};
-use super::{Exit, Stop, connect};
+use super::{Exit, Stop, connect, forbidden};
 use crate::amqp::{self, AmqpError, step};
 use crate::config::{Amqp, Loaded};
 use crate::wire;
@@ -236,7 +236,12 @@ impl From<AmqpError> for Trouble {
 fn explained(trouble: Trouble, settings: &Amqp) -> anyhow::Error {
     let exchange = &settings.requests_exchange;
     let what = match trouble {
-        Trouble::Broker(error) => return error.into(),
+        Trouble::Broker(error) => {
+            return match forbidden(&error, &format!("publish to the exchange {exchange}")) {
+                Some(what) => anyhow::Error::new(error).context(what),
+                None => error.into(),
+            };
+        }
         Trouble::Returned => format!(
             "the broker has no queue for requests to the exchange {exchange}; is the worker's topology declared? `rescind topology declare` does it"
         ),

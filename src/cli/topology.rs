@@ -82,13 +82,14 @@ async fn verify(loaded: &Loaded, json: bool, screen: Screen) -> anyhow::Result<E
     let connection = connect(loaded, "rescind topology").await?;
     let verified = amqp::verify(&connection, &Topology::of(&loaded.config.amqp)).await;
     amqp::close(&connection).await;
-    let differences = verified?;
+    let found = verified?;
+    let differences = &found.differences;
     match json {
         true => screen.document(&json!({ "differences": differences }))?,
         false => differences.iter().try_for_each(|line| screen.line(line))?,
     }
     if differences.is_empty() {
-        text::say("exchanges and queues are as they have to be; bindings cannot be looked at");
+        text::say(found.sentence());
         return Ok(Exit::Done);
     }
     Ok(Exit::Found)

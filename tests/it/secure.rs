@@ -73,24 +73,28 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// What `rescind check` says, and its exit code.
-fn check(stage: &Stage, environment: &[(&str, &str)]) -> (Option<i32>, String) {
+/// What a command of `rescind` says, and its exit code.
+fn command(
+    stage: &Stage,
+    command: &'static str,
+    environment: &[(&str, &str)],
+) -> (Option<i32>, String) {
     let path = stage.dir().join("checked.toml");
     std::fs::write(&path, stage.config()).unwrap();
     let environment: Vec<(String, String)> = environment
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
-    let folder = crate::rig::folder("check");
-    let arguments = [Path::new("check"), Path::new("--config"), &path];
-    let mut process = Process::start(folder.path(), "check", &arguments, &environment);
+    let folder = crate::rig::folder(command);
+    let arguments = [Path::new(command), Path::new("--config"), &path];
+    let mut process = Process::start(folder.path(), command, &arguments, &environment);
     let status = process.wait(PATIENCE);
     (status.code(), process.log())
 }
 
 #[track_caller]
 fn refused(stage: &Stage, environment: &[(&str, &str)], code: i32, says: &str) {
-    let (exit, said) = check(stage, environment);
+    let (exit, said) = command(stage, "check", environment);
     assert_eq!(exit, Some(code), "{said}");
     assert!(said.contains(says), "{says:?} is not in:\n{said}");
 }
@@ -176,6 +180,13 @@ async fn the_least_privileged_user_suffices_and_may_do_no_more() {
     stage.set("amqp.topology", "verify");
     stage.names = names.clone();
     let worker = stage.worker();
+    let (exit, said) = command(&stage, "check", &[]);
+    assert_eq!(exit, Some(0), "{said}");
+    let unseen = "taken on trust where this user may not configure them; bindings cannot";
+    assert!(said.contains(unseen), "{said}");
+    let (exit, said) = command(&stage, "results", &[]);
+    assert_eq!(exit, Some(7), "{said}");
+    assert!(said.contains("this user may not configure"), "{said}");
 
     let (mut results, mut dead) = (stage.results().await, stage.dead_letters().await);
     let client = stage.client().await;

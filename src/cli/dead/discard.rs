@@ -48,6 +48,7 @@ pub(super) async fn run(
     login: &str,
     screen: Screen,
 ) -> anyhow::Result<Exit> {
+    args.chosen.check_reason(args.reason.as_deref())?;
     let who = args.signed.who(login)?;
     let why = match (&args.reason, args.undo || args.signed.dry_run) {
         (None, true) => String::new(),

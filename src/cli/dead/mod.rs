@@ -83,10 +83,14 @@ struct Filters {
 
 /// The reasons of dead letters.
 fn reasons() -> PossibleValuesParser {
+    PossibleValuesParser::new(reason_names())
+}
+
+fn reason_names() -> impl Iterator<Item = &'static str> {
     let failed = Failed::ALL.iter().map(|reason| reason.as_str());
     let unresolved = Unresolved::ALL.iter().map(|reason| reason.as_str());
     let invalid = Invalid::ALL.iter().map(|reason| reason.as_str());
-    PossibleValuesParser::new(failed.chain(unresolved).chain(invalid))
+    failed.chain(unresolved).chain(invalid)
 }
 
 impl Filters {
@@ -134,6 +138,18 @@ struct Chosen {
 }
 
 impl Chosen {
+    /// In `list` and `export` --reason is the filter. Whoever takes it for one here too would
+    /// change far more than they have looked at.
+    fn check_reason(&self, reason: Option<&str>) -> Result<(), Stop> {
+        let given = reason.unwrap_or_default().trim();
+        if !self.all || self.dead_reason.is_some() || reason_names().all(|name| name != given) {
+            return Ok(());
+        }
+        Err(Stop::usage(format!(
+            "--reason {given}: did you mean --dead-reason {given}? --reason is the text that is kept with the action: say why in words of your own; nothing was done"
+        )))
+    }
+
     async fn find(&self, ledger: &dyn Ledger, config: &Config) -> anyhow::Result<Vec<DeadRecord>> {
         self.find_with(ledger, config, |filter| filter).await
     }
@@ -347,6 +363,27 @@ mod tests {
             ["b"]
         );
         assert_eq!(ids(&[letter("c", false, false)], "r"), ["c"]);
+    }
+
+    #[test]
+    fn a_reason_that_is_the_name_of_one_is_no_text_for_all() {
+        let mut chosen = Chosen {
+            ids: Vec::new(),
+            all: true,
+            filters: Filters::default(),
+            dead_reason: None,
+        };
+        for name in reason_names() {
+            assert!(chosen.check_reason(Some(name)).is_err(), "{name}");
+        }
+        assert!(chosen.check_reason(Some(" no_lookup ")).is_err());
+        for words in [None, Some(""), Some("no_lookup: asked at the portal")] {
+            assert!(chosen.check_reason(words).is_ok(), "{words:?}");
+        }
+        chosen.dead_reason = Some("no_lookup".into());
+        assert!(chosen.check_reason(Some("no_lookup")).is_ok());
+        (chosen.all, chosen.dead_reason) = (false, None);
+        assert!(chosen.check_reason(Some("no_lookup")).is_ok());
     }
 
     #[test]

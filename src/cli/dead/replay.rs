@@ -53,6 +53,7 @@ pub(super) async fn run(
     login: &str,
     screen: Screen,
 ) -> anyhow::Result<Exit> {
+    args.chosen.check_reason(args.reason.as_deref())?;
     let who = args.signed.who(login)?;
     if args.signed.dry_run {
         let ledger = ledger(config).await?;

@@ -55,7 +55,7 @@ fn document(letter: &DeadRecord, page: Option<&Page>) -> Value {
 
 fn advice(letter: &DeadRecord) -> String {
     let id = letter.request_id.as_ref().filter(|_| letter.is_request);
-    to_do(&letter.outcome, id.unwrap_or(&letter.id))
+    to_do(&letter.outcome, &letter.reason, id.unwrap_or(&letter.id))
 }
 
 /// As received, as far as it may be shown.

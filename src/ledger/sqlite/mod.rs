@@ -13,7 +13,10 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use self::lane::{Lane, Observer};
-use self::open::{check_schema, lock, migrate, open_operator, open_reader, open_writer, unstarted};
+use self::open::{
+    absolute, check_schema, is_there, lock, migrate, open_operator, open_reader, open_writer,
+    unstarted,
+};
 use super::{
     Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, DeadFilter, DeadRecord,
     Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Settled, Stats,
@@ -102,9 +105,9 @@ impl Sqlite {
 
 /// A reader of a ledger that is there and that this version knows.
 fn existing(path: &Path) -> Result<Connection, LedgerError> {
-    if !path.exists() {
+    if !is_there(path)? {
         return Err(LedgerError::Missing {
-            path: path.display().to_string(),
+            path: absolute(path),
         });
     }
     let reader = open_reader(path)?;

@@ -136,3 +136,19 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
 pub(super) fn unstarted(error: std::io::Error) -> LedgerError {
     LedgerError::Failed(format!("cannot start its thread: {error}"))
 }
+
+/// Whether the file is there. Where this user may not look, it may well be, and in use.
+pub(super) fn is_there(path: &Path) -> Result<bool, LedgerError> {
+    path.try_exists().map_err(|error| {
+        let path = absolute(path);
+        LedgerError::Failed(format!(
+            "{path} cannot be looked at: {error}; run it as the worker's user, or correct ledger.url"
+        ))
+    })
+}
+
+/// The path in words that mean the same in every folder.
+pub(super) fn absolute(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.display().to_string()
+}

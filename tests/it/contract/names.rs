@@ -165,6 +165,18 @@ fn every_metric_is_there_from_the_start_and_no_other() {
     }
 }
 
+/// Not one per call on the wire: what was not sent is counted, and what was sent twice once.
+#[test]
+fn the_help_of_the_calls_says_what_is_counted() {
+    let text = metrics().text().unwrap();
+    let help = "# HELP rescind_provider_calls_total ";
+    let help = text.lines().find_map(|line| line.strip_prefix(help));
+    let help = help.unwrap();
+    for says in ["sent or not", "with a new token counts once"] {
+        assert!(help.contains(says), "{help}");
+    }
+}
+
 #[test]
 fn gauges_of_the_ledger_follow_it_down_to_zero() {
     let metrics = metrics();

@@ -82,6 +82,21 @@ const WRONG: &[(&[&str], i32, &str)] = &[
         2,
         "credentials_refused",
     ),
+    (
+        &["replay", "--all", "--reason", "credentials_refused"],
+        2,
+        "did you mean --dead-reason credentials_refused?",
+    ),
+    (
+        &["replay", "--all", "--reason", "no_lookup", "--dry-run"],
+        2,
+        "did you mean --dead-reason no_lookup?",
+    ),
+    (
+        &["discard", "--all", "--reason", "credentials_refused"],
+        2,
+        "the text that is kept with the action",
+    ),
     (&["bury"], 2, "unrecognized subcommand"),
 ];
 
@@ -139,10 +154,23 @@ fn each(config: &Path, says: &str) {
 
 #[test]
 fn without_a_ledger_that_can_be_used_every_command_says_what_to_do() {
-    let world = World::new("bad-ledger", "success");
+    let mut world = World::new("bad-ledger", "success");
     let ledger = world.stage.ledger();
-    each(world.config(), "there is no ledger at");
+    let absolute = format!("there is no ledger at {};", ledger.display());
+    each(world.config(), &absolute);
     assert!(!ledger.exists(), "none was made");
+
+    // Whoever is in another folder sees which one was meant.
+    world.set("ledger.url", "sqlite:elsewhere.db");
+    let elsewhere = std::path::absolute("elsewhere.db").unwrap();
+    let absolute = format!("there is no ledger at {};", elsewhere.display());
+    each(world.config(), &absolute);
+    // As where the worker's folder is closed to this user, which it never is to root.
+    let below = format!("sqlite:{}", world.config().join("rescind.db").display());
+    world.set("ledger.url", &below);
+    let says = "cannot be looked at: Not a directory (os error 20); run it as the worker's user";
+    each(world.config(), says);
+    world.set("ledger.url", &format!("sqlite:{}", ledger.display()));
 
     let file = rusqlite::Connection::open(&ledger).unwrap();
     file.execute_batch("VACUUM").unwrap();

@@ -223,6 +223,12 @@ async fn a_dry_run_says_what_would_happen_and_changes_nothing() {
         .exits(0)
         .says("5 dead letters would be");
     assert_eq!(world.everything(), before);
+    let late_id = id(&late);
+    for arguments in [&["dead", "show", &late_id][..], &["show", &late_id][..]] {
+        let shown = world.rescind(arguments).exits(0);
+        assert!(!shown.stdout.contains("dead replay"), "{shown:#?}");
+        shown.says("publish a new request").says("dead discard");
+    }
     // What is not possible is not begun either.
     let refused = world
         .dead(&["replay", &id(&late), "--reason", "late"])
