@@ -8,14 +8,15 @@ use rescind::providers;
 /// The labels that Prometheus adds by itself.
 const ADDED: [&str; 2] = ["job", "instance"];
 /// The same on every worker that shares a ledger: a sum would count each of them.
-const FROM_THE_LEDGER: [&str; 5] = [
+const FROM_THE_LEDGER: [&str; 6] = [
     "rescind_open",
     "rescind_oldest_open_timestamp_seconds",
     "rescind_dead_letters",
     "rescind_oldest_dead_letter_timestamp_seconds",
     "rescind_outbox_pending",
+    "rescind_dead_letters_closed_total",
 ];
-/// What may stand directly around such a gauge.
+/// What may stand directly around such a number.
 const NO_SUMS: [&str; 3] = ["max", "min", "delta"];
 
 /// `name{label="value"}` in an expression.
@@ -146,7 +147,7 @@ impl Exported {
     }
 }
 
-/// Gauges of the ledger outside of `max` and its like.
+/// Numbers of the ledger outside of `max` and its like.
 pub(super) fn sums_of_one_number(expression: &str) -> Vec<String> {
     let found = selectors(expression).into_iter();
     found
