@@ -14,11 +14,7 @@ const BENTO_LOOKUP: &str = "/payments/v1/orders/{order_id}/transactions/{transac
 const CASES: [(&str, &str, &str); 4] = [
     ("gr4vy", "accepted-then-done", "cancelled/voided"),
     ("gr4vy", "accepted-forever", "unresolved/lookups_exhausted"),
-    (
-        "bento",
-        "captured-accepted-then-done",
-        "cancelled/refunded",
-    ),
+    ("bento", "captured-accepted-then-done", "cancelled/refunded"),
     (
         "bento",
         "captured-accepted-forever",
@@ -47,7 +43,10 @@ async fn a_cancellation_of_somebody_elses_is_waited_for_and_not_made_twice() {
     for (provider, behaviour, expected) in CASES {
         let theirs = request(provider, behaviour);
         other.0.publish(&other.1, &theirs).await;
-        until("it is under way", PATIENCE, || money(&stage, &theirs).cancel_calls == 1).await;
+        until("it is under way", PATIENCE, || {
+            money(&stage, &theirs).cancel_calls == 1
+        })
+        .await;
         let mut ours = request(provider, behaviour);
         ours["payment"] = theirs["payment"].clone();
         client.publish(&stage.names, &ours).await;
@@ -56,7 +55,11 @@ async fn a_cancellation_of_somebody_elses_is_waited_for_and_not_made_twice() {
         let said = [&result["outcome"], &result["reason"]].map(|word| word.as_str().unwrap());
         assert_eq!(said.join("/"), expected, "{result:#}");
         let cancelled = expected.starts_with("cancelled");
-        assert_eq!(result["already"], json!(cancelled.then_some(true)), "{result:#}");
+        assert_eq!(
+            result["already"],
+            json!(cancelled.then_some(true)),
+            "{result:#}"
+        );
         let money = money(&stage, &theirs);
         assert_eq!(money.cancel_calls, 1, "{result:#} {money:#?}");
         assert_eq!(money.effects.len(), usize::from(cancelled), "{money:#?}");
