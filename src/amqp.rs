@@ -20,7 +20,7 @@ mod connect;
 mod tls;
 mod topology;
 
-pub use connect::connect;
+pub use connect::{Link, connect};
 pub use topology::{Argument, Exchange, Queue, Topology, declare, prepare, verify};
 
 /// Longest wait for one step of the protocol.

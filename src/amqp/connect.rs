@@ -1,7 +1,9 @@
-//! A connection to one of the broker's nodes; an attempt that nobody answers is ended for good.
+//! A connection to one of the broker's nodes. An attempt that nobody answers is ended for good, and
+//! so is a connection that is given up.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,10 +20,31 @@ use crate::config::Amqp;
 /// would leave a dead connection unnoticed for minutes.
 const HEARTBEAT_SECONDS: u16 = 10;
 
+/// A connection that ends when it is dropped. lapin's own lives on, on a thread of its own, until the
+/// broker answers its farewell or misses its heartbeats.
+pub struct Link {
+    connection: Connection,
+    attempt: Arc<Attempt>,
+}
+
+impl Deref for Link {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.attempt.hang_up();
+    }
+}
+
 /// Connects to the node, or to one of several: all are tried, from any one on, so that a node
 /// which takes connections and serves nobody is not the only one that is ever asked. `name`
 /// is what the broker's management shows.
-pub async fn connect(settings: &Amqp, name: &str) -> Result<Connection, AmqpError> {
+pub async fn connect(settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
     let nodes: Vec<&SecretString> = std::iter::once(&settings.url)
         .chain(&settings.further_urls)
         .collect();
@@ -36,11 +59,7 @@ pub async fn connect(settings: &Amqp, name: &str) -> Result<Connection, AmqpErro
     Err(failed)
 }
 
-async fn connect_to(
-    node: &SecretString,
-    settings: &Amqp,
-    name: &str,
-) -> Result<Connection, AmqpError> {
+async fn connect_to(node: &SecretString, settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
     let mut uri: AMQPUri = node
         .expose_secret()
         .parse()
@@ -48,15 +67,19 @@ async fn connect_to(
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let attempt = Arc::new(Attempt::default());
-    let connected = attempt.connect(settings, uri, properties).await;
-    match connected {
-        Ok(_) => attempt.let_go(),
-        Err(_) => attempt.hang_up(),
+    match attempt.connect(settings, uri, properties).await {
+        Ok(connection) => Ok(Link {
+            connection,
+            attempt,
+        }),
+        Err(error) => {
+            attempt.hang_up();
+            Err(error)
+        }
     }
-    connected
 }
 
-/// One attempt to connect, and its socket. lapin waits without end for a broker that takes the
+/// One attempt to connect, and its socket for as long as what came of it. lapin waits without end for a broker that takes the
 /// connection and says nothing, on a thread of its own, also once nobody waits for it.
 #[derive(Default)]
 struct Attempt {
@@ -120,18 +143,13 @@ impl Attempt {
     }
 
     /// Ends what lapin still does for it, whatever that is: the steps before the protocol's first
-    /// frame by their token, the wait for an answer by the end of the stream.
+    /// frame by their token, all others by the end of the stream.
     fn hang_up(&self) {
         self.given_up.cancel();
         if let Some(socket) = self.socket().take() {
             // The other side may have been faster.
             drop(socket.shutdown(Shutdown::Both));
         }
-    }
-
-    /// From now on the socket is lapin's alone.
-    fn let_go(&self) {
-        drop(self.socket().take());
     }
 
     fn socket(&self) -> MutexGuard<'_, Option<TcpStream>> {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use lapin::Connection;
 
-use crate::amqp::{self, AmqpError};
+use crate::amqp::{self, AmqpError, Link};
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::ledger::{Ledger, LedgerError};
 use crate::spans::Spans;
@@ -261,7 +260,7 @@ pub fn load(file: Option<PathBuf>, environment: Vec<(String, String)>) -> anyhow
 }
 
 /// Connects to the configured broker, or says which one cannot be reached.
-async fn connect(loaded: &Loaded, name: &str) -> anyhow::Result<Connection> {
+async fn connect(loaded: &Loaded, name: &str) -> anyhow::Result<Link> {
     let connected = amqp::connect(&loaded.config.amqp, name).await;
     connected.with_context(|| {
         let url = shown(loaded, "amqp.url");
