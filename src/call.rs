@@ -7,22 +7,21 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::Instant;
 
 use crate::config::AccountConfig;
-use crate::providers::{Account, Login, Method, Provider, Request, Response, Token};
+use crate::providers::{Account, Method, Provider, Request, Response};
 
 mod authorities;
+mod login;
+
+use login::{Held, Logins};
 
 pub use authorities::{ClientError, authorities};
+pub use login::{Authorization, LoginError, LoginObserver};
 
 /// Largest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
-
-/// How long a login that never changes is kept before it is built again.
-const STATIC_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// What became of a send.
 #[derive(Debug)]
@@ -57,28 +56,6 @@ impl Answer {
     }
 }
 
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-pub enum LoginError {
-    /// The provider refuses the credentials.
-    #[error("the login was refused: {0}")]
-    Refused(String),
-    /// The login did not work this time.
-    #[error("no login: {0}")]
-    Unavailable(String),
-}
-
-/// A login that may be used now.
-#[derive(Clone)]
-pub struct Authorization {
-    value: SecretString,
-    /// Tells a refused token from its successor; `None` where there is nothing to renew.
-    generation: Option<u64>,
-}
-
-/// What a login cost, for the metrics.
-pub type LoginObserver<'a> = &'a (dyn Fn(&'static str, Duration) + Sync);
-
 /// The client of one account.
 pub struct Caller {
     http: reqwest::Client,
@@ -87,14 +64,7 @@ pub struct Caller {
     timeout: Duration,
     held: Mutex<Option<Held>>,
     /// Held during a login: everybody else waits for that one.
-    login: tokio::sync::Mutex<u64>,
-}
-
-#[derive(Clone)]
-struct Held {
-    authorization: Authorization,
-    renew_at: Instant,
-    ends_at: Instant,
+    logins: tokio::sync::Mutex<Logins>,
 }
 
 impl Caller {
@@ -103,12 +73,13 @@ impl Caller {
         let mut builder = reqwest::Client::builder();
         if let Some(path) = &config.ca_file {
             builder = builder.tls_certs_only(authorities(path)?);
-        } else if config.account.base_url.starts_with("http://") {
+        } else if !uses_tls(&config.account) {
             // No TLS, so no need of the system's certificates, which a small image may lack.
             builder = builder.tls_certs_only([]);
         }
         let http = builder
-            .connect_timeout(config.connect_timeout)
+            // What ends while it connects was not sent; what ends by the call's own limit is in doubt.
+            .connect_timeout(config.connect_timeout.min(config.timeout / 2))
             .timeout(config.timeout)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -123,7 +94,7 @@ impl Caller {
             account: config.account.clone(),
             timeout: config.timeout,
             held: Mutex::new(None),
-            login: tokio::sync::Mutex::new(0),
+            logins: tokio::sync::Mutex::default(),
         })
     }
 
@@ -238,112 +209,14 @@ impl Caller {
         }
         explain(error)
     }
+}
 
-    /// A login that may be used now. One login runs at a time; a token is renewed while the
-    /// last quarter of its life is still there, and used meanwhile.
-    pub async fn authorize(
-        &self,
-        now: Timestamp,
-        observe: LoginObserver<'_>,
-    ) -> Result<Authorization, LoginError> {
-        if let Some(authorization) = self.usable(|held| held.renew_at) {
-            return Ok(authorization);
-        }
-        let generation = match self.usable(|held| held.ends_at) {
-            Some(authorization) => match self.login.try_lock() {
-                Ok(generation) => generation,
-                Err(_) => return Ok(authorization),
-            },
-            None => self.login.lock().await,
-        };
-        if let Some(authorization) = self.usable(|held| held.renew_at) {
-            return Ok(authorization);
-        }
-        self.log_in(generation, now, observe).await
-    }
-
-    fn usable(&self, until: impl Fn(&Held) -> Instant) -> Option<Authorization> {
-        let held = self.held.lock().ok()?;
-        held.as_ref()
-            .filter(|held| Instant::now() < until(held))
-            .map(|held| held.authorization.clone())
-    }
-
-    async fn log_in(
-        &self,
-        mut generation: tokio::sync::MutexGuard<'_, u64>,
-        now: Timestamp,
-        observe: LoginObserver<'_>,
-    ) -> Result<Authorization, LoginError> {
-        let nonce = uuid::Uuid::new_v4().to_string();
-        let login = self.provider.login(&self.account, now, &nonce);
-        let (token, renewable) = match login.map_err(LoginError::Refused)? {
-            Login::Static(authorization) => (
-                Token {
-                    authorization,
-                    life: STATIC_LIFE,
-                },
-                false,
-            ),
-            Login::Minted(token) => (token, true),
-            Login::Fetch(request) => (self.fetch(&request, observe).await?, true),
-        };
-        *generation += 1;
-        let authorization = Authorization {
-            value: token.authorization,
-            generation: renewable.then_some(*generation),
-        };
-        let held = Held {
-            authorization: authorization.clone(),
-            renew_at: Instant::now() + token.life.mul_f64(0.75),
-            ends_at: Instant::now() + token.life.mul_f64(0.95),
-        };
-        if let Ok(mut slot) = self.held.lock() {
-            *slot = Some(held);
-        }
-        Ok(authorization)
-    }
-
-    async fn fetch(
-        &self,
-        request: &Request,
-        observe: LoginObserver<'_>,
-    ) -> Result<Token, LoginError> {
-        let started = Instant::now();
-        let exchange = self.exchange(request, None, None).await;
-        let token = match exchange {
-            Exchange::Answered(answer) => match self.provider.read_login(&answer.response()) {
-                Ok(token) => Ok(token),
-                Err(why) if matches!(answer.status, 400..=407 | 409..=428 | 430..=499) => {
-                    Err(LoginError::Refused(why))
-                }
-                Err(why) => Err(LoginError::Unavailable(why)),
-            },
-            Exchange::NotSent(why) | Exchange::Lost(why) => Err(LoginError::Unavailable(why)),
-        };
-        let verdict = match &token {
-            Ok(_) => "issued",
-            Err(LoginError::Refused(_)) => "unauthorized",
-            Err(LoginError::Unavailable(_)) => "not_yet",
-        };
-        observe(verdict, started.elapsed());
-        token
-    }
-
-    /// The provider refused this login. `true` if a new one can be had.
-    pub fn refused(&self, authorization: &Authorization) -> bool {
-        let Some(generation) = authorization.generation else {
-            return false;
-        };
-        if let Ok(mut held) = self.held.lock()
-            && held
-                .as_ref()
-                .is_some_and(|held| held.authorization.generation == Some(generation))
-        {
-            *held = None;
-        }
-        true
-    }
+/// Whether any address of the account, its token's among them, has TLS.
+fn uses_tls(account: &Account) -> bool {
+    let plain = account.plain.values().map(String::as_str);
+    std::iter::once(account.base_url.as_str())
+        .chain(plain)
+        .any(|text| text.starts_with("https://"))
 }
 
 fn header_value(secret: &SecretString) -> Option<reqwest::header::HeaderValue> {

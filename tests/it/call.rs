@@ -1,16 +1,19 @@
 //! The one HTTP client against servers that answer as no provider should.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use rescind::backoff::Schedule;
-use rescind::call::{ANSWER_BYTES_MAX, Answer, Caller, Exchange};
+use rescind::call::{ANSWER_BYTES_MAX, Answer, Authorization, Caller, Exchange, LoginError};
 use rescind::config::{AccountConfig, Breaker};
 use rescind::providers::{self, Account, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, sleep_until, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SCHEDULE: Schedule = Schedule {
@@ -28,16 +31,28 @@ struct Server {
 
 impl Server {
     async fn start(answer: impl Into<Vec<u8>>) -> Self {
+        Self::start_with([answer]).await
+    }
+
+    /// One after the other; the last one again and again.
+    async fn start_with(answers: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        let mut answers: VecDeque<Vec<u8>> = answers.into_iter().map(Into::into).collect();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         let calls = Arc::new(AtomicUsize::new(0));
-        let (counted, answer) = (Arc::clone(&calls), answer.into());
+        let counted = Arc::clone(&calls);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = [0; 4096];
                 let read = stream.read(&mut head).await.unwrap();
                 counted.fetch_add(1, Ordering::SeqCst);
-                assert!(head[..read].ends_with(b"\r\n\r\n"), "a whole request");
+                let head = &head[..read];
+                let whole = head.starts_with(b"POST ") || head.ends_with(b"\r\n\r\n");
+                assert!(whole, "a whole request");
+                let answer = answers.front().unwrap().clone();
+                if answers.len() > 1 {
+                    answers.pop_front();
+                }
                 // A client that has read enough closes.
                 drop(stream.write_all(&answer).await);
             }
@@ -46,28 +61,7 @@ impl Server {
     }
 
     async fn call(&self) -> Exchange {
-        // As main.rs does; only the first one counts.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let caller = Caller::new(&AccountConfig {
-            provider: providers::by_kind("migo").unwrap(),
-            account: Account {
-                base_url: self.base_url.clone(),
-                secrets: [("token".to_owned(), vec!["t".to_owned().into()])].into(),
-                ..Account::default()
-            },
-            connect_timeout: 5 * SECOND,
-            ca_file: None,
-            timeout: 20 * SECOND,
-            max_in_flight: 1,
-            rate_per_second: 0.0,
-            retry: SCHEDULE,
-            poll: SCHEDULE,
-            breaker: Breaker {
-                failures: 1,
-                open_for: SECOND,
-            },
-        });
-        let caller = caller.unwrap();
+        let caller = caller("migo", migo(&self.base_url), 20 * SECOND);
         let authorization = caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await;
         let request = Request::get("/a".to_owned());
         caller.send(&request, &authorization.unwrap(), None).await
@@ -79,6 +73,111 @@ impl Server {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn caller(kind: &str, account: Account, timeout: Duration) -> Caller {
+    // As main.rs does; only the first one counts.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let caller = Caller::new(&AccountConfig {
+        provider: providers::by_kind(kind).unwrap(),
+        account,
+        connect_timeout: 5 * SECOND,
+        ca_file: None,
+        timeout,
+        max_in_flight: 1,
+        rate_per_second: 0.0,
+        retry: SCHEDULE,
+        poll: SCHEDULE,
+        breaker: Breaker {
+            failures: 1,
+            open_for: SECOND,
+        },
+    });
+    caller.unwrap()
+}
+
+/// One whose token never changes.
+fn migo(base_url: &str) -> Account {
+    Account {
+        base_url: base_url.to_owned(),
+        secrets: [("token".to_owned(), vec!["t".to_owned().into()])].into(),
+        ..Account::default()
+    }
+}
+
+/// One that fetches its tokens here.
+fn bento(token_url: &str) -> Account {
+    let plain = [("oauth.token_url", token_url), ("oauth.client_id", "id")];
+    let secret = vec!["s".to_owned().into()];
+    Account {
+        base_url: "http://127.0.0.1:9".to_owned(),
+        plain: plain
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        secrets: [("oauth.client_secret".to_owned(), secret)].into(),
+        ..Account::default()
+    }
+}
+
+async fn authorize(caller: &Caller) -> Result<Authorization, LoginError> {
+    caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await
+}
+
+/// A silent endpoint costs each request one wait, and not one for each request before it.
+#[tokio::test]
+async fn a_login_that_fails_has_failed_for_all_who_waited_for_it() {
+    let server = Server::start("HTTP/1.1 503 Gone\r\ncontent-length: 0\r\n\r\n").await;
+    let caller = caller("bento", bento(&server.base_url), SECOND);
+    let ended = join_all((0..9).map(|_| authorize(&caller))).await;
+    assert!(ended.iter().all(Result::is_err));
+    assert_eq!(server.calls.load(Ordering::SeqCst), 1);
+    assert!(authorize(&caller).await.is_err());
+    assert_eq!(server.calls.load(Ordering::SeqCst), 2, "who came later");
+}
+
+#[tokio::test]
+async fn a_renewal_that_fails_takes_no_token_that_is_still_good() {
+    let refusals = ["403 Forbidden", "503 Gone"];
+    join_all(refusals.map(keep_the_token)).await;
+}
+
+async fn keep_the_token(refusal: &str) {
+    let token = r#"{"access_token":"t","expires_in":8}"#;
+    let length = token.len();
+    let issued = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{token}");
+    let refused = format!("HTTP/1.1 {refusal}\r\ncontent-length: 0\r\n\r\n");
+    let server = Server::start_with([issued, refused]).await;
+    let caller = caller("bento", bento(&server.base_url), SECOND);
+    let began_at = Instant::now();
+    authorize(&caller).await.unwrap();
+    // In the last quarter of its life.
+    sleep_until(began_at + SECOND.mul_f64(6.2)).await;
+    for _ in 0..3 {
+        assert!(authorize(&caller).await.is_ok(), "{refusal}");
+    }
+    let calls = server.calls.load(Ordering::SeqCst);
+    assert_eq!(calls, 2, "it is not tried again with each call");
+    sleep_until(began_at + 8 * SECOND).await;
+    assert!(authorize(&caller).await.is_err(), "{refusal}");
+}
+
+/// Its limit for the whole call is the shorter one.
+#[tokio::test]
+async fn what_ends_while_it_connects_was_not_sent() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    // Once its queue is full, the system lets no connection in.
+    let mut waiting = Vec::new();
+    while let Ok(stream) = timeout(SECOND / 2, TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    let caller = caller("migo", migo(&format!("http://{address}")), SECOND);
+    let authorization = authorize(&caller).await.unwrap();
+    let request = Request::get("/a".to_owned());
+    let exchange = caller.send(&request, &authorization, None).await;
+    assert!(matches!(exchange, Exchange::NotSent(_)), "{exchange:?}");
 }
 
 #[tokio::test]
