@@ -34,12 +34,14 @@ impl Schedule {
             .with_max_elapsed_time(None)
             .build();
         let mut interval = self.first.min(self.max);
+        let mut before = None;
         for _ in 0..=repetitions {
             interval = intervals.next_backoff().unwrap_or(self.max).min(self.max);
             // It stays there.
-            if interval == self.max {
+            if interval == self.max || before == Some(interval) {
                 break;
             }
+            before = Some(interval);
         }
         interval
     }
@@ -101,6 +103,17 @@ mod tests {
         let seconds: Vec<u64> = (0..8).map(|n| SCHEDULE.interval(n).as_secs()).collect();
         assert_eq!(seconds, [2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(SCHEDULE.interval(u32::MAX), SCHEDULE.max);
+    }
+
+    /// Each one counted out would take the longer the more there were.
+    #[test]
+    fn intervals_that_do_not_grow_are_all_the_first() {
+        let steady = Schedule {
+            factor: 1.0,
+            ..SCHEDULE
+        };
+        assert_eq!(steady.interval(0), steady.first);
+        assert_eq!(steady.interval(u32::MAX), steady.first);
     }
 
     #[test]

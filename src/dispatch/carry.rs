@@ -16,7 +16,7 @@ use crate::gate::Health;
 use crate::job::Job;
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter};
 use crate::lifecycle::{Plan, Progress, Step};
-use crate::outcome::{Operation, Outcome, Verdict, Why};
+use crate::outcome::{Cause, Operation, Outcome, Verdict, Why};
 use crate::providers::{Ask, Evidence, Learned, Reading, Request};
 use crate::spans::{Call, Step as Told};
 use crate::wire::{self, Envelope};
@@ -170,14 +170,17 @@ impl Dispatcher {
             Operation::Lookup => self.config.provider.lookup(ask),
         };
         let (ended, renewable) = self.exchange(ask, operation, &request, sending).await;
-        match ended {
-            Ended::Read(Reading {
-                verdict: Verdict::Unauthorized,
-                ..
-            }) if renewable => {
-                info!("the token was refused; asking for a new one");
-                self.exchange(ask, operation, &request, sending).await.0
-            }
+        let refusal = match ended {
+            Ended::Read(reading) if renewable => reading,
+            ended => return ended,
+        };
+        info!("the token was refused; asking for a new one");
+        match self.exchange(ask, operation, &request, sending).await.0 {
+            // One call was sent and refused, and no other one.
+            Ended::NotSent(_) | Ended::Withheld(_) => Ended::Read(Reading {
+                verdict: later(operation),
+                ..refusal
+            }),
             ended => ended,
         }
     }
@@ -358,6 +361,17 @@ pub(super) fn ours(why: String) -> Reading {
         verdict: Verdict::Doubt,
         evidence,
         learned: Learned::new(),
+    }
+}
+
+/// What a call comes to that was refused for its token, where there was no other one in time.
+fn later(operation: Operation) -> Verdict {
+    match operation {
+        Operation::Cancel => Verdict::Again {
+            after: None,
+            cause: Cause::Retryable,
+        },
+        Operation::Lookup => Verdict::NotYet { after: None },
     }
 }
 
