@@ -73,13 +73,23 @@ pub(super) fn masked_text(text: &str) -> String {
     shown
 }
 
-/// One number, or several that stand beside each other.
+/// Numbers that stand beside each other: of one word or of several, and others before and behind.
 fn masked_run(run: &str) -> String {
-    let one = |word: &str| mask_card(word).unwrap_or_else(|| word.to_owned());
-    match mask_card(run) {
-        Some(card) => card,
-        None => run.split(' ').map(one).collect::<Vec<_>>().join(" "),
+    let words: Vec<&str> = run.split(' ').collect();
+    let mut shown = Vec::new();
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        // The longest first: none has more digits than this.
+        let longest = (words.len() - at).min(19);
+        let card = (1..=longest).rev().find_map(|count| {
+            let text = words.get(at..at + count)?.join(" ");
+            Some((count, mask_card(&text)?))
+        });
+        let (count, text) = card.unwrap_or_else(|| (1, (*word).to_owned()));
+        shown.push(text);
+        at += count;
     }
+    shown.join(" ")
 }
 
 /// The digits at the start, with single spaces and dashes between them.
@@ -144,6 +154,8 @@ mod tests {
             ),
             ("pan:4111111111111111.", "pan:411111******1111."),
             ("2 4111111111111111", "2 411111******1111"),
+            ("4111 1111 1111 1111 12/29", "411111******1111 12/29"),
+            ("7 4111 1111 1111 1111 123", "7 411111******1111 123"),
             ("é4111111111111111", "é4111111111111111"),
         ] {
             assert_eq!(masked_text(text), shown);

@@ -142,9 +142,9 @@ impl Report {
         Ok(report)
     }
 
-    /// The bytes on one line: in JSON a line break can only stand between tokens.
+    /// As it came, on one line: in JSON a line break can only stand between tokens.
     fn line(&self) -> String {
-        String::from_utf8_lossy(&self.body).replace(['\n', '\r'], " ")
+        text::tame(&String::from_utf8_lossy(&self.body).replace(['\n', '\r'], " "))
     }
 
     fn cells(&self) -> [Cell; 7] {

@@ -69,12 +69,12 @@ impl Screen {
 
     /// A value as one line of JSON.
     pub(super) fn json(self, value: &impl serde::Serialize) -> anyhow::Result<()> {
-        Ok(self.line(&serde_json::to_string(value)?)?)
+        Ok(self.line(&tame(&serde_json::to_string(value)?))?)
     }
 
     /// A document for people and programs.
     pub(super) fn document(self, value: &impl serde::Serialize) -> anyhow::Result<()> {
-        Ok(self.line(&serde_json::to_string_pretty(value)?)?)
+        Ok(self.line(&tame(&serde_json::to_string_pretty(value)?))?)
     }
 
     /// The text in its style, if there is colour.
@@ -84,6 +84,19 @@ impl Screen {
             false => text.to_owned(),
         }
     }
+}
+
+/// JSON whose texts a terminal shows and does not obey: what is above ASCII and controls it may stand
+/// in them as it is, and means the same escaped.
+pub(super) fn tame(json: &str) -> String {
+    let mut tamed = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => tamed.extend(format!("\\u{:04x}", u32::from(c)).chars()),
+            c => tamed.push(c),
+        }
+    }
+    tamed
 }
 
 /// A message or progress, for people; a closed stderr is nobody's problem.
@@ -218,6 +231,17 @@ mod tests {
     use super::*;
 
     const PLAIN: Screen = Screen { colour: false };
+
+    #[test]
+    fn json_is_shown_and_not_obeyed() {
+        let value = serde_json::json!({"status": "\u{9b}2Jé\u{7f}"});
+        let shown = tame(&value.to_string());
+        assert_eq!(shown, r#"{"status":"\u009b2Jé\u007f"}"#);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+            value
+        );
+    }
 
     #[test]
     fn spans_read_like_speech() {

@@ -273,7 +273,7 @@ fn broken() -> Vec<Broken> {
         "schema",
     );
     // Six times as long where they are quoted, and a frame of the protocol holds all headers.
-    let long = || json!("\u{7f}".repeat(10_000));
+    let long = || json!("\u{7f}".repeat(30_000));
     for field in ["payment", "amount", "currency", "deadline"] {
         change("long words", "bento", &set(field, long()), true, "schema");
     }
