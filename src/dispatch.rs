@@ -29,6 +29,7 @@ use crate::wire;
 
 mod carry;
 mod clock;
+mod entered;
 mod hints;
 mod replay;
 mod settle;
@@ -39,8 +40,8 @@ pub use replay::{first_call, reopening};
 const CLAIM_MAX: u32 = 128;
 /// A look at the ledger without any signal: a lost wake-up costs this much, not a request.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
-/// A cancel is sent this soon after its claim, or not at all: by the monotonic clock, so that
-/// a worker that was paused, and whose work others have taken over, sends nothing late.
+/// A cancel is sent this soon after its claim, or not at all: so a worker that was held up, and
+/// whose work others have taken over, sends nothing late.
 const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// Wait before a failed ledger operation is tried again.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
@@ -102,7 +103,7 @@ pub struct Place {
     dispatcher: Arc<Dispatcher>,
     health: Health,
     /// Before the claim that it is for.
-    entered: Instant,
+    entered: entered::Entered,
 }
 
 impl Drop for Place {
@@ -350,7 +351,7 @@ impl Dispatcher {
         Place {
             dispatcher: Arc::clone(self),
             health: Health::Untried,
-            entered: Instant::now(),
+            entered: entered::Entered::now((self.shared.clock)()),
         }
     }
 

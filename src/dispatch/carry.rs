@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
+use super::entered::Entered;
 use super::hints::hinted;
 use super::replay::replayed;
 use super::{Dispatcher, Place, SEND_WITHIN};
@@ -260,12 +261,13 @@ impl Dispatcher {
     }
 
     /// The login may have taken its time, or the machine.
-    fn too_late(&self, ask: &Ask<'_>, claimed: Instant) -> Option<&'static str> {
-        let deadline = ask.job.deadline;
-        if deadline.is_some_and(|deadline| deadline <= (self.shared.clock)()) {
+    fn too_late(&self, ask: &Ask<'_>, claimed: Entered) -> Option<&'static str> {
+        let now = (self.shared.clock)();
+        if ask.job.deadline.is_some_and(|deadline| deadline <= now) {
             return Some("the deadline passed before the call");
         }
-        (claimed.elapsed() > SEND_WITHIN)
+        claimed
+            .is_before(SEND_WITHIN, now)
             .then_some("the worker was held up before the call; others may have its work by now")
     }
 
@@ -316,7 +318,7 @@ impl Dispatcher {
 /// What a send has to know beside the call itself.
 struct Sending<'a> {
     /// Before the claim that it is for.
-    claimed: Instant,
+    claimed: Entered,
     envelope: &'a Envelope,
     attempt: u32,
 }

@@ -161,7 +161,8 @@ impl<'a> Batch<'a> {
             .collect();
         let query = db
             .prepare_cached(
-                "SELECT request_id, seq, digest, outcome IS NOT NULL FROM requests WHERE request_id = ANY ($1)",
+                // Locked against retention, or what is answered with its result may be gone before.
+                "SELECT request_id, seq, digest, outcome IS NOT NULL FROM requests WHERE request_id = ANY ($1) FOR KEY SHARE",
             )
             .await?;
         let mut known = HashMap::new();

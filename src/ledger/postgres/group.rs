@@ -1,5 +1,6 @@
 //! What is done in one transaction: everything that was asked while the last one ran.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use deadpool_postgres::ClientWrapper;
@@ -64,7 +65,7 @@ pub(super) type Confirmed = (Vec<Delivered>, Timestamp);
 /// What a worker does beside its work.
 pub(super) enum Chore {
     TakeOver(Timestamp, Quiet),
-    Reconcile(Timestamp),
+    Reconcile(Timestamp, Range<i64>),
     Hasten(String, Timestamp, Timestamp),
     Purge(Timestamp, usize),
 }
@@ -191,7 +192,7 @@ impl Group {
         for asked in &mut self.chores {
             asked.output = Some(match &asked.input {
                 Chore::TakeOver(now, quiet) => take_over(db, worker, *now, quiet).await?,
-                Chore::Reconcile(now) => reconcile(db, *now).await?,
+                Chore::Reconcile(now, seqs) => reconcile(db, *now, seqs).await?,
                 Chore::Hasten(provider, latest, now) => hasten(db, provider, *latest, *now).await?,
                 Chore::Purge(before, most) => purge(db, *before, *most).await?,
             });

@@ -23,12 +23,14 @@ use crate::ledger::LedgerError;
 const ROWS_MAX: usize = 1000;
 /// A transaction that was in another one's way is run so often.
 const TRIES_MAX: u32 = 6;
+/// The same of several operations together: what holds one of them up is not to hold up all.
+const TRIES_TOGETHER: u32 = 2;
 /// How long a lost connection is sought before the askers are told.
 const SEEK: Duration = Duration::from_secs(5);
 /// How long it is asked what became of a commit.
 const ASK: Duration = Duration::from_secs(20);
 /// Longest wait for a transaction's statements, and for its commit.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Without a limit of time at the server: one that waits for its standby would, at the end of it,
 /// answer that all is well.
@@ -70,7 +72,7 @@ impl Lane {
         let started = Instant::now();
         let together = self.settle(&mut group).await;
         (self.observer)(started.elapsed().as_secs_f64(), group.len());
-        if group.len() > 1 && matches!(together, Err(Trouble::Refused(_))) {
+        if group.len() > 1 && matches!(together, Err(Trouble::Refused(_) | Trouble::Again(_))) {
             for mut alone in group.apart() {
                 let done = self.settle(&mut alone).await;
                 alone.answer(&done.map_err(Trouble::told));
@@ -84,13 +86,17 @@ impl Lane {
     async fn settle(&mut self, group: &mut Group) -> Result<(), Trouble> {
         let end = Instant::now() + SEEK;
         let (mut tries, mut pause) = (1, Duration::from_millis(5));
+        let tries_max = match group.len() {
+            0 | 1 => TRIES_MAX,
+            _ => TRIES_TOGETHER,
+        };
         loop {
             let trouble = match self.attempt(group).await {
                 Ok(()) => return Ok(()),
                 Err(trouble) => trouble,
             };
             match &trouble {
-                Trouble::Again(_) if tries < TRIES_MAX => {}
+                Trouble::Again(_) if tries < tries_max => {}
                 Trouble::Broken(_) if Instant::now() < end => {}
                 // Nothing was written, and nothing is under way by it: on under a new one.
                 Trouble::Expired if tries < TRIES_MAX => {}
@@ -105,7 +111,9 @@ impl Lane {
     async fn attempt(&mut self, group: &mut Group) -> Result<(), Trouble> {
         let db = self.connected().await?;
         let worker = match self.lease.worker().await {
-            0 => self.lease.renew(&db, 0).await?,
+            0 => timeout(PATIENCE, self.lease.renew(&db, 0))
+                .await
+                .unwrap_or_else(|_| Err(silent()))?,
             worker => worker,
         };
         self.number += 1;
@@ -151,7 +159,8 @@ impl Lane {
             return Err(trouble);
         }
         if matches!(trouble, Trouble::Expired) {
-            self.lease.renew(&db, worker).await?;
+            let renewed = timeout(PATIENCE, self.lease.renew(&db, worker)).await;
+            renewed.unwrap_or_else(|_| Err(silent()))?;
         }
         self.client = Some(db);
         Err(trouble)
@@ -224,6 +233,12 @@ pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, 
     let client = connected?;
     schema::migrate(&client, &database.shown).await?;
     Ok(client)
+}
+
+/// A connection that said nothing went back to its pool: none of those there is used any more.
+pub(super) fn forget(pool: &Pool) -> Trouble {
+    pool.retain(|_, _| false);
+    silent()
 }
 
 fn silent() -> Trouble {

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper, Pool};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::lane::forget;
 use super::trouble::Trouble;
 
 /// A worker that has not been heard of for so long is gone.
@@ -19,6 +21,9 @@ const LEASE: &str = "10 seconds";
 const BEAT: Duration = Duration::from_secs(3);
 /// Wait before a failed renewal is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest wait for the database in that; less than the lease.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The one lease of this worker, shared by all that writes.
 pub(super) struct Lease {
@@ -80,7 +85,8 @@ impl Lease {
     /// Keeps the lease until the end, and gives it up then.
     pub(super) async fn keep(self: Arc<Self>, pool: Pool, stop: CancellationToken) {
         loop {
-            let wait = match self.beat(&pool).await {
+            let beat = timeout(ANSWER, self.beat(&pool)).await;
+            let wait = match beat.unwrap_or_else(|_| Err(forget(&pool))) {
                 Ok(()) => BEAT,
                 Err(error) => {
                     error!(error = ?error.told(), "cannot renew the lease; trying again");
@@ -93,7 +99,7 @@ impl Lease {
             }
         }
         // Others need not wait for its end. If this fails, they do.
-        drop(self.give_up(&pool).await);
+        drop(timeout(ANSWER, self.give_up(&pool)).await);
     }
 
     async fn beat(&self, pool: &Pool) -> Result<(), Trouble> {

@@ -11,6 +11,7 @@ use deadpool_postgres::{Object, Pool};
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
@@ -18,9 +19,10 @@ use self::claim::Wanted;
 use self::connect::Database;
 pub use self::connect::Settings;
 use self::group::{Asked, Chore, Item, shut_down};
-use self::lane::{Lane, Observer};
+use self::lane::{Lane, Observer, PATIENCE, forget};
 use self::lease::Lease;
 use self::notify::Notification;
+use self::recover::HASTENED_MOST;
 use self::trouble::Trouble;
 use super::{
     Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, DeadFilter, DeadRecord,
@@ -46,6 +48,8 @@ mod rows;
 mod schema;
 mod trouble;
 
+/// Rows that a reconcile looks at in one transaction, which keeps others waiting.
+const RECONCILED_MOST: usize = 5_000;
 /// Connections that only look.
 const READERS: usize = 3;
 
@@ -163,7 +167,10 @@ impl Postgres {
                 .get()
                 .await
                 .map_err(|error| database.kept_out(&error))?;
-            query(db).await.map_err(Trouble::told)
+            let answered = timeout(PATIENCE, query(db)).await;
+            answered
+                .unwrap_or_else(|_| Err(forget(&pool)))
+                .map_err(Trouble::told)
         });
         Box::pin(async { answer.await.map_err(|_| shut_down())? })
     }
@@ -226,8 +233,18 @@ impl Ledger for Postgres {
     }
 
     fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64> {
-        let chore = Chore::Hasten(provider.to_owned(), latest, now);
-        self.write(Item::Chore, chore)
+        let provider = provider.to_owned();
+        Box::pin(async move {
+            let mut hastened = 0;
+            loop {
+                let chore = Chore::Hasten(provider.clone(), latest, now);
+                let some = self.write(Item::Chore, chore).await?;
+                hastened += some;
+                if some < HASTENED_MOST.unsigned_abs() {
+                    return Ok(hastened);
+                }
+            }
+        })
     }
 
     fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Settled>> {
@@ -279,7 +296,15 @@ impl Ledger for Postgres {
     }
 
     fn reconcile(&self, now: Timestamp) -> Answer<'_, u64> {
-        self.write(Item::Chore, Chore::Reconcile(now))
+        Box::pin(async move {
+            let all = self.read(read::seqs).await?;
+            let mut in_doubt = 0;
+            for start in all.clone().step_by(RECONCILED_MOST) {
+                let seqs = start..all.end.min(start.saturating_add(RECONCILED_MOST as i64));
+                in_doubt += self.write(Item::Chore, Chore::Reconcile(now, seqs)).await?;
+            }
+            Ok(in_doubt)
+        })
     }
 
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {

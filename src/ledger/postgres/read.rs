@@ -1,5 +1,7 @@
 //! What only looks at the ledger.
 
+use std::ops::Range;
+
 use deadpool_postgres::Object;
 use tokio_postgres::Row;
 
@@ -8,6 +10,13 @@ use super::rows::{STORED, count, kind, millis, most, parse, state, stored, text,
 use super::trouble::Trouble;
 use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
 use crate::wire::{Kind, Outgoing};
+
+/// From the first request to behind the last one.
+pub(super) async fn seqs(db: Object) -> Result<Range<i64>, Trouble> {
+    let query = "SELECT coalesce(min(seq), 0), coalesce(max(seq), -1) + 1 FROM requests";
+    let row = db.query_one(query, &[]).await?;
+    Ok(row.try_get(0)?..row.try_get(1)?)
+}
 
 /// Also what nobody is there to publish. A correction comes after what it corrects, which the
 /// broker has to have by then, whoever publishes it.

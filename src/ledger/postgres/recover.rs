@@ -1,5 +1,7 @@
 //! What a worker that is gone had under way, and what a ledger may have forgotten.
 
+use std::ops::Range;
+
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -10,6 +12,9 @@ use super::trouble::Trouble;
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 use crate::outcome::State;
+
+/// Rows that are hastened in one transaction, which keeps others waiting.
+pub(super) const HASTENED_MOST: i64 = 5_000;
 
 /// What workers had under way whose lease has run out is in doubt; what they were to publish
 /// is published by this one.
@@ -74,13 +79,18 @@ async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<(), Tr
     Ok(())
 }
 
-/// Every open request that nobody works on is asked about first.
-pub(super) async fn reconcile(db: &ClientWrapper, now: Timestamp) -> Result<u64, Trouble> {
+/// Every open request of these that nobody works on is asked about first.
+pub(super) async fn reconcile(
+    db: &ClientWrapper,
+    now: Timestamp,
+    seqs: &Range<i64>,
+) -> Result<u64, Trouble> {
     let open = db
         .query(
             "SELECT seq, parked, received_at, progress FROM requests
-             WHERE state <> 'finished' AND (parked OR due_at IS NOT NULL) ORDER BY seq FOR UPDATE",
-            &[],
+             WHERE seq >= $1 AND seq < $2 AND state <> 'finished' AND (parked OR due_at IS NOT NULL)
+             ORDER BY seq FOR UPDATE",
+            &[&seqs.start, &seqs.end],
         )
         .await?;
     let (mut seqs, mut states, mut due, mut doubts) = (vec![], vec![], vec![], vec![]);
@@ -103,7 +113,8 @@ pub(super) async fn reconcile(db: &ClientWrapper, now: Timestamp) -> Result<u64,
     Ok(open.len() as u64)
 }
 
-/// The clock went back: what is due later than any wait can reach is due now.
+/// The clock went back: what is due later than any wait can reach is due now, some of it at a time.
+/// One that was claimed meanwhile is left alone.
 pub(super) async fn hasten(
     db: &ClientWrapper,
     provider: &str,
@@ -111,9 +122,13 @@ pub(super) async fn hasten(
     now: Timestamp,
 ) -> Result<u64, Trouble> {
     let hasten = db
-        .prepare_cached("UPDATE requests SET due_at = $3 WHERE provider = $1 AND due_at > $2")
+        .prepare_cached(
+            "UPDATE requests SET due_at = $3 WHERE due_at > $2 AND seq IN (
+               SELECT seq FROM requests WHERE provider = $1 AND due_at > $2 ORDER BY due_at LIMIT $4)",
+        )
         .await?;
+    let (latest, now, most) = (millis(latest), millis(now), HASTENED_MOST);
     Ok(db
-        .execute(&hasten, &[&provider, &millis(latest), &millis(now)])
+        .execute(&hasten, &[&provider, &latest, &now, &most])
         .await?)
 }

@@ -1,0 +1,57 @@
+//! How long ago a claim was begun, by both clocks.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+/// When a claim was begun. The steady clock stands still while its machine is suspended, and the
+/// wall clock can be set: what either of them calls long ago may have been taken over by others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entered {
+    steady: Instant,
+    wall: Timestamp,
+}
+
+impl Entered {
+    /// In this moment.
+    pub(super) fn now(wall: Timestamp) -> Self {
+        Self {
+            steady: Instant::now(),
+            wall,
+        }
+    }
+
+    /// Whether it is longer ago than this, or may be.
+    pub(super) fn is_before(&self, most: Duration, wall: Timestamp) -> bool {
+        let passed = wall.duration_since(self.wall).abs();
+        self.steady.elapsed() > most || passed > SignedDuration::try_from(most).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As after a suspended machine woke up, or a clock was set.
+    #[test]
+    fn what_one_clock_calls_long_ago_is_long_ago() {
+        let wall = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        let entered = Entered::now(wall(0));
+        let most = Duration::from_secs(60);
+        for (seconds, expected) in [
+            (0, false),
+            (60, false),
+            (61, true),
+            (-60, false),
+            (-61, true),
+        ] {
+            assert_eq!(
+                entered.is_before(most, wall(seconds)),
+                expected,
+                "{seconds}"
+            );
+        }
+        assert!(entered.is_before(Duration::ZERO, wall(0)));
+    }
+}
