@@ -18,6 +18,7 @@ mod crowd;
 mod cut;
 mod group;
 mod lease;
+mod many;
 mod schema;
 mod tls;
 mod trouble;

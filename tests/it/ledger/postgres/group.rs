@@ -93,6 +93,29 @@ async fn what_cannot_be_done_takes_nothing_with_it_that_was_asked_at_once() {
     assert!(seen.outcome.is_none() && seen.messages.is_empty());
 }
 
+/// Somebody's lock, say, or a statement that takes its time.
+#[tokio::test]
+async fn what_holds_up_one_operation_does_not_fail_those_that_were_asked_at_once() {
+    let url = Database::shared().create();
+    let (desk, sizes) = observed(&url).await;
+    let (ends, late) = (desk.begin("ends", "e").await, desk.begin("late", "l").await);
+    let lock = TRAP.replace("'a trap'", "'a lock' USING ERRCODE = '55P03'");
+    Database::shared().sql_in(&url, &lock);
+    let (holder, held) = blocked(&desk, &url).await;
+    sizes.lock().unwrap().clear();
+
+    let first = desk.commit(vec![wait(&held, at(900))].into());
+    until_it_waits(&url).await;
+    let failing = desk.commit(vec![finish(&late, GIVEN_UP, at(2))].into());
+    let ended = desk.commit(vec![finish(&ends, VOIDED, at(2))].into());
+    holder.batch_execute("ROLLBACK").await.unwrap();
+
+    assert_eq!(outcomes(&first.await.unwrap()), [Committed::Done]);
+    assert!(matches!(failing.await, Err(LedgerError::Failed(_))));
+    assert_eq!(outcomes(&ended.await.unwrap()), [Committed::Done]);
+    assert_eq!(*sizes.lock().unwrap(), [1, 2], "they were one transaction");
+}
+
 #[tokio::test]
 async fn a_transaction_has_no_more_than_a_thousand_rows_or_so() {
     let url = Database::shared().create();
