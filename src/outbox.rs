@@ -36,7 +36,7 @@ mod round;
 const WINDOWS: usize = 4;
 /// Messages of one window.
 const WINDOW: usize = 256;
-/// How long a confirmation waits to be noted together with others: nobody waits for that, and a
+/// How long a confirmation waits to be noted together with others: hardly anybody waits for that, and a
 /// commit of its own would keep everything else waiting. What a crash forgets is published again.
 const NOTE_WITHIN: Duration = Duration::from_millis(100);
 /// A window this large says that more are on their way: together they cost the broker less.
@@ -82,9 +82,10 @@ impl Outbox {
         ended
     }
 
-    /// Nothing waits for the broker.
+    /// Nothing that is ours to publish waits for the broker.
     pub async fn is_empty(&self) -> bool {
-        matches!(self.shared.ledger.unpublished(1).await, Ok(0))
+        let first = self.shared.ledger.pending(0, 1).await;
+        first.is_ok_and(|rows| rows.is_empty())
     }
 
     /// Holds intake and dispatch while more waits than may. Never ends by itself.
@@ -197,7 +198,7 @@ impl Outbox {
     }
 
     async fn read(&self, round: &mut Round) -> Vec<Pending> {
-        // A correction can be read once what it corrects is marked, which waits for nothing now.
+        // A correction can be read once what it corrects is marked.
         if round.is_over() {
             self.note().await;
         }
@@ -229,18 +230,17 @@ impl Outbox {
     /// Marks what was confirmed. What cannot be marked now is tried again, and not published again
     /// in this session: a full disk must not make a flood.
     async fn note(&self) -> bool {
+        let _turn = self.notes.turn().await;
         let confirmed = self.notes.confirmed();
         if confirmed.is_empty() {
             return true;
         }
         let now = (self.shared.clock)();
         match self.shared.ledger.published(confirmed.clone(), now).await {
-            Ok(()) => self
-                .notes
-                .release(confirmed.iter().map(|message| message.seq)),
+            Ok(()) => self.notes.marked(&confirmed),
             Err(error) => {
                 error!(%error, "cannot mark messages as published; trying again");
-                self.notes.add(confirmed.into_iter());
+                self.notes.add(std::iter::empty());
                 return false;
             }
         }

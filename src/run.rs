@@ -292,17 +292,15 @@ impl Worker {
         let metrics = Arc::clone(&self.shared.metrics);
         self.parts.spawn(async move {
             let rebuilt = || metrics.broker_reconnect();
-            // A session that fails at the end is built anew as well, for what is left.
-            let done = CancellationToken::new();
-            let session = || async {
-                let ended = outbox.session(&flush).await;
-                if ended.is_ok() || (flush.is_cancelled() && outbox.is_empty().await) {
-                    done.cancel();
+            let publishing = async {
+                amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)).await;
+                // A session that fails at the end is built anew as well, for what is left.
+                while !outbox.is_empty().await && outbox.session(&flush).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(250)).await;
                 }
-                ended
             };
             tokio::select! {
-                () = amqp::supervise("outbox", &done, rebuilt, session) => {}
+                () = publishing => {}
                 () = outbox.mind_the_bound() => {}
             }
         });

@@ -13,6 +13,7 @@ use crate::ledger::{Delivered, Pending};
 #[derive(Default)]
 pub(super) struct Notes {
     inner: Mutex<Inner>,
+    turn: tokio::sync::Mutex<()>,
     /// There is something to note.
     some: Notify,
     /// There is enough to note it now.
@@ -66,9 +67,20 @@ impl Notes {
         }
     }
 
-    /// What has to be marked.
+    /// One marks at a time, and knows of all that was marked before.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// What has to be marked, oldest first; it stays so until it is.
     pub(super) fn confirmed(&self) -> Vec<Delivered> {
-        std::mem::take(&mut self.inner().confirmed)
+        self.inner().confirmed.clone()
+    }
+
+    /// These, which came first, are marked.
+    pub(super) fn marked(&self, messages: &[Delivered]) {
+        self.inner().confirmed.drain(..messages.len());
+        self.release(messages.iter().map(|message| message.seq));
     }
 
     /// Until something has waited long enough, or enough waits.
@@ -109,7 +121,8 @@ mod tests {
         notes.add(confirmed.iter().map(Pending::delivered));
         assert!(notes.take(rows(1..6, Kind::Result)).is_empty());
         assert_eq!(notes.confirmed(), [confirmed[0].delivered()]);
-        notes.release([1, 2]);
+        notes.marked(&[confirmed[0].delivered()]);
+        notes.release([1]);
         // By a read that had begun before.
         assert!(notes.take(rows(1..6, Kind::Result)).is_empty());
         notes.read();

@@ -142,7 +142,7 @@ async fn a_renewal_that_fails_takes_no_token_that_is_still_good() {
 }
 
 async fn keep_the_token(refusal: &str) {
-    let token = r#"{"access_token":"t","expires_in":8}"#;
+    let token = r#"{"access_token":"t","expires_in":12}"#;
     let length = token.len();
     let issued = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{token}");
     let refused = format!("HTTP/1.1 {refusal}\r\ncontent-length: 0\r\n\r\n");
@@ -151,13 +151,13 @@ async fn keep_the_token(refusal: &str) {
     let began_at = Instant::now();
     authorize(&caller).await.unwrap();
     // In the last quarter of its life.
-    sleep_until(began_at + SECOND.mul_f64(6.2)).await;
+    sleep_until(began_at + SECOND.mul_f64(9.1)).await;
     for _ in 0..3 {
         assert!(authorize(&caller).await.is_ok(), "{refusal}");
     }
     let calls = server.calls.load(Ordering::SeqCst);
     assert_eq!(calls, 2, "it is not tried again with each call");
-    sleep_until(began_at + 8 * SECOND).await;
+    sleep_until(began_at + 12 * SECOND).await;
     assert!(authorize(&caller).await.is_err(), "{refusal}");
 }
 

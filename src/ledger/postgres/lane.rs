@@ -111,9 +111,10 @@ impl Lane {
     async fn attempt(&mut self, group: &mut Group) -> Result<(), Trouble> {
         let db = self.connected().await?;
         let worker = match self.lease.worker().await {
-            0 => timeout(PATIENCE, self.lease.renew(&db, 0))
-                .await
-                .unwrap_or_else(|_| Err(silent()))?,
+            0 => match timeout(PATIENCE, self.lease.renew(&db, 0)).await {
+                Ok(worker) => worker?,
+                Err(_) => return Err(unheard(db)),
+            },
             worker => worker,
         };
         self.number += 1;
@@ -159,8 +160,10 @@ impl Lane {
             return Err(trouble);
         }
         if matches!(trouble, Trouble::Expired) {
-            let renewed = timeout(PATIENCE, self.lease.renew(&db, worker)).await;
-            renewed.unwrap_or_else(|_| Err(silent()))?;
+            match timeout(PATIENCE, self.lease.renew(&db, worker)).await {
+                Ok(renewed) => drop(renewed?),
+                Err(_) => return Err(unheard(db)),
+            }
         }
         self.client = Some(db);
         Err(trouble)
@@ -238,6 +241,12 @@ pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, 
 /// A connection that said nothing went back to its pool: none of those there is used any more.
 pub(super) fn forget(pool: &Pool) -> Trouble {
     pool.retain(|_, _| false);
+    silent()
+}
+
+/// One that said nothing is not used any more.
+fn unheard(db: Object) -> Trouble {
+    drop(Object::take(db));
     silent()
 }
 

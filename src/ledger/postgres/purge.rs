@@ -27,6 +27,7 @@ pub(super) async fn purge(
         .iter()
         .map(|row| row.try_get(0))
         .collect::<Result<_, _>>()?;
+    let old = still(db, &old, before).await?;
     for statement in [
         "DELETE FROM calls WHERE request = ANY ($1)",
         "DELETE FROM messages WHERE request = ANY ($1)",
@@ -51,4 +52,18 @@ pub(super) async fn purge(
         removed += db.execute(&statement, &[&before, &limit]).await?;
     }
     Ok(removed)
+}
+
+/// Of these, which are locked now, those that nobody has asked for since they were found.
+async fn still(db: &ClientWrapper, old: &[i64], before: i64) -> Result<Vec<i64>, Trouble> {
+    let still = db
+        .prepare_cached(
+            "SELECT seq FROM requests r WHERE seq = ANY ($1)
+               AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
+               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
+                               AND (d.closed_at IS NULL OR d.closed_at >= $2))",
+        )
+        .await?;
+    let rows = db.query(&still, &[&old, &before]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
