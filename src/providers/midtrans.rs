@@ -242,12 +242,12 @@ fn is_ours(ask: &Ask<'_>, body: &Value) -> bool {
         && !differs("transaction_id", known_transaction(ask).unwrap_or(""))
 }
 
-/// A payment that was made after a call of ours by order id may have been applied: an order can be
-/// charged again once its payment is cancelled. What becomes of the second one is no answer about
-/// the first, and it is nobody's wish to cancel it. A clock that is behind sees too many of them,
-/// which costs a person's look.
+/// A payment that was made after the first call by order id: an order can be charged again once its
+/// payment is cancelled, by whomever. What becomes of the second one is no answer about the first,
+/// and it is nobody's wish to cancel it. A clock that is behind sees too many of them, which costs a
+/// person's look.
 fn is_a_later_one(ask: &Ask<'_>, body: &Value) -> bool {
-    if !ask.exposed || known_transaction(ask).is_some() {
+    if known_transaction(ask).is_some() {
         return false;
     }
     let made_at = body["transaction_time"].as_str().and_then(time);
