@@ -6,6 +6,12 @@ use jiff::Timestamp;
 use super::rows::{millis, most};
 use super::trouble::Trouble;
 
+/// Of a request `r`: all that it says is published, and its dead letter was closed before $1.
+const NOBODY_NEEDS: &str =
+    "NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
+     AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
+                     AND (d.closed_at IS NULL OR d.closed_at >= $1))";
+
 /// Several workers may do so at once: each takes what the others leave alone.
 pub(super) async fn purge(
     db: &ClientWrapper,
@@ -14,13 +20,10 @@ pub(super) async fn purge(
 ) -> Result<u64, Trouble> {
     let (before, limit) = (millis(before), most(limit));
     let old = db
-        .prepare_cached(
-            "SELECT seq FROM requests r WHERE finished_at < $1
-               AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
-               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
-                               AND (d.closed_at IS NULL OR d.closed_at >= $1))
+        .prepare_cached(&format!(
+            "SELECT seq FROM requests r WHERE finished_at < $1 AND {NOBODY_NEEDS}
              ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-        )
+        ))
         .await?;
     let old = db.query(&old, &[&before, &limit]).await?;
     let old: Vec<i64> = old
@@ -57,13 +60,10 @@ pub(super) async fn purge(
 /// Of these, which are locked now, those that nobody has asked for since they were found.
 async fn still(db: &ClientWrapper, old: &[i64], before: i64) -> Result<Vec<i64>, Trouble> {
     let still = db
-        .prepare_cached(
-            "SELECT seq FROM requests r WHERE seq = ANY ($1)
-               AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
-               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
-                               AND (d.closed_at IS NULL OR d.closed_at >= $2))",
-        )
+        .prepare_cached(&format!(
+            "SELECT seq FROM requests r WHERE seq = ANY ($2) AND {NOBODY_NEEDS}"
+        ))
         .await?;
-    let rows = db.query(&still, &[&old, &before]).await?;
+    let rows = db.query(&still, &[&before, &old]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
