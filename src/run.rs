@@ -294,7 +294,8 @@ impl Worker {
             let rebuilt = || metrics.broker_reconnect();
             let publishing = async {
                 amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)).await;
-                // A session that fails at the end is built anew as well, for what is left.
+                // A session that fails at the end is built anew as well, for what is left. One that ends
+                // well has published what the broker takes.
                 while !outbox.is_empty().await && outbox.session(&flush).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }

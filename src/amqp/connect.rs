@@ -79,8 +79,9 @@ async fn connect_to(node: &SecretString, settings: &Amqp, name: &str) -> Result<
     }
 }
 
-/// One attempt to connect, and its socket for as long as what came of it. lapin waits without end for a broker that takes the
-/// connection and says nothing, on a thread of its own, also once nobody waits for it.
+/// One attempt to connect, and its socket for as long as what came of it is used. lapin waits without
+/// end for a broker that takes the connection and says nothing, on a thread of its own, also once
+/// nobody waits for it.
 #[derive(Default)]
 struct Attempt {
     given_up: CancellationToken,

@@ -13,6 +13,7 @@ use crate::ledger::{Delivered, Pending};
 #[derive(Default)]
 pub(super) struct Notes {
     inner: Mutex<Inner>,
+    /// Whoever has it marks.
     turn: tokio::sync::Mutex<()>,
     /// There is something to note.
     some: Notify,
