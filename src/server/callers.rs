@@ -1,4 +1,5 @@
-//! Who may be connected to the endpoints: so many at once, and nobody who says nothing.
+//! Who may be connected to the endpoints: so many at once, and nobody who says nothing or never
+//! comes to an end.
 
 use std::future::Future as _;
 use std::io;
@@ -18,12 +19,16 @@ use tokio::time::{Instant, Sleep};
 const CALLERS_MAX: usize = 512;
 /// A connection on which nothing moves for so long is closed.
 const SILENCE: Duration = Duration::from_secs(10);
+/// From a request's first byte to the first one of its answer. Whoever sends a byte now and then
+/// would keep a place for ever.
+const REQUEST: Duration = Duration::from_secs(30);
 
 /// The listener of the endpoints.
 pub(super) struct Callers {
     listener: TcpListener,
     places: Arc<Semaphore>,
     patience: Duration,
+    request: Duration,
 }
 
 impl Callers {
@@ -32,6 +37,7 @@ impl Callers {
             listener,
             places: Arc::new(Semaphore::new(CALLERS_MAX)),
             patience: SILENCE,
+            request: REQUEST,
         }
     }
 }
@@ -46,8 +52,10 @@ impl Listener for Callers {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let caller = Caller {
             stream,
-            silence: Box::pin(tokio::time::sleep(self.patience)),
+            end: Box::pin(tokio::time::sleep(self.patience)),
             patience: self.patience,
+            request: self.request,
+            request_ends_at: None,
             _place: place,
         };
         (caller, address)
@@ -58,31 +66,33 @@ impl Listener for Callers {
     }
 }
 
-/// One connection, and since when nothing moved on it.
+/// One connection, and when it is closed if nothing moves on it.
 pub(super) struct Caller {
     stream: TcpStream,
-    silence: Pin<Box<Sleep>>,
+    end: Pin<Box<Sleep>>,
     patience: Duration,
+    request: Duration,
+    /// Of the request that is being read and has no answer yet.
+    request_ends_at: Option<Instant>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Caller {
-    fn moved<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        poll: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        match poll {
-            Poll::Ready(moved) => {
-                let end = Instant::now() + self.patience;
-                self.silence.as_mut().reset(end);
-                Poll::Ready(moved)
-            }
-            Poll::Pending => {
-                ready!(self.silence.as_mut().poll(context));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-        }
+    fn has_read(&mut self) {
+        let now = Instant::now();
+        let ends_at = *self.request_ends_at.get_or_insert(now + self.request);
+        self.end.as_mut().reset(ends_at.min(now + self.patience));
+    }
+
+    fn has_written(&mut self) {
+        self.request_ends_at = None;
+        self.end.as_mut().reset(Instant::now() + self.patience);
+    }
+
+    /// Fails at the end, and is pending before.
+    fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        ready!(self.end.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -92,8 +102,16 @@ impl AsyncRead for Caller {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.moved(context, read)
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Ready(read) => {
+                self.has_read();
+                match self.wait(context) {
+                    Poll::Pending => Poll::Ready(read),
+                    over => over,
+                }
+            }
+            Poll::Pending => self.wait(context),
+        }
     }
 }
 
@@ -103,8 +121,13 @@ impl AsyncWrite for Caller {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.moved(context, written)
+        match Pin::new(&mut self.stream).poll_write(context, bytes) {
+            Poll::Ready(written) => {
+                self.has_written();
+                Poll::Ready(written)
+            }
+            Poll::Pending => self.wait(context),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -141,6 +164,27 @@ mod tests {
         caller.read_exact(&mut byte).await.unwrap();
         let silent = caller.read(&mut byte).await.unwrap_err();
         assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// One who sends a byte now and then is never silent, and never comes to an end.
+    #[tokio::test]
+    async fn one_who_never_comes_to_an_end_is_shown_out() {
+        let (mut callers, address) = connected().await;
+        callers.request = Duration::from_millis(100);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (mut caller, _) = callers.accept().await;
+        let dripping = async {
+            let mut byte = [0];
+            loop {
+                client.write_all(b"x").await.unwrap();
+                if let Err(error) = caller.read_exact(&mut byte).await {
+                    return error.kind();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let ended = tokio::time::timeout(SILENCE, dripping);
+        assert_eq!(ended.await.unwrap(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
