@@ -31,6 +31,8 @@ struct Plan {
     turned_away: AtomicU32,
     /// Shuts itself at the next cut.
     shutting: AtomicBool,
+    /// How often those who were through were hushed.
+    hushes: AtomicU32,
 }
 
 /// A TCP proxy before a database.
@@ -81,6 +83,11 @@ impl Cutter {
         self.cut(cut);
     }
 
+    /// From now on those who are through hear nothing, and are not told; others get through.
+    pub(crate) fn hush(&self) {
+        self.plan.hushes.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// The way is free again.
     pub(crate) fn open(&self) {
         self.plan.shut.store(false, Ordering::SeqCst);
@@ -123,10 +130,14 @@ async fn serve(mut client: TcpStream, port: u16, plan: Arc<Plan>) {
         return;
     };
     let (mut up, mut down) = ([0; 65536], [0; 65536]);
-    loop {
+    let before = plan.hushes.load(Ordering::SeqCst);
+    while plan.hushes.load(Ordering::SeqCst) == before {
         tokio::select! {
             read = client.read(&mut up) => {
                 let Ok(size @ 1..) = read else { return };
+                if plan.hushes.load(Ordering::SeqCst) > before {
+                    break;
+                }
                 let cut = plan.at(&up[..size]);
                 if cut != Some(Cut::Before) && server.write_all(&up[..size]).await.is_err() {
                     return;
@@ -147,4 +158,6 @@ async fn serve(mut client: TcpStream, port: u16, plan: Arc<Plan>) {
             }
         }
     }
+    // Open, and silent.
+    std::future::pending().await
 }

@@ -1,9 +1,13 @@
-//! A worker's lease while nothing is asked of its ledger: it is renewed, replaced and given up.
+//! A worker's lease while nothing is asked of its ledger: it is renewed, replaced and given up; and
+//! connections that have gone silent.
 
 use std::time::Duration;
 
-use super::super::desk::at;
+use rescind::ledger::{Arrival, LedgerError};
+
+use super::super::desk::{at, request};
 use super::{Database, desk, expire};
+use crate::rig::cutter::Cutter;
 use crate::rig::until;
 
 /// A beat is every 3 s.
@@ -38,4 +42,30 @@ async fn a_worker_that_has_nothing_to_do_is_not_taken_for_gone() {
     drop(worker);
     let over = "SELECT bool_and(alive_until <= clock_timestamp()) FROM workers";
     until_said(&url, "it is given up", over).await;
+}
+
+/// As behind a firewall that has forgotten them: nobody says that they are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_on_which_nobody_answers_any_more_are_replaced() {
+    let url = Database::shared().create();
+    let cutter = Cutter::before(&url).await;
+    let worker = desk(&cutter.url(&url)).await;
+    worker.claims(9, at(1)).await;
+    worker.stats().await.unwrap();
+    let early = "UPDATE workers SET alive_until = clock_timestamp() + interval '1 h'";
+    Database::shared().sql_in(&url, early);
+
+    cutter.hush();
+    let keeper = async {
+        let renewed =
+            "SELECT bool_and(alive_until < clock_timestamp() + interval '30 min') FROM workers";
+        until_said(&url, "it is renewed", renewed).await;
+    };
+    let arrival = || [Arrival::Request(Box::new(request("r", "p")))].into();
+    let (unread, unwritten, ()) = tokio::join!(worker.stats(), worker.accept(arrival()), keeper);
+    for error in [unread.err(), unwritten.err()] {
+        assert!(matches!(error, Some(LedgerError::Failed(_))), "{error:?}");
+    }
+    worker.stats().await.unwrap();
+    worker.accept(arrival()).await.unwrap();
 }
