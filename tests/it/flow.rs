@@ -3,6 +3,7 @@
 mod contract;
 mod counting;
 mod intake;
+mod logins;
 mod others;
 mod worker;
 
