@@ -197,7 +197,11 @@ impl Progress {
             Verdict::NotFound => self.not_found_when_sent(terms, now, jitter),
             Verdict::Misconfigured(why) => self.misconfigured(why, terms, now, jitter),
             Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
-            Verdict::Again { after, cause } => self.again(after, cause, terms, now, jitter),
+            Verdict::Again { after, cause } => {
+                // If it was a repeat in doubt, then none was made.
+                self.asked_again = false;
+                self.again(after, cause, terms, now, jitter)
+            }
             Verdict::StillOpen => self.again(None, Cause::Retryable, terms, now, jitter),
             Verdict::Accepted => {
                 self.accepted = true;

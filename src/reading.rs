@@ -25,6 +25,11 @@ impl Response<'_> {
         serde_json::from_slice(self.body).unwrap_or(serde_json::Value::Null)
     }
 
+    /// True where a program wrote the body, and not a gateway's page.
+    pub fn is_object(&self) -> bool {
+        self.json().is_object()
+    }
+
     /// True for 200 to 299.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -132,7 +137,8 @@ pub struct Evidence {
 /// The verdict of an answer that has no readable meaning of the provider's own: what HTTP
 /// says about whether the call can have been applied.
 ///
-/// 429 was not processed; 503 is documented as such by the providers that use it, and an
+/// A 404 is a word on the payment only where a program wrote it: the page of a gateway, or none, says
+/// that nobody is there. 429 was not processed; 503 is documented as such by the providers that use it, and an
 /// adapter passes `unavailable_is_unprocessed` where that is so. Any other 5xx, and a 2xx
 /// that nobody could read, may hide an applied call.
 pub fn by_http_status(
@@ -154,7 +160,7 @@ pub fn by_http_status(
         503 if unavailable_is_unprocessed => again(Cause::Retryable),
         401 => Verdict::Unauthorized,
         403 => Verdict::Misconfigured(Why::Credentials),
-        404 => Verdict::NotFound,
+        404 if response.is_object() => Verdict::NotFound,
         408 | 409 | 425 => Verdict::Doubt,
         400..=499 => Verdict::Misconfigured(Why::Rejected),
         _ => Verdict::Doubt,

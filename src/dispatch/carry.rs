@@ -343,6 +343,8 @@ impl Ended {
 
     pub(super) fn health(&self) -> Health {
         match self {
+            // A login that is refused is no outage, whatever the status that it is told with.
+            Self::Read(reading) if reading.verdict == Verdict::Unauthorized => Health::Answered,
             Self::Read(reading) => match reading.evidence.http_status {
                 Some(500..) => Health::Failed,
                 _ => Health::Answered,

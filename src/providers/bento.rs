@@ -20,7 +20,7 @@ use super::{
 };
 use crate::job::{Job, Payment};
 use crate::oauth;
-use crate::outcome::Operation;
+use crate::outcome::{Operation, Verdict};
 use answer::{Answer, MISSING};
 use verdict::{declined, found, submitted, unanswered};
 
@@ -140,8 +140,8 @@ impl Provider for Bento {
             400..=499 => declined(ask, &answer, response),
             _ => by_http_status(Operation::Cancel, response, true),
         };
-        let missing = match (response.status, ask.learned(MISSING)) {
-            (404, _) => Some("yes".to_owned()),
+        let missing = match (&verdict, ask.learned(MISSING)) {
+            (Verdict::NotFound, _) => Some("yes".to_owned()),
             (_, Some(_)) => Some(String::new()),
             (_, None) => None,
         };

@@ -128,9 +128,8 @@ impl Provider for Gr4vy {
         };
         let route = Route::learned(ask).as_str();
         let refused_with = refused_with.map(|why| format!("{route}:{}", why.as_str()));
-        // A failure is stored under its key for 24 h, so the next void needs another one.
-        let failed = response.is_success() && matches!(verdict, Verdict::NotYet { .. });
-        let generation = failed.then(|| (generation(ask) + 1).to_string());
+        let generation =
+            is_stored(&verdict, &body, response).then(|| (generation(ask) + 1).to_string());
         words(verdict, response, &body)
             .learn(REFUSED_WITH, refused_with.or_else(|| forgotten(ask)))
             .learn(GENERATION, generation)
@@ -142,7 +141,7 @@ impl Provider for Gr4vy {
             after: response.retry_after,
         };
         if !response.is_success() {
-            let verdict = match by_http_status(Operation::Lookup, response, false) {
+            let verdict = match of_http(Operation::Lookup, response, &body) {
                 Verdict::Doubt => not_yet,
                 verdict => verdict,
             };
@@ -255,6 +254,17 @@ fn for_merchant(request: Request, ask: &Ask<'_>) -> Request {
     }
 }
 
+/// A failure is stored under its key for 24 h, so the next void needs another one. What was refused
+/// before it was looked at is not stored (<https://docs.gr4vy.com/guides/api/idempotent-requests>).
+fn is_stored(verdict: &Verdict, body: &Value, response: &Response<'_>) -> bool {
+    match response.status {
+        200..=299 => matches!(verdict, Verdict::NotYet { .. }),
+        401 | 422 | 425 | 429 => false,
+        409 => body["code"] != "concurrent_request",
+        _ => true,
+    }
+}
+
 fn generation(ask: &Ask<'_>) -> u32 {
     let known = ask.learned(GENERATION).and_then(|n| n.parse::<u32>().ok());
     known.unwrap_or(0).min(u32::MAX - 1)
@@ -344,11 +354,20 @@ fn not_done(ask: &Ask<'_>, body: &Value, response: &Response<'_>) -> (Verdict, O
         (409, "concurrent_request") if ask.exposed => (Verdict::Doubt, None),
         (409, "concurrent_request") | (425, _) => (again, None),
         (409, "duplicate_record") => (not_yet, None),
-        (401 | 404 | 408 | 409 | 429, _) => {
-            (by_http_status(Operation::Cancel, response, false), None)
-        }
+        (401 | 404 | 408 | 409 | 429, _) => (of_http(Operation::Cancel, response, body), None),
         (400..=499, _) => (not_yet, Some(Why::Rejected)),
-        _ => (by_http_status(Operation::Cancel, response, false), None),
+        _ => (of_http(Operation::Cancel, response, body), None),
+    }
+}
+
+/// HTTP alone. A transaction that is not there is told in Gr4vy's own shape; any other 404 is a wrong
+/// base URL, and no word on the payment.
+fn of_http(operation: Operation, response: &Response<'_>, body: &Value) -> Verdict {
+    match response.status {
+        404 if body["code"] != "not_found" && body["type"] != "error" => {
+            Verdict::Misconfigured(Why::Rejected)
+        }
+        _ => by_http_status(operation, response, false),
     }
 }
 
@@ -369,11 +388,12 @@ fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
 /// pending transaction shows by `canceled_at`. Money that was captured comes before either.
 /// A pending capture is waited for: it ends as captured, or the void becomes possible again.
 fn by_state(body: &Value) -> Option<Verdict> {
-    let refunded = body["refunded_amount"]
-        .as_i64()
-        .is_some_and(|units| units > 0);
+    let units = |field: &str| body[field].as_i64().filter(|units| *units > 0);
+    let refunded = units("refunded_amount").unwrap_or(0);
+    let all = units("captured_amount").is_some_and(|captured| refunded >= captured);
     match status(body).as_str() {
-        "capture_succeeded" if refunded => Some(Verdict::Refused(Refused::AlreadyRefunded)),
+        // A part leaves the rest with the merchant.
+        "capture_succeeded" if all => Some(Verdict::Refused(Refused::AlreadyRefunded)),
         "capture_succeeded" => Some(Verdict::Refused(Refused::Settled)),
         "capture_pending" => None,
         "authorization_voided" => Some(cancelled(Route::Void, true)),

@@ -93,13 +93,12 @@ impl Provider for Midtrans {
 
     fn cancel(&self, ask: &Ask<'_>) -> Request {
         Request::post(format!("/v2/{}/cancel", id_in_path(ask)), None)
-            .header("Accept", "application/json")
             .header("Content-Type", "application/json")
             .header("Idempotency-Key", ask.key)
     }
 
     fn lookup(&self, ask: &Ask<'_>) -> Request {
-        Request::get(format!("/v2/{}/status", id_in_path(ask))).header("Accept", "application/json")
+        Request::get(format!("/v2/{}/status", id_in_path(ask)))
     }
 
     fn read_cancel(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
@@ -282,11 +281,13 @@ fn cancel_verdict(code: &str, status: &str, response: &Response<'_>) -> Verdict 
         },
         ("202", "deny") => Verdict::NothingToCancel(Nothing::Denied),
         ("407", "" | "expire") => Verdict::NothingToCancel(Nothing::Expired),
-        // Covers "already cancelled", "settled" and "expired"; 409 a key or a call in the
-        // way. Nothing was changed, and only a look-up can say why.
-        ("409" | "412", _) => Verdict::NotYet {
+        // Covers "already cancelled", "settled" and "expired". Nothing was changed, and only a
+        // look-up can say why.
+        ("412", _) => Verdict::NotYet {
             after: response.retry_after,
         },
+        // A call or a key in the way, perhaps of an earlier attempt: no word on the state.
+        ("409", _) => Verdict::Doubt,
         ("414", _) => Verdict::Refused(Refused::NotEligible),
         ("501", _) => Verdict::Refused(Refused::Unsupported),
         ("429", _) => Verdict::Again {
@@ -315,8 +316,9 @@ fn lookup_verdict(code: &str, status: &str) -> Option<Verdict> {
         "expire" => Verdict::NothingToCancel(Nothing::Expired),
         "deny" => Verdict::NothingToCancel(Nothing::Denied),
         "failure" => Verdict::NothingToCancel(Nothing::PaymentFailed),
-        "settlement" => Verdict::Refused(Refused::Settled),
-        "refund" | "partial_refund" => Verdict::Refused(Refused::AlreadyRefunded),
+        // A part leaves the rest with the merchant.
+        "settlement" | "partial_refund" => Verdict::Refused(Refused::Settled),
+        "refund" => Verdict::Refused(Refused::AlreadyRefunded),
         "chargeback" | "partial_chargeback" => Verdict::Refused(Refused::Disputed),
         "pending" | "authorize" | "capture" => Verdict::StillOpen,
         _ => return None,

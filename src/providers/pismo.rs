@@ -126,7 +126,7 @@ impl Provider for Pismo {
         let body = response.json();
         let verdict = match response.status {
             200..=299 => done(ask, &body),
-            400 | 422 => refusal(&body),
+            400 | 422 if body.is_object() => refusal(&body),
             _ => by_http_status(Operation::Cancel, response, true),
         };
         words(verdict, response, &body)
@@ -211,7 +211,7 @@ fn authorization(value: &Value) -> Option<String> {
     loose_text(value).filter(|id| !id.is_empty() && id != "0")
 }
 
-/// A 400 or 422: a definite no, whose kind only its words tell. Pismo denies partial
+/// A 400 or 422 of Pismo's own: a definite no, whose kind only its words tell. Pismo denies partial
 /// cancellations that together exceed the original, so an excess is about the amount; a field
 /// called missing or malformed is a fault of ours; anything else is a denial.
 fn refusal(body: &Value) -> Verdict {

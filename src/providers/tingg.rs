@@ -280,12 +280,15 @@ impl Answer {
 /// documented, so an unknown code is doubt and the look-up says what it was.
 fn cancel_verdict(answer: &Answer, is_success: bool) -> Option<Verdict> {
     Some(match (answer.code.as_str(), answer.state.as_str()) {
+        ("133", "181") => cancelled(Cancelled::ReversalPending, true),
         ("133", _) => cancelled(Cancelled::Cancelled, true),
         // 133 in here is the page's own sample of a success.
         ("200", "131" | "133") if is_success => cancelled(Cancelled::Cancelled, false),
         ("200", "181") if is_success => cancelled(Cancelled::ReversalPending, false),
         // Also under a 4xx: what contradicts itself is not judged by HTTP either.
         ("200" | "500", _) => Verdict::Doubt,
+        // A parameter is missing.
+        ("1017", _) => Verdict::Misconfigured(Why::Rejected),
         _ => return error_verdict(&answer.code),
     })
 }
@@ -296,6 +299,7 @@ fn cancel_verdict(answer: &Answer, is_success: bool) -> Option<Verdict> {
 fn lookup_verdict(answer: &Answer, is_success: bool) -> Option<Verdict> {
     match answer.code.as_str() {
         "200" if is_success => state_verdict(&answer.state),
+        "1015" => Some(Verdict::Misconfigured(Why::Rejected)),
         code => error_verdict(code),
     }
 }
@@ -312,10 +316,12 @@ fn state_verdict(state: &str) -> Option<Verdict> {
         "129" | "179" => Verdict::NothingToCancel(Nothing::Expired),
         // Partly paid and closed.
         "176" => Verdict::Refused(Refused::NotEligible),
-        // Paid; paid and accepted; paid, to be acknowledged later.
-        "178" | "183" | "188" => Verdict::Refused(Refused::Settled),
-        // Partial and full refund, initiated and done.
-        "184" | "185" | "186" | "187" => Verdict::Refused(Refused::AlreadyRefunded),
+        // Paid; paid and accepted; paid, to be acknowledged later; a part of it is refunded, or will
+        // be, which leaves the rest with the merchant.
+        "178" | "183" | "184" | "185" | "188" => Verdict::Refused(Refused::Settled),
+        // All of it will be refunded, and the refund may expire (191).
+        "186" => Verdict::Accepted,
+        "187" => Verdict::Refused(Refused::AlreadyRefunded),
         "191" => Verdict::Unresolved(Unresolved::RefundFailed),
         // 422, "invalid", tells nothing either.
         _ => return None,
@@ -326,8 +332,8 @@ fn state_verdict(state: &str) -> Option<Verdict> {
 fn error_verdict(code: &str) -> Option<Verdict> {
     Some(match code {
         "1001" => Verdict::NotFound,
-        // No JSON, or a parameter missing.
-        "1013" | "1014" | "1015" | "1017" => Verdict::Misconfigured(Why::Rejected),
+        // No JSON, or a parameter missing. Further codes mean something at one call only.
+        "1013" | "1014" => Verdict::Misconfigured(Why::Rejected),
         _ => return None,
     })
 }

@@ -166,7 +166,10 @@ pub(super) fn unanswered(ask: &Ask<'_>, response: &Response<'_>) -> Verdict {
         after: response.retry_after,
     };
     match by_http_status(Operation::Lookup, response, true) {
-        Verdict::NotFound if is_guessed(ask.account) && !is_missing(ask) => not_yet,
+        _ if response.status == 404 && is_guessed(ask.account) => match is_missing(ask) {
+            true => Verdict::NotFound,
+            false => not_yet,
+        },
         Verdict::Doubt => not_yet,
         verdict => verdict,
     }
@@ -215,6 +218,10 @@ fn refunded(ask: &Ask<'_>, transaction: &Value, whose: Whose) -> Option<Verdict>
         || (whose != Whose::SomebodyElses && !is_of_another_currency(ask, transaction));
     Some(match whose {
         _ if refunded == asked && can_be_it => cancelled(reason, amount, whose),
+        // A part leaves the rest with the merchant.
+        Whose::SomebodyElses if ask.job.amount.is_none() && refunded < asked => {
+            Verdict::Refused(Refused::Settled)
+        }
         Whose::SomebodyElses => Verdict::Refused(Refused::AlreadyRefunded),
         _ => Verdict::Unresolved(Unresolved::ContradictoryEvidence),
     })
