@@ -195,7 +195,9 @@ impl Progress {
             Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
             Verdict::Refused(reason) => self.refused_when_sent(reason, terms, now),
             Verdict::NotFound => self.not_found_when_sent(terms, now, jitter),
-            Verdict::Misconfigured(why) => self.misconfigured(why, terms, now, jitter),
+            Verdict::Misconfigured(why) | Verdict::Barred(why) => {
+                self.misconfigured(why, terms, now, jitter)
+            }
             Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
             Verdict::Again { after, cause } => {
                 // If it was a repeat in doubt, then none was made.
@@ -241,7 +243,15 @@ impl Progress {
             Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
             Verdict::StillOpen => self.still_open(terms, now, jitter),
             Verdict::NotFound => self.not_found_when_asked(terms, now, jitter),
-            Verdict::Misconfigured(why) => self.misconfigured(why, terms, now, jitter),
+            // It is the question that failed: what the last cancel came to is still to be asked.
+            Verdict::Misconfigured(_) | Verdict::Unauthorized
+                if self.exposed || self.refusals > 0 =>
+            {
+                self.ask(None, terms, now, jitter)
+            }
+            Verdict::Misconfigured(why) | Verdict::Barred(why) => {
+                self.misconfigured(why, terms, now, jitter)
+            }
             Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
             Verdict::Again { after, .. } if self.quiet(now).is_some() => {
                 self.ask(after, terms, now, jitter)
@@ -255,7 +265,7 @@ impl Progress {
             }
             Verdict::NotYet { after } => self.ask(after, terms, now, jitter),
             Verdict::Accepted => {
-                self.under_way = !self.exposed;
+                self.under_way = true;
                 self.ask(None, terms, now, jitter)
             }
             Verdict::Doubt => self.ask(None, terms, now, jitter),

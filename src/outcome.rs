@@ -48,6 +48,8 @@ pub enum Verdict {
     Unauthorized,
     /// Credentials, permissions, or malformed for the provider.
     Misconfigured(Why),
+    /// Look-up: open, and so it was not the state for which the last cancel was refused.
+    Barred(Why),
     /// Evidence that no automatic step can resolve.
     Unresolved(Unresolved),
 }
@@ -66,7 +68,7 @@ impl Verdict {
             Self::NotYet { .. } => "not_yet",
             Self::NotFound => "not_found",
             Self::Unauthorized => "unauthorized",
-            Self::Misconfigured(_) => "misconfigured",
+            Self::Misconfigured(_) | Self::Barred(_) => "misconfigured",
             Self::Unresolved(_) => "unresolved",
         }
     }

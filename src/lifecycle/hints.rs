@@ -20,8 +20,8 @@ use crate::outcome::{
 
 /// A result is checked at most this often, however many notifications contradict it.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
-/// Questions of one check that get no clear answer.
-const CHECK_QUESTIONS_MAX: u32 = 10;
+/// Questions of one check that find no such payment.
+const CHECKS_NOT_FOUND_MAX: u32 = 10;
 /// Events that are remembered, against repeats.
 const EVENTS_MAX: usize = 8;
 
@@ -80,7 +80,8 @@ impl Progress {
     /// A notification about an open request that nobody works on. `true` if it brought a
     /// look-up forward. One that would repeat a cancel waits for its time.
     pub fn heard(&mut self, event: Option<&str>, terms: &Terms, now: Timestamp) -> bool {
-        if self.is_repeated(event) || self.plan(terms, now) != Plan::Call(Operation::Lookup) {
+        // What changes nothing now is listened to when it comes again.
+        if self.plan(terms, now) != Plan::Call(Operation::Lookup) || self.is_repeated(event) {
             return false;
         }
         // However many come: not more often than the schedule's own shortest wait, and no
@@ -160,13 +161,16 @@ impl Progress {
         self.operation = None;
         let stands = self.stands(outcome);
         match judge(stands, verdict) {
+            // A look-up may lag behind the notification that it was asked for.
+            Judgement::Agrees if self.is_early(terms, now) => {
+                self.ask_check_again(terms, now, jitter)
+            }
             Judgement::Agrees => Checked::Holds,
             Judgement::Contradicts(_)
                 if *verdict == Verdict::StillOpen && !self.agrees(Seen::StillOpen, terms, now) =>
             {
                 self.sight(Seen::StillOpen, now);
-                self.due_at = Some(plus(now, terms.poll.first.mul_f64(1.0 + jitter)));
-                Checked::Again
+                self.ask_check_again(terms, now, jitter)
             }
             Judgement::Contradicts(found) => {
                 self.hints.corrected = Some((found.as_str().into(), found.reason().into()));
@@ -179,6 +183,17 @@ impl Progress {
         }
     }
 
+    fn is_early(&self, terms: &Terms, now: Timestamp) -> bool {
+        let since = self.hints.checking_since.unwrap_or(now);
+        elapsed(since, now) < terms.poll.first
+    }
+
+    /// Late enough for a second answer to count as a second one.
+    fn ask_check_again(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Checked {
+        self.due_at = Some(plus(now, terms.poll.first.mul_f64(1.0 + jitter)));
+        Checked::Again
+    }
+
     fn check_again(
         &mut self,
         verdict: &Verdict,
@@ -188,7 +203,10 @@ impl Progress {
     ) -> Checked {
         let since = self.hints.checking_since.unwrap_or(now);
         self.polls += 1;
-        if self.polls >= CHECK_QUESTIONS_MAX || elapsed(since, now) >= terms.poll.give_up_after {
+        let missing = *verdict == Verdict::NotFound && self.polls >= CHECKS_NOT_FOUND_MAX;
+        if missing || elapsed(since, now) >= terms.poll.give_up_after {
+            // What was heard without effect is listened to when it comes again.
+            self.hints.events.clear();
             return Checked::Unclear;
         }
         let after = match verdict {
@@ -218,7 +236,11 @@ fn judge(stands: Outcome, verdict: &Verdict) -> Judgement {
         stands,
         Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
     );
-    let unknown = matches!(stands, Outcome::Unresolved(_));
+    // Also a payment that was not there: it may have been made since.
+    let unknown = matches!(
+        stands,
+        Outcome::Unresolved(_) | Outcome::Refused(Refused::NotFound)
+    );
     match *verdict {
         Verdict::Cancelled { .. } | Verdict::NothingToCancel(_) if ended => Agrees,
         Verdict::Cancelled { reason, .. } => Contradicts(Outcome::Cancelled {

@@ -32,12 +32,12 @@ impl Progress {
     pub fn reconcile(&mut self, now: Timestamp, received_at: Timestamp) {
         self.doubtful = true;
         self.exposed = true;
-        // Perhaps it is ours.
-        self.under_way = false;
         self.sighting = None;
         // It cannot have been sent before: the life of its key ends no later than this says.
         self.first_sent_at.get_or_insert(received_at);
-        self.waiting_since.get_or_insert(now);
+        // The time to ask begins with the first question, however long it was asked before.
+        self.waiting_since = None;
+        self.polls = 0;
         self.state = self.asking_state();
         self.due_at = Some(now);
     }

@@ -49,7 +49,7 @@ pub struct Progress {
     /// The provider took an attempt and has not finished it.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub accepted: bool,
-    /// A cancellation that is not ours is under way at the provider: what becomes of it is open.
+    /// A cancellation was seen under way at the provider, ours or not: what becomes of it is open.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub under_way: bool,
     /// A call in doubt has been repeated once ([`AskOnceMore`](crate::providers::DoubtPolicy::AskOnceMore)).

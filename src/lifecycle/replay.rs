@@ -121,7 +121,7 @@ impl Progress {
 
     /// The time to ask begins with the first question, however long that waits for a worker.
     fn doubt_again(&mut self) {
-        if self.under_way {
+        if self.under_way && !self.exposed {
             // Nothing of ours was applied: all that is in doubt is what somebody else began.
             self.state = State::WaitingProvider;
             return;

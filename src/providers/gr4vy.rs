@@ -378,7 +378,7 @@ fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
     match refused_with {
         Some((refused, why)) if refused == route.as_str() => {
             let why = Why::ALL.iter().find(|w| w.as_str() == why);
-            why.map_or(Verdict::StillOpen, |why| Verdict::Misconfigured(*why))
+            why.map_or(Verdict::StillOpen, |why| Verdict::Barred(*why))
         }
         _ => Verdict::StillOpen,
     }

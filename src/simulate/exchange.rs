@@ -141,7 +141,7 @@ fn cancel_turn(
     let delay = payment.behaviour.delay();
     match payment.behaviour.act(turn) {
         Act::Obey => Turn::settled(book.settle(dialect, &call)).after(delay),
-        Act::Refuse(fault) => Turn::answer(dialect.fault(fault, payment, Some(&call))),
+        Act::Refuse(fault) => Turn::answer(book.refuse(dialect, &call, fault)),
         Act::Stall => Turn::silent(),
         Act::Break(breakage) => {
             let internal = dialect.fault(Fault::Internal, payment, Some(&call));

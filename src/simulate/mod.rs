@@ -55,8 +55,8 @@
 //! A call with a key that was carried out before gets the stored answer and moves no money: Midtrans
 //! `Idempotency-Key` for five minutes, Gr4vy `idempotency-key` on `/void` for a day, Pismo `tracking_id`
 //! for ever. A key is global to its provider. Without it the state decides; at Pismo, a new
-//! `tracking_id` takes another slice. Answers without effect that a behaviour asks for are not stored,
-//! although the real Gr4vy stores failures: they would never heal.
+//! `tracking_id` takes another slice. Gr4vy stores failures too, those that a behaviour asks for as well:
+//! under the same key they never heal.
 //!
 //! # The record
 //! Each effect (`void`, `refund`, `dismissal`, `reversal`) with its amount, key and time: `GET /money` and `GET /money/{provider}/{payment}`, where a payment of two ids is

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::behaviour::{Behaviour, Scenario};
+use super::behaviour::{Behaviour, Fault, Scenario};
 use super::dialect::{Cancel, Dialect, Provider, Reply, Subject};
 use super::now;
 use super::payment::{Payment, Pending, State};
@@ -83,7 +83,10 @@ impl Book {
         let payment = self.payment(dialect, &call.subject);
         let Some(movement) = dialect.movement(payment, call) else {
             let reply = dialect.refused(payment, call);
-            self.keep(dialect, call, &reply, false);
+            let running = payment.state == State::Underway;
+            if !running {
+                self.keep(dialect, call, &reply, false);
+            }
             return Settled {
                 reply,
                 written: None,
@@ -97,6 +100,18 @@ impl Book {
             .map(|recorder| recorder.append(&effect));
         self.keep(dialect, call, &reply, true);
         Settled { reply, written }
+    }
+
+    /// Answers without effect. What was looked at before it failed is kept like any other answer.
+    pub(super) fn refuse(&mut self, dialect: &dyn Dialect, call: &Cancel, fault: Fault) -> Reply {
+        let reply = dialect.fault(fault, self.payment(dialect, &call.subject), Some(call));
+        if matches!(
+            fault,
+            Fault::Forbidden | Fault::Nonretryable | Fault::Internal
+        ) {
+            self.keep(dialect, call, &reply, false);
+        }
+        reply
     }
 
     /// Takes a cancel to carry it out later; nothing where the provider has no such answer.

@@ -7,10 +7,11 @@ use rescind::backoff::plus;
 use rescind::lifecycle::{Checked, Progress};
 use rescind::outcome::{Cause, Failed, Nothing, Outcome, Refused, Unresolved, Verdict};
 
-use super::{HOUR, LOOKS_UP, POLL, every_outcome, finished, now, terms, verdicts};
+use super::{HOUR, LOOKS_UP, POLL, asked_before, every_outcome, finished, now, terms, verdicts};
 
 fn asked(outcome: Outcome, verdict: &Verdict) -> (Progress, Checked) {
     let (mut progress, outcome) = finished(outcome);
+    asked_before(&mut progress);
     progress.begin_check(now());
     let checked = progress.after_check(outcome, verdict, &terms(LOOKS_UP), now(), 0.5);
     (progress, checked)
@@ -22,6 +23,7 @@ result              cancelled nothing  refused  refunded open   else
 cancelled           holds     holds    stake    holds    again  again
 nothing_to_cancel   holds     holds    stake    holds    again  again
 refused             correct   correct  holds    holds    holds  again
+refused/not_found   correct   correct  correct  correct  holds  again
 failed              correct   correct  holds    holds    holds  again
 unresolved          correct   correct  correct  correct  holds  again
 ";
@@ -31,8 +33,13 @@ fn what_an_answer_says_depends_on_the_result_that_was_told() {
     let mut answers = verdicts();
     answers.push(Verdict::Refused(Refused::AlreadyRefunded));
     for outcome in every_outcome() {
-        let line = SAID.lines().find(|line| line.starts_with(outcome.as_str()));
-        let said: Vec<&str> = line.unwrap().split_whitespace().skip(1).collect();
+        let name = match outcome {
+            Outcome::Refused(Refused::NotFound) => "refused/not_found",
+            _ => outcome.as_str(),
+        };
+        let mut lines = SAID.lines().map(|line| line.split_whitespace());
+        let line = lines.find(|line| line.clone().next() == Some(name));
+        let said: Vec<&str> = line.unwrap().skip(1).collect();
         for verdict in &answers {
             let column = match verdict {
                 Verdict::Cancelled { .. } => 0,
@@ -68,6 +75,45 @@ fn a_correction_says_what_the_answer_said() {
     let failed = Outcome::Failed(Failed::DeadlinePassed);
     let corrected = found(failed, Verdict::NothingToCancel(Nothing::Expired));
     assert_eq!(corrected, Outcome::NothingToCancel(Nothing::Expired));
+}
+
+/// A look-up may lag behind what it was asked for: at once, an answer is none that a result holds by.
+#[test]
+fn that_a_result_holds_is_believed_when_seen_twice() {
+    let failed = Outcome::Failed(Failed::DeadlinePassed);
+    let (mut progress, _) = finished(failed);
+    let terms = terms(LOOKS_UP);
+    progress.begin_check(now());
+    let first = progress.after_check(failed, &Verdict::StillOpen, &terms, now(), 0.0);
+    assert_eq!(first, Checked::Again);
+    let later = progress.due_at.unwrap();
+    assert_eq!(later, plus(now(), POLL.first));
+    progress.begin_check(later);
+    let mut stale = progress.clone();
+    let second = stale.after_check(failed, &Verdict::StillOpen, &terms, later, 0.0);
+    assert_eq!(second, Checked::Holds);
+    let cancelled = Verdict::NothingToCancel(Nothing::Expired);
+    let second = progress.after_check(failed, &cancelled, &terms, later, 0.0);
+    assert!(matches!(second, Checked::Contradicted { .. }), "{second:?}");
+}
+
+/// A payment that is not there will not be there tomorrow; a provider that does not answer may.
+#[test]
+fn a_check_asks_as_long_as_any_question_and_is_open_to_the_same_event_after() {
+    let ends = |verdict: &Verdict| {
+        let (mut progress, outcome) = finished(Outcome::NothingToCancel(Nothing::Expired));
+        assert!(progress.heard_after(outcome, None, Some("event"), &terms(LOOKS_UP), now()));
+        let mut time = now();
+        while progress.due_at.take().is_some() {
+            progress.begin_check(time);
+            progress.after_check(outcome, verdict, &terms(LOOKS_UP), time, 0.0);
+            time = progress.due_at.unwrap_or(time);
+        }
+        assert!(progress.heard_after(outcome, None, Some("event"), &terms(LOOKS_UP), time));
+        rescind::backoff::elapsed(now(), time)
+    };
+    assert!(ends(&Verdict::NotFound) < HOUR);
+    assert!(ends(&Verdict::Unauthorized) >= POLL.give_up_after);
 }
 
 #[test]

@@ -311,6 +311,7 @@ pub(super) fn render(verdict: &Verdict) -> String {
         Verdict::Again { after, cause } => format!("{name}:{}{}", cause.as_str(), wait(after)),
         Verdict::NotYet { after } => format!("{name}{}", wait(after)),
         Verdict::Misconfigured(why) => format!("{name}:{}", why.as_str()),
+        Verdict::Barred(why) => format!("barred:{}", why.as_str()),
         Verdict::Unresolved(reason) => format!("{name}:{}", reason.as_str()),
         Verdict::Accepted
         | Verdict::Doubt
