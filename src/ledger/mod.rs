@@ -145,8 +145,8 @@ pub trait Ledger: Send + Sync {
     /// the start, and again and again where several workers share the ledger.
     fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64>;
 
-    /// Puts every open request in doubt that nobody works on; says how many. For a ledger
-    /// that may have forgotten what was sent.
+    /// Puts every open request in doubt, a claimed one for who takes it over; says how many. For
+    /// a ledger that may have forgotten what was sent.
     fn reconcile(&self, now: Timestamp) -> Answer<'_, u64>;
 
     /// Removes up to `most` finished requests older than `before`, with all that is about them;
@@ -180,6 +180,9 @@ pub type Quiet = Arc<dyn Fn(&str) -> Duration + Send + Sync>;
 /// What a notification means to a request, with its outcome if it is finished. Pure. A new
 /// due time is when the provider is asked, also about a result.
 pub type Hear = Arc<dyn Fn(&Stored, &mut Progress, Option<Outcome>) -> Heard + Send + Sync>;
+
+/// Most requests on one payment that hear of a notification.
+const HEARERS_MAX: usize = 4;
 
 /// What became of a notification at one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -28,7 +28,8 @@ impl Progress {
     }
 
     /// The ledger may have forgotten what was sent, e.g. an older copy was restored: an open
-    /// request that nobody works on is asked about before anything else.
+    /// request is asked about before anything else. While it is claimed it stays its owner's, who
+    /// knows; whoever takes it over finds it in doubt.
     pub fn reconcile(&mut self, now: Timestamp, received_at: Timestamp) {
         self.doubtful = true;
         self.exposed = true;
@@ -38,8 +39,10 @@ impl Progress {
         // The time to ask begins with the first question, however long it was asked before.
         self.waiting_since = None;
         self.polls = 0;
-        self.state = self.asking_state();
-        self.due_at = Some(now);
+        if self.state != State::Calling {
+            self.state = self.asking_state();
+            self.due_at = Some(now);
+        }
     }
 
     /// The clock was set at `since`, and nobody knows how long ago anything before that was.

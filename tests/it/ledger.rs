@@ -931,7 +931,7 @@ async fn a_crowd_loses_nothing_and_does_nothing_twice() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_may_have_forgotten_asks_about_what_nobody_works_on() {
+async fn a_ledger_that_may_have_forgotten_asks_about_all_that_is_open() {
     on_each(async |mut desk| {
         let held = desk.begin("held", "p").await;
         desk.take_in(request("parked", "p")).await;
@@ -939,8 +939,9 @@ async fn a_ledger_that_may_have_forgotten_asks_about_what_nobody_works_on() {
         let done = desk.begin("done", "r").await;
         desk.settle(finish(&done, VOIDED, at(1))).await;
 
-        assert_eq!(desk.reconcile(at(9)).await.unwrap(), 2);
-        assert_eq!(desk.seen("held").await.progress, held.progress);
+        assert_eq!(desk.reconcile(at(9)).await.unwrap(), 3);
+        let claimed = desk.seen("held").await.progress;
+        assert_eq!((claimed.state, claimed.due_at), (State::Calling, None));
         assert_eq!(desk.seen("done").await.progress.state, State::Finished);
         let due = desk.seen("due").await.progress;
         assert_eq!((due.state, due.due_at), (State::InDoubt, Some(at(9))));
@@ -955,6 +956,22 @@ async fn a_ledger_that_may_have_forgotten_asks_about_what_nobody_works_on() {
         let claims = desk.claimed_ids(9, at(10)).await;
         assert_eq!(claims, ["due", "parked"]);
         assert_eq!(desk.start_again(at(11)).await, 2);
+    })
+    .await;
+}
+
+/// What its owner has forgotten to say was perhaps sent, before the ledger forgot it.
+#[tokio::test]
+async fn a_claimed_request_of_such_a_ledger_is_in_doubt_for_who_takes_it_over() {
+    on_each(async |mut desk| {
+        desk.take_in(request("a", "p")).await;
+        let asked = desk.only_claim(at(1), calls(Operation::Lookup)).await;
+        assert!(!asked.progress.doubtful);
+        desk.reconcile(at(2)).await.unwrap();
+        assert_eq!(desk.start_again(at(3)).await, 1);
+        let found = desk.seen("a").await.progress;
+        assert_eq!(found.state, State::InDoubt);
+        assert!(found.doubtful && found.exposed);
     })
     .await;
 }

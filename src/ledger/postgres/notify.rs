@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 
 use super::rows::{STORED, json, millis, outcome, stored, text, time};
 use super::trouble::Trouble;
-use crate::ledger::{Hear, Heard, Stored};
+use crate::ledger::{HEARERS_MAX, Hear, Heard, Stored};
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
 
@@ -27,34 +27,38 @@ struct Found {
     idle: bool,
 }
 
-/// Once for each name of the payment that has a request.
+/// Once for each request on the payment that hears of it.
 pub(super) async fn notified(
     db: &ClientWrapper,
     notification: &Notification,
 ) -> Result<Vec<Heard>, Trouble> {
     let mut heard = Vec::with_capacity(notification.payment_keys.len());
     for key in &notification.payment_keys {
-        if let Some(found) = find(db, &notification.provider, &text(key)).await? {
+        for found in find(db, &notification.provider, &text(key)).await? {
             heard.push(tell(db, found, &notification.hear).await?);
         }
     }
     Ok(heard)
 }
 
-/// The open request on the payment, and not one that waits behind it; or else the last one.
-/// All of them are locked first: which one it is may change until then.
-async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Option<Found>, Trouble> {
+/// The open request on the payment, and not one that waits behind it; and the last ones that have
+/// their results, each of which may be contradicted. All of them are locked first: which ones they
+/// are may change until then.
+async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Vec<Found>, Trouble> {
     let query = format!(
         "SELECT seq, parked, due_at, notified, outcome, reason, {STORED} FROM requests
          WHERE provider = $1 AND payment_key = $2 ORDER BY seq FOR UPDATE"
     );
     let query = db.prepare_cached(&query).await?;
     let rows = db.query(&query, &[&provider, &key]).await?;
-    let rows: Vec<Found> = rows.iter().map(found).collect::<Result<_, _>>()?;
-    Ok(rows.into_iter().min_by_key(|found| {
+    let mut rows: Vec<Found> = rows.iter().map(found).collect::<Result<_, _>>()?;
+    rows.retain(|found| !found.parked);
+    rows.sort_by_key(|found| {
         let finished = found.progress.state == State::Finished;
-        (finished, found.parked, std::cmp::Reverse(found.seq))
-    }))
+        (finished, std::cmp::Reverse(found.seq))
+    });
+    rows.truncate(HEARERS_MAX);
+    Ok(rows)
 }
 
 fn found(row: &Row) -> Result<Found, Trouble> {

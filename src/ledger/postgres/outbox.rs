@@ -157,7 +157,7 @@ pub(super) async fn publish_again(
     let statement = db
         .prepare_cached(
             "UPDATE messages SET published_at = NULL, owner = $2, repeats = repeats + 1 WHERE seq IN (
-               SELECT seq FROM messages WHERE request = ANY ($1) AND kind = 'result' ORDER BY seq FOR UPDATE)",
+               SELECT seq FROM messages WHERE request = ANY ($1) AND kind IN ('result', 'correction') ORDER BY seq FOR UPDATE)",
         )
         .await?;
     db.execute(&statement, &[&requests, &worker]).await?;

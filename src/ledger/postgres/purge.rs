@@ -8,7 +8,7 @@ use super::trouble::Trouble;
 
 /// Of a request `r`: all that it says is published, and its dead letter was closed before $1.
 const NOBODY_NEEDS: &str =
-    "NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
+    "NOT r.notified AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
      AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
                      AND (d.closed_at IS NULL OR d.closed_at >= $1))";
 

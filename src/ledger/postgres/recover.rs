@@ -79,7 +79,7 @@ async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<(), Tr
     Ok(())
 }
 
-/// Every open request of these that nobody works on is asked about first.
+/// Every open request of these is asked about first, a claimed one once it is taken over.
 pub(super) async fn reconcile(
     db: &ClientWrapper,
     now: Timestamp,
@@ -87,9 +87,8 @@ pub(super) async fn reconcile(
 ) -> Result<u64, Trouble> {
     let open = db
         .query(
-            "SELECT seq, parked, received_at, progress FROM requests
-             WHERE seq >= $1 AND seq < $2 AND state <> 'finished' AND (parked OR due_at IS NOT NULL)
-             ORDER BY seq FOR UPDATE",
+            "SELECT seq, parked, due_at, received_at, progress FROM requests
+             WHERE seq >= $1 AND seq < $2 AND state <> 'finished' ORDER BY seq FOR UPDATE",
             &[&seqs.start, &seqs.end],
         )
         .await?;
@@ -97,10 +96,10 @@ pub(super) async fn reconcile(
     for row in &open {
         let mut progress: Progress = parse(row.try_get("progress")?)?;
         progress.reconcile(now, time(row.try_get("received_at")?));
-        let parked: bool = row.try_get("parked")?;
+        let idle = row.try_get::<_, Option<i64>>("due_at")?.is_some();
         seqs.push(row.try_get::<_, i64>("seq")?);
         states.push(progress.state.as_str());
-        due.push(progress.due_at.filter(|_| !parked).map(millis));
+        due.push(progress.due_at.filter(|_| idle).map(millis));
         doubts.push(json(&progress)?);
     }
     db.execute(

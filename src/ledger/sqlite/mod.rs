@@ -184,13 +184,15 @@ impl Ledger for Sqlite {
     }
 
     /// The lock says that the last worker is gone, and that there is no other one: only what
-    /// was claimed before this start is lost, and nothing of it is still on its way.
-    fn recover(&self, now: Timestamp, _quiet: Quiet) -> Answer<'_, u64> {
+    /// was claimed before this start is lost. What it had sent may still be on its way.
+    fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
         Box::pin(async move {
             if self.recovered.load(Ordering::Acquire) {
                 return Ok(0);
             }
-            let found = self.write(move |db| recover::recover(db, now)).await?;
+            let found = self
+                .write(move |db| recover::recover(db, now, &quiet))
+                .await?;
             self.recovered.store(true, Ordering::Release);
             Ok(found)
         })

@@ -1,9 +1,9 @@
 //! What a notification changes in the ledger, inside a transaction.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
-use crate::ledger::{Hear, Heard, Stored};
+use crate::ledger::{HEARERS_MAX, Hear, Heard, Stored};
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
 
@@ -17,7 +17,7 @@ struct Found {
     idle: bool,
 }
 
-/// Once for each name of the payment that has a request.
+/// Once for each request on the payment that hears of it.
 pub(super) fn notified(
     db: &Connection,
     provider: &str,
@@ -26,22 +26,23 @@ pub(super) fn notified(
 ) -> rusqlite::Result<Vec<Heard>> {
     let mut heard = Vec::with_capacity(payment_keys.len());
     for key in payment_keys {
-        if let Some(found) = find(db, provider, key)? {
+        for found in find(db, provider, key)? {
             heard.push(tell(db, found, hear)?);
         }
     }
     Ok(heard)
 }
 
-/// The open request on the payment, and not one that waits behind it; or else the last one.
-fn find(db: &Connection, provider: &str, key: &str) -> rusqlite::Result<Option<Found>> {
+/// The open request on the payment, and not one that waits behind it; and the last ones that have
+/// their results, each of which may be contradicted.
+fn find(db: &Connection, provider: &str, key: &str) -> rusqlite::Result<Vec<Found>> {
     db.prepare_cached(&format!(
         "SELECT seq, due_at, notified, {OUTCOME}, {STORED} FROM requests
-         WHERE provider = ?1 AND payment_key = ?2
-         ORDER BY state = 'finished', parked, seq DESC LIMIT 1"
+         WHERE provider = ?1 AND payment_key = ?2 AND parked = 0
+         ORDER BY state = 'finished', seq DESC LIMIT {HEARERS_MAX}"
     ))?
-    .query_row([provider, key], found)
-    .optional()
+    .query_map([provider, key], found)?
+    .collect()
 }
 
 fn found(row: &Row<'_>) -> rusqlite::Result<Found> {

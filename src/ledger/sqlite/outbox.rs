@@ -63,7 +63,7 @@ pub(super) fn dead_letter(
 
 pub(super) fn publish_again(db: &Connection, request: i64) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "UPDATE messages SET published_at = NULL, repeats = repeats + 1 WHERE request = ?1 AND kind = 'result'",
+        "UPDATE messages SET published_at = NULL, repeats = repeats + 1 WHERE request = ?1 AND kind IN ('result', 'correction')",
     )?
     .execute([request])
     .map(drop)

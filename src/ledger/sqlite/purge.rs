@@ -5,12 +5,12 @@ use rusqlite::{Connection, params};
 
 use super::rows::millis;
 
-/// Requests that ended before, with all that is about them. What was closed since can still
+/// Requests that ended before and are not being checked, with all that is about them. What was closed since can still
 /// be taken back.
 pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite::Result<u64> {
     let old: Vec<i64> = db
         .prepare_cached(
-            "SELECT seq FROM requests r WHERE finished_at < ?1
+            "SELECT seq FROM requests r WHERE finished_at < ?1 AND notified = 0
                AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
                AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
                                AND (d.closed_at IS NULL OR d.closed_at >= ?1))

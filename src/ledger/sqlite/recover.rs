@@ -1,32 +1,31 @@
 //! What a start makes of the ledger that it finds, inside a transaction.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::rows::{json, millis, parse, time};
 use super::write::take;
-use crate::ledger::ClaimId;
+use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 use crate::outcome::State;
 
-pub(super) fn recover(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
-    let claimed: Vec<(i64, i64, Progress)> = db
+pub(super) fn recover(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlite::Result<u64> {
+    let claimed: Vec<(i64, i64, String, Progress)> = db
         .prepare(
-            "SELECT seq, token, progress FROM requests
+            "SELECT seq, token, provider, progress FROM requests
              WHERE state <> 'finished' AND parked = 0 AND due_at IS NULL
-             UNION ALL SELECT seq, token, progress FROM requests
+             UNION ALL SELECT seq, token, provider, progress FROM requests
              WHERE state = 'finished' AND notified = 1 AND due_at IS NULL",
         )?
         .query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, parse(&row.get::<_, String>(2)?)?))
+            let progress = parse(&row.get::<_, String>(3)?)?;
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, progress))
         })?
         .collect::<rusqlite::Result<_>>()?;
     let found = claimed.len();
-    for (seq, token, mut progress) in claimed {
+    for (seq, token, provider, mut progress) in claimed {
         match progress.state {
-            State::Calling => progress.lost(now, Duration::ZERO),
+            State::Calling => progress.lost(now, quiet(&provider)),
             _ => progress.due_at = Some(now),
         }
         take(
@@ -46,8 +45,8 @@ pub(super) fn recover(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> 
 pub(super) fn reconcile(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
     let open: Vec<(i64, bool, Timestamp, Progress)> = db
         .prepare(
-            "SELECT seq, parked, received_at, progress FROM requests
-             WHERE state <> 'finished' AND (parked = 1 OR due_at IS NOT NULL)",
+            "SELECT seq, due_at IS NOT NULL, received_at, progress FROM requests
+             WHERE state <> 'finished'",
         )?
         .query_map([], |row| {
             let progress = parse(&row.get::<_, String>(3)?)?;
@@ -56,10 +55,10 @@ pub(super) fn reconcile(db: &Connection, now: Timestamp) -> rusqlite::Result<u64
         .collect::<rusqlite::Result<_>>()?;
     let mut update =
         db.prepare("UPDATE requests SET state = ?2, due_at = ?3, progress = ?4 WHERE seq = ?1")?;
-    for (seq, parked, received_at, progress) in &open {
+    for (seq, idle, received_at, progress) in &open {
         let mut progress = progress.clone();
         progress.reconcile(now, *received_at);
-        let due_at = progress.due_at.filter(|_| !parked).map(millis);
+        let due_at = progress.due_at.filter(|_| *idle).map(millis);
         update.execute(params![
             seq,
             progress.state.as_str(),

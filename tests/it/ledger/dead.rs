@@ -301,7 +301,7 @@ async fn a_replay_survives_a_crash_like_any_request() {
         assert_eq!(desk.settle(late).await, Committed::Lost);
         let claim = desk.only_claim(at(21), calls(Operation::Lookup)).await;
         assert_eq!(claim.outcome, Some(GIVEN_UP));
-        assert_eq!(desk.reconcile(at(22)).await.unwrap(), 0, "it is held");
+        assert_eq!(desk.reconcile(at(22)).await.unwrap(), 1, "and it is held");
         assert_eq!(
             desk.settle(finish_again(&claim, VOIDED, at(23))).await,
             Committed::Done

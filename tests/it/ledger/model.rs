@@ -321,18 +321,17 @@ impl Both {
         let heard = self.desk.hear(&[&payment], hear).await;
         let of_it = |row: &&mut Row| row.payment == payment;
         let mut rows: Vec<&mut Row> = self.model.rows.iter_mut().filter(of_it).collect();
-        let known = !rows.is_empty();
+        let ended = |row: &&&mut Row| matches!(row.stand, Stand::Finished { .. });
+        let ended = rows.iter().filter(ended).count();
         let active = |row: &&mut &mut Row| matches!(row.stand, Stand::Due(_) | Stand::Held);
-        let expected = match rows.iter_mut().find(active) {
-            Some(row) => {
-                if let Stand::Due(due) = &mut row.stand {
-                    *due = now;
-                }
-                vec![Heard::Open]
+        let open = rows.iter_mut().find(active).map(|row| {
+            if let Stand::Due(due) = &mut row.stand {
+                *due = now;
             }
-            None if known => vec![Heard::Known],
-            None => vec![],
-        };
+            Heard::Open
+        });
+        let ended = std::iter::repeat_n(Heard::Known, ended);
+        let expected: Vec<Heard> = open.into_iter().chain(ended).take(4).collect();
         assert_eq!(heard, expected);
     }
 
