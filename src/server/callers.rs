@@ -156,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn one_who_says_nothing_is_shown_out() {
         let (mut callers, address) = connected().await;
-        callers.patience = Duration::from_millis(50);
+        callers.patience = Duration::from_millis(500);
         let mut client = TcpStream::connect(address).await.unwrap();
         let (mut caller, _) = callers.accept().await;
         client.write_all(b"x").await.unwrap();

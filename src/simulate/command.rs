@@ -141,8 +141,16 @@ mod tests {
             path,
         ];
         let args = Line::try_parse_from(words).map(|line| line.args).unwrap();
-        let running = tokio::time::timeout(Duration::from_millis(200), run(args));
-        assert!(running.await.is_err());
+        let written = async {
+            let text = || fs::read_to_string(dir.path().join("rescind.toml"));
+            while !text().is_ok_and(|text| text.contains("tingg")) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            _ = run(args) => panic!("it serves"),
+            () = written => {}
+        }
         let text = fs::read_to_string(dir.path().join("rescind.toml")).unwrap();
         assert!(text.contains("http://127.0.0.1:"));
         assert!(!text.contains("127.0.0.1:0/"));

@@ -96,9 +96,8 @@ async fn a_worker_that_wakes_up_late_neither_sends_nor_writes() {
     let paused = vec![request("pismo", "success")];
     client.publish(&stage.names, &paused[0]).await;
     until("it is paused", PATIENCE, || one.is_stopped()).await;
-    let since = Instant::now();
     let two = stage.worker();
-    gone_is_noticed(&two, since).await;
+    gone_is_noticed(&two, Instant::now()).await;
     let ended = endings(&stage, &mut results, &paused, PATIENCE).await;
     assert_eq!(ended[0].result["outcome"], "cancelled", "{ended:#?}");
 

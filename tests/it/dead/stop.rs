@@ -27,8 +27,9 @@ async fn when_too_many_fail_again_the_rest_is_left_as_it_was() {
         left, 90,
         "those that failed again, and those that were left"
     );
-    // 50 under way at once, and as many more as ended before the twentieth.
-    assert!((50..=70).contains(&failed), "{failed} were begun");
+    // 50 under way at most, and as many more as ended before the twentieth; fewer where the worker was
+    // faster than the command.
+    assert!((20..=70).contains(&failed), "{failed} were begun");
     let untouched = format!("{} left as they were", 90 - failed);
     assert!(done.stderr.contains(&untouched), "{done:#?}");
     assert_eq!(worker.metric("rescind_dead_letters", &[]), 90.0);
