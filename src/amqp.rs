@@ -72,7 +72,16 @@ pub async fn step<T>(
     what: &'static str,
     future: impl Future<Output = lapin::Result<T>>,
 ) -> Result<T, AmqpError> {
-    match tokio::time::timeout(STEP, future).await {
+    step_within(what, STEP, future).await
+}
+
+/// The same for one that may take longer.
+pub async fn step_within<T>(
+    what: &'static str,
+    most: Duration,
+    future: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, AmqpError> {
+    match tokio::time::timeout(most, future).await {
         Ok(done) => done.map_err(|error| AmqpError::Protocol(what, error)),
         Err(_) => Err(AmqpError::Timeout(what)),
     }

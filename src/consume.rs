@@ -14,8 +14,10 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 
-use crate::amqp::{AmqpError, step};
+use crate::amqp::{AmqpError, step, step_within};
 
+/// Longest wait for the answer to that.
+const ANSWER: Duration = Duration::from_secs(30);
 /// How long nothing may come before the queue is asked.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -76,7 +78,9 @@ impl Batches {
         let asking = self
             .channel
             .queue_declare(queue, options, FieldTable::default());
-        let waiting = step("look at a queue", asking).await?.message_count() > 0;
+        // The answer may come behind all that is being delivered.
+        let asked = step_within("look at a queue", ANSWER, asking).await?;
+        let waiting = asked.message_count() > 0;
         if waiting && self.suspicious {
             return Err(AmqpError::Forgotten(self.queue.clone()));
         }

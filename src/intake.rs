@@ -87,8 +87,9 @@ impl Intake {
         let requests = consume::channel(connection, settings.prefetch).await?;
         // One at a time: a message that stops the worker takes no other with it.
         let dropped = consume::channel(connection, 1).await?;
-        let mut from_requests = Batches::of(&requests, &settings.requests_queue, BATCH_MAX).await?;
+        // The answer to a second subscription comes behind what is delivered for the first one.
         let mut from_dropped = Batches::of(&dropped, &settings.dropped_queue, 1).await?;
+        let mut from_requests = Batches::of(&requests, &settings.requests_queue, BATCH_MAX).await?;
         self.consuming.store(true, Ordering::Release);
         info!(queue = self.settings.requests_queue, "consuming");
         let channels = [&requests, &dropped];

@@ -388,7 +388,7 @@ fn open(sources: &Sources) -> Result<Option<(PathBuf, String)>, Problem> {
     for path in &sources.default_files {
         match std::fs::read_to_string(path) {
             Ok(text) => return Ok(Some((path.clone(), text))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) if std::fs::symlink_metadata(path).is_err() => {} // or its folder is closed
             Err(e) => return Err(unreadable(path, format!("cannot be read: {e}"))),
         }
     }

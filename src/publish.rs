@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::future::maybe_done;
 use futures_util::poll;
@@ -10,9 +11,12 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::Mutex;
 
-use crate::amqp::{AmqpError, step};
+use crate::amqp::{AmqpError, STEP, step, step_within};
 use crate::metrics::Published;
 use crate::wire::{Header, Outgoing};
+
+/// What the slowest line to a broker carries: 2 Mbit/s.
+const SLOWEST_BYTES_PER_SECOND: usize = 256 * 1024;
 
 /// A channel on which every publication is confirmed.
 pub async fn channel(connection: &Connection) -> Result<Channel, AmqpError> {
@@ -48,10 +52,11 @@ impl<'c> Line<'c> {
         channel: &Channel,
         messages: impl Iterator<Item = (&'m str, &'m Outgoing)> + Clone,
     ) -> Result<Vec<Published>, AmqpError> {
-        let confirms = self.write(channel, messages.clone()).await?;
+        let most = time_for(messages.clone().map(|(_, message)| message));
+        let confirms = self.write(channel, messages.clone(), most).await?;
         let mut answers = Vec::with_capacity(confirms.len());
         for confirm in confirms {
-            answers.push(self.step("await a confirm", confirm).await?);
+            answers.push(self.step("await a confirm", most, confirm).await?);
         }
         Ok(settle(messages.map(|(_, message)| message), answers))
     }
@@ -60,6 +65,7 @@ impl<'c> Line<'c> {
         &self,
         channel: &Channel,
         messages: impl Iterator<Item = (&'m str, &'m Outgoing)>,
+        most: Duration,
     ) -> Result<Vec<PublisherConfirm>, AmqpError> {
         let _turn = self.writing.lock().await;
         // Each is given to the connection by the first poll of its future, in this order, and none is
@@ -88,7 +94,7 @@ impl<'c> Line<'c> {
                 publishing.as_mut().await;
                 publishing.as_mut().take_output().transpose()
             };
-            confirms.extend(self.step("publish", sent).await?);
+            confirms.extend(self.step("publish", most, sent).await?);
         }
         Ok(confirms)
     }
@@ -99,16 +105,24 @@ impl<'c> Line<'c> {
     async fn step<T>(
         &self,
         what: &'static str,
+        most: Duration,
         future: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, AmqpError> {
         let mut future = pin!(future);
         loop {
-            match step(what, future.as_mut()).await {
+            match step_within(what, most, future.as_mut()).await {
                 Err(AmqpError::Timeout(_)) if self.connection.status().blocked() => {}
                 done => return done,
             }
         }
     }
+}
+
+/// A dead letter is as large as what came. A slow line takes its time for it, and for what is before it.
+fn time_for<'m>(messages: impl Iterator<Item = &'m Outgoing>) -> Duration {
+    let bytes: usize = messages.map(|message| message.body.len()).sum();
+    let seconds = u64::try_from(bytes / SLOWEST_BYTES_PER_SECOND).unwrap_or(u64::MAX);
+    STEP.saturating_add(Duration::from_secs(seconds))
 }
 
 /// Delivered is what was acknowledged and not returned.
@@ -161,4 +175,20 @@ pub fn properties(message: &Outgoing) -> BasicProperties {
         properties = properties.with_type(message_type.as_str().into());
     }
     properties
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::tests::rows;
+    use crate::wire::Kind;
+
+    #[test]
+    fn a_large_message_has_the_time_that_a_slow_line_takes_for_it() {
+        let mut rows = rows(0..3, Kind::DeadLetter);
+        let time = |rows: &[crate::ledger::Pending]| time_for(rows.iter().map(|row| &row.message));
+        assert_eq!(time(&rows), STEP);
+        rows[1].message.body = vec![0; 12 * 1024 * 1024];
+        assert_eq!(time(&rows), STEP + Duration::from_secs(48));
+    }
 }

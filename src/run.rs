@@ -37,6 +37,8 @@ use crate::systemd::Systemd;
 const RECOVER_EVERY: Duration = Duration::from_secs(3);
 /// Kept of the drain for publishing what the last calls led to.
 const FLUSH: Duration = Duration::from_secs(5);
+/// For the HTTP endpoints' last answers; who has not asked by then is not waited for.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The wall clock, for everybody.
 pub fn now() -> Timestamp {
@@ -278,10 +280,12 @@ impl Worker {
             info!(%address, "metrics and health");
         }
         self.parts.spawn(async move {
-            if let Err(error) = Arc::new(server)
-                .serve(listener, close.cancelled_owned())
-                .await
-            {
+            let stop = close.clone().cancelled_owned();
+            let ended = tokio::select! {
+                ended = Arc::new(server).serve(listener, stop) => ended,
+                () = async { close.cancelled().await; tokio::time::sleep(LAST_ANSWERS).await } => Ok(()),
+            };
+            if let Err(error) = ended {
                 error!(%error, "the HTTP endpoints ended");
             }
         });

@@ -23,7 +23,10 @@ const LEVELS: &str = "info,lapin=off";
 pub fn start(format: LogFormat, levels: Option<&str>, now: fn() -> jiff::Timestamp) {
     let filter =
         EnvFilter::try_new(levels.unwrap_or(LEVELS)).unwrap_or_else(|_| EnvFilter::new(LEVELS));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    // What cannot be logged would be told on stderr, and where that fails too, the process would end.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false);
     // A second start in one process, as in tests, keeps the first.
     let started = match format {
         LogFormat::Json => builder
@@ -42,9 +45,17 @@ pub fn start(format: LogFormat, levels: Option<&str>, now: fn() -> jiff::Timesta
 }
 
 /// Whatever `RUST_LOG` says: at `trace` the libraries write whole frames, and with them
-/// payloads, metadata and logins.
+/// payloads, metadata and logins. The broker client writes a message that came back already at `warn`.
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("rescind") || *metadata.level() <= Level::DEBUG
+    *metadata.level() <= harmless(metadata.target())
+}
+
+fn harmless(target: &str) -> Level {
+    match target.split("::").next() {
+        Some("rescind") => Level::TRACE,
+        Some("lapin") => Level::ERROR,
+        _ => Level::DEBUG,
+    }
 }
 
 /// Fields of the event and of its spans side by side: `request_id` is found in one place
@@ -109,5 +120,18 @@ impl Visit for Fields<'_> {
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.0.insert(field.name().into(), value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_writes_payloads_is_not_heard() {
+        // Writes `?message` at `warn`.
+        assert_eq!(harmless("lapin::returned_messages"), Level::ERROR);
+        assert_eq!(harmless("hyper::proto"), Level::DEBUG);
+        assert_eq!(harmless("rescind::intake"), Level::TRACE);
     }
 }

@@ -59,10 +59,18 @@ pub async fn connect(settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
     Err(failed)
 }
 
+/// The library takes an address of IPv6 for none at all, and would connect to this machine.
+fn parse(url: &str) -> Result<AMQPUri, String> {
+    let mut uri: AMQPUri = url.parse()?;
+    let host = url::Url::parse(url).ok();
+    if let Some(url::Host::Ipv6(address)) = host.as_ref().and_then(url::Url::host) {
+        uri.authority.host = address.to_string();
+    }
+    Ok(uri)
+}
+
 async fn connect_to(node: &SecretString, settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
-    let mut uri: AMQPUri = node
-        .expose_secret()
-        .parse()
+    let mut uri = parse(node.expose_secret())
         .map_err(|why| AmqpError::Settings(format!("amqp.url cannot be read: {why}")))?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -155,5 +163,22 @@ impl Attempt {
 
     fn socket(&self) -> MutexGuard<'_, Option<TcpStream>> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_ipv6_is_no_other_machine() {
+        for (url, host) in [
+            ("amqp://u:p@[2001:db8::5]:1/%2f", "2001:db8::5"),
+            ("amqps://[::1]", "::1"),
+            ("amqp://u:p@10.0.0.1:1/v", "10.0.0.1"),
+            ("amqp://broker.example:1", "broker.example"),
+        ] {
+            assert_eq!(parse(url).unwrap().authority.host, host, "{url}");
+        }
     }
 }

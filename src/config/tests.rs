@@ -160,7 +160,8 @@ fn the_file_asked_for_must_exist_and_the_default_files_need_not() {
     let (missing, there) = (folder.path().join("a.toml"), folder.path().join("b.toml"));
     std::fs::write(&there, "[amqp]\nprefetch = 7").unwrap();
     let mut sources = Sources {
-        default_files: vec![missing.clone(), there.clone()],
+        // The second cannot be looked for, as in a folder that is closed.
+        default_files: vec![missing.clone(), there.join("c.toml"), there.clone()],
         ..Sources::default()
     };
     let loaded = load(&sources, PROVIDERS).unwrap();

@@ -81,7 +81,7 @@ pub enum LedgerError {
     Busy,
     /// It is no ledger, or was cut short.
     #[error(
-        "the ledger's file is damaged, or is no ledger ({0}); check ledger.url, or stop the worker and restore a backup"
+        "the ledger's file is damaged, or is no ledger ({0}); check ledger.url, or stop the worker, remove the file with its -wal and -shm, and restore a backup"
     )]
     Damaged(String),
     /// The database will not have us, or its address is no address: a person has to act.

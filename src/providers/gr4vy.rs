@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Login, Notification, Provider, Reading,
@@ -24,6 +23,7 @@ use crate::es512::SigningKey;
 use crate::job::{Job, Payment};
 use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
 
+mod key;
 mod webhook;
 
 /// Gr4vy.
@@ -37,8 +37,6 @@ const CLOCK_SKEW: i64 = 30;
 
 /// Learned: `void` or `cancel`, by the state that was seen last.
 const ROUTE: &str = "route";
-/// Learned: how many stored failures the idempotency key has met.
-const GENERATION: &str = "generation";
 /// Learned: the route that was refused and what that means if the state is not the reason.
 const REFUSED_WITH: &str = "refused_with";
 
@@ -111,7 +109,7 @@ impl Provider for Gr4vy {
         match route {
             Route::Void => request
                 .header("prefer", "resource=transaction-void")
-                .header("idempotency-key", void_key(ask)),
+                .header("idempotency-key", key::of_void(ask)),
             Route::Cancel => request,
         }
     }
@@ -128,11 +126,10 @@ impl Provider for Gr4vy {
         };
         let route = Route::learned(ask).as_str();
         let refused_with = refused_with.map(|why| format!("{route}:{}", why.as_str()));
-        let generation =
-            is_stored(&verdict, &body, response).then(|| (generation(ask) + 1).to_string());
+        let generation = key::next_generation(ask, &verdict, response);
         words(verdict, response, &body)
             .learn(REFUSED_WITH, refused_with.or_else(|| forgotten(ask)))
-            .learn(GENERATION, generation)
+            .learn(key::GENERATION, generation)
     }
 
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
@@ -251,32 +248,6 @@ fn for_merchant(request: Request, ask: &Ask<'_>) -> Request {
     match ask.account.plain("merchant_account_id") {
         Some(id) => request.header("x-gr4vy-merchant-account-id", id),
         None => request,
-    }
-}
-
-/// A failure is stored under its key for 24 h, so the next void needs another one. What was refused
-/// before it was looked at is not stored (<https://docs.gr4vy.com/guides/api/idempotent-requests>).
-fn is_stored(verdict: &Verdict, body: &Value, response: &Response<'_>) -> bool {
-    match response.status {
-        200..=299 => matches!(verdict, Verdict::NotYet { .. }),
-        401 | 422 | 425 | 429 => false,
-        409 => body["code"] != "concurrent_request",
-        _ => true,
-    }
-}
-
-fn generation(ask: &Ask<'_>) -> u32 {
-    let known = ask.learned(GENERATION).and_then(|n| n.parse::<u32>().ok());
-    known.unwrap_or(0).min(u32::MAX - 1)
-}
-
-/// The request's key; after a stored failure one derived from it, the same for every repeat of
-/// that attempt (<https://docs.gr4vy.com/guides/api/idempotent-requests>).
-fn void_key(ask: &Ask<'_>) -> String {
-    let space = Uuid::try_parse(ask.key).unwrap_or(Uuid::NAMESPACE_OID);
-    match generation(ask) {
-        0 => ask.key.to_owned(),
-        n => Uuid::new_v5(&space, format!("generation {n}").as_bytes()).to_string(),
     }
 }
 
