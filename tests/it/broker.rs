@@ -2,6 +2,7 @@
 
 mod refused;
 mod silent;
+mod strange;
 mod window;
 
 use std::collections::BTreeSet;

@@ -237,7 +237,10 @@ fn badly_named(files: &[String]) -> Vec<String> {
 
 #[test]
 fn no_file_is_called_a_drawer() {
-    nothing_wrong(badly_named(&tracked()));
+    // What is vendored has the names that its authors gave.
+    let ours = |file: &String| !file.starts_with("vendor/");
+    let files: Vec<String> = tracked().into_iter().filter(ours).collect();
+    nothing_wrong(badly_named(&files));
 }
 
 fn leftovers(sources: &[Source]) -> Vec<String> {

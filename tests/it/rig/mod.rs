@@ -16,6 +16,7 @@ pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod recorder;
 pub(crate) mod simulator;
 pub(crate) mod stage;
