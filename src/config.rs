@@ -113,7 +113,7 @@ pub struct Http {
 /// How to stop.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    /// How long calls under way may take to end.
+    /// Longest time for a stop: calls that end, and what they led to.
     pub drain: Duration,
 }
 

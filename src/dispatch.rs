@@ -60,7 +60,7 @@ pub struct Shared {
     pub outbox: Handover,
     /// On while too much waits for the broker: nothing is taken in or begun.
     pub hold: Hold,
-    /// Every call that is under way.
+    /// Every call that is under way, and what leads to one: claims, and requests being stored.
     pub tasks: TaskTracker,
     /// The worker is stopping: nothing new is begun.
     pub stop: CancellationToken,

@@ -108,11 +108,6 @@ impl Amount {
     pub fn is_zero(self) -> bool {
         self.0.is_zero()
     }
-
-    /// Equality of value: `50.0` is `50.00`.
-    pub fn same_value(self, other: Self) -> bool {
-        self.0 == other.0
-    }
 }
 
 impl fmt::Display for Amount {
@@ -123,7 +118,10 @@ impl fmt::Display for Amount {
 
 /// A currency of ISO 4217 whose number of decimals is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Currency([u8; 3]);
+pub struct Currency {
+    code: &'static str,
+    exponent: u32,
+}
 
 /// Currencies by their number of decimals (ISO 4217, list one). A code that is not here is
 /// refused rather than guessed: a wrong exponent moves a hundred times the money.
@@ -139,7 +137,7 @@ const EXPONENTS: [(u32, &str); 4] = [
          GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD \
          MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP \
          PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS \
-         TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD YER ZAR ZMW ZWG",
+         TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG",
     ),
     (3, "BHD IQD JOD KWD LYD OMR TND"),
     (4, "CLF UYW"),
@@ -148,25 +146,20 @@ const EXPONENTS: [(u32, &str); 4] = [
 impl Currency {
     /// Parses a three-letter upper-case code of ISO 4217.
     pub fn parse(code: &str) -> Option<Self> {
-        let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
-        let known = EXPONENTS
-            .iter()
-            .any(|(_, codes)| codes.split_whitespace().any(|c| c == code));
-        known.then_some(Self(bytes))
+        EXPONENTS.iter().find_map(|&(exponent, codes)| {
+            let code = codes.split_whitespace().find(|known| *known == code)?;
+            Some(Self { code, exponent })
+        })
     }
 
     /// Number of decimals of the major unit.
     pub fn exponent(self) -> u32 {
-        let code = self.as_str();
-        EXPONENTS
-            .iter()
-            .find(|(_, codes)| codes.split_whitespace().any(|c| c == code))
-            .map_or(2, |(exponent, _)| *exponent)
+        self.exponent
     }
 
     /// The three letters.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("XXX")
+    pub fn as_str(&self) -> &'static str {
+        self.code
     }
 }
 

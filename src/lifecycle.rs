@@ -5,7 +5,7 @@
 //!            ▼                                       │
 //!   due ─▶ plan ─▶ calling ─▶ answer ─┬─ Accepted ─▶ waiting_provider ─▶ plan (look-up) ─▶ …
 //!            ▲                        ├─ Doubt, crash ─▶ in_doubt ─▶ plan (look-up or policy) ─▶ …
-//!            │                        └─ evidence ─▶ one of the six results
+//!            │                        └─ evidence ─▶ one of the five results
 //!            └── StillOpen, twice and spaced when in doubt ── look-up
 //! ```
 //!

@@ -52,6 +52,7 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     in_flight_limit: IntGaugeVec,
     broker_connected: IntGauge,
+    ledger_answers: IntGauge,
     broker_reconnects: IntCounter,
     ledger_commit_seconds: Histogram,
     ledger_batch_operations: Histogram,
@@ -212,10 +213,8 @@ impl Metrics {
                 "Most calls in flight.",
                 &["provider"],
             )?,
-            broker_connected: b.gauge(
-                "rescind_broker_connected",
-                "1 while both connections to the broker are up.",
-            )?,
+            broker_connected: b.gauge("rescind_broker_connected", "1: consumes and publishes.")?,
+            ledger_answers: b.gauge("rescind_ledger_answers", "1: it answers and stores.")?,
             broker_reconnects: b.add(IntCounter::new(
                 "rescind_broker_reconnects_total",
                 "Connections to the broker made again.",
@@ -328,7 +327,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A call on the wire ended.
+    /// A call ended, also one that was not sent.
     pub fn called(&self, provider: &str, operation: &str, verdict: &str, took: Duration) {
         self.calls
             .with_label_values(&[provider, operation, verdict])

@@ -100,7 +100,7 @@ names! {
         Unknown = "unknown",
         /// Accepted and not finished: a look-up is scheduled.
         Accepted = "accepted",
-        /// 429, or our own rate limit.
+        /// 429.
         RateLimited = "rate_limited",
         /// The circuit breaker is open.
         BreakerOpen = "breaker_open",

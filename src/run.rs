@@ -1,6 +1,6 @@
 //! Wires the parts of a worker, starts them, and drains them in reverse.
 //!
-//! The only file that reads the clock and spawns tasks.
+//! The only file that reads the clock; what runs for as long as the worker is spawned here.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -56,14 +56,18 @@ impl Server {
             .await
     }
 
+    /// Whether it can be read, and took what came last.
     async fn ledger_answers(&self) -> bool {
-        match tokio::time::timeout(LEDGER_WAIT, self.shared.ledger.stats()).await {
+        let stored = self.intake.storing.load(Ordering::Acquire);
+        let read = match tokio::time::timeout(LEDGER_WAIT, self.shared.ledger.stats()).await {
             Ok(Ok(stats)) => {
                 self.shared.metrics.stats(&stats);
                 true
             }
             Ok(Err(_)) | Err(_) => false,
-        }
+        };
+        self.shared.metrics.ledger_answers(read && stored);
+        read && stored
     }
 
     fn connected(&self) -> (bool, bool) {
@@ -78,8 +82,6 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
     let draining = server.shared.stop.is_cancelled();
     let notifications = server.notices.ready();
     let held = server.shared.hold.is_on();
-    let stored = server.intake.storing.load(Ordering::Acquire);
-    let ledger = ledger && stored;
     let ready = consuming && publishing && !held && notifications && ledger && !draining;
     let status = if ready {
         StatusCode::OK

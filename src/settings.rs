@@ -113,7 +113,7 @@ pub const FIELDS: &[Field] = &[
     unset("ledger.key_file", Form::Path, "PEM file of its key"),
     field("ledger.retention", Span, "90d", "finished requests and closed dead letters older than this are removed"),
     field("http.listen", Socket, "127.0.0.1:8620", "/metrics /livez /readyz /notifications/<provider>"),
-    field("shutdown.drain", SpanOrZero, "25s", "how long calls under way may take to end"),
+    field("shutdown.drain", SpanOrZero, "25s", "longest time for a stop; calls have all but the last 5s of it"),
     field("log.format", Choice(&["json", "text"]), "json", "RUST_LOG sets levels"),
     unset("defaults.ca_file", Form::Path, "PEM file of the authorities to trust instead of the system's"),
     field("defaults.connect_timeout", Span, "3s", "to reach a provider"),

@@ -180,7 +180,8 @@ fn digest(body: &Body<'_>) -> [u8; 32] {
     Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into()
 }
 
-fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood {
+/// `request_id` and `provider` of what may be no request, where they can be read and are names.
+pub fn glimpse(bytes: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
     struct Glimpse {
         request_id: Option<serde_json::Value>,
@@ -193,9 +194,17 @@ fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood
     let (request_id, provider) = glimpse.map_or((None, None), |glimpse| {
         (text(glimpse.request_id), text(glimpse.provider))
     });
+    (
+        request_id.filter(|id| is_request_id(id)),
+        provider.filter(|name| is_provider_name(name)),
+    )
+}
+
+fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood {
+    let (request_id, provider) = glimpse(bytes);
     Misunderstood {
-        request_id: request_id.filter(|id| is_request_id(id)),
-        provider: provider.filter(|name| is_provider_name(name)),
+        request_id,
+        provider,
         reason,
         // It holds the publisher's own words, and is to fit into a header.
         detail: shorten(&detail),

@@ -295,12 +295,16 @@ fn shown<'a>(loaded: &'a Loaded, path: &str) -> &'a str {
     found.map_or("", |value| value.value.as_str())
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
+/// Whether nobody reads our output any more.
+fn is_unread(error: &anyhow::Error) -> bool {
     let closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
-    if error
+    error
         .chain()
         .any(|cause| cause.downcast_ref().is_some_and(closed))
-    {
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if is_unread(error) {
         // Whoever read our output has seen enough.
         return Exit::Done.into();
     }

@@ -10,7 +10,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
@@ -82,28 +81,17 @@ fn read_input(file: &Path) -> anyhow::Result<Vec<u8>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Item {
     body: Vec<u8>,
-    /// Where one can be read, as the worker reads it.
     request_id: Option<String>,
     provider: Option<String>,
 }
 
 impl Item {
     fn new(body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Glimpse {
-            request_id: Option<serde_json::Value>,
-            provider: Option<serde_json::Value>,
-        }
-        let glimpse = serde_json::from_slice::<Glimpse>(body).ok();
-        let text = |value: Option<serde_json::Value>| value?.as_str().map(str::to_owned);
-        let (request_id, provider) = glimpse.map_or((None, None), |glimpse| {
-            (text(glimpse.request_id), text(glimpse.provider))
-        });
-        let searched = body.len() <= wire::SEARCHED_BYTES_MAX;
+        let (request_id, provider) = wire::glimpse(body);
         Self {
             body: body.to_vec(),
-            request_id: request_id.filter(|id| searched && wire::is_request_id(id)),
-            provider: provider.filter(|name| wire::is_provider_name(name)),
+            request_id,
+            provider,
         }
     }
 
@@ -262,8 +250,11 @@ async fn follow(
 ) -> anyhow::Result<Exit> {
     let mut feed = Feed::open(connection, settings).await?;
     let mut followed = Followed::new(args.json, items, screen);
-    followed.start(items)?;
     let mut publishing = std::pin::pin!(publish(connection, settings, items));
+    if let Err(closed) = followed.start(items) {
+        publishing.await?;
+        return Err(closed.into());
+    }
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let mut published = false;
     // Counts from the last publication on; until then the confirms have their own limits.
@@ -277,11 +268,20 @@ async fn follow(
             }
             next = feed.next(connection) => {
                 let report = next.context("the results can no longer be followed; the requests are carried out all the same")?;
-                followed.take(&report)?;
+                if let Err(closed) = followed.take(&report) {
+                    // Nobody reads any more; all that was given is published all the same.
+                    if !published {
+                        publishing.await?;
+                    }
+                    return Err(closed.into());
+                }
             }
             () = sleep_until(deadline), if published => break,
             _ = &mut interrupt => {
                 followed.end(items.len());
+                if !published {
+                    text::say("not every request was published; submitting them again is safe");
+                }
                 return Ok(Exit::Interrupted);
             }
         }

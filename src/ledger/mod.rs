@@ -41,7 +41,7 @@ pub enum LedgerError {
         "the ledger {path} is in use by another worker; one file has one worker: end the other one, or give this one a file of its own"
     )]
     InUse {
-        /// The file.
+        /// The file, or the database's address.
         path: String,
     },
     /// Written by an older Rescind, for a command that only reads.
@@ -49,7 +49,7 @@ pub enum LedgerError {
         "the ledger {path} has schema {found}, this version needs {known}; start the worker once, it migrates the ledger"
     )]
     TooOld {
-        /// The file.
+        /// The file, or the database's address.
         path: String,
         /// Its schema.
         found: i64,
@@ -61,17 +61,17 @@ pub enum LedgerError {
         "the ledger {path} has schema {found}, this version knows up to {known}; run the newer version"
     )]
     TooNew {
-        /// The file.
+        /// The file, or the database's address.
         path: String,
         /// Its schema.
         found: i64,
         /// Ours.
         known: i64,
     },
-    /// There is no such ledger, for a command that only reads.
+    /// There is no such ledger, for a command that makes none.
     #[error("there is no ledger at {path}; is this the configuration of the worker?")]
     Missing {
-        /// The file.
+        /// The file, or the database's address.
         path: String,
     },
     /// Somebody else holds the file's lock for long.
@@ -92,7 +92,8 @@ pub enum LedgerError {
         /// Its words.
         why: String,
     },
-    /// The operation did not happen: disk full, input or output error, shut down.
+    /// The operation did not happen, or nobody can tell: disk full, no connection, an answer to a
+    /// commit that was lost, shut down.
     #[error("the ledger did not answer: {0}")]
     Failed(String),
 }
@@ -121,7 +122,7 @@ pub trait Ledger: Send + Sync {
     fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Settled>>;
 
     /// A notification about the payment of these names. Of each name's requests the open one
-    /// hears it, or else the one that finished last: `hear` decides, inside the transaction,
+    /// hears it, and the last ones that have finished: `hear` decides, inside the transaction,
     /// for one that nobody works on; one that is worked on remembers it for its commit.
     /// Nothing for a payment that nobody asked to cancel, and nothing is written then.
     fn notified(

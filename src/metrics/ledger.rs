@@ -22,6 +22,11 @@ impl Metrics {
         self.oldest_open.with_label_values(&labels).set(oldest);
     }
 
+    /// It answers, and took the last requests, or not.
+    pub fn ledger_answers(&self, answers: bool) {
+        self.ledger_answers.set(answers.into());
+    }
+
     /// Sets the gauges that are read from the ledger; what is no longer there becomes 0.
     pub fn stats(&self, stats: &Stats) {
         // Each gauge is set once, so that no scrape sees a 0 in between. Accounts that are no

@@ -172,7 +172,10 @@ fn the_image_holds_what_it_runs_and_runs_it_without_rights() {
         })
         .flat_map(|line| line.rsplit_once(' ').unwrap().0.split(' '))
         .collect();
-    assert_eq!(copied, ["Cargo.toml", "Cargo.lock", ".cargo", "src"]);
+    assert_eq!(
+        copied,
+        ["Cargo.toml", "Cargo.lock", ".cargo", "vendor", "src"]
+    );
     for path in copied {
         assert!(project(path).exists(), "{path}");
         assert!(

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rescind::ledger::{Accepted, Arrival, Change, Committed, Filter, Hear, Heard};
 use rescind::outcome::{Operation, State};
@@ -621,6 +622,21 @@ async fn after_a_start_what_was_on_the_wire_is_in_doubt() {
             );
         }
         assert_eq!(desk.claimed_ids(9, at(7)).await.len(), 3);
+    })
+    .await;
+}
+
+/// It left just before the worker died: what a look-up does not see yet may still come.
+#[tokio::test]
+async fn after_a_start_what_was_sent_may_still_arrive() {
+    on_each(async |mut desk| {
+        desk.begin("a", "p").await;
+        desk.reopen().await;
+        let quiet = Arc::new(|_: &str| Duration::from_millis(500));
+        assert_eq!(desk.recover(at(7), quiet).await.unwrap(), 1);
+        let seen = desk.seen("a").await.progress;
+        assert_eq!(seen.quiet_until, Some(at(507)));
+        assert_eq!(seen.due_at, Some(at(7)), "it is asked about at once");
     })
     .await;
 }

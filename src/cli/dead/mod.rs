@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use jiff::{SignedDuration, Timestamp};
 
 use super::text::{self, Screen};
-use super::{Exit, Stop};
+use super::{Exit, Stop, is_unread};
 use crate::config::Config;
 use crate::ledger::{DeadFilter, DeadRecord, Ledger};
 use crate::outcome::{Failed, Invalid, Unresolved};
@@ -61,9 +61,22 @@ pub(super) async fn run(
     match args.command {
         Command::List(args) => list::run(args, config, screen).await,
         Command::Show(args) => show::run(args, config, screen).await,
-        Command::Replay(args) => replay::run(args, config, login, screen).await,
-        Command::Discard(args) => discard::run(args, config, login, screen).await,
+        Command::Replay(args) => whole(replay::run(args, config, login, screen).await),
+        Command::Discard(args) => whole(discard::run(args, config, login, screen).await),
         Command::Export(args) => export::run(args, config, screen).await,
+    }
+}
+
+/// Who changes something and is not read any more has perhaps not changed all of it.
+fn whole(done: anyhow::Result<Exit>) -> anyhow::Result<Exit> {
+    match done {
+        Err(error) if is_unread(&error) => {
+            text::say(
+                "nobody reads the output, so this stopped; what is begun goes on, all else is as it was",
+            );
+            Ok(Exit::Partly)
+        }
+        done => done,
     }
 }
 

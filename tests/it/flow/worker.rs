@@ -311,6 +311,7 @@ async fn every_series_of_the_contract_exists_from_the_start_at_zero() {
         assert_eq!(metrics.sum("rescind_in_flight_limit", &labels), 64.0);
     }
     assert_eq!(metrics.sum("rescind_broker_connected", &[]), 1.0);
+    assert_eq!(metrics.sum("rescind_ledger_answers", &[]), 1.0);
     assert_eq!(metrics.sum("rescind_build_info", &[]), 1.0);
     for name in [
         "rescind_ledger_commit_seconds",
@@ -327,6 +328,7 @@ async fn every_series_of_the_contract_exists_from_the_start_at_zero() {
         let further = [
             "rescind_in_flight_limit",
             "rescind_broker_connected",
+            "rescind_ledger_answers",
             "rescind_build_info",
             "rescind_ledger_commit_seconds",
             "rescind_ledger_batch_operations",

@@ -1,8 +1,10 @@
 //! What the outbox may read, and when.
 
-use super::desk::{VOIDED, at, checked, checks, finish};
-use super::{asks_at, on_each};
+use rescind::ledger::Accepted;
 use rescind::wire::Kind;
+
+use super::desk::{VOIDED, admitted, at, checked, checks, finish};
+use super::{asks_at, on_each};
 
 /// Whoever applies what comes in its order would end with what was corrected.
 #[tokio::test]
@@ -24,6 +26,30 @@ async fn a_correction_waits_until_what_it_corrects_is_published() {
         assert_eq!(correction.len(), 1);
         assert_eq!(correction[0].message.kind, Kind::Correction);
         desk.publish_all(at(53)).await;
+        assert!(desk.outbox().await.is_empty());
+    })
+    .await;
+}
+
+/// Whoever has lost both would be told what does not hold, and nothing else.
+#[tokio::test]
+async fn a_repeat_brings_the_result_and_then_its_correction() {
+    on_each(async |desk| {
+        let claim = desk.begin("a", "p").await;
+        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        desk.hear(&["p"], asks_at(50)).await;
+        let check = desk.only_claim(at(50), checks()).await;
+        desk.settle(checked(&check, at(51))).await;
+        desk.publish_all(at(52)).await;
+        desk.publish_all(at(53)).await;
+
+        assert_eq!(desk.take_in(admitted("a", "p")).await, Accepted::Repeated);
+        for kind in [Kind::Result, Kind::Correction] {
+            let next = desk.outbox().await;
+            let kinds: Vec<Kind> = next.iter().map(|row| row.message.kind).collect();
+            assert_eq!(kinds, [kind]);
+            desk.publish_all(at(60)).await;
+        }
         assert!(desk.outbox().await.is_empty());
     })
     .await;

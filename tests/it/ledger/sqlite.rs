@@ -506,8 +506,13 @@ fn a_full_disk_refuses_whole_operations_and_all_is_well_once_there_is_room() {
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(said.contains("the disk was full"), "{said}");
         }
-        Ok(output) if output.status.code() == Some(101) => {
-            panic!("{}", String::from_utf8_lossy(&output.stderr));
+        // `unshare` or `mount` is not there, or may not.
+        Ok(output) if !matches!(output.status.code(), Some(1 | 77 | 127)) => {
+            panic!(
+                "{}: {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         other => eprintln!("left out: this machine gives no small disk: {other:?}"),
     }

@@ -278,8 +278,14 @@ proptest! {
 
     #[test]
     fn deep_json_is_refused_and_not_followed(depth in 200..20_000_usize) {
-        let body = "[".repeat(depth.min(NOTIFICATION_BYTES_MAX));
-        let told = read("tingg", &account(&[]), &BTreeMap::new(), body.as_bytes(), Via::Queue);
-        prop_assert!(matches!(told, Notification::Unreadable(_)));
+        let told = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            let body = format!(
+                r#"{{"serviceCode":"s","merchantTransactionID":"m","more":{open}{close}}}"#
+            );
+            read("tingg", &account(&[]), &BTreeMap::new(), body.as_bytes(), Via::Queue)
+        };
+        prop_assert!(matches!(told(depth), Notification::Unreadable(_)));
+        prop_assert!(matches!(told(9), Notification::Hint(_)));
     }
 }
