@@ -11,6 +11,7 @@ use std::time::Duration;
 use lapin::Connection;
 use lapin::message::Delivery;
 use lapin::types::AMQPValue;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError};
@@ -49,6 +50,8 @@ pub struct Intake {
     pub consuming: AtomicBool,
     /// The ledger took the last batch.
     pub storing: AtomicBool,
+    /// Whoever has it stores a batch.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Intake {
@@ -64,6 +67,7 @@ impl Intake {
             shared,
             consuming: AtomicBool::new(false),
             storing: AtomicBool::new(true),
+            turn: Arc::default(),
         }
     }
 
@@ -142,18 +146,25 @@ impl Intake {
         acks: &mut Acks,
         dropped: bool,
     ) -> Result<(), AmqpError> {
+        // The next session brings the same deliveries once more, and waits for this one.
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let (count, last) = (batch.len(), batch.last().map(|last| last.acker.clone()));
         // In a task of its own: what the ledger has accepted is begun, even if the session
         // with the broker ends meanwhile.
         let storing = self
             .shared
             .tasks
-            .spawn(Arc::clone(self).store_batch(batch, dropped));
+            .spawn(Arc::clone(self).store_batch(batch, dropped, turn));
         storing.await.map_err(|_| AmqpError::Lost)?;
         acks.add(last, count).await
     }
 
-    async fn store_batch(self: Arc<Self>, batch: Vec<Admitted>, dropped: bool) {
+    async fn store_batch(
+        self: Arc<Self>,
+        batch: Vec<Admitted>,
+        dropped: bool,
+        _turn: OwnedMutexGuard<()>,
+    ) {
         let (arrivals, begun): (Vec<Arrival>, Vec<_>) = batch
             .into_iter()
             .map(|admitted| (admitted.arrival, (admitted.step, admitted.start)))

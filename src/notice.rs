@@ -97,9 +97,6 @@ impl Notices {
         let Some(dispatcher) = self.dispatchers.get(provider) else {
             return StatusCode::NOT_FOUND;
         };
-        let Ok(_place) = self.places.try_acquire() else {
-            return StatusCode::SERVICE_UNAVAILABLE;
-        };
         let reading = axum::body::to_bytes(body, NOTIFICATION_BYTES_MAX);
         let body = match tokio::time::timeout(BODY_WAIT, reading).await {
             Ok(Ok(body)) => body,
@@ -109,6 +106,10 @@ impl Notices {
         let message = match self.verify(dispatcher, headers, &body) {
             Ok(message) => message,
             Err(refusal) => return refusal,
+        };
+        // Only now: who sends a body slowly, or none that is believed, keeps nobody's place.
+        let Ok(_place) = self.places.try_acquire() else {
+            return StatusCode::SERVICE_UNAVAILABLE;
         };
         match timeout_at(end, self.publish(message)).await {
             Ok(true) => StatusCode::OK,
