@@ -447,3 +447,34 @@ async fn no_secret_and_no_payload_is_ever_logged() {
         }
     }
 }
+
+/// It looks once a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_before_the_retention_is_removed_and_its_id_is_free_again() {
+    let mut stage = Stage::new("retention");
+    stage.set("ledger.retention", "1s");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let all: Vec<Value> = kinds().map(|kind| request(kind, "success")).collect();
+    client.confirm_all(&stage.names, &all).await;
+    endings(&stage, &mut results, &all, PATIENCE).await;
+    until("they are removed", 2 * PATIENCE, || {
+        worker.log().contains("removed finished requests")
+    })
+    .await;
+    let file = rusqlite::Connection::open(stage.ledger()).unwrap();
+    let rows = |table: &str| -> i64 {
+        let count = format!("SELECT count(*) FROM {table}");
+        file.query_row(&count, [], |row| row.get(0)).unwrap()
+    };
+    for table in ["requests", "calls", "messages"] {
+        assert_eq!(rows(table), 0, "{table}");
+    }
+    client.confirm_all(&stage.names, &all[..1]).await;
+    let new = [("kind", "new")];
+    until("it is new", PATIENCE, || {
+        worker.metric("rescind_requests_received_total", &new) == all.len() as f64 + 1.0
+    })
+    .await;
+}
