@@ -5,6 +5,7 @@ mod counting;
 mod intake;
 mod logins;
 mod others;
+mod submit;
 mod worker;
 
 use std::time::Duration;

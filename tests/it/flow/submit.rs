@@ -1,0 +1,47 @@
+//! `rescind submit` as a part of a pipe.
+
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::PATIENCE;
+use crate::rig::checker::endings;
+use crate::rig::stage::{Stage, request};
+
+/// Enough for several windows, of which the first results come before the last request is out.
+const REQUESTS: usize = 3_000;
+
+/// As before `head`: who has seen enough of the results has not changed the mind about the requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_was_given_is_published_also_if_nobody_reads_the_results() {
+    let stage = Stage::new("submit");
+    let _worker = stage.worker();
+    let mut results = stage.results().await;
+    let requests: Vec<Value> = (0..REQUESTS).map(|_| request("migo", "success")).collect();
+    let lines: Vec<String> = requests.iter().map(Value::to_string).collect();
+    let (config, file) = (
+        stage.dir().join("submit.toml"),
+        stage.dir().join("all.jsonl"),
+    );
+    std::fs::write(&config, stage.config()).unwrap();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+
+    let mut submit = Command::new(env!("CARGO_BIN_EXE_rescind"))
+        .arg("submit")
+        .arg("--config")
+        .args([&config, &file])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = submit.stdout.take().unwrap();
+    shown.read_exact(&mut [0; 80]).unwrap();
+    drop(shown);
+    let done = tokio::task::spawn_blocking(move || submit.wait_with_output().unwrap());
+    let done = done.await.unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    let ended = endings(&stage, &mut results, &requests, PATIENCE).await;
+    assert_eq!(ended.len(), REQUESTS);
+}
