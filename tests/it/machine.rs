@@ -159,12 +159,12 @@ async fn a_worker_with_too_few_files_is_slow_and_right() {
     let mut results = stage.results().await;
     let few = ["prlimit", "--nofile=48"];
     let mut worker = Worker::spawn_under(&few, &stage.config());
-    worker.become_ready(PATIENCE).unwrap();
+    // Its endpoints come back with the files, which idle connections may keep for up to a minute.
+    worker.become_ready(3 * PATIENCE).unwrap();
     for ending in endings(&stage, &mut results, &all, PATIENCE).await {
         assert_cancelled_once(&ending, false);
         assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
     }
-    // Its endpoints come back with the files, which idle connections may keep for a while.
     let calls = rusqlite::Connection::open(stage.ledger()).unwrap();
     let question = "SELECT count(*) FROM calls WHERE verdict = 'not_sent'";
     let not_sent: i64 = calls.query_row(question, [], |row| row.get(0)).unwrap();

@@ -4,9 +4,14 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+/// A question that is asked again, e.g. whether a worker is ready.
+const QUESTION: Duration = Duration::from_secs(5);
+/// What is asked once, of a machine that may be busy.
+const ONCE: Duration = Duration::from_secs(30);
+
 /// `GET path`; answers the status and the body.
 pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    send(address, "GET", path, &[], b"")
+    send(address, "GET", path, &[], b"", QUESTION)
 }
 
 /// `POST path` with headers and a body.
@@ -16,7 +21,7 @@ pub(crate) fn post(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<(u16, String)> {
-    send(address, "POST", path, headers, body)
+    send(address, "POST", path, headers, body, ONCE)
 }
 
 fn send(
@@ -25,10 +30,11 @@ fn send(
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
+    patience: Duration,
 ) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     // HTTP/1.0: the answer ends with the connection and is never chunked.
     let mut head = format!(
         "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n",
