@@ -16,10 +16,10 @@ use lapin::{Channel, Connection, Consumer};
 
 use crate::amqp::{AmqpError, step, step_within};
 
-/// Longest wait for the answer to that.
-const ANSWER: Duration = Duration::from_secs(30);
 /// How long nothing may come before the queue is asked.
 const QUIET: Duration = Duration::from_secs(5);
+/// Longest wait for the answer to that.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// A subscription.
 pub struct Batches {

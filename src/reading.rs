@@ -138,8 +138,8 @@ pub struct Evidence {
 /// says about whether the call can have been applied.
 ///
 /// A 404 is a word on the payment only where a program wrote it: the page of a gateway, or none, says
-/// that nobody is there. 429 was not processed; 503 is documented as such by the providers that use it, and an
-/// adapter passes `unavailable_is_unprocessed` where that is so. Any other 5xx, and a 2xx
+/// that nobody is there. 429 was not processed; 503 is documented as such by the providers that use
+/// it, and an adapter passes `unavailable_is_unprocessed` where that is so. Any other 5xx, and a 2xx
 /// that nobody could read, may hide an applied call.
 pub fn by_http_status(
     operation: Operation,

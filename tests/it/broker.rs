@@ -109,7 +109,7 @@ async fn a_worker_waits_for_its_broker() {
     assert_eq!(worker.ended(), None);
     assert!(!worker.ready());
     broker.start_again();
-    worker.become_ready(3 * PATIENCE).unwrap();
+    worker.become_ready(PATIENCE).unwrap();
     let mut results = stage.results().await;
     let all = requests(6, "success");
     stage.client().await.confirm_all(&stage.names, &all).await;

@@ -5,8 +5,8 @@ use rusqlite::{Connection, params};
 
 use super::rows::millis;
 
-/// Requests that ended before and are not being checked, with all that is about them. What was closed since can still
-/// be taken back.
+/// Requests that ended before and are not being checked, with all that is about them. What was closed
+/// since can still be taken back.
 pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite::Result<u64> {
     let old: Vec<i64> = db
         .prepare_cached(

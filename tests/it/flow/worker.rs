@@ -478,3 +478,17 @@ async fn what_ended_before_the_retention_is_removed_and_its_id_is_free_again() {
     })
     .await;
 }
+
+/// It is nobody's to wait for, least of all for the whole of a drain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_request_that_never_comes_to_its_end() {
+    use std::io::Write as _;
+    let mut stage = Stage::new("unfinished");
+    stage.set("shutdown.drain", "5m");
+    let mut worker = stage.worker();
+    let mut caller = std::net::TcpStream::connect(worker.address()).unwrap();
+    caller.write_all(b"GET /livez HTTP/1.1\r\nhost:").unwrap();
+    worker.sigterm();
+    let status = worker.wait(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{}", worker.log());
+}

@@ -3,18 +3,23 @@
 use rescind::ledger::Accepted;
 use rescind::wire::Kind;
 
-use super::desk::{VOIDED, admitted, at, checked, checks, finish};
+use super::desk::{Desk, VOIDED, admitted, at, checked, checks, finish};
 use super::{asks_at, on_each};
+
+/// A result and what corrects it, neither of them published.
+async fn corrected(desk: &Desk) {
+    let claim = desk.begin("a", "p").await;
+    desk.settle(finish(&claim, VOIDED, at(4))).await;
+    desk.hear(&["p"], asks_at(50)).await;
+    let check = desk.only_claim(at(50), checks()).await;
+    desk.settle(checked(&check, at(51))).await;
+}
 
 /// Whoever applies what comes in its order would end with what was corrected.
 #[tokio::test]
 async fn a_correction_waits_until_what_it_corrects_is_published() {
     on_each(async |desk| {
-        let claim = desk.begin("a", "p").await;
-        desk.settle(finish(&claim, VOIDED, at(4))).await;
-        desk.hear(&["p"], asks_at(50)).await;
-        let check = desk.only_claim(at(50), checks()).await;
-        desk.settle(checked(&check, at(51))).await;
+        corrected(&desk).await;
         let result = desk.outbox().await;
         assert_eq!(result.len(), 1, "the result alone");
         assert_eq!(result[0].message.kind, Kind::Result);
@@ -35,11 +40,7 @@ async fn a_correction_waits_until_what_it_corrects_is_published() {
 #[tokio::test]
 async fn a_repeat_brings_the_result_and_then_its_correction() {
     on_each(async |desk| {
-        let claim = desk.begin("a", "p").await;
-        desk.settle(finish(&claim, VOIDED, at(4))).await;
-        desk.hear(&["p"], asks_at(50)).await;
-        let check = desk.only_claim(at(50), checks()).await;
-        desk.settle(checked(&check, at(51))).await;
+        corrected(&desk).await;
         desk.publish_all(at(52)).await;
         desk.publish_all(at(53)).await;
 
