@@ -282,10 +282,11 @@ async fn a_result_that_nobody_takes_waits_in_the_outbox() {
     assert_eq!(results.counts()[&id(&unwanted)], 1);
 }
 
-/// A ledger that does not answer keeps deliveries waiting until RabbitMQ closes the channel
-/// and leaves the connection open: a worker that watched only the latter would be deaf.
+/// A ledger that does not answer keeps deliveries waiting until RabbitMQ takes them back: it closes
+/// the channel and leaves the connection open, or since 4.3, which looks once a minute, cancels the
+/// consumer only. A worker that watched its connections would be deaf.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_closed_by_the_consumer_timeout_is_built_anew() {
+async fn deliveries_that_the_consumer_timeout_took_back_come_again() {
     let broker = Broker::start();
     let impatient = "application:set_env(rabbit, consumer_timeout, 1000), \
                      application:set_env(rabbit, channel_tick_interval, 500).";
@@ -296,13 +297,20 @@ async fn a_channel_closed_by_the_consumer_timeout_is_built_anew() {
     let held = rusqlite::Connection::open(stage.ledger()).unwrap();
     held.execute_batch("BEGIN IMMEDIATE").unwrap();
     let all = requests(6, "success");
-    stage.client().await.confirm_all(&stage.names, &all).await;
-    until("the channel was closed and opened again", PATIENCE, || {
+    let client = stage.client().await;
+    client.confirm_all(&stage.names, &all).await;
+    client
+        .until_depth(&stage.names.requests_queue, 0, PATIENCE)
+        .await;
+    client
+        .until_depth(&stage.names.requests_queue, 6, 3 * PATIENCE)
+        .await;
+    held.execute_batch("ROLLBACK").unwrap();
+    until("the worker subscribed once more", PATIENCE, || {
         worker.log().contains("the broker session ended")
             && worker.metric("rescind_broker_reconnects_total", &[]) >= 1.0
     })
     .await;
-    held.execute_batch("ROLLBACK").unwrap();
     for ending in endings(&stage, &mut results, &all, PATIENCE).await {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
         assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");

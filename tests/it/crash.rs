@@ -13,7 +13,7 @@ use crate::flow::{PATIENCE, assert_contract};
 use crate::rig::checker::{endings, id};
 use crate::rig::client::Outgoing;
 use crate::rig::stage::{Stage, payment_id, request};
-use crate::rig::{Worker, until};
+use crate::rig::{Broker, Worker, until};
 
 const NOWHERE: (&str, &str) = ("RESCIND_FAIL_POINT", "nowhere");
 
@@ -160,6 +160,43 @@ async fn killed_at_any_moment_every_request_has_one_result_and_one_effect() {
         }
     }
     assert_eq!(worker.metric("rescind_open", &[]), 0.0);
+}
+
+/// A worker that ends again and again for whatever reason leaves its requests to the broker's limit
+/// of deliveries, and RabbitMQ 4 leaves their count on what it moves: no sign of a poisonous message.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_moved_for_a_worker_that_kept_ending_is_carried_out() {
+    let stage = Stage::new("moved");
+    let pattern = format!("^{}$", stage.names.requests_queue.replace('.', "\\."));
+    let policy = [
+        "set_policy",
+        "--apply-to",
+        "queues",
+        &stage.names.requests_queue,
+    ];
+    // As RabbitMQ 4 has it by itself.
+    let limit = [pattern.as_str(), r#"{"delivery-limit": 20}"#];
+    Broker::shared().ctl(&[&policy[..], &limit].concat());
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    worker.arm("after_deliver:1");
+    let request = request("pismo", "success");
+    stage.client().await.publish(&stage.names, &request).await;
+    for ending in 0..=20 {
+        let status = worker.wait(PATIENCE);
+        assert_eq!(status.signal(), Some(9), "{}", worker.log());
+        match ending {
+            20 => worker.restart_with(&[NOWHERE]),
+            _ => worker.respawn(),
+        }
+    }
+    let ended = endings(&stage, &mut results, &[request], PATIENCE).await;
+    assert_eq!(ended[0].result["outcome"], "cancelled", "{ended:#?}");
+    assert_eq!(ended[0].money.cancel_calls, 1, "{ended:#?}");
+    assert_eq!(
+        worker.metric("rescind_requests_received_total", &[("kind", "dropped")]),
+        1.0
+    );
 }
 
 /// A message that ends the worker whenever it is looked at is given to a person, not to the

@@ -114,11 +114,20 @@ fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_polic
         json!(["rescind-monitor", "^$", "^$", "^$"]),
     ];
     assert_eq!(allowed, least);
-    let names: Vec<_> = list(&handed_out, "policies")
+    // What these two hold is not for the broker to give up, and RabbitMQ 4 would.
+    let kept = json!({ "delivery-limit": 1_000_000 });
+    let policies: Vec<_> = list(&handed_out, "policies")
         .iter()
-        .map(|p| &p["name"])
+        .map(|policy| (&policy["name"], &policy["pattern"], &policy["definition"]))
         .collect();
-    assert_eq!(names, ["rescind-requests-bounded", "rescind-results-kept"]);
+    assert_eq!(policies.len(), 3);
+    for (policy, queue) in policies[1..].iter().zip(["results", "dropped"]) {
+        let names = (
+            json!(format!("rescind-{queue}-kept")),
+            json!(format!(r"^rescind\.{queue}$")),
+        );
+        assert_eq!(*policy, (&names.0, &names.1, &kept));
+    }
 }
 
 /// `KEY=value` of a unit, the last one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Broker, until};
 
-/// As its operators are told to run one: a minority stops serving by itself.
+/// As its operators are told to run one: a minority stops serving by itself, until 4.2.
 const SETTINGS: &str = "cluster_partition_handling = pause_minority\n";
 
 /// Three nodes. The first one is never killed: the others share its name server.
@@ -23,6 +23,17 @@ impl Cluster {
         let cluster = Self([first, second, third]);
         assert_eq!(cluster.running(), 3, "they are one cluster");
         cluster
+    }
+
+    /// Whether a node that is cut off ends its clients' connections. Since 4.3 it keeps them, and
+    /// leaves without an answer what needs a majority.
+    pub(crate) fn minority_pauses(&self) -> bool {
+        let version = self.0[0].ctl(&["eval", "rabbit_misc:version()."]);
+        let mut numbers = version
+            .trim_matches('"')
+            .split('.')
+            .map(|n| n.parse::<u32>().unwrap());
+        (numbers.next(), numbers.next()) < (Some(4), Some(3))
     }
 
     pub(crate) fn node(&self, number: usize) -> &Broker {
