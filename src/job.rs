@@ -25,6 +25,9 @@ pub struct Job {
     pub deadline: Option<Timestamp>,
 }
 
+/// Longest [`Payment::key`], in bytes. An index of PostgreSQL's takes 2,704 in all.
+pub const PAYMENT_KEY_BYTES_MAX: usize = 1024;
+
 /// The ids of one payment, checked by the adapter that will use them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Payment {
@@ -39,6 +42,16 @@ impl Payment {
     /// The id of that name, or the empty string; adapters have checked presence before.
     pub fn id(&self, name: &str) -> &str {
         self.ids.get(name).map_or("", String::as_str)
+    }
+
+    /// Refuses ids that no ledger could look for.
+    pub(crate) fn of_fitting_length(self) -> Result<Self, String> {
+        match self.key.len() {
+            ..=PAYMENT_KEY_BYTES_MAX => Ok(self),
+            bytes => Err(format!(
+                "the ids of the payment have {bytes} bytes; at most {PAYMENT_KEY_BYTES_MAX} are taken"
+            )),
+        }
     }
 }
 

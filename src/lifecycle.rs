@@ -315,7 +315,8 @@ impl Progress {
             self.sight(Seen::NotFound, now);
             return self.ask_spaced(terms, now, jitter);
         }
-        match self.accepted || self.under_way {
+        // What was accepted, seen under way or refused for its state was there.
+        match self.accepted || self.under_way || self.refusals > 0 {
             true => Step::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence)),
             false => Step::Finish(Outcome::Refused(Refused::NotFound)),
         }

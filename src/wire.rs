@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::job::{Amount, Currency, Job, Payment};
+use crate::job::{Amount, Currency, Job};
 use crate::outcome::Invalid;
 use crate::providers::{Asked, Provider};
 use crate::reading::shorten;
@@ -146,11 +146,12 @@ fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, St
     if amount.is_some_and(Amount::is_zero) {
         return Err("amount is zero; leave it out to cancel the whole payment".into());
     }
-    let payment: Payment = provider.payment(&Asked {
+    let asked = Asked {
         payment: &body.payment,
         amount,
         currency,
-    })?;
+    };
+    let payment = provider.payment(&asked)?.of_fitting_length()?;
     Ok(Job {
         request_id: body.request_id,
         provider: body.provider,
@@ -393,6 +394,7 @@ pub fn notified_provider(routing_key: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::PAYMENT_KEY_BYTES_MAX;
 
     fn no_provider(_: &str) -> Option<&'static dyn Provider> {
         None
@@ -428,6 +430,26 @@ mod tests {
                 "{bytes:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_payment_whose_ids_are_too_long_is_not_understood() {
+        let read = |id: &str| {
+            let message =
+                format!(r#"{{"request_id":"a","provider":"m","payment":{{"order_id":"{id}"}}}}"#);
+            let midtrans = crate::providers::ALL
+                .iter()
+                .find(|p| p.kind() == "midtrans");
+            read_request(message.as_bytes(), |_| midtrans.copied())
+        };
+        let longest = PAYMENT_KEY_BYTES_MAX - "order_id:".len();
+        assert!(read(&"x".repeat(longest)).is_ok());
+        let error = read(&"x".repeat(longest + 1)).expect_err("understood");
+        assert_eq!(error.reason, Invalid::Schema);
+        assert!(
+            error.detail.contains("1025 bytes; at most 1024"),
+            "{error:?}"
+        );
     }
 
     #[test]

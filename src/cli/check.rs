@@ -18,7 +18,7 @@ use crate::amqp::{self, Topology};
 use crate::call;
 use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, Origin, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
-use crate::ledger::sqlite::Sqlite;
+use crate::ledger::sqlite::{Sqlite, lock_file};
 use crate::ledger::{LedgerError, Place};
 use crate::run;
 
@@ -137,6 +137,9 @@ async fn database(settings: &Settings) -> Vec<Finding> {
             let says = format!("{path} will get its tables from the worker");
             return vec![Finding::good("ledger", says)];
         }
+        Err(LedgerError::TooOld { path, found, known }) => {
+            return vec![migrated(&path, found, known)];
+        }
         Err(error) => Err(error),
     };
     let risks = match opened {
@@ -168,8 +171,17 @@ fn file(path: &Path) -> Finding {
             Finding::good("ledger", says)
         }
         Err(LedgerError::Missing { .. }) => new_ledger(path),
+        Err(LedgerError::TooOld { path, found, known }) => migrated(&path, found, known),
         Err(error) => Finding::bad("ledger", Exit::Unreachable, error.to_string()),
     }
+}
+
+/// Between a new binary and its first start, which is when it is checked.
+fn migrated(place: &str, found: i64, known: i64) -> Finding {
+    let says = format!(
+        "{place} has schema {found}; the worker brings it to {known} when it starts, so have a backup"
+    );
+    Finding::good("ledger", says)
 }
 
 /// The path is told as an absolute one: the worker may have been started in another folder.
@@ -190,9 +202,10 @@ fn new_ledger(path: &Path) -> Finding {
 /// Whether a worker holds the lock. Read from the kernel's list: trying the lock would keep
 /// a worker away that starts at this moment.
 fn in_use(path: &Path) -> bool {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let (Ok(about), Ok(list)) = (fs::metadata(lock), fs::read_to_string("/proc/locks")) else {
+    let (Ok(about), Ok(list)) = (
+        fs::metadata(lock_file(path)),
+        fs::read_to_string("/proc/locks"),
+    ) else {
         return false;
     };
     let inode = format!(":{} ", about.ino());
@@ -355,6 +368,22 @@ mod tests {
         let finding = file(Path::new("new.db"));
         let says = format!("{} will be created by the worker", here.display());
         assert_eq!((finding.ok, finding.says), (true, says));
+    }
+
+    /// `rescind check` stands between a new binary and its first start.
+    #[test]
+    fn a_ledger_of_an_older_version_is_well_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rescind.db");
+        fs::write(&path, "").unwrap();
+        let finding = file(&path);
+        assert!(finding.ok, "{finding:?}");
+        assert!(
+            finding
+                .says
+                .contains("has schema 0; the worker brings it to "),
+            "{finding:?}"
+        );
     }
 
     /// As where its folder is closed to this user, which it never is to root.

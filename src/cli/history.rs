@@ -319,10 +319,10 @@ pub(super) fn to_do(outcome: &str, reason: &str, id: &str) -> String {
             "Nothing was cancelled, and nothing may be sent after the deadline: if it is still wanted, publish a new request with a new request_id and a later deadline; then `rescind dead discard {id} --reason TEXT`."
         ),
         "failed" => format!(
-            "Nothing was cancelled: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe."
+            "Nothing was cancelled: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe unless the publisher has published it anew under another request_id."
         ),
         "unresolved" => format!(
-            "It may or may not be cancelled: `rescind dead replay {id} --reason TEXT` asks the provider once more where it can be asked; else look at the payment in the provider's portal, then `rescind dead discard {id} --reason TEXT`."
+            "It may or may not be cancelled: `rescind dead replay {id} --reason TEXT` asks the provider once more where it can be asked; else look at the payment in the provider's portal; if it is not cancelled and still wanted, publish a new request with a new request_id; then `rescind dead discard {id} --reason TEXT`."
         ),
         _ => format!(
             "Correct the publisher and publish it again under a new request_id, then `rescind dead discard {id} --reason TEXT`."

@@ -138,7 +138,8 @@ impl Provider for Bento {
             200..=299 => submitted(ask, &answer),
             401 | 403 | 404 | 429 => by_http_status(Operation::Cancel, response, true),
             400..=499 => declined(ask, &answer, response),
-            _ => by_http_status(Operation::Cancel, response, true),
+            // Bento's own 503 has a body. A gateway's may follow a call that was passed on.
+            _ => by_http_status(Operation::Cancel, response, response.is_object()),
         };
         let missing = match (&verdict, ask.learned(MISSING)) {
             (Verdict::NotFound, _) => Some("yes".to_owned()),

@@ -356,7 +356,8 @@ fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
 }
 
 /// What a state says that is not open. There is no "cancelled" among the statuses: a cancelled
-/// pending transaction shows by `canceled_at`. Money that was captured comes before either.
+/// pending transaction shows by `canceled_at`. Money that was captured comes before that.
+/// `voided_at` proves no void: Gr4vy's own description of the field says so.
 /// A pending capture is waited for: it ends as captured, or the void becomes possible again.
 fn by_state(body: &Value) -> Option<Verdict> {
     let units = |field: &str| body[field].as_i64().filter(|units| *units > 0);
@@ -368,7 +369,6 @@ fn by_state(body: &Value) -> Option<Verdict> {
         "capture_succeeded" => Some(Verdict::Refused(Refused::Settled)),
         "capture_pending" => None,
         "authorization_voided" => Some(cancelled(Route::Void, true)),
-        _ if is_set(&body["voided_at"]) => Some(cancelled(Route::Void, true)),
         _ if is_set(&body["canceled_at"]) => Some(cancelled(Route::Cancel, true)),
         "authorization_declined" => Some(Verdict::NothingToCancel(Nothing::Denied)),
         "authorization_failed" => Some(Verdict::NothingToCancel(Nothing::PaymentFailed)),

@@ -113,19 +113,23 @@ impl Provider for Midtrans {
 
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
         let body = response.json();
-        let failed = Verdict::NotYet {
+        let failed = || Verdict::NotYet {
             after: response.retry_after,
         };
         let verdict = match Source::of(ask, response, &body) {
-            Source::Unclear => failed,
+            Source::Unclear => failed(),
             Source::Http => match of_http(Operation::Lookup, response) {
-                Verdict::Doubt => failed,
+                Verdict::Doubt => failed(),
                 verdict => verdict,
             },
             Source::Body { .. } if is_a_later_one(ask, &body) => {
                 Verdict::Unresolved(Unresolved::ContradictoryEvidence)
             }
-            Source::Body { code, status } => lookup_verdict(&code, &status).unwrap_or(failed),
+            Source::Body { code, status } => lookup_verdict(&code, &status).unwrap_or_else(failed),
+        };
+        let verdict = match verdict {
+            Verdict::NotFound if is_asked_in_vain(ask) => failed(),
+            verdict => verdict,
         };
         reading(verdict, ask, response, &body)
     }
@@ -233,12 +237,20 @@ impl Source {
 
 /// False where an answer shows another payment than the one that was asked about.
 fn is_ours(ask: &Ask<'_>, body: &Value) -> bool {
-    let differs = |name: &str, ours: &str| {
+    let same = |name: &str, ours: &str, same: fn(&str, &str) -> bool| {
         let theirs = loose_text(&body[name]);
-        !ours.is_empty() && theirs.is_some_and(|theirs| theirs != ours)
+        ours.is_empty() || theirs.is_none_or(|theirs| same(&theirs, ours))
     };
-    !differs("order_id", ask.job.payment.id("order_id"))
-        && !differs("transaction_id", known_transaction(ask).unwrap_or(""))
+    let transaction = known_transaction(ask).unwrap_or("");
+    same("order_id", ask.job.payment.id("order_id"), str::eq)
+        && same("transaction_id", transaction, str::eq_ignore_ascii_case)
+}
+
+/// The status of some payment methods (BI-SNAP, DANA) is known by transaction id only
+/// (<https://docs.midtrans.com/reference/get-transaction-status>): that an order has none is no answer
+/// about a call that may have been applied.
+fn is_asked_in_vain(ask: &Ask<'_>) -> bool {
+    ask.exposed && known_transaction(ask).is_none()
 }
 
 /// A payment that was made after the first call by order id: an order can be charged again once its

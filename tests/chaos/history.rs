@@ -67,7 +67,8 @@ impl Said {
         let kind = message.properties.kind().as_ref()?.to_string();
         let mut headers = message.headers();
         // The queue counts its own deliveries there; nobody published that.
-        headers.remove("x-delivery-count");
+        headers
+            .retain(|name, _| !["x-delivery-count", "x-acquired-count"].contains(&name.as_str()));
         let properties = message
             .properties
             .clone()

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rescind::job::PAYMENT_KEY_BYTES_MAX;
 use rescind::ledger::{Accepted, Arrival, Change, Committed, Filter, Hear, Heard};
 use rescind::outcome::{Operation, State};
 use rescind::providers::Evidence;
@@ -53,6 +54,23 @@ async fn a_request_is_new_once_and_its_id_is_taken_for_ever() {
         }
         let kept = desk.seen("a").await.stored.envelope;
         assert_eq!(kept, request("a", "p").envelope);
+        assert_eq!(desk.claimed_ids(9, at(9)).await, ["a"]);
+    })
+    .await;
+}
+
+/// An index takes names of some length only, and a batch that cannot be stored stops intake.
+#[tokio::test]
+async fn the_longest_name_of_a_payment_can_be_stored() {
+    on_each(async |desk| {
+        // Nothing in it repeats, so that it cannot be stored in less.
+        let mut name: String = std::iter::repeat_with(|| uuid::Uuid::new_v4().simple().to_string())
+            .take(PAYMENT_KEY_BYTES_MAX / 32)
+            .collect();
+        name.truncate(PAYMENT_KEY_BYTES_MAX);
+        assert_eq!(name.len(), PAYMENT_KEY_BYTES_MAX);
+        let taken = desk.take_in(request("a", &name)).await;
+        assert_eq!(taken, Accepted::New(None));
         assert_eq!(desk.claimed_ids(9, at(9)).await, ["a"]);
     })
     .await;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolBuilder, PoolError,
+    RecyclingMethod, Runtime, Timeouts,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,7 +30,11 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// that. Plans are made once: each statement has one good plan, by an index.
 const WRITER: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=3s \
     -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c default_transaction_isolation=read\\ committed";
-const READER: &str = "-c statement_timeout=10s -c default_transaction_read_only=on -c idle_in_transaction_session_timeout=10s -c jit=off";
+const READER: &str =
+    "-c statement_timeout=10s -c idle_in_transaction_session_timeout=10s -c jit=off";
+/// Not among the options: a `target_session_attrs=read-write` in the address would take the connection
+/// for one to a standby.
+const READ_ONLY: &str = "SET default_transaction_read_only = on";
 
 /// Where a ledger is.
 #[derive(Debug, Clone)]
@@ -86,15 +91,22 @@ impl Database {
 
     /// Connections for what writes.
     pub(super) fn writers(&self, most: usize) -> Result<Pool, LedgerError> {
-        self.pool(WRITER, most)
+        built(self.pool(WRITER, most))
     }
 
     /// Connections for what only looks.
     pub(super) fn readers(&self, most: usize) -> Result<Pool, LedgerError> {
-        self.pool(READER, most)
+        let read_only = Hook::async_fn(|db: &mut ClientWrapper, _| {
+            Box::pin(async {
+                db.batch_execute(READ_ONLY)
+                    .await
+                    .map_err(HookError::Backend)
+            })
+        });
+        built(self.pool(READER, most).post_create(read_only))
     }
 
-    fn pool(&self, options: &str, most: usize) -> Result<Pool, LedgerError> {
+    fn pool(&self, options: &str, most: usize) -> PoolBuilder {
         let mut config = self.config.clone();
         let given = config.get_options().unwrap_or_default();
         config.options(format!("{options} {given}").trim_end());
@@ -113,8 +125,6 @@ impl Database {
                 create: Some(CONNECT),
                 recycle: Some(CONNECT),
             })
-            .build()
-            .map_err(|error| LedgerError::Failed(error.to_string()))
     }
 
     /// What keeps us from a connection: a mistake that a person has to correct, or the state
@@ -145,6 +155,11 @@ impl Database {
     }
 }
 
+fn built(pool: PoolBuilder) -> Result<Pool, LedgerError> {
+    let pool = pool.build();
+    pool.map_err(|error| LedgerError::Failed(error.to_string()))
+}
+
 fn is_tls(error: &tokio_postgres::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -170,11 +185,12 @@ impl Mode {
     /// Without a word of it: encrypted, unless it stays on this machine.
     fn of(url: &Url) -> Result<Self, LedgerError> {
         let written = url.query_pairs().find(|(key, _)| key == "sslmode");
-        let here = match url.host_str() {
-            Some(host) => ["127.0.0.1", "localhost", "[::1]"].contains(&host),
-            // A socket of this machine, as `host` in the query.
-            None => true,
-        };
+        let further = url.query_pairs().filter(|(key, _)| key.starts_with("host"));
+        let mut further = further.flat_map(|(_, hosts)| {
+            let hosts = hosts.split(',').map(str::to_owned);
+            hosts.collect::<Vec<_>>()
+        });
+        let here = url.host_str().is_none_or(is_here) && further.all(|host| is_here(&host));
         match written.as_ref().map(|(_, mode)| mode.as_ref()) {
             Some("disable") => Ok(Self::Plain),
             Some("require" | "verify-ca" | "verify-full") => Ok(Self::Verified),
@@ -185,6 +201,11 @@ impl Mode {
             None => Ok(Self::Verified),
         }
     }
+}
+
+/// Whether a host is this machine, also by a socket's folder.
+fn is_here(host: &str) -> bool {
+    ["127.0.0.1", "localhost", "[::1]", "::1"].contains(&host) || host.starts_with('/')
 }
 
 /// The address without what is ours to handle. The rest as it is written: written anew, a space
@@ -302,6 +323,26 @@ mod tests {
         let config = Database::new(&settings("postgres://u@localhost/r"));
         let config = config.unwrap().config;
         assert_eq!(config.get_application_name(), Some("rescind"));
+    }
+
+    /// Without a word, plain only to this machine, however it is named.
+    #[test]
+    fn a_host_in_the_query_is_looked_at_too() {
+        for (url, mode) in [
+            ("postgres:///r", Mode::Plain),
+            ("postgres:///r?host=/run/postgresql", Mode::Plain),
+            ("postgres:///r?host=127.0.0.1,localhost", Mode::Plain),
+            ("postgres:///r?host=db.example.com", Mode::Verified),
+            ("postgres://localhost/r?host=db.example.com", Mode::Verified),
+            (
+                "postgres:///r?host=/run/postgresql,db.example.com",
+                Mode::Verified,
+            ),
+            ("postgres://localhost/r?hostaddr=192.0.2.1", Mode::Verified),
+        ] {
+            let of = Mode::of(&Url::parse(url).unwrap()).unwrap();
+            assert!(of == mode, "{url}");
+        }
     }
 
     #[test]

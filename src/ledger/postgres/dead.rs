@@ -137,6 +137,7 @@ pub(super) async fn close(
     id: &str,
     closing: &Closing,
 ) -> Result<Closed, Trouble> {
+    hold_request(db, id).await?;
     let Some(letter) = find(db, id).await? else {
         return Ok(Closed::Unknown);
     };
@@ -154,6 +155,17 @@ pub(super) async fn close(
     }
     write_down(db, id, letter.request, closing).await?;
     Ok(Closed::Done)
+}
+
+/// Retention begins with the request, too: whoever has it keeps the other from its letters.
+async fn hold_request(db: &ClientWrapper, id: &str) -> Result<(), Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT 1 FROM requests WHERE seq = (SELECT request FROM dead_letters WHERE id = $1) FOR UPDATE",
+        )
+        .await?;
+    db.query_opt(&query, &[&text(id)]).await?;
+    Ok(())
 }
 
 async fn find(db: &ClientWrapper, id: &str) -> Result<Option<Letter>, Trouble> {

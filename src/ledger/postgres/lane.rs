@@ -234,6 +234,11 @@ pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, 
             refused => Trouble::Refused(refused),
         });
     let client = connected?;
+    // What takes connections may be in front of the server. A migration takes as long as it takes.
+    match timeout(PATIENCE, client.batch_execute("")).await {
+        Ok(answered) => answered?,
+        Err(_) => return Err(unheard(client)),
+    }
     schema::migrate(&client, &database.shown).await?;
     Ok(client)
 }

@@ -89,6 +89,9 @@ impl Lease {
             let wait = match beat.unwrap_or_else(|_| Err(forget(&pool))) {
                 Ok(()) => BEAT,
                 Err(error) => {
+                    if matches!(error, Trouble::Broken(_)) {
+                        pool.retain(|_, _| false);
+                    }
                     error!(error = ?error.told(), "cannot renew the lease; trying again");
                     PAUSE
                 }

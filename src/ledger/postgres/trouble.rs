@@ -70,6 +70,8 @@ impl From<Error> for Trouble {
             SqlState::CANNOT_CONNECT_NOW,
             SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
             SqlState::TOO_MANY_CONNECTIONS,
+            // A standby, or a server that allows no writes for now: the next connection may be better.
+            SqlState::READ_ONLY_SQL_TRANSACTION,
         ];
         match state {
             state if again.contains(state) => Self::Again(why),

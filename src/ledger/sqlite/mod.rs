@@ -35,6 +35,8 @@ mod recover;
 mod rows;
 mod write;
 
+pub(crate) use self::open::lock_file;
+
 /// See the module.
 pub struct Sqlite {
     /// `None` for a ledger that was opened to be read.

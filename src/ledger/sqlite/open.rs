@@ -19,10 +19,16 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/005.sql"),
 ];
 
-pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
-    let mut name = path.as_os_str().to_owned();
+/// The file beside a ledger whose lock says that a worker has it. A link to the ledger is the ledger.
+pub(crate) fn lock_file(path: &Path) -> PathBuf {
+    let real = path.canonicalize();
+    let mut name = real.unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(".lock");
-    let name = PathBuf::from(name);
+    PathBuf::from(name)
+}
+
+pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
+    let name = lock_file(path);
     let file = File::options()
         .create(true)
         .truncate(false)

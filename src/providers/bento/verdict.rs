@@ -104,9 +104,11 @@ pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>)
         .to_ascii_lowercase()
         .as_str()
     {
-        "authsucceeded" if would_void_more(ask, answer) => {
-            Verdict::Refused(Refused::AmountNotAllowed)
-        }
+        // Neither an answer to a call that may be on its way, nor a reason to send another one.
+        "authsucceeded" if would_void_more(ask, answer) => match ask.exposed {
+            true => not_yet,
+            false => Verdict::Refused(Refused::AmountNotAllowed),
+        },
         "authsucceeded" | "capturesucceeded" => still_there(ask, answer).unwrap_or(not_yet),
         "refundfailed" => refund_failed(ask, answer).unwrap_or(not_yet),
         "refunding" => Verdict::Accepted,

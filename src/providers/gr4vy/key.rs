@@ -30,11 +30,13 @@ pub(super) fn next_generation(
     is_stored(verdict, response).then(|| (generation(ask) + 1).to_string())
 }
 
-/// What was refused before it was looked at is not stored.
+/// What was refused before it was looked at is not stored, nor is a gateway's page while the call
+/// may still be carried out: a second one under the same key is told so.
 fn is_stored(verdict: &Verdict, response: &Response<'_>) -> bool {
     match response.status {
         200..=299 => matches!(verdict, Verdict::NotYet { .. }),
-        401 | 422 | 425 | 429 => false,
+        300..=399 | 401 | 408 | 422 | 425 | 429 => false,
+        502..=504 => response.is_object(),
         409 => response.json()["code"] != "concurrent_request",
         _ => true,
     }

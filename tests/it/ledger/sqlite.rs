@@ -73,6 +73,16 @@ fn one_file_has_one_worker() {
 }
 
 #[test]
+fn a_link_to_a_file_is_that_file() {
+    let (folder, path) = nowhere();
+    drop(open(&path).unwrap());
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let _first = open(&link).unwrap();
+    assert!(matches!(open(&path).err(), Some(LedgerError::InUse { .. })));
+}
+
+#[test]
 fn a_reader_does_not_make_a_ledger() {
     let (folder, path) = nowhere();
     let missing = Sqlite::open_to_read(&path).err();

@@ -253,6 +253,17 @@ impl Client {
         }
     }
 
+    /// Waits until a queue holds any message.
+    pub(crate) async fn until_any(&self, queue: &str, wait: Duration) {
+        let any = async {
+            while self.queue_depth(queue).await.is_none_or(|depth| depth == 0) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let waited = tokio::time::timeout(wait, any).await;
+        assert!(waited.is_ok(), "{queue}: no messages");
+    }
+
     /// Declares a durable topic exchange, as the worker does.
     pub(crate) async fn declare_exchange(&self, exchange: &str) {
         declare_exchange(&self.channel, exchange)

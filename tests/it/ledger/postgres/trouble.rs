@@ -33,7 +33,9 @@ async fn what_may_go_better_is_tried_again() {
     let url = Database::shared().create();
     let desk = desk(&url).await;
     let deadlocks = ["40001", "40P01", "55P03", "57014"];
-    let ends_of_the_line = ["57P01", "57P02", "57P03", "25P03", "53300", "08006"];
+    let ends_of_the_line = [
+        "57P01", "57P02", "57P03", "25P03", "53300", "25006", "08006",
+    ];
     for code in [&deadlocks[..], &ends_of_the_line].concat() {
         trap(&url, code, 2);
         let claim = desk.begin(code, code).await;
