@@ -276,6 +276,16 @@ fn situations() -> Vec<(&'static str, Abilities, Progress)> {
             }),
         ),
         (
+            "look-up after a cancel that changed nothing, not found seen once",
+            LOOKS_UP,
+            calling(Lookup, |p| {
+                sent(p);
+                p.refusals = 1;
+                p.waiting_since = Some(now());
+                seen(p, Seen::NotFound);
+            }),
+        ),
+        (
             "look-up after the last cancel that changed nothing",
             LOOKS_UP,
             calling(Lookup, |p| {
