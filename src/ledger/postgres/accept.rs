@@ -130,13 +130,14 @@ impl<'a> Batch<'a> {
         let rows = open
             .iter()
             .map(|request| (*request, request.progress.clone()));
-        let new = insert(db, worker, rows.collect(), false).await?;
+        let token = rand::random();
+        let new = insert(db, worker, rows.collect(), false, token).await?;
         open.retain(|request| {
             let Some(&seq) = new.get(&*text(&request.request_id)) else {
                 return true;
             };
             let begun = request.progress.operation.is_some();
-            let claim = begun.then_some(ClaimId { seq, token: 0 });
+            let claim = begun.then_some(ClaimId { seq, token });
             self.settle(request, Fate::New(claim), request.digest);
             false
         });
@@ -208,7 +209,7 @@ impl<'a> Batch<'a> {
             .iter()
             .filter(|request| waits(request))
             .map(|request| (*request, Progress::new(request.envelope.received_at)));
-        let new = insert(db, worker, rows.collect(), true).await?;
+        let new = insert(db, worker, rows.collect(), true, 0).await?;
         open.retain(|request| {
             let parked = new.contains_key(&*text(&request.request_id));
             if parked {

@@ -27,7 +27,7 @@ pub(super) async fn claim(
     wanted: &Wanted,
 ) -> Result<Claims, Trouble> {
     let query = format!(
-        "SELECT seq, token, outcome, reason, {STORED} FROM requests
+        "SELECT seq, outcome, reason, {STORED} FROM requests
          WHERE provider = $1 AND due_at <= $2 ORDER BY due_at, seq LIMIT $3 FOR UPDATE SKIP LOCKED"
     );
     let query = db.prepare_cached(&query).await?;
@@ -59,11 +59,12 @@ fn planned(row: &Row, begin: &Begin) -> Result<Claim, Trouble> {
     })
 }
 
-/// From the columns `seq` and `token`.
+/// From the column `seq`. The token is drawn, not counted: a standby that takes over without the last
+/// commits gives their row numbers and counts again, to other requests and other claims.
 pub(super) fn next_id(row: &Row) -> Result<ClaimId, Trouble> {
     Ok(ClaimId {
         seq: row.try_get("seq")?,
-        token: row.try_get::<_, i64>("token")? + 1,
+        token: rand::random(),
     })
 }
 

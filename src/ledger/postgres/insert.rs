@@ -18,6 +18,7 @@ pub(super) async fn insert(
     worker: i64,
     rows: Vec<(&NewRequest, Progress)>,
     parked: bool,
+    token: i64,
 ) -> Result<HashMap<String, i64>, Trouble> {
     if rows.is_empty() {
         return Ok(HashMap::new());
@@ -31,9 +32,10 @@ pub(super) async fn insert(
                  attempts, lookups, progress, operation, number)),
              inserted AS (
                INSERT INTO requests (request_id, provider, payment_key, digest, body, envelope, received_at,
-                 state, parked, due_at, attempts, lookups, progress, owner)
+                 state, parked, due_at, attempts, lookups, progress, token, owner)
                SELECT request_id, provider, payment_key, digest, body, envelope, received_at,
-                 state, $15, due_at, attempts, lookups, progress, CASE WHEN operation IS NOT NULL THEN $16::bigint END
+                 state, $15, due_at, attempts, lookups, progress, $17,
+                 CASE WHEN operation IS NOT NULL THEN $16::bigint END
                FROM arriving ON CONFLICT DO NOTHING RETURNING seq, request_id),
              begun AS (
                INSERT INTO calls (request, number, operation, started_at)
@@ -46,7 +48,7 @@ pub(super) async fn insert(
     for (request, progress) in &rows {
         columns.push(request, progress, parked)?;
     }
-    let new = columns.run(db, &statement, parked, worker).await?;
+    let new = columns.run(db, &statement, parked, worker, token).await?;
     new.iter()
         .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
         .collect()
@@ -104,8 +106,9 @@ impl<'a> Columns<'a> {
         statement: &Statement,
         parked: bool,
         worker: i64,
+        token: i64,
     ) -> Result<Vec<Row>, Trouble> {
-        let columns: [&(dyn ToSql + Sync); 16] = [
+        let columns: [&(dyn ToSql + Sync); 17] = [
             &self.ids,
             &self.providers,
             &self.keys,
@@ -122,6 +125,7 @@ impl<'a> Columns<'a> {
             &self.numbers,
             &parked,
             &worker,
+            &token,
         ];
         Ok(db.query(statement, &columns).await?)
     }

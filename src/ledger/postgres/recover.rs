@@ -30,7 +30,7 @@ pub(super) async fn take_over(
     }
     let claimed = db
         .prepare_cached(
-            "SELECT seq, token, provider, progress FROM requests WHERE owner = ANY ($1) ORDER BY seq FOR UPDATE",
+            "SELECT seq, provider, progress FROM requests WHERE owner = ANY ($1) ORDER BY seq FOR UPDATE",
         )
         .await?;
     let claimed = db.query(&claimed, &[&gone]).await?;

@@ -106,6 +106,34 @@ async fn work_of_a_worker_whose_lease_ran_out_is_taken_over_and_it_writes_no_mor
     assert_eq!(recover().await, 0);
 }
 
+/// As for a ledger on several hosts. Readers say of themselves that they are read-only.
+#[tokio::test]
+async fn an_address_that_asks_for_a_server_that_can_be_written_to_serves_readers_too() {
+    let url = Database::shared().create();
+    let address = format!("{url}?target_session_attrs=read-write");
+    let desk = desk(&address).await;
+    desk.begin("a", "p").await;
+    assert_eq!(desk.seen("a").await.progress.state, State::Calling);
+}
+
+/// A standby that takes over without the last commits knows nothing of a request, and gives its row to
+/// another one.
+#[tokio::test]
+async fn a_row_that_is_given_out_again_is_not_written_by_whoever_had_it() {
+    let url = Database::shared().create();
+    let desk = desk(&url).await;
+    let lost = desk.begin("a", "p").await;
+    let forget = "DELETE FROM calls; DELETE FROM requests;
+        SELECT setval(pg_get_serial_sequence('requests', 'seq'), 1, false)";
+    Database::shared().sql_in(&url, forget);
+    let other = desk.begin("b", "q").await;
+    assert_eq!(lost.id.seq, other.id.seq);
+    let late = desk.settle(finish(&lost, VOIDED, at(1))).await;
+    assert_eq!(late, Committed::Lost);
+    let own = desk.settle(finish(&other, GIVEN_UP, at(2))).await;
+    assert_eq!(own, Committed::Done);
+}
+
 #[tokio::test]
 async fn a_call_of_a_worker_that_is_out_of_reach_is_given_the_time_to_arrive() {
     let url = Database::shared().create();
