@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::outcome::{Cancelled, Failed, Nothing, Outcome, Refused, Unresolved};
+use crate::outcome::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, Unresolved};
 use crate::providers::Evidence;
 use crate::wire::{Envelope, Header, Kind, NAMESPACE, Outgoing, Properties};
 
@@ -150,14 +150,13 @@ impl Finding<'_> {
     }
 
     fn told(&self, kind: Kind, id: Uuid, supersedes: Option<Uuid>, key: String) -> Outgoing {
-        let echo: Echo<'_> = serde_json::from_slice(&self.envelope.body).unwrap_or_default();
-        let is_object = |raw: &&RawValue| raw.get().starts_with('{');
+        let echo = self.echo();
         let body = ResultBody {
             result_id: id,
             supersedes,
             request_id: self.request_id,
             provider: self.provider,
-            payment: echo.payment.filter(is_object),
+            payment: echo.payment,
             outcome: self.outcome.as_str(),
             reason: self.outcome.reason(),
             already: match self.outcome {
@@ -172,7 +171,7 @@ impl Finding<'_> {
             lookups: self.lookups,
             received_at: self.envelope.received_at.to_string(),
             completed_at: self.completed_at.to_string(),
-            metadata: echo.metadata.filter(is_object),
+            metadata: echo.metadata,
         };
         let message_type = match kind {
             Kind::Correction => "cancellation.correction",
@@ -184,6 +183,24 @@ impl Finding<'_> {
             routing_key: key,
             properties: self.properties(Some(message_type)),
             body: serde_json::to_vec(&body).unwrap_or_default(),
+        }
+    }
+
+    /// Nothing of a message over the limit: its result has to fit where the message only just did.
+    fn echo(&self) -> Echo<'_> {
+        if self.outcome == Outcome::Invalid(Invalid::TooLarge) {
+            return Echo::default();
+        }
+        let echo: Echo<'_> = serde_json::from_slice(&self.envelope.body).unwrap_or_default();
+        // What was understood can be read. Of the rest only what every reader can.
+        let readable = !matches!(self.outcome, Outcome::Invalid(_));
+        let is_object = |raw: &&RawValue| {
+            raw.get().starts_with('{')
+                && (readable || serde_json::from_str::<serde_json::Value>(raw.get()).is_ok())
+        };
+        Echo {
+            payment: echo.payment.filter(is_object),
+            metadata: echo.metadata.filter(is_object),
         }
     }
 

@@ -24,6 +24,8 @@ const BRISK: Duration = Duration::from_millis(1);
 const STALLED: Duration = Duration::from_millis(100);
 /// Longest time between two that counts: one pause is no pace.
 const GAP_MAX: Duration = Duration::from_millis(5);
+/// Longest wait for the next call that a rate allows, in seconds.
+const WAIT_MAX: f64 = 86_400.0;
 
 /// How a call ended, as far as the provider's health is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +97,10 @@ impl Gate {
         self.fill(now);
         if self.tokens < 1.0 {
             let wait = (1.0 - self.tokens) / self.limits.rate_per_second;
-            return Err(Closed::Rate(now + Duration::from_secs_f64(wait)));
+            // A rate can be lower than any time can be long.
+            return Err(Closed::Rate(
+                now + Duration::from_secs_f64(wait.min(WAIT_MAX)),
+            ));
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -191,6 +196,16 @@ mod tests {
         assert_eq!(gate.room(at(0)), Err(Closed::Full));
         gate.leave(Health::Answered, at(1));
         assert_eq!(gate.room(at(1)), Ok(1));
+    }
+
+    #[test]
+    fn a_rate_below_any_use_waits_for_a_day_and_ends_nothing() {
+        let mut gate = Gate::new(Limits {
+            rate_per_second: 1e-300,
+            ..LIMITS
+        });
+        gate.enter(1, at(0));
+        assert_eq!(gate.room(at(0)), Err(Closed::Rate(at(86_400))));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use lapin::Connection;
 use lapin::message::Delivery;
-use lapin::types::AMQPValue;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::{error, info, warn};
 
@@ -29,9 +28,11 @@ use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 use self::acks::Acks;
 use self::admission::{Admitted, Start, Starter, Taken};
+use self::batch::{delivery_count, part};
 
 mod acks;
 mod admission;
+mod batch;
 
 /// Deliveries in one transaction.
 const BATCH_MAX: usize = 256;
@@ -129,13 +130,17 @@ impl Intake {
                 }
                 batch = batches.next() => batch?,
             };
-            let mut taken: VecDeque<Taken> = batch
-                .into_iter()
-                .map(|delivery| self.take(delivery, dropped))
-                .collect();
-            while !taken.is_empty() {
-                let batch = admission::next(&mut taken).await;
-                self.take_batch(batch, acks, dropped).await?;
+            let mut batch = VecDeque::from(batch);
+            while !batch.is_empty() {
+                let part = part(&mut batch);
+                let part = part
+                    .into_iter()
+                    .map(|delivery| self.take(delivery, dropped));
+                let mut taken: VecDeque<Taken> = part.collect();
+                while !taken.is_empty() {
+                    let batch = admission::next(&mut taken).await;
+                    self.take_batch(batch, acks, dropped).await?;
+                }
             }
         }
     }
@@ -223,7 +228,7 @@ impl Intake {
 
     fn read(&self, envelope: Envelope) -> (Arrival, Option<Starter>) {
         let known = |name: &str| Some(self.dispatchers.get(name)?.provider());
-        let read = match wire::read_request(&envelope.body, known) {
+        let read = match wire::read_new_request(&envelope.body, known) {
             Ok(read) => read,
             Err(why) => return (self.invalid(&why, &envelope), None),
         };
@@ -353,59 +358,5 @@ fn envelope(delivery: &Delivery, now: jiff::Timestamp) -> Envelope {
         traceparent: amqp::header(delivery, "traceparent").map(str::to_owned),
         tracestate: amqp::header(delivery, "tracestate").map(str::to_owned),
         received_at: jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now),
-    }
-}
-
-/// What RabbitMQ 4's quorum queues allow by themselves: the next return moves a message.
-const BROKERS_LIMIT: i64 = 20;
-
-/// How often a quorum queue has delivered this message before. RabbitMQ 4 leaves on a message the count
-/// of the queue that it was moved from, for the first delivery, and since 4.3 counts on from there.
-fn delivery_count(delivery: &Delivery) -> i64 {
-    let headers = delivery.properties.headers().as_ref();
-    let count = match headers.and_then(|headers| headers.inner().get("x-delivery-count")) {
-        Some(AMQPValue::LongLongInt(count)) => *count,
-        Some(AMQPValue::LongInt(count)) => i64::from(*count),
-        Some(AMQPValue::LongUInt(count)) => i64::from(*count),
-        Some(AMQPValue::ShortInt(count)) => i64::from(*count),
-        _ => i64::from(delivery.redelivered),
-    };
-    match count > BROKERS_LIMIT {
-        true => count - BROKERS_LIMIT - 1,
-        false => count,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use lapin::types::FieldTable;
-
-    use super::*;
-
-    fn delivered(redelivered: bool, header: Option<i64>) -> i64 {
-        let mut delivery = Delivery::mock(1, "".into(), "".into(), redelivered, Vec::new());
-        if let Some(count) = header {
-            let mut headers = FieldTable::default();
-            headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(count));
-            delivery.properties = delivery.properties.with_headers(headers);
-        }
-        delivery_count(&delivery)
-    }
-
-    /// As RabbitMQ 3.10, 4.0 and 4.3 tell it, of what was moved after 21 deliveries too.
-    #[test]
-    fn deliveries_are_counted_in_the_queue_that_they_come_from() {
-        for (redelivered, header, count) in [
-            (false, None, 0),
-            (false, Some(0), 0),
-            (true, None, 1),
-            (true, Some(1), 1),
-            (true, Some(3), 3),
-            (true, Some(21), 0),
-            (true, Some(22), 1),
-            (true, Some(24), 3),
-        ] {
-            assert_eq!(delivered(redelivered, header), count, "{header:?}");
-        }
     }
 }

@@ -45,9 +45,9 @@ impl Payment {
     }
 
     /// Refuses ids that no ledger could look for.
-    pub(crate) fn of_fitting_length(self) -> Result<Self, String> {
+    pub(crate) fn check_length(&self) -> Result<(), String> {
         match self.key.len() {
-            ..=PAYMENT_KEY_BYTES_MAX => Ok(self),
+            ..=PAYMENT_KEY_BYTES_MAX => Ok(()),
             bytes => Err(format!(
                 "the ids of the payment have {bytes} bytes; at most {PAYMENT_KEY_BYTES_MAX} are taken"
             )),

@@ -242,7 +242,7 @@ impl Notices {
     }
 
     async fn take(&self, delivery: &Delivery) {
-        let provider = wire::notified_provider(delivery.routing_key.as_str());
+        let provider = notified_provider(delivery.routing_key.as_str());
         let Some(dispatcher) = provider.and_then(|name| self.dispatchers.get(name)) else {
             return debug!(key = %delivery.routing_key, "a notification for no account of ours");
         };
@@ -285,4 +285,11 @@ fn read(dispatcher: &Dispatcher, arrived: &Arrived<'_>) -> Notification {
         dispatcher.notified(Notified::Forged);
     }
     read
+}
+
+/// The account in the key of a notification.
+pub fn notified_provider(routing_key: &str) -> Option<&str> {
+    routing_key
+        .strip_prefix("notification.")
+        .filter(|name| wire::is_provider_name(name))
 }

@@ -137,6 +137,16 @@ pub(crate) fn strict_json(bytes: &[u8]) -> Option<Value> {
     Some(value)
 }
 
+/// The same for a field that is an object.
+pub(crate) fn strict_object<'de, D: Deserializer<'de>>(
+    reader: D,
+) -> Result<serde_json::Map<String, Value>, D::Error> {
+    match Strict.deserialize(reader)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(serde::de::Error::custom("it is no object")),
+    }
+}
+
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {

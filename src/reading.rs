@@ -78,9 +78,10 @@ impl Reading {
         status: Option<String>,
         message: Option<String>,
     ) -> Self {
-        self.evidence.code = code;
-        self.evidence.status = status;
-        self.evidence.message = message.map(|m| shorten(&m));
+        let shorten = |words: String| shorten(&words);
+        self.evidence.code = code.map(shorten);
+        self.evidence.status = status.map(shorten);
+        self.evidence.message = message.map(shorten);
         self
     }
 
@@ -88,7 +89,9 @@ impl Reading {
     #[must_use]
     pub fn reference(mut self, name: &str, value: Option<String>) -> Self {
         if let Some(value) = value {
-            self.evidence.reference.insert(name.to_owned(), value);
+            self.evidence
+                .reference
+                .insert(name.to_owned(), shorten(&value));
         }
         self
     }

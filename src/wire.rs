@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::job::{Amount, Currency, Job};
+use crate::notified::strict_object;
 use crate::outcome::Invalid;
 use crate::providers::{Asked, Provider};
 use crate::reading::shorten;
@@ -28,6 +29,7 @@ pub(crate) const NAMESPACE: Uuid = Uuid::from_u128(0x7265_7363_696e_6400_8000_63
 struct Body<'a> {
     request_id: String,
     provider: String,
+    #[serde(deserialize_with = "strict_object")]
     payment: serde_json::Map<String, serde_json::Value>,
     #[serde(default)]
     amount: Option<String>,
@@ -92,9 +94,20 @@ pub fn read_request(
         let detail = format!("no provider named {:?} is configured", body.provider);
         return Err(misunderstood(bytes, Invalid::UnknownProvider, detail));
     };
-    let digest = digest(&body);
+    let digest = digest(&body).map_err(schema)?;
     let job = understand(body, provider).map_err(schema)?;
     Ok(Understood { job, digest })
+}
+
+/// The same for one that is new: it also has to fit into a ledger.
+pub fn read_new_request(
+    bytes: &[u8],
+    provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
+) -> Result<Understood, Misunderstood> {
+    let read = read_request(bytes, provider_of)?;
+    let fits = read.job.payment.check_length();
+    fits.map_err(|why| misunderstood(bytes, Invalid::Schema, why))?;
+    Ok(read)
 }
 
 fn check_form(body: &Body<'_>) -> Result<(), String> {
@@ -151,7 +164,7 @@ fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, St
         amount,
         currency,
     };
-    let payment = provider.payment(&asked)?.of_fitting_length()?;
+    let payment = provider.payment(&asked)?;
     Ok(Job {
         request_id: body.request_id,
         provider: body.provider,
@@ -163,12 +176,12 @@ fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, St
     })
 }
 
-/// Content, not bytes: a publisher that serialises again has not changed its mind.
-fn digest(body: &Body<'_>) -> [u8; 32] {
-    let metadata: serde_json::Value = body
-        .metadata
-        .and_then(|raw| serde_json::from_str(raw.get()).ok())
-        .unwrap_or_default();
+/// Content, not bytes: a publisher that serialises again has not changed its mind. Metadata that few
+/// can read (a number beyond all bounds, half a character, a depth without end) is none.
+fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
+    let metadata = body.metadata.map_or("null", RawValue::get);
+    let metadata: serde_json::Value = serde_json::from_str(metadata)
+        .map_err(|error| format!("metadata cannot be read: {error}"))?;
     let content = (
         &body.provider,
         &body.payment,
@@ -178,7 +191,7 @@ fn digest(body: &Body<'_>) -> [u8; 32] {
         &body.deadline,
         metadata,
     );
-    Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into()
+    Ok(Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into())
 }
 
 /// `request_id` and `provider` of what may be no request, where they can be read and are names.
@@ -384,13 +397,6 @@ pub fn event_id(provider: &str, event: &str) -> Uuid {
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
-/// The account in the key of a notification.
-pub fn notified_provider(routing_key: &str) -> Option<&str> {
-    routing_key
-        .strip_prefix("notification.")
-        .filter(|name| is_provider_name(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,7 +408,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_says_why_and_whose_it_was() {
-        let cases: [(&[u8], Invalid, Option<&str>); 6] = [
+        let cases: [(&[u8], Invalid, Option<&str>); 7] = [
             (b"{", Invalid::NotJson, None),
             (b"\xff\xfe", Invalid::NotJson, None),
             (br#"{"request_id":"a"}"#, Invalid::Schema, Some("a")),
@@ -421,6 +427,12 @@ mod tests {
                 Invalid::UnknownProvider,
                 Some("a"),
             ),
+            // Two readers may see two payments.
+            (
+                br#"{"request_id":"a","provider":"x","payment":{"k":"v","k":"w"}}"#,
+                Invalid::Schema,
+                Some("a"),
+            ),
         ];
         for (bytes, reason, id) in cases {
             let error = read_request(bytes, no_provider).expect_err("understood");
@@ -432,6 +444,30 @@ mod tests {
         }
     }
 
+    /// It is echoed as it came, to whoever reads the result.
+    #[test]
+    fn metadata_that_not_everybody_can_read_is_not_understood() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        for (metadata, fits) in [
+            (r#"{"a":[1e300,"\ud83d\ude00"]}"#, true),
+            (r#"{"a":1e400}"#, false),
+            (r#"{"a":"\ud800"}"#, false),
+            (&deep, false),
+        ] {
+            let message = format!(
+                r#"{{"request_id":"a","provider":"m","payment":{{"order_id":"o"}},"metadata":{metadata}}}"#
+            );
+            let read = read_request(message.as_bytes(), crate::providers::by_kind);
+            let reason = read.err().map(|why| why.reason);
+            let expected = if fits {
+                Invalid::UnknownProvider
+            } else {
+                Invalid::Schema
+            };
+            assert_eq!(reason, Some(expected), "{metadata}");
+        }
+    }
+
     #[test]
     fn a_payment_whose_ids_are_too_long_is_not_understood() {
         let read = |id: &str| {
@@ -440,7 +476,7 @@ mod tests {
             let midtrans = crate::providers::ALL
                 .iter()
                 .find(|p| p.kind() == "midtrans");
-            read_request(message.as_bytes(), |_| midtrans.copied())
+            read_new_request(message.as_bytes(), |_| midtrans.copied())
         };
         let longest = PAYMENT_KEY_BYTES_MAX - "order_id:".len();
         assert!(read(&"x".repeat(longest)).is_ok());

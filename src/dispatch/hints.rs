@@ -90,7 +90,9 @@ impl Dispatcher {
     /// Asks whether a result holds, and publishes what contradicts it.
     pub(super) async fn check(&self, claim: Claim, mut place: Place) {
         let (Ok(job), Some(outcome)) = (self.job(&claim.stored), claim.outcome) else {
-            return error!("a finished request can no longer be read; it is not checked");
+            error!("a finished request can no longer be read; it is not checked");
+            self.give_back(place);
+            return self.leave_unchecked(&claim).await;
         };
         let ended = self
             .ask_about(&claim, &job, Operation::Lookup, &mut place)
@@ -126,6 +128,25 @@ impl Dispatcher {
         if self.commit(change, &claim).await {
             self.checked(outcome, verdict, checked);
         }
+    }
+
+    /// Its result stays, and retention takes it in its time.
+    async fn leave_unchecked(&self, claim: &Claim) {
+        let change = Change {
+            id: claim.id,
+            progress: Progress {
+                operation: None,
+                due_at: None,
+                ..claim.progress.clone()
+            },
+            hinted: None,
+            call: None,
+            outcome: None,
+            messages: Vec::new(),
+            dead_letter: None,
+            at: (self.shared.clock)(),
+        };
+        self.commit(change, claim).await;
     }
 
     /// The correction, and the dead letter of a payment that may be charged after all.

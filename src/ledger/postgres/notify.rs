@@ -42,12 +42,17 @@ pub(super) async fn notified(
 }
 
 /// The open request on the payment, and not one that waits behind it; and the last ones that have
-/// their results, each of which may be contradicted. All of them are locked first: which ones they
-/// are may change until then.
+/// their results, each of which may be contradicted. Locked before they are read: what they are may
+/// change until then, and the first of those that wait may have its turn. A payment can have more
+/// requests than can be read at once.
 async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Vec<Found>, Trouble> {
     let query = format!(
-        "SELECT seq, parked, due_at, notified, outcome, reason, {STORED} FROM requests
-         WHERE provider = $1 AND payment_key = $2 ORDER BY seq FOR UPDATE"
+        "SELECT seq, parked, due_at, notified, outcome, reason, {STORED} FROM requests WHERE seq IN (
+           (SELECT seq FROM requests WHERE provider = $1 AND payment_key = $2 AND NOT parked AND state <> 'finished')
+           UNION ALL (SELECT seq FROM requests WHERE provider = $1 AND payment_key = $2 AND parked ORDER BY seq LIMIT 1)
+           UNION ALL (SELECT seq FROM requests WHERE provider = $1 AND payment_key = $2 AND state = 'finished'
+             ORDER BY seq DESC LIMIT {HEARERS_MAX}))
+         ORDER BY seq FOR UPDATE"
     );
     let query = db.prepare_cached(&query).await?;
     let rows = db.query(&query, &[&provider, &key]).await?;

@@ -79,6 +79,7 @@ async fn make(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
     if let Some(found) = &found {
         compatible(found, shown)?;
     } else {
+        fits(db, shown).await?;
         db.batch_execute(
             "CREATE TABLE rescind_schema (version BIGINT PRIMARY KEY, minimum BIGINT NOT NULL,
                made_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())",
@@ -92,6 +93,18 @@ async fn make(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
         db.execute(note, &[&number, &migration.minimum]).await?;
     }
     Ok(())
+}
+
+/// A database that cannot hold every character would refuse a request one day, again and again.
+async fn fits(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
+    let row = db.query_one("SHOW server_encoding", &[]).await?;
+    match row.try_get::<_, &str>(0)? {
+        "UTF8" => Ok(()),
+        encoding => Err(Trouble::Refused(LedgerError::Refused {
+            url: shown.into(),
+            why: format!("its encoding is {encoding}; create it with ENCODING 'UTF8'"),
+        })),
+    }
 }
 
 async fn look(db: &ClientWrapper) -> Result<Option<Found>, Trouble> {

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use lapin::types::AMQPValue;
+use serde_json::Value;
 
 use super::{publish_through, requests, until_results};
 use crate::flow::PATIENCE;
 use crate::rig::checker::{all_money, endings};
+use crate::rig::client::Published;
 use crate::rig::stage::{Stage, payment_id};
 use crate::rig::{Broker, Client, http, until};
 
@@ -17,6 +19,41 @@ async fn until_left(client: &Client, queue: &str, count: u32) {
         assert!(std::time::Instant::now() < end, "{queue} is taken from");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// The broker's bound on a message, as it is documented: the result of one that just fits must fit, too,
+/// or what is published ends the session, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_of_the_largest_message_that_the_broker_takes_holds_nothing_up() {
+    let broker = Broker::start_with("max_message_size = 1048576\n", None);
+    let stage = Stage::on(&broker, "largest");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let mut dead_letters = stage.dead_letters().await;
+    let client = stage.client().await;
+    let mut largest = requests(1, "success").remove(0);
+    let id = crate::rig::checker::id(&largest);
+    largest["metadata"] = serde_json::json!({ "k": "" });
+    let rest = (1 << 20) - largest.to_string().len();
+    largest["metadata"]["k"] = "x".repeat(rest).into();
+    let body = largest.to_string().into_bytes();
+    let fate = client.publish_raw(&stage.names, "cancel.any", &body).await;
+    assert_eq!(fate, Published::Confirmed);
+    let result = results.one(&id, PATIENCE).await.json();
+    assert_eq!(
+        (&result["reason"], &result["metadata"]),
+        (&"too_large".into(), &Value::Null)
+    );
+    assert_eq!(dead_letters.one(&id, PATIENCE).await.body, body);
+    let others = requests(6, "success");
+    client.confirm_all(&stage.names, &others).await;
+    endings(&stage, &mut results, &others, PATIENCE).await;
+    assert_eq!(
+        worker.metric("rescind_broker_reconnects_total", &[]),
+        0.0,
+        "{}",
+        worker.log()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

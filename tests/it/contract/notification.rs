@@ -1,7 +1,8 @@
 //! A notification as it is published: its envelope, its id, and the account in its key.
 
 use jiff::Timestamp;
-use rescind::wire::{Header, Kind, event_id, notification, notified_provider};
+use rescind::notice::notified_provider;
+use rescind::wire::{Header, Kind, event_id, notification};
 use uuid::Uuid;
 
 #[test]

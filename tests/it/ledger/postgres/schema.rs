@@ -47,6 +47,23 @@ async fn a_database_of_an_older_version_is_migrated_by_a_worker_alone() {
     assert!(Postgres::open_to_read(&settings(&url)).await.is_ok());
 }
 
+/// One day a request would hold a character that it cannot.
+#[tokio::test]
+async fn a_database_that_holds_some_characters_only_gets_no_ledger() {
+    let url = Database::shared().address("latin");
+    let latin =
+        "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'";
+    Database::shared().sql(latin);
+    let refused = Postgres::open(&settings(&url), |_, _| ()).await.err();
+    let Some(LedgerError::Refused { why, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        why,
+        "its encoding is LATIN1; create it with ENCODING 'UTF8'"
+    );
+}
+
 #[tokio::test]
 async fn workers_that_come_at_once_make_the_schema_once() {
     let url = Database::shared().create();

@@ -1,0 +1,95 @@
+//! What is read of deliveries before their messages are: how many go together, how often each came.
+
+use std::collections::VecDeque;
+
+use lapin::message::Delivery;
+use lapin::types::AMQPValue;
+
+/// Bytes of deliveries in one transaction: of what is not understood there are several copies, and a
+/// database takes only so much in its time.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The first of them, at least one.
+pub(super) fn part(batch: &mut VecDeque<Delivery>) -> Vec<Delivery> {
+    let mut bytes = 0;
+    let fits = |delivery: &&Delivery| {
+        bytes += delivery.data.len();
+        bytes <= BATCH_BYTES_MAX
+    };
+    let count = batch.iter().take_while(fits).count();
+    batch.drain(..count.max(1)).collect()
+}
+
+/// What RabbitMQ 4's quorum queues allow by themselves: the next return moves a message.
+const BROKERS_LIMIT: i64 = 20;
+
+/// How often a quorum queue has delivered this message before. RabbitMQ 4 leaves on a message the count
+/// of the queue that it was moved from, for the first delivery, and since 4.3 counts on from there.
+pub(super) fn delivery_count(delivery: &Delivery) -> i64 {
+    // What a publisher wrote there is no count.
+    if !delivery.redelivered {
+        return 0;
+    }
+    let headers = delivery.properties.headers().as_ref();
+    let count = match headers.and_then(|headers| headers.inner().get("x-delivery-count")) {
+        Some(AMQPValue::LongLongInt(count)) => *count,
+        Some(AMQPValue::LongInt(count)) => i64::from(*count),
+        Some(AMQPValue::LongUInt(count)) => i64::from(*count),
+        Some(AMQPValue::ShortInt(count)) => i64::from(*count),
+        _ => 1,
+    };
+    match count > BROKERS_LIMIT {
+        true => count - BROKERS_LIMIT - 1,
+        false => count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::FieldTable;
+
+    use super::*;
+
+    fn delivered(redelivered: bool, header: Option<i64>) -> i64 {
+        let mut delivery = Delivery::mock(1, "".into(), "".into(), redelivered, Vec::new());
+        if let Some(count) = header {
+            let mut headers = FieldTable::default();
+            headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(count));
+            delivery.properties = delivery.properties.with_headers(headers);
+        }
+        delivery_count(&delivery)
+    }
+
+    #[test]
+    fn what_is_stored_at_once_is_bounded_in_bytes_and_keeps_its_order() {
+        let delivery =
+            |tag: u64, bytes| Delivery::mock(tag, "".into(), "".into(), false, vec![0; bytes]);
+        let half = BATCH_BYTES_MAX / 2;
+        let bytes = [1, half, half, half, 3 * half, 1];
+        let mut batch: VecDeque<_> = (1..).zip(bytes).map(|(t, b)| delivery(t, b)).collect();
+        let mut parts = Vec::new();
+        while !batch.is_empty() {
+            let part = part(&mut batch);
+            parts.push(part.iter().map(|d| d.delivery_tag).collect::<Vec<_>>());
+        }
+        assert_eq!(parts, [vec![1, 2], vec![3, 4], vec![5], vec![6]]);
+    }
+
+    /// As RabbitMQ 3.10, 4.0 and 4.3 tell it, of what was moved after 21 deliveries too.
+    #[test]
+    fn deliveries_are_counted_in_the_queue_that_they_come_from() {
+        for (redelivered, header, count) in [
+            (false, None, 0),
+            (false, Some(0), 0),
+            (false, Some(7), 0),
+            (true, None, 1),
+            (true, Some(1), 1),
+            (true, Some(3), 3),
+            (true, Some(21), 0),
+            (true, Some(22), 1),
+            (true, Some(24), 3),
+        ] {
+            assert_eq!(delivered(redelivered, header), count, "{header:?}");
+        }
+    }
+}
