@@ -208,6 +208,8 @@ impl Dispatcher {
         let now = (self.shared.clock)();
         let held = u32::try_from(places.len()).unwrap_or(u32::MAX);
         self.held.store(held, Ordering::Release);
+        // Until it is known what is due next, every due time is news.
+        let armed = self.armed.swap(i64::MAX, Ordering::AcqRel);
         let claims = match self.claim_due(places.len(), now).await {
             Ok(claims) => claims,
             Err(error) => {
@@ -225,6 +227,7 @@ impl Dispatcher {
         self.held.store(0, Ordering::Release);
         self.show(&self.gate());
         if full {
+            self.armed.store(armed, Ordering::Release);
             return None;
         }
         self.freed.notify_one();

@@ -83,14 +83,14 @@ impl Gate {
     /// How many calls may begin now.
     pub fn room(&mut self, now: Duration) -> Result<u32, Closed> {
         let free = self.limits.in_flight.saturating_sub(self.in_flight);
-        match self.open_until {
+        let free = match self.open_until {
             Some(until) if now < until => return Err(Closed::Breaker(until)),
-            // Half open: one call finds out.
+            // Half open: one call finds out, at the rate of any other.
             Some(_) if self.in_flight > 0 => return Err(Closed::Full),
-            Some(_) => return Ok(1),
+            Some(_) => 1,
             None if free == 0 => return Err(Closed::Full),
-            None => {}
-        }
+            None => free,
+        };
         if self.limits.rate_per_second <= 0.0 {
             return Ok(free);
         }
@@ -196,6 +196,26 @@ mod tests {
         assert_eq!(gate.room(at(0)), Err(Closed::Full));
         gate.leave(Health::Answered, at(1));
         assert_eq!(gate.room(at(1)), Ok(1));
+    }
+
+    /// Else every one of them would have to be paid off when the provider is back.
+    #[test]
+    fn calls_that_look_whether_the_provider_is_back_keep_to_the_rate() {
+        let mut gate = Gate::new(Limits {
+            rate_per_second: 0.1,
+            breaker_open_for: Duration::from_secs(5),
+            ..LIMITS
+        });
+        let mut calls = 0;
+        for second in 0..3_600 {
+            if gate.room(at(second)) == Ok(1) {
+                gate.enter(1, at(second));
+                gate.leave(Health::Failed, at(second));
+                calls += 1;
+            }
+        }
+        assert!((300..=361).contains(&calls), "{calls} in an hour");
+        assert_eq!(gate.room(at(3_620)), Ok(1));
     }
 
     #[test]

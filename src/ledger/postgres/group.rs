@@ -6,6 +6,7 @@ use std::sync::Arc;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::accept::accept;
 use super::claim::{Wanted, claim};
@@ -64,7 +65,9 @@ pub(super) type Confirmed = (Vec<Delivered>, Timestamp);
 
 /// What a worker does beside its work.
 pub(super) enum Chore {
-    TakeOver(Timestamp, Quiet),
+    /// With the time of asking: it may wait behind a lane that seeks its server, and calls that were on
+    /// the wire then are given their time from when they are taken over.
+    TakeOver(Timestamp, Instant, Quiet),
     Reconcile(Timestamp, Range<i64>),
     Hasten(String, Timestamp, Timestamp),
     Purge(Timestamp, usize),
@@ -191,7 +194,10 @@ impl Group {
         }
         for asked in &mut self.chores {
             asked.output = Some(match &asked.input {
-                Chore::TakeOver(now, quiet) => take_over(db, worker, *now, quiet).await?,
+                Chore::TakeOver(now, asked, quiet) => {
+                    let now = now.checked_add(asked.elapsed()).unwrap_or(*now);
+                    take_over(db, worker, now, quiet).await?
+                }
                 Chore::Reconcile(now, seqs) => reconcile(db, *now, seqs).await?,
                 Chore::Hasten(provider, latest, now) => hasten(db, provider, *latest, *now).await?,
                 Chore::Purge(before, most) => purge(db, *before, *most).await?,

@@ -11,7 +11,7 @@ use deadpool_postgres::{Object, Pool};
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
@@ -292,7 +292,7 @@ impl Ledger for Postgres {
     }
 
     fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
-        self.write(Item::Chore, Chore::TakeOver(now, quiet))
+        self.write(Item::Chore, Chore::TakeOver(now, Instant::now(), quiet))
     }
 
     fn reconcile(&self, now: Timestamp) -> Answer<'_, u64> {
