@@ -234,10 +234,8 @@ impl Dispatcher {
         let wait = claims.next_due.map_or(SCAN_EVERY, |due| {
             crate::backoff::elapsed(now, due).min(SCAN_EVERY)
         });
-        self.armed.store(
-            crate::backoff::plus(now, wait).as_millisecond(),
-            Ordering::Release,
-        );
+        let next = crate::backoff::plus(now, wait).as_millisecond();
+        self.armed.store(next, Ordering::Release);
         Some(Instant::now() + wait)
     }
 

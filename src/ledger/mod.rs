@@ -24,7 +24,7 @@ mod place;
 pub mod postgres;
 pub mod sqlite;
 
-pub use pending::{About, Delivered, Pending};
+pub use pending::{About, Delivered, PENDING_BYTES_MAX, Pending};
 pub use place::Place;
 
 pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
@@ -132,7 +132,8 @@ pub trait Ledger: Send + Sync {
         hear: Hear,
     ) -> Answer<'_, Vec<Heard>>;
 
-    /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`.
+    /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`: `most`
+    /// of them, or fewer whose bodies reach [`PENDING_BYTES_MAX`], or all.
     fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>>;
 
     /// How many messages the broker has not confirmed, counted up to `most`.

@@ -4,6 +4,9 @@ use jiff::Timestamp;
 
 use crate::wire::Outgoing;
 
+/// Bytes of bodies with which a look at what waits is enough, whatever else waits.
+pub const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// A message that the broker has confirmed, as it was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivered {

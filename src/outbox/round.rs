@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use super::{AGAIN_EVERY, CROWD, GATHER, WINDOW};
-use crate::ledger::Pending;
+use crate::ledger::{PENDING_BYTES_MAX, Pending};
 
 /// A round.
 #[derive(Debug)]
@@ -52,7 +52,8 @@ impl Round {
     /// These rows were read.
     pub(super) fn has_read(&mut self, rows: &[Pending], now: Instant) {
         self.after = rows.last().map_or(self.after, |last| last.seq);
-        self.over = rows.len() < WINDOW;
+        let bytes: usize = rows.iter().map(|row| row.message.body.len()).sum();
+        self.over = rows.len() < WINDOW && bytes < PENDING_BYTES_MAX;
         self.has_taken(rows.len(), now);
     }
 
@@ -114,6 +115,18 @@ mod tests {
         round.has_read(&rows([303], Kind::Result), soon);
         assert_eq!(round.begin(start + AGAIN_EVERY), 0);
         assert!(!round.is_over(), "a new one");
+    }
+
+    #[test]
+    fn few_rows_are_not_the_end_where_there_was_no_room_for_more() {
+        let start = Instant::now();
+        let mut round = Round::new(start);
+        let mut large = rows(1..3, Kind::Result);
+        large[0].message.body = vec![0; PENDING_BYTES_MAX];
+        round.has_read(&large, start);
+        assert!(!round.is_over());
+        round.has_read(&rows(3..5, Kind::Result), start);
+        assert!(round.is_over());
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rescind::job::PAYMENT_KEY_BYTES_MAX;
-use rescind::ledger::{Accepted, Arrival, Change, Committed, Filter, Hear, Heard};
+use rescind::ledger::{
+    Accepted, Arrival, Change, Committed, Filter, Hear, Heard, PENDING_BYTES_MAX,
+};
 use rescind::outcome::{Operation, State};
 use rescind::providers::Evidence;
 use rescind::wire::{Envelope, Kind};
@@ -542,6 +544,30 @@ async fn a_repeated_request_gets_the_stored_result_once_more() {
             desk.outbox().await.is_empty(),
             "the stranger sees nothing of it"
         );
+    })
+    .await;
+}
+
+/// A thousand of the largest would be more than a worker has memory for.
+#[tokio::test]
+async fn so_many_messages_are_read_at_once_as_there_is_room_for() {
+    on_each(async |desk| {
+        for n in 0..4 {
+            let claim = desk.begin(&format!("r{n}"), &format!("p{n}")).await;
+            let mut change = finish(&claim, VOIDED, at(n));
+            change.messages[0].body = vec![b' '; PENDING_BYTES_MAX * 3 / 4];
+            desk.settle(change).await;
+        }
+        let seqs = async |after| {
+            let found = desk.pending(after, 100).await.unwrap();
+            found.iter().map(|p| p.seq).collect::<Vec<_>>()
+        };
+        let first = seqs(0).await;
+        assert_eq!(first.len(), 2);
+        let rest = seqs(first[1]).await;
+        assert_eq!(rest.len(), 2);
+        assert!(rest[0] > first[1]);
+        assert!(seqs(rest[1]).await.is_empty());
     })
     .await;
 }

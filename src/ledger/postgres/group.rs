@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -195,7 +196,8 @@ impl Group {
         for asked in &mut self.chores {
             asked.output = Some(match &asked.input {
                 Chore::TakeOver(now, asked, quiet) => {
-                    let now = now.checked_add(asked.elapsed()).unwrap_or(*now);
+                    let waited = Duration::from_secs(asked.elapsed().as_secs());
+                    let now = now.checked_add(waited).unwrap_or(*now);
                     take_over(db, worker, now, quiet).await?
                 }
                 Chore::Reconcile(now, seqs) => reconcile(db, *now, seqs).await?,

@@ -8,7 +8,9 @@ use tokio_postgres::Row;
 use super::dead;
 use super::rows::{STORED, count, kind, millis, most, parse, state, stored, text, time};
 use super::trouble::Trouble;
-use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
+use crate::ledger::{
+    About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
+};
 use crate::wire::{Kind, Outgoing};
 
 /// From the first request to behind the last one.
@@ -28,8 +30,10 @@ pub(super) async fn pending(
 ) -> Result<Vec<Pending>, Trouble> {
     let query = db
         .prepare_cached(
-            "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
-                    r.provider, r.outcome, r.received_at, m.repeats
+            "SELECT * FROM (SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
+                    r.provider, r.outcome, r.received_at, m.repeats,
+                    sum(octet_length(m.body)) OVER (ORDER BY m.seq ROWS UNBOUNDED PRECEDING)
+                      - octet_length(m.body) AS bytes_before
              FROM messages m LEFT JOIN requests r ON r.seq = m.request
              WHERE m.published_at IS NULL AND m.seq > $1
                AND (m.owner = $3 OR m.owner IS NULL
@@ -37,10 +41,15 @@ pub(super) async fn pending(
                AND (m.kind <> 'correction' OR NOT EXISTS (
                  SELECT 1 FROM messages e WHERE e.request = m.request AND e.seq < m.seq
                    AND e.published_at IS NULL AND e.kind IN ('result', 'correction')))
-             ORDER BY m.seq LIMIT $2",
+             ORDER BY m.seq LIMIT $2) p WHERE bytes_before < $4 ORDER BY seq",
         )
         .await?;
-    let rows = db.query(&query, &[&after, &most(limit), &worker]).await?;
+    let rows = db
+        .query(
+            &query,
+            &[&after, &most(limit), &worker, &most(PENDING_BYTES_MAX)],
+        )
+        .await?;
     rows.iter().map(waiting).collect()
 }
 

@@ -1,15 +1,17 @@
 //! What only looks at the ledger.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::dead;
 use super::rows::{STORED, kind, millis, parse, state, stored, time, unreadable};
-use crate::ledger::{About, CallRecord, Filter, History, MessageRecord, Pending, Stats, Summary};
+use crate::ledger::{
+    About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
+};
 use crate::wire::{Kind, Outgoing};
 
 /// A correction comes after what it corrects, which the broker has to have by then.
 pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Result<Vec<Pending>> {
-    db.prepare_cached(
+    let mut query = db.prepare_cached(
         "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
                 r.provider, r.outcome, r.received_at, m.repeats
          FROM messages m LEFT JOIN requests r ON r.seq = m.request
@@ -18,35 +20,45 @@ pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Res
              SELECT 1 FROM messages e WHERE e.request = m.request AND e.seq < m.seq
                AND e.published_at IS NULL AND e.kind IN ('result', 'correction')))
          ORDER BY m.seq LIMIT ?2",
-    )?
-    .query_map(params![after, most], |row| {
-        let message = Outgoing {
-            id: row.get::<_, String>(1)?.parse().map_err(unreadable)?,
-            kind: kind(&row.get::<_, String>(2)?)?,
-            routing_key: row.get(3)?,
-            properties: parse(&row.get::<_, String>(4)?)?,
-            body: row.get(5)?,
-        };
-        let first = row.get::<_, i64>(6)? == 0 && message.kind == Kind::Result;
-        let about = match (
-            row.get::<_, Option<String>>(7)?,
-            row.get::<_, Option<String>>(8)?,
-        ) {
-            (Some(provider), Some(outcome)) if first => Some(About {
-                provider,
-                outcome,
-                received_at: time(row.get(9)?),
-            }),
-            _ => None,
-        };
-        Ok(Pending {
-            seq: row.get(0)?,
-            repeats: row.get(10)?,
-            message,
-            about,
-        })
-    })?
-    .collect()
+    )?;
+    let mut rows = query.query(params![after, most])?;
+    let (mut pending, mut bytes) = (Vec::new(), 0);
+    while bytes < PENDING_BYTES_MAX
+        && let Some(row) = rows.next()?
+    {
+        let waits = waiting(row)?;
+        bytes += waits.message.body.len();
+        pending.push(waits);
+    }
+    Ok(pending)
+}
+
+fn waiting(row: &Row<'_>) -> rusqlite::Result<Pending> {
+    let message = Outgoing {
+        id: row.get::<_, String>(1)?.parse().map_err(unreadable)?,
+        kind: kind(&row.get::<_, String>(2)?)?,
+        routing_key: row.get(3)?,
+        properties: parse(&row.get::<_, String>(4)?)?,
+        body: row.get(5)?,
+    };
+    let first = row.get::<_, i64>(6)? == 0 && message.kind == Kind::Result;
+    let about = match (
+        row.get::<_, Option<String>>(7)?,
+        row.get::<_, Option<String>>(8)?,
+    ) {
+        (Some(provider), Some(outcome)) if first => Some(About {
+            provider,
+            outcome,
+            received_at: time(row.get(9)?),
+        }),
+        _ => None,
+    };
+    Ok(Pending {
+        seq: row.get(0)?,
+        repeats: row.get(10)?,
+        message,
+        about,
+    })
 }
 
 /// Whether a payment of one of these names has a request.
