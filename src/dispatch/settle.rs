@@ -26,7 +26,7 @@ impl Dispatcher {
         };
         if settled.committed == Committed::Lost {
             warn!(
-                "the claim was lost: another worker has it, or a commit whose answer was lost has written its outcome"
+                "the claim was lost: another worker has it, a notification came during the check of a result, which is begun anew, or a commit whose answer was lost has written its outcome"
             );
             return false;
         }

@@ -22,6 +22,9 @@ use crate::outcome::{
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Questions of one check that find no such payment.
 const CHECKS_NOT_FOUND_MAX: u32 = 10;
+/// Checks of a result in a row that a notification during the question makes worth nothing: a flood
+/// must not keep them from their end.
+const RESTARTS_MAX: u32 = 3;
 /// Events that are remembered, against repeats.
 const EVENTS_MAX: usize = 8;
 
@@ -43,12 +46,19 @@ pub struct Hints {
     /// Since when the check under way is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checking_since: Option<Timestamp>,
+    /// Checks in a row that were begun anew, since a notification came during the question.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub restarts: u32,
     /// Outcome and reason of the last correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrected: Option<(String, String)>,
     /// Its message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correction: Option<Uuid>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What the check of a result found.
@@ -116,6 +126,13 @@ impl Progress {
         if self.is_repeated(event) || agrees || !terms.abilities.lookup || self.due_at.is_some() {
             return false;
         }
+        // The provider may have been asked before the notification was true: asked again.
+        if self.operation.is_some() {
+            if self.hints.restarts >= RESTARTS_MAX {
+                return false;
+            }
+            self.hints.restarts += 1;
+        }
         // One in the future was written before the clock went back.
         let checked_at = self.hints.checked_at.filter(|at| *at <= now);
         let earliest = checked_at.map(|at| plus(at, CHECK_EVERY));
@@ -159,6 +176,7 @@ impl Progress {
         jitter: f64,
     ) -> Checked {
         self.operation = None;
+        self.hints.restarts = 0;
         let stands = self.stands(outcome);
         match judge(stands, verdict) {
             // A look-up may lag behind the notification that it was asked for.

@@ -393,6 +393,10 @@ fn asks_at(due: i64) -> Hear {
     })
 }
 
+fn says_the_same() -> Hear {
+    Arc::new(|_, _, _| Heard::Known)
+}
+
 fn asks_nobody() -> Hear {
     Arc::new(|_, _, _| panic!("nobody is there to hear it"))
 }
@@ -483,13 +487,13 @@ async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
         desk.settle(finish(&claim, VOIDED, at(4))).await;
         let before = desk.seen("a").await;
         assert_eq!(desk.hear(&["p"], asks_at(50)).await, [Heard::Checking]);
-        assert_eq!(desk.hear(&["p"], asks_nobody()).await, [Heard::Known]);
+        assert_eq!(desk.hear(&["p"], says_the_same()).await, [Heard::Known]);
         desk.reopen().await;
         assert!(desk.stats().await.unwrap().open.is_empty());
 
         let check = desk.only_claim(at(50), checks()).await;
         assert_eq!(check.outcome, Some(VOIDED));
-        assert_eq!(desk.hear(&["p"], asks_nobody()).await, [Heard::Known]);
+        assert_eq!(desk.hear(&["p"], says_the_same()).await, [Heard::Known]);
         assert!(desk.claimed_ids(9, at(99)).await.is_empty());
         // The worker dies during the question, and asks it again.
         assert_eq!(desk.start_again(at(60)).await, 1);
@@ -508,6 +512,25 @@ async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
         assert_eq!(desk.start_again(at(900)).await, 0);
         assert!(desk.claimed_ids(9, at(900)).await.is_empty());
         assert_eq!(desk.hear(&["p"], asks_at(950)).await, [Heard::Checking]);
+    })
+    .await;
+}
+
+/// The provider may have been asked before what the notification tells of was so.
+#[tokio::test]
+async fn a_notification_during_a_check_makes_another_one_follow() {
+    on_each(async |mut desk| {
+        let claim = desk.begin("a", "p").await;
+        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        desk.hear(&["p"], asks_at(50)).await;
+        let check = desk.only_claim(at(50), checks()).await;
+        assert_eq!(desk.hear(&["p"], asks_at(70)).await, [Heard::Checking]);
+        assert_eq!(desk.settle(checked(&check, at(51))).await, Committed::Lost);
+        assert_eq!(desk.start_again(at(60)).await, 0, "nobody works on it");
+        assert!(desk.claimed_ids(9, at(69)).await.is_empty());
+        let check = desk.only_claim(at(70), checks()).await;
+        assert_eq!(desk.settle(checked(&check, at(71))).await, Committed::Done);
+        assert!(desk.claimed_ids(9, at(999)).await.is_empty());
     })
     .await;
 }

@@ -138,11 +138,9 @@ pub(crate) fn notified(
     let deadline = state.deadline;
     let row = &mut state.rows[request];
     let is_open = row.place == Place::Open;
-    let idle = match is_open {
-        true => Book::due(row.progress).is_some(),
-        false => !row.notified,
-    };
-    if !idle {
+    let due = Book::due(row.progress).is_some();
+    let checked = !is_open && row.notified && !due;
+    if is_open && !due {
         row.notified = true;
         return;
     }
@@ -151,11 +149,17 @@ pub(crate) fn notified(
         return finish(state, request, outcome, broken);
     }
     let before = row.progress;
-    row.progress = match is_open {
+    let heard = match is_open {
         true => book.heard(before, Some(event), deadline),
         false => book.heard_after(before, row.outcome, claim, event),
     };
-    if row.progress != before {
-        row.notified = !is_open && Book::due(row.progress).is_some();
+    let due = Book::due(heard).is_some();
+    if heard == before || (checked && !due) {
+        return;
+    }
+    row.progress = heard;
+    row.notified = !is_open && due;
+    if checked {
+        outdate(state, request);
     }
 }

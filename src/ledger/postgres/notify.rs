@@ -23,8 +23,10 @@ struct Found {
     progress: Progress,
     outcome: Option<Outcome>,
     parked: bool,
-    /// Nobody works on it. A finished one is idle unless it is being checked.
+    /// Nobody works on it.
     idle: bool,
+    /// Its result is being checked.
+    checked: bool,
 }
 
 /// Once for each request on the payment that hears of it.
@@ -69,10 +71,9 @@ async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Vec<Found
 fn found(row: &Row) -> Result<Found, Trouble> {
     let (stored, mut progress) = stored(row)?;
     progress.due_at = row.try_get::<_, Option<i64>>("due_at")?.map(time);
-    let idle = match progress.state {
-        State::Finished => !row.try_get::<_, bool>("notified")?,
-        _ => progress.due_at.is_some(),
-    };
+    let finished = progress.state == State::Finished;
+    let idle = finished || progress.due_at.is_some();
+    let checked = finished && progress.due_at.is_none() && row.try_get("notified")?;
     Ok(Found {
         seq: row.try_get("seq")?,
         stored,
@@ -80,6 +81,7 @@ fn found(row: &Row) -> Result<Found, Trouble> {
         outcome: outcome(row)?,
         parked: row.try_get("parked")?,
         idle,
+        checked,
     })
 }
 
@@ -90,21 +92,20 @@ async fn tell(db: &ClientWrapper, mut found: Found, hear: &Hear) -> Result<Heard
             .prepare_cached("UPDATE requests SET notified = true WHERE seq = $1")
             .await?;
         db.execute(&remember, &[&found.seq]).await?;
-        return Ok(match finished {
-            true => Heard::Known,
-            false => Heard::Open,
-        });
+        return Ok(Heard::Open);
     }
     let before = found.progress.clone();
     // One that is replayed has its outcome, and is open.
     let outcome = found.outcome.filter(|_| finished);
     let heard = hear(&found.stored, &mut found.progress, outcome);
-    if found.progress != before {
-        let due_at = found.progress.due_at.map(millis);
+    let due_at = found.progress.due_at.map(millis);
+    // A new due time takes the claim of a check that is under way: its answer may be too old.
+    let changed = found.progress != before && (due_at.is_some() || !found.checked);
+    if changed {
         let notified = finished && due_at.is_some();
         let change = db
             .prepare_cached(
-                "UPDATE requests SET due_at = $2, progress = $3, notified = $4 WHERE seq = $1",
+                "UPDATE requests SET due_at = $2, progress = $3, notified = $4, owner = NULL WHERE seq = $1",
             )
             .await?;
         let progress = json(&found.progress)?;

@@ -13,8 +13,10 @@ struct Found {
     stored: Stored,
     progress: Progress,
     outcome: Option<Outcome>,
-    /// Nobody works on it. A finished one is idle unless it is being checked.
+    /// Nobody works on it.
     idle: bool,
+    /// Its result is being checked.
+    checked: bool,
 }
 
 /// Once for each request on the payment that hears of it.
@@ -48,16 +50,16 @@ fn find(db: &Connection, provider: &str, key: &str) -> rusqlite::Result<Vec<Foun
 fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     let (stored, mut progress) = stored(row)?;
     progress.due_at = row.get::<_, Option<i64>>("due_at")?.map(time);
-    let idle = match progress.state {
-        State::Finished => !row.get::<_, bool>("notified")?,
-        _ => progress.due_at.is_some(),
-    };
+    let finished = progress.state == State::Finished;
+    let idle = finished || progress.due_at.is_some();
+    let checked = finished && progress.due_at.is_none() && row.get("notified")?;
     Ok(Found {
         seq: row.get("seq")?,
         stored,
         progress,
         outcome: outcome(row)?,
         idle,
+        checked,
     })
 }
 
@@ -66,17 +68,16 @@ fn tell(db: &Connection, mut found: Found, hear: &Hear) -> rusqlite::Result<Hear
     if !found.idle {
         db.prepare_cached("UPDATE requests SET notified = 1 WHERE seq = ?1")?
             .execute([found.seq])?;
-        return Ok(match finished {
-            true => Heard::Known,
-            false => Heard::Open,
-        });
+        return Ok(Heard::Open);
     }
     let before = found.progress.clone();
     // One that is replayed has its outcome, and is open.
     let outcome = found.outcome.filter(|_| finished);
     let heard = hear(&found.stored, &mut found.progress, outcome);
-    if found.progress != before {
-        let due_at = found.progress.due_at.map(millis);
+    let due_at = found.progress.due_at.map(millis);
+    // A new due time takes the claim of a check that is under way: its answer may be too old.
+    let changed = found.progress != before && (due_at.is_some() || !found.checked);
+    if changed {
         db.prepare_cached(
             "UPDATE requests SET due_at = ?2, progress = ?3, notified = ?4 WHERE seq = ?1",
         )?

@@ -97,6 +97,32 @@ fn that_a_result_holds_is_believed_when_seen_twice() {
     assert!(matches!(second, Checked::Contradicted { .. }), "{second:?}");
 }
 
+/// Asked before what a notification tells of was so. A flood of them keeps no check from its end.
+#[test]
+fn a_check_is_begun_anew_for_a_notification_during_its_question_some_times_in_a_row() {
+    let (mut progress, outcome) = finished(Outcome::NothingToCancel(Nothing::Expired));
+    let heard = |progress: &mut Progress, event: u32| {
+        progress.heard_after(
+            outcome,
+            None,
+            Some(&event.to_string()),
+            &terms(LOOKS_UP),
+            now(),
+        )
+    };
+    assert!(heard(&mut progress, 0));
+    for event in 1..=3 {
+        progress.begin_check(now());
+        assert!(heard(&mut progress, event));
+        assert!(progress.due_at > Some(now()), "not at once");
+    }
+    progress.begin_check(now());
+    assert!(!heard(&mut progress, 4));
+    progress.after_check(outcome, &Verdict::NotFound, &terms(LOOKS_UP), now(), 0.0);
+    progress.begin_check(now());
+    assert!(heard(&mut progress, 5), "another check");
+}
+
 /// A payment that is not there will not be there tomorrow; a provider that does not answer may.
 #[test]
 fn a_check_asks_as_long_as_any_question_and_is_open_to_the_same_event_after() {

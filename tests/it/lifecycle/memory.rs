@@ -36,6 +36,7 @@ fn full() -> Progress {
             events: vec!["event".into()],
             checked_at: Some(now()),
             checking_since: Some(now()),
+            restarts: 9,
             corrected: Some(("refused".into(), "settled".into())),
             correction: Some(uuid::Uuid::from_u128(9)),
         },
