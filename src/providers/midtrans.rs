@@ -127,10 +127,6 @@ impl Provider for Midtrans {
             }
             Source::Body { code, status } => lookup_verdict(&code, &status).unwrap_or_else(failed),
         };
-        let verdict = match verdict {
-            Verdict::NotFound if is_asked_in_vain(ask) => failed(),
-            verdict => verdict,
-        };
         reading(verdict, ask, response, &body)
     }
 
@@ -244,13 +240,6 @@ fn is_ours(ask: &Ask<'_>, body: &Value) -> bool {
     let transaction = known_transaction(ask).unwrap_or("");
     same("order_id", ask.job.payment.id("order_id"), str::eq)
         && same("transaction_id", transaction, str::eq_ignore_ascii_case)
-}
-
-/// The status of some payment methods (BI-SNAP, DANA) is known by transaction id only
-/// (<https://docs.midtrans.com/reference/get-transaction-status>): that an order has none is no answer
-/// about a call that may have been applied.
-fn is_asked_in_vain(ask: &Ask<'_>) -> bool {
-    ask.exposed && known_transaction(ask).is_none()
 }
 
 /// A payment that was made after the first call by order id: an order can be charged again once its
