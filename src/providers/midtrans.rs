@@ -113,19 +113,19 @@ impl Provider for Midtrans {
 
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
         let body = response.json();
-        let failed = || Verdict::NotYet {
+        let failed = Verdict::NotYet {
             after: response.retry_after,
         };
         let verdict = match Source::of(ask, response, &body) {
-            Source::Unclear => failed(),
+            Source::Unclear => failed,
             Source::Http => match of_http(Operation::Lookup, response) {
-                Verdict::Doubt => failed(),
+                Verdict::Doubt => failed,
                 verdict => verdict,
             },
             Source::Body { .. } if is_a_later_one(ask, &body) => {
                 Verdict::Unresolved(Unresolved::ContradictoryEvidence)
             }
-            Source::Body { code, status } => lookup_verdict(&code, &status).unwrap_or_else(failed),
+            Source::Body { code, status } => lookup_verdict(&code, &status).unwrap_or(failed),
         };
         reading(verdict, ask, response, &body)
     }
