@@ -64,7 +64,7 @@ pub(crate) fn settle() {
 impl Drained {
     pub(crate) fn print(&self, who: &str) {
         println!(
-            "{who:<10} {:>8.0} requests/s {:>6.1} us CPU a request (broker {:.0}, load {:.0}) {:>4.0} MB at the most, {:.1} s with the start",
+            "{who:<14} {:>8.0} requests/s {:>6.1} us CPU a request (broker {:.0}, load {:.0}) {:>4.0} MB at the most, {:.1} s with the start",
             self.per_second, self.cpu, self.beside[0], self.beside[1], self.most_mb, self.seconds
         );
     }

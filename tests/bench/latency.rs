@@ -58,7 +58,7 @@ async fn run(plan: &Plan, who: &str) -> Run {
     let load = Load::new(&plan.amqp, who).await;
     settle();
     let process = match who {
-        "relay" => process::relay(&load, &provider),
+        "relay" => process::relay(&load, &provider, 256),
         _ => Worker::new(&load, &provider).start(),
     };
     let paced = pace(&load, RATE, plan.seconds).await;

@@ -87,7 +87,13 @@ fn main() {
         .build()
         .unwrap();
     if arguments.first().is_some_and(|first| first == "relay") {
-        return runtime.block_on(relay::run(&arguments[1], &arguments[2], &arguments[3]));
+        let at_once = arguments[4].parse().unwrap();
+        return runtime.block_on(relay::run(
+            &arguments[1],
+            &arguments[2],
+            &arguments[3],
+            at_once,
+        ));
     }
     let chosen = chosen(&arguments);
     let plan = Plan::new(arguments.iter().any(|argument| argument == "--quick"));

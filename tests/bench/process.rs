@@ -16,7 +16,7 @@ pub(crate) struct Worker<'a> {
     ledger: Option<String>,
     listen: SocketAddr,
     accounts: Vec<(String, SocketAddr)>,
-    settings: Vec<(&'static str, &'static str)>,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl<'a> Worker<'a> {
@@ -55,8 +55,8 @@ impl<'a> Worker<'a> {
     }
 
     /// With a setting, by its name in the environment.
-    pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
-        self.settings.push((name, value));
+    pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.settings.push((name, value.to_string()));
         self
     }
 
@@ -88,13 +88,14 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The bare relay.
-pub(crate) fn relay(load: &Load, provider: &Provider) -> Process {
+/// The bare relay, with so many requests at once.
+pub(crate) fn relay(load: &Load, provider: &Provider, at_once: u16) -> Process {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let names = load.names();
     let queue_and_exchange = format!("{},{}", names.requests, names.results);
     let base_url = format!("http://{}", provider.address);
     command.args(["relay", &load.url, &queue_and_exchange, &base_url]);
+    command.arg(at_once.to_string());
     Process::start(command, folder())
 }
 

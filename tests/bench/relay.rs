@@ -8,14 +8,14 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 
-/// Relays from a queue to an exchange, calling `provider` for each message, for ever.
-pub(crate) async fn run(url: &str, names: &str, provider: &str) {
+/// Relays from a queue to an exchange, calling `provider` for each message, so many at once, for ever.
+pub(crate) async fn run(url: &str, names: &str, provider: &str, at_once: u16) {
     let connection = Connection::connect(url, ConnectionProperties::default())
         .await
         .unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel
-        .basic_qos(256, BasicQosOptions::default())
+        .basic_qos(at_once, BasicQosOptions::default())
         .await
         .unwrap();
     let publisher = connection.create_channel().await.unwrap();
@@ -35,7 +35,7 @@ pub(crate) async fn run(url: &str, names: &str, provider: &str) {
         .await
         .unwrap();
     deliveries
-        .for_each_concurrent(256, |delivery| async {
+        .for_each_concurrent(usize::from(at_once), |delivery| async {
             let delivery = delivery.unwrap();
             let request: serde_json::Value = serde_json::from_slice(&delivery.data).unwrap();
             let order = request["payment"]["order_id"].as_str().unwrap();
