@@ -29,6 +29,7 @@ use self::notes::Notes;
 use self::round::Round;
 
 mod notes;
+mod refused;
 mod round;
 
 /// Windows that are on their way at once, each on a channel of its own: a confirmation takes the
@@ -43,7 +44,10 @@ const NOTE_WITHIN: Duration = Duration::from_millis(100);
 const CROWD: usize = 8;
 /// How long is waited for them.
 const GATHER: Duration = Duration::from_millis(2);
-/// Wait before what was returned or refused is tried again, and for a signal that was lost.
+/// Messages that the broker may refuse, each by closing a channel, before the session ends and the next
+/// one waits: more than that have something in common.
+const REFUSED_MOST: usize = 32;
+/// Wait before what was returned or not confirmed is tried again, and for a signal that was lost.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// The publishing side of a worker.
@@ -115,35 +119,71 @@ impl Outbox {
     ) -> Result<(), AmqpError> {
         amqp::prepare(connection, &self.settings).await?;
         let line = Line::over(connection);
-        let mut channels = Vec::new();
-        for _ in 0..WINDOWS {
-            channels.push(publish::channel(connection).await?);
-        }
         self.publishing.store(true, Ordering::Release);
         let over = CancellationToken::new();
         let publishing = async {
             let _over = over.clone().drop_guard();
-            let all = channels.iter().map(|c| self.publish(&line, c, drain));
-            let channels: Vec<&Channel> = channels.iter().collect();
+            let all = (0..WINDOWS).map(|_| self.publish(&line, drain));
             tokio::select! {
                 ended = try_join_all(all) => ended.map(drop),
-                () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
+                () = amqp::watch(connection, &[]) => Err(AmqpError::Lost),
             }
         };
         tokio::join!(publishing, self.keep_noting(&over)).0
     }
 
     /// Publishes one window after the other, beside others who do the same.
-    async fn publish(
-        &self,
-        line: &Line<'_>,
-        channel: &Channel,
-        drain: &CancellationToken,
-    ) -> Result<(), AmqpError> {
+    async fn publish(&self, line: &Line<'_>, drain: &CancellationToken) -> Result<(), AmqpError> {
+        let mut channel = publish::channel(line.connection).await?;
         while let Some(window) = self.next(line.connection, drain).await {
-            self.publish_window(line, channel, window).await?;
+            let (together, refused) = self.notes.apart(window);
+            if !together.is_empty() {
+                channel = self.publish_part(line, channel, together).await?;
+            }
+            for alone in refused {
+                // A channel keeps the bound that the broker had when it was opened.
+                channel = publish::channel(line.connection).await?;
+                channel = self.publish_part(line, channel, vec![alone]).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Together, or each alone if the broker closes the channel for one of them, which is the one
+    /// that it refuses alone too. Returns the channel to go on with.
+    async fn publish_part(
+        &self,
+        line: &Line<'_>,
+        channel: Channel,
+        part: Vec<Pending>,
+    ) -> Result<Channel, AmqpError> {
+        let Err(error) = self.publish_window(line, &channel, &part).await else {
+            return Ok(channel);
+        };
+        if !refuses_one(&error) {
+            return Err(error);
+        }
+        let mut channel = publish::channel(line.connection).await?;
+        if let [alone] = part.as_slice() {
+            return match self.refused(alone, &error) {
+                true => Ok(channel),
+                false => Err(error),
+            };
+        }
+        for alone in part {
+            channel = Box::pin(self.publish_part(line, channel, vec![alone])).await?;
+        }
+        Ok(channel)
+    }
+
+    /// Whether it is a message here and there, and not what all of them have in common.
+    fn refused(&self, pending: &Pending, error: &AmqpError) -> bool {
+        let message = &pending.message;
+        let metrics = &self.shared.metrics;
+        metrics.publication(message.kind, Published::Nacked);
+        warn!(message_id = %message.id, routing_key = message.routing_key, bytes = message.body.len(), %error,
+            "the broker refuses this message and closes the channel for it; the others go on, and this one is tried again every 10 s. Compare the broker's max_message_size and its permissions");
+        self.notes.refused(pending.seq, Instant::now()) <= REFUSED_MOST
     }
 
     /// The next window. `None`: nothing is left, and nothing will come.
@@ -192,7 +232,7 @@ impl Outbox {
             && let Some(given) = self.shared.outbox.take(WINDOW)
         {
             round.has_taken(given.len(), now);
-            return self.notes.take(given);
+            return self.notes.take(given, now);
         }
         self.read(round).await
     }
@@ -209,7 +249,7 @@ impl Outbox {
             match self.shared.ledger.pending(after, WINDOW).await {
                 Ok(rows) => {
                     round.has_read(&rows, Instant::now());
-                    return self.notes.take(rows);
+                    return self.notes.take(rows, Instant::now());
                 }
                 Err(error) => error!(%error, "cannot read the outbox; trying again"),
             }
@@ -251,7 +291,7 @@ impl Outbox {
         &self,
         line: &Line<'_>,
         channel: &Channel,
-        window: Vec<Pending>,
+        window: &[Pending],
     ) -> Result<(), AmqpError> {
         let messages = window
             .iter()
@@ -265,7 +305,7 @@ impl Outbox {
         let fates = line.publish(channel, messages).await?;
         told(steps, &fates);
         failpoint::pass(Point::AfterPublish);
-        self.count(&window, &fates);
+        self.count(window, &fates);
         let (confirmed, others): (Vec<_>, Vec<_>) = window
             .iter()
             .zip(&fates)
@@ -321,6 +361,18 @@ impl Outbox {
             }
         }
     }
+}
+
+/// Another message may be taken: this one is too large, or nothing may be written to its exchange. An
+/// exchange that is not there is made by the next session.
+fn refuses_one(error: &AmqpError) -> bool {
+    const ACCESS_REFUSED: u16 = 403;
+    const PRECONDITION_FAILED: u16 = 406;
+    let AmqpError::Protocol(_, error) = error else {
+        return false;
+    };
+    amqp::refusal(error)
+        .is_some_and(|(code, _)| [ACCESS_REFUSED, PRECONDITION_FAILED].contains(&code))
 }
 
 fn told(steps: Vec<Step>, fates: &[Published]) {

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::refused::Refused;
 use super::{NOTE_WITHIN, WINDOW};
 use crate::ledger::{Delivered, Pending};
 
@@ -28,6 +30,7 @@ struct Inner {
     /// Released since the last read began: it may show them as they were before.
     released: HashSet<i64>,
     confirmed: Vec<Delivered>,
+    refused: Refused,
 }
 
 impl Notes {
@@ -41,10 +44,29 @@ impl Notes {
     }
 
     /// Of what was read those that are not on their way, which they are from now on.
-    pub(super) fn take(&self, rows: Vec<Pending>) -> Vec<Pending> {
-        let Inner { busy, released, .. } = &mut *self.inner();
-        let fresh = |row: &Pending| !released.contains(&row.seq) && busy.insert(row.seq);
+    pub(super) fn take(&self, rows: Vec<Pending>, now: Instant) -> Vec<Pending> {
+        let Inner {
+            busy,
+            released,
+            refused,
+            ..
+        } = &mut *self.inner();
+        let waits = |seq| released.contains(&seq) || refused.rests(seq, now);
+        let fresh = |row: &Pending| !waits(row.seq) && busy.insert(row.seq);
         rows.into_iter().filter(fresh).collect()
+    }
+
+    /// What goes together, and what the broker refused before, each of which goes alone.
+    pub(super) fn apart(&self, window: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
+        let inner = self.inner();
+        let refused = |row: &Pending| inner.refused.has(row.seq);
+        window.into_iter().partition(|row| !refused(row))
+    }
+
+    /// The broker closed the channel that only this one was published on. How many there are.
+    pub(super) fn refused(&self, row: i64, now: Instant) -> usize {
+        self.release([row]);
+        self.inner().refused.add(row, now)
     }
 
     /// They can be read again: marked, or to be published once more.
@@ -59,7 +81,12 @@ impl Notes {
     /// The broker has them.
     pub(super) fn add(&self, delivered: impl Iterator<Item = Delivered>) {
         let mut inner = self.inner();
+        let before = inner.confirmed.len();
         inner.confirmed.extend(delivered);
+        let Inner {
+            confirmed, refused, ..
+        } = &mut *inner;
+        refused.forget(confirmed[before..].iter().map(|message| message.seq));
         if !inner.confirmed.is_empty() {
             self.some.notify_one();
         }
@@ -102,6 +129,8 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::FutureExt;
 
     use super::super::tests::rows;
@@ -114,23 +143,48 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_is_not_taken_once_more_until_it_is_released() {
-        let notes = Notes::default();
-        assert_eq!(seqs(&notes.take(rows(1..4, Kind::Result))), [1, 2, 3]);
-        assert_eq!(seqs(&notes.take(rows(2..6, Kind::Result))), [4, 5]);
+        let (notes, now) = (Notes::default(), Instant::now());
+        assert_eq!(seqs(&notes.take(rows(1..4, Kind::Result), now)), [1, 2, 3]);
+        assert_eq!(seqs(&notes.take(rows(2..6, Kind::Result), now)), [4, 5]);
         // Confirmed, but not marked yet: a reader finds it still.
         let confirmed = rows([2], Kind::Result);
         notes.add(confirmed.iter().map(Pending::delivered));
-        assert!(notes.take(rows(1..6, Kind::Result)).is_empty());
+        assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
         assert_eq!(notes.confirmed(), [confirmed[0].delivered()]);
         notes.marked(&[confirmed[0].delivered()]);
         notes.release([1]);
         // By a read that had begun before.
-        assert!(notes.take(rows(1..6, Kind::Result)).is_empty());
+        assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
         notes.read();
-        assert_eq!(seqs(&notes.take(rows(1..6, Kind::Result))), [1, 2]);
+        assert_eq!(seqs(&notes.take(rows(1..6, Kind::Result), now)), [1, 2]);
         notes.add([confirmed[0].delivered()].into_iter());
         notes.forget();
-        assert_eq!(seqs(&notes.take(rows(1..4, Kind::Result))), [1, 3]);
+        assert_eq!(seqs(&notes.take(rows(1..4, Kind::Result), now)), [1, 3]);
+    }
+
+    #[test]
+    fn what_the_broker_refused_waits_and_keeps_nothing_else_waiting() {
+        let (notes, now) = (Notes::default(), Instant::now());
+        notes.take(rows(1..5, Kind::Result), now);
+        notes.refused(2, now);
+        notes.forget();
+        notes.read();
+        let rest = notes.take(rows(1..5, Kind::Result), now);
+        assert_eq!(seqs(&rest), [1, 3, 4]);
+        notes.release([1, 3]);
+        notes.read();
+        let later = now + Duration::from_secs(60);
+        let parts = |now| {
+            let taken = notes.take(rows(1..5, Kind::Result), now);
+            let (together, alone) = notes.apart(taken);
+            (seqs(&together), seqs(&alone))
+        };
+        assert_eq!(parts(later), (vec![1, 3], vec![2]));
+        notes.add(rows([2], Kind::Result).iter().map(Pending::delivered));
+        notes.forget();
+        notes.release([2]);
+        notes.read();
+        assert_eq!(parts(now), (vec![1, 2, 3, 4], vec![]), "it was taken");
     }
 
     #[tokio::test]

@@ -56,6 +56,106 @@ async fn the_result_of_the_largest_message_that_the_broker_takes_holds_nothing_u
     );
 }
 
+/// As an operator who lowers the bound below what already waits to be published.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_broker_refuses_keeps_no_other_one_waiting() {
+    let broker = Broker::start();
+    let bound = |bytes: u32| {
+        broker.ctl(&[
+            "eval",
+            &format!("application:set_env(rabbit, max_message_size, {bytes})."),
+        ])
+    };
+    let stage = Stage::on(&broker, "refused");
+    let mut worker = stage.worker();
+    worker.sigterm();
+    worker.wait(PATIENCE);
+    let client = stage.client().await;
+    let mut results = stage.results().await;
+    let mut all = requests(60, "success");
+    let large: Vec<String> = [7, 31]
+        .map(|n: usize| crate::rig::checker::id(&all[n]))
+        .into();
+    for n in [7, 31] {
+        all[n]["metadata"] = serde_json::json!({ "k": "x".repeat(8_000) });
+    }
+    client.confirm_all(&stage.names, &all).await;
+    bound(4_000);
+    worker.restart();
+    until_results(&mut results, 58).await;
+    until("both are refused", PATIENCE, || {
+        let status = [("kind", "result"), ("status", "nacked")];
+        worker.metric("rescind_publishes_total", &status) >= 2.0
+    })
+    .await;
+    for id in &large {
+        assert!(!results.counts().contains_key(id), "{id}");
+    }
+    assert!(
+        worker.log().contains("max_message_size"),
+        "{}",
+        worker.log()
+    );
+    let later = requests(30, "success");
+    client.confirm_all(&stage.names, &later).await;
+    until_results(&mut results, 88).await;
+    bound(134_217_728);
+    all.extend(later);
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+    assert_eq!(
+        worker.metric("rescind_broker_reconnects_total", &[]),
+        0.0,
+        "{}",
+        worker.log()
+    );
+}
+
+/// Dead letters that may not be written keep no result waiting, and are not lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_without_permission_keep_no_result_waiting() {
+    let broker = Broker::start();
+    let permit = |write: &str| broker.ctl(&["set_permissions", "guest", ".*", write, ".*"]);
+    let stage = Stage::on(&broker, "unpermitted");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let mut dead_letters = stage.dead_letters().await;
+    let client = stage.client().await;
+    permit("^(?!.*dead)");
+    let nowhere = serde_json::json!({ "request_id": "nowhere-1", "provider": "nowhere", "payment": { "id": "p" } });
+    client.confirm_all(&stage.names, &[nowhere]).await;
+    results.one("nowhere-1", PATIENCE).await;
+    until("it is refused", PATIENCE, || {
+        worker.log().contains("the broker refuses this message")
+    })
+    .await;
+    let all = requests(30, "success");
+    client.confirm_all(&stage.names, &all).await;
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+    permit(".*");
+    dead_letters.one("nowhere-1", PATIENCE).await;
+    let reconnects = worker.metric("rescind_broker_reconnects_total", &[]);
+    assert_eq!(reconnects, 0.0, "{}", worker.log());
+}
+
+/// It is declared again, with its queue's binding.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_whose_exchange_was_deleted_are_published_when_it_is_made_again() {
+    let stage = Stage::new("deleted");
+    let _worker = stage.worker();
+    let client = stage.client().await;
+    client.delete_exchange(&stage.names.results_exchange).await;
+    let mut results = client.consume(&stage.names.results_queue).await;
+    let all = requests(30, "success");
+    client.confirm_all(&stage.names, &all).await;
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_a_bound_of_unpublished_results_nothing_is_taken_in_or_begun() {
     let mut stage = Stage::new("bound");

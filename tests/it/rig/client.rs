@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{
@@ -319,6 +319,14 @@ impl Client {
         within(self.channel.queue_delete(queue.into(), options))
             .await
             .expect("a queue that can be deleted");
+    }
+
+    /// Deletes an exchange under whoever publishes on it.
+    pub(crate) async fn delete_exchange(&self, exchange: &str) {
+        let options = ExchangeDeleteOptions::default();
+        within(self.channel.exchange_delete(exchange.into(), options))
+            .await
+            .expect("an exchange that can be deleted");
     }
 
     /// Everything that is published on the exchange for results from now on: results,
