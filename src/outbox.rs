@@ -160,7 +160,7 @@ impl Outbox {
         let Err(error) = self.publish_window(line, &channel, &part).await else {
             return Ok(channel);
         };
-        if !refuses_one(&error) {
+        if !refused::is_of_one(&error) {
             return Err(error);
         }
         let mut channel = publish::channel(line.connection).await?;
@@ -361,18 +361,6 @@ impl Outbox {
             }
         }
     }
-}
-
-/// Another message may be taken: this one is too large, or nothing may be written to its exchange. An
-/// exchange that is not there is made by the next session.
-fn refuses_one(error: &AmqpError) -> bool {
-    const ACCESS_REFUSED: u16 = 403;
-    const PRECONDITION_FAILED: u16 = 406;
-    let AmqpError::Protocol(_, error) = error else {
-        return false;
-    };
-    amqp::refusal(error)
-        .is_some_and(|(code, _)| [ACCESS_REFUSED, PRECONDITION_FAILED].contains(&code))
 }
 
 fn told(steps: Vec<Step>, fates: &[Published]) {

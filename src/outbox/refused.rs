@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::amqp::{AmqpError, refusal};
+
 /// Wait before one is tried again: each try costs a channel, and an error in the broker's log.
 const AGAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -37,6 +39,17 @@ impl Refused {
             .get(&row)
             .is_some_and(|&refused| now < refused + AGAIN_EVERY)
     }
+}
+
+/// Another message may be taken: this one is too large, or nothing may be written to its exchange. An
+/// exchange that is not there is made by the next session.
+pub(super) fn is_of_one(error: &AmqpError) -> bool {
+    const ACCESS_REFUSED: u16 = 403;
+    const PRECONDITION_FAILED: u16 = 406;
+    let AmqpError::Protocol(_, error) = error else {
+        return false;
+    };
+    refusal(error).is_some_and(|(code, _)| [ACCESS_REFUSED, PRECONDITION_FAILED].contains(&code))
 }
 
 #[cfg(test)]
