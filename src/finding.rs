@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::outcome::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, Unresolved};
 use crate::providers::Evidence;
+use crate::strict;
 use crate::wire::{Envelope, Header, Kind, NAMESPACE, Outgoing, Properties};
 
 /// Where an outcome was learned.
@@ -188,7 +189,8 @@ impl Finding<'_> {
 
     /// Nothing of a message over the limit: its result has to fit where the message only just did.
     fn echo(&self) -> Echo<'_> {
-        if self.outcome == Outcome::Invalid(Invalid::TooLarge) {
+        let too_large = self.outcome == Outcome::Invalid(Invalid::TooLarge);
+        if too_large || !strict::is_object(&self.envelope.body) {
             return Echo::default();
         }
         let echo: Echo<'_> = serde_json::from_slice(&self.envelope.body).unwrap_or_default();

@@ -33,6 +33,7 @@ pub mod server;
 mod settings;
 pub mod simulate;
 pub mod spans;
+mod strict;
 pub mod systemd;
 pub mod trace;
 pub mod wall;

@@ -5,12 +5,8 @@
 //! status nor a time). No kind both signs its notifications and lacks a look-up, so none is
 //! ever evidence by itself; one that did would be evidence for exactly what it signs.
 
-use std::fmt;
-
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256, Sha512};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -127,99 +123,4 @@ fn any<'a>(
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// JSON in which no key stands twice: two readers of such a text may see two payments.
-pub(crate) fn strict_json(bytes: &[u8]) -> Option<Value> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict.deserialize(&mut reader).ok()?;
-    reader.end().ok()?;
-    Some(value)
-}
-
-/// The same for a field that is an object.
-pub(crate) fn strict_object<'de, D: Deserializer<'de>>(
-    reader: D,
-) -> Result<serde_json::Map<String, Value>, D::Error> {
-    match Strict.deserialize(reader)? {
-        Value::Object(object) => Ok(object),
-        _ => Err(serde::de::Error::custom("it is no object")),
-    }
-}
-
-struct Strict;
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON without a repeated key")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut array = Vec::new();
-        while let Some(item) = items.next_element_seed(Strict)? {
-            array.push(item);
-        }
-        Ok(array.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            let value = entries.next_value_seed(Strict)?;
-            if object.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key stands twice"));
-            }
-        }
-        Ok(object.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strict_json_is_what_any_reader_sees() {
-        let text = r#"{"a":[null,true,-1,18446744073709551615,1.5,"b",{"c":[]}],"d":{"a":false}}"#;
-        let any = serde_json::from_str(text).ok();
-        assert!(any.is_some());
-        assert_eq!(strict_json(text.as_bytes()), any);
-        for twice in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"a":2}}]"#, "{} {}"] {
-            assert_eq!(strict_json(twice.as_bytes()), None, "{twice}");
-        }
-    }
 }

@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::job::{Amount, Currency, Job};
-use crate::notified::strict_object;
 use crate::outcome::Invalid;
 use crate::providers::{Asked, Provider};
 use crate::reading::shorten;
+use crate::strict::{self, Member};
 
 /// Largest request that is understood, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -29,18 +29,18 @@ pub(crate) const NAMESPACE: Uuid = Uuid::from_u128(0x7265_7363_696e_6400_8000_63
 struct Body<'a> {
     request_id: String,
     provider: String,
-    #[serde(deserialize_with = "strict_object")]
+    #[serde(deserialize_with = "strict::object")]
     payment: serde_json::Map<String, serde_json::Value>,
     #[serde(default)]
-    amount: Option<String>,
+    amount: Member<String>,
     #[serde(default)]
-    currency: Option<String>,
+    currency: Member<String>,
     #[serde(default)]
-    reason: Option<String>,
+    reason: Member<String>,
     #[serde(default)]
-    deadline: Option<String>,
+    deadline: Member<String>,
     #[serde(default, borrow)]
-    metadata: Option<&'a RawValue>,
+    metadata: Member<&'a RawValue>,
 }
 
 /// A request that was understood.
@@ -65,11 +65,28 @@ pub struct Misunderstood {
     pub detail: String,
 }
 
-/// Reads a request. `provider_of` gives the adapter of a configured account.
+/// Reads a request that was taken. `provider_of` gives the adapter of a configured account.
 pub fn read_request(
     bytes: &[u8],
     provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
 ) -> Result<Understood, Misunderstood> {
+    read(bytes, parse(bytes)?, provider_of)
+}
+
+/// The same for one that is new: its form has to be exactly right, and it has to fit into a ledger.
+pub fn read_new_request(
+    bytes: &[u8],
+    provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
+) -> Result<Understood, Misunderstood> {
+    let schema = |why: String| misunderstood(bytes, Invalid::Schema, why);
+    let body = parse(bytes)?;
+    check_new(bytes, &body).map_err(schema)?;
+    let read = read(bytes, body, provider_of)?;
+    read.job.payment.check_length().map_err(schema)?;
+    Ok(read)
+}
+
+fn parse(bytes: &[u8]) -> Result<Body<'_>, Misunderstood> {
     if bytes.len() > REQUEST_BYTES_MAX {
         let detail = format!(
             "the message has {} bytes; at most {REQUEST_BYTES_MAX} are taken",
@@ -77,17 +94,21 @@ pub fn read_request(
         );
         return Err(misunderstood(bytes, Invalid::TooLarge, detail));
     }
-    let body: Body<'_> = serde_json::from_slice(bytes).map_err(|error| {
+    serde_json::from_slice(bytes).map_err(|error| {
         let reason = match error.classify() {
             serde_json::error::Category::Data => Invalid::Schema,
             _ => Invalid::NotJson,
         };
-        misunderstood(
-            bytes,
-            reason,
-            format!("the request cannot be read: {error}"),
-        )
-    })?;
+        let detail = format!("the request cannot be read: {error}");
+        misunderstood(bytes, reason, detail)
+    })
+}
+
+fn read(
+    bytes: &[u8],
+    body: Body<'_>,
+    provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
+) -> Result<Understood, Misunderstood> {
     let schema = |detail: String| misunderstood(bytes, Invalid::Schema, detail);
     check_form(&body).map_err(schema)?;
     let Some(provider) = provider_of(&body.provider) else {
@@ -99,15 +120,25 @@ pub fn read_request(
     Ok(Understood { job, digest })
 }
 
-/// The same for one that is new: it also has to fit into a ledger.
-pub fn read_new_request(
-    bytes: &[u8],
-    provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
-) -> Result<Understood, Misunderstood> {
-    let read = read_request(bytes, provider_of)?;
-    let fits = read.job.payment.check_length();
-    fits.map_err(|why| misunderstood(bytes, Invalid::Schema, why))?;
-    Ok(read)
+/// What is not asked of a request that an earlier version took.
+fn check_new(bytes: &[u8], body: &Body<'_>) -> Result<(), String> {
+    if !strict::is_object(bytes) {
+        return Err("the request must be an object".into());
+    }
+    let nulls = [
+        ("amount", body.amount.is_null()),
+        ("currency", body.currency.is_null()),
+        ("reason", body.reason.is_null()),
+        ("deadline", body.deadline.is_null()),
+        ("metadata", body.metadata.is_null()),
+    ];
+    if let Some((name, _)) = nulls.into_iter().find(|(_, is_null)| *is_null) {
+        return Err(format!("{name} is null; leave it out, or give it a value"));
+    }
+    match body.deadline.get() {
+        Some(text) if !strict::is_date_time(text) => Err(not_a_time(text)),
+        _ => Ok(()),
+    }
 }
 
 fn check_form(body: &Body<'_>) -> Result<(), String> {
@@ -122,13 +153,14 @@ fn check_form(body: &Body<'_>) -> Result<(), String> {
     }
     if body
         .reason
-        .as_ref()
+        .get()
         .is_some_and(|reason| reason.chars().count() > 255)
     {
         return Err("reason has more than 255 characters".into());
     }
     if body
         .metadata
+        .get()
         .is_some_and(|metadata| !metadata.get().starts_with('{'))
     {
         return Err("metadata must be an object".into());
@@ -139,23 +171,19 @@ fn check_form(body: &Body<'_>) -> Result<(), String> {
 fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, String> {
     let amount = body
         .amount
-        .as_deref()
-        .map(Amount::parse)
+        .get()
+        .map(|text| Amount::parse(text))
         .transpose()
         .map_err(|error| error.to_string())?;
     let currency = body
         .currency
+        .get()
         .map(|code| {
-            Currency::parse(&code).ok_or(format!("currency {code:?} is not known to ISO 4217"))
+            Currency::parse(code).ok_or(format!("currency {code:?} is not known to ISO 4217"))
         })
         .transpose()?;
-    let deadline = body
-        .deadline
-        .map(|text| {
-            text.parse::<Timestamp>()
-                .map_err(|_| format!("deadline {text:?} is not an RFC 3339 time"))
-        })
-        .transpose()?;
+    let deadline = body.deadline.get();
+    let deadline = deadline.map(|text| point_in_time(text)).transpose()?;
     if amount.is_some_and(Amount::is_zero) {
         return Err("amount is zero; leave it out to cancel the whole payment".into());
     }
@@ -171,24 +199,38 @@ fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, St
         payment,
         amount,
         currency,
-        reason: body.reason,
+        reason: body.reason.into_option(),
         deadline,
     })
+}
+
+/// The last hours of the year 9999, in which others write that there is no end, are beyond what a
+/// timestamp holds.
+fn point_in_time(text: &str) -> Result<Timestamp, String> {
+    match text.parse() {
+        Ok(time) => Ok(time),
+        Err(_) if strict::is_date_time(text) && text.starts_with("9999-12-3") => Ok(Timestamp::MAX),
+        Err(_) => Err(not_a_time(text)),
+    }
+}
+
+fn not_a_time(text: &str) -> String {
+    format!("deadline {text:?} is not an RFC 3339 time, e.g. 2026-11-29T18:00:00Z")
 }
 
 /// Content, not bytes: a publisher that serialises again has not changed its mind. Metadata that few
 /// can read (a number beyond all bounds, half a character, a depth without end) is none.
 fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
-    let metadata = body.metadata.map_or("null", RawValue::get);
+    let metadata = body.metadata.get().map_or("null", |raw| raw.get());
     let metadata: serde_json::Value = serde_json::from_str(metadata)
         .map_err(|error| format!("metadata cannot be read: {error}"))?;
     let content = (
         &body.provider,
         &body.payment,
-        &body.amount,
-        &body.currency,
-        &body.reason,
-        &body.deadline,
+        body.amount.get(),
+        body.currency.get(),
+        body.reason.get(),
+        body.deadline.get(),
         metadata,
     );
     Ok(Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into())
@@ -201,7 +243,7 @@ pub fn glimpse(bytes: &[u8]) -> (Option<String>, Option<String>) {
         request_id: Option<serde_json::Value>,
         provider: Option<serde_json::Value>,
     }
-    let glimpse = (bytes.len() <= SEARCHED_BYTES_MAX)
+    let glimpse = (bytes.len() <= SEARCHED_BYTES_MAX && strict::is_object(bytes))
         .then(|| serde_json::from_slice::<Glimpse>(bytes).ok())
         .flatten();
     let text = |value: Option<serde_json::Value>| value?.as_str().map(str::to_owned);
@@ -466,6 +508,41 @@ mod tests {
             let expected = (!fits).then_some(Invalid::Schema);
             assert_eq!(reason, expected, "{metadata}");
         }
+    }
+
+    /// A stored request is read as the version read it that took it.
+    #[test]
+    fn a_new_request_has_exactly_its_form_and_a_stored_one_stays_readable() {
+        for message in [
+            r#"["a","m",{"order_id":"o"}]"#,
+            r#"{"request_id":"a","provider":"m","payment":{"order_id":"o"},"amount":null}"#,
+            r#"{"request_id":"a","provider":"m","payment":{"order_id":"o"},"metadata":null}"#,
+            r#"{"request_id":"a","provider":"m","payment":{"order_id":"o"},"deadline":"2026-11-29T18Z"}"#,
+        ] {
+            let new = read_new_request(message.as_bytes(), midtrans).err();
+            let reason = new.map(|why| why.reason);
+            assert_eq!(reason, Some(Invalid::Schema), "{message}");
+            let stored = read_request(message.as_bytes(), midtrans);
+            assert!(stored.is_ok(), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_may_be_the_end_of_all_times() {
+        let deadline = |text: &str| {
+            let message = format!(
+                r#"{{"request_id":"a","provider":"m","payment":{{"order_id":"o"}},"deadline":"{text}"}}"#
+            );
+            let read = read_new_request(message.as_bytes(), midtrans);
+            read.ok().and_then(|read| read.job.deadline)
+        };
+        let last = Some(Timestamp::MAX);
+        assert_eq!(deadline("9999-12-31T23:59:59Z"), last);
+        assert_eq!(deadline("9999-12-31T23:59:59.999999999-12:00"), last);
+        let early = deadline("2026-11-29t18:00:00.5+07:00").map(|time| time.to_string());
+        assert_eq!(early.as_deref(), Some("2026-11-29T11:00:00.5Z"));
+        assert_eq!(deadline("9999-13-31T23:59:59Z"), None);
+        assert_eq!(deadline("2026-02-30T00:00:00Z"), None);
     }
 
     #[test]

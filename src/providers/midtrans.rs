@@ -21,8 +21,9 @@ use super::{
     Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::notified::{is_sha512_of, strict_json};
+use crate::notified::is_sha512_of;
 use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Unresolved, Verdict, Why};
+use crate::strict;
 
 /// Midtrans.
 pub(super) struct Midtrans;
@@ -149,7 +150,7 @@ impl Provider for Midtrans {
     /// neither the status nor a time, and `A` `200` `20010000.00` signs `A200` `200`
     /// `10000.00` too: so it says that something happened, and the look-up says what.
     fn notification(&self, account: &Account, arrived: &Arrived<'_>) -> Notification {
-        let Some(body) = strict_json(arrived.body) else {
+        let Some(body) = strict::json(arrived.body) else {
             return Notification::Forged("no JSON, or a key stands twice");
         };
         let text = |name: &str| body[name].as_str().unwrap_or_default();

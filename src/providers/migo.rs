@@ -16,8 +16,9 @@ use super::{
     Reading, Request, Response, Setting, Token, Via, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::notified::{same, strict_json};
+use crate::notified::same;
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Verdict, Why};
+use crate::strict;
 
 /// Migo.
 pub(super) struct Migo;
@@ -127,7 +128,7 @@ impl Provider for Migo {
                 return Notification::Forged("the Authorization header is not notification_token");
             }
         }
-        let Some(body) = strict_json(arrived.body) else {
+        let Some(body) = strict::json(arrived.body) else {
             return Notification::Unreadable("no JSON, or a key stands twice");
         };
         let Some(id) = loose_text(&body["uid"]) else {

@@ -17,8 +17,8 @@ use super::{
     Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::notified::strict_json;
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict, Why};
+use crate::strict;
 
 /// Tingg.
 pub(super) struct Tingg;
@@ -162,7 +162,7 @@ impl Provider for Tingg {
     /// answered to it accepts or rejects money, which is not for a worker that cancels: the
     /// shop's own endpoint answers Tingg and passes a copy on.
     fn notification(&self, _account: &Account, arrived: &Arrived<'_>) -> Notification {
-        let Some(body) = strict_json(arrived.body) else {
+        let Some(body) = strict::json(arrived.body) else {
             return Notification::Unreadable("no JSON, or a key stands twice");
         };
         let results = match &body["results"] {

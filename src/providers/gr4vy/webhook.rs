@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 
 use super::by_state;
-use crate::notified::{is_hmac_of, strict_json};
+use crate::notified::is_hmac_of;
 use crate::providers::{Account, Arrived, Hint, Notification};
+use crate::strict;
 
 /// What is read of a notification beside its body.
 pub(super) const HEADERS: [&str; 5] = [
@@ -43,7 +44,7 @@ pub(super) fn read(account: &Account, arrived: &Arrived<'_>) -> Notification {
     if !is_recent(timestamp, arrived.at) {
         return Notification::Forged("the timestamp is more than 300 s off");
     }
-    let body = strict_json(arrived.body).unwrap_or_default();
+    let body = strict::json(arrived.body).unwrap_or_default();
     let target = &body["target"];
     let id = match target["type"].as_str() {
         Some("transaction") => &target["id"],

@@ -229,6 +229,10 @@ fn broken() -> Vec<Broken> {
         "not_json",
     );
     add("a list", b"[]".to_vec(), None, "unknown", "schema");
+    // A reader by position would see a whole request in it.
+    let by_position = json!(["by-position", "migo", { "transaction_id": "t-success" }]);
+    let by_position = by_position.to_string().into_bytes();
+    add("a full list", by_position, None, "unknown", "schema");
     let mut change = |what, provider: &'static str, edit: &dyn Fn(&mut Value), reads, reason| {
         let mut request = request(
             if provider == "unknown" {
@@ -288,6 +292,14 @@ fn broken() -> Vec<Broken> {
         change("long words", "bento", &set(field, long()), true, "schema");
     }
     change("none at Pismo", "pismo", &without("amount"), true, "schema");
+    // An amount that was lost on the way is not the whole payment.
+    for field in ["amount", "currency", "reason", "deadline", "metadata"] {
+        change("null", "bento", &set(field, Value::Null), true, "schema");
+    }
+    for deadline in ["2099-11-29", "2099-11-29T18Z", "2099-13-29T18:00:00Z"] {
+        let edit = set("deadline", json!(deadline));
+        change("no time", "migo", &edit, true, "schema");
+    }
     change(
         "metadata",
         "migo",
