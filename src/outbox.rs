@@ -5,7 +5,7 @@
 //! same message.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -44,9 +44,9 @@ const NOTE_WITHIN: Duration = Duration::from_millis(100);
 const CROWD: usize = 8;
 /// How long is waited for them.
 const GATHER: Duration = Duration::from_millis(2);
-/// Messages that the broker may refuse, each by closing a channel, before the session ends and the next
-/// one waits: more than that have something in common.
-const REFUSED_MOST: usize = 32;
+/// Channels that the broker may close for single messages before the session ends, and the next one is
+/// waited for: lapin uses none of their numbers again, and a connection has 2,047.
+const REFUSALS_MAX: usize = 1000;
 /// Wait before what was returned or not confirmed is tried again, and for a signal that was lost.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -59,6 +59,8 @@ pub struct Outbox {
     /// Whoever has it reads the next window.
     round: tokio::sync::Mutex<Round>,
     notes: Notes,
+    /// Channels that the broker closed in this session.
+    refusals: AtomicUsize,
 }
 
 impl Outbox {
@@ -70,6 +72,7 @@ impl Outbox {
             publishing: AtomicBool::new(false),
             round: tokio::sync::Mutex::new(Round::new(Instant::now())),
             notes: Notes::default(),
+            refusals: AtomicUsize::new(0),
         }
     }
 
@@ -78,6 +81,7 @@ impl Outbox {
     pub async fn session(&self, drain: &CancellationToken) -> Result<(), AmqpError> {
         let connection = amqp::connect(&self.settings, "rescind outbox").await?;
         *self.round.lock().await = Round::new(Instant::now());
+        self.refusals.store(0, Ordering::Relaxed);
         let ended = self.publish_all(&connection, drain).await;
         self.publishing.store(false, Ordering::Release);
         self.note().await;
@@ -160,15 +164,16 @@ impl Outbox {
         let Err(error) = self.publish_window(line, &channel, &part).await else {
             return Ok(channel);
         };
-        if !refused::is_of_one(&error) {
+        // While many are given to a channel that is being closed, the broker's reason can get lost.
+        let closed = !channel.status().connected() && line.connection.status().connected();
+        let is_refusal = refused::is_of_one(&error) || (closed && part.len() > 1);
+        if !is_refusal || self.refusals.fetch_add(1, Ordering::Relaxed) >= REFUSALS_MAX {
             return Err(error);
         }
         let mut channel = publish::channel(line.connection).await?;
         if let [alone] = part.as_slice() {
-            return match self.refused(alone, &error) {
-                true => Ok(channel),
-                false => Err(error),
-            };
+            self.refused(alone, &error);
+            return Ok(channel);
         }
         for alone in part {
             channel = Box::pin(self.publish_part(line, channel, vec![alone])).await?;
@@ -176,14 +181,13 @@ impl Outbox {
         Ok(channel)
     }
 
-    /// Whether it is a message here and there, and not what all of them have in common.
-    fn refused(&self, pending: &Pending, error: &AmqpError) -> bool {
+    fn refused(&self, pending: &Pending, error: &AmqpError) {
         let message = &pending.message;
         let metrics = &self.shared.metrics;
         metrics.publication(message.kind, Published::Nacked);
         warn!(message_id = %message.id, routing_key = message.routing_key, bytes = message.body.len(), %error,
-            "the broker refuses this message and closes the channel for it; the others go on, and this one is tried again every 10 s. Compare the broker's max_message_size and its permissions");
-        self.notes.refused(pending.seq, Instant::now()) <= REFUSED_MOST
+            "the broker refuses this message and closes the channel for it; the others go on, and this one is tried again later. Compare the broker's max_message_size and its permissions");
+        self.notes.refused(pending.seq, Instant::now());
     }
 
     /// The next window. `None`: nothing is left, and nothing will come.

@@ -51,8 +51,11 @@ impl Notes {
             refused,
             ..
         } = &mut *self.inner();
-        let waits = |seq| released.contains(&seq) || refused.rests(seq, now);
-        let fresh = |row: &Pending| !waits(row.seq) && busy.insert(row.seq);
+        let idle = |row: &&Pending| !released.contains(&row.seq) && !busy.contains(&row.seq);
+        let due = refused.due(rows.iter().filter(idle).map(|row| row.seq), now);
+        let may_go = |seq| !refused.has(seq) || due.contains(&seq);
+        let fresh =
+            |row: &Pending| !released.contains(&row.seq) && may_go(row.seq) && busy.insert(row.seq);
         rows.into_iter().filter(fresh).collect()
     }
 
@@ -63,10 +66,10 @@ impl Notes {
         window.into_iter().partition(|row| !refused(row))
     }
 
-    /// The broker closed the channel that only this one was published on. How many there are.
-    pub(super) fn refused(&self, row: i64, now: Instant) -> usize {
+    /// The broker closed the channel that only this one was published on.
+    pub(super) fn refused(&self, row: i64, now: Instant) {
         self.release([row]);
-        self.inner().refused.add(row, now)
+        self.inner().refused.add(row, now);
     }
 
     /// They can be read again: marked, or to be published once more.
@@ -86,7 +89,7 @@ impl Notes {
         let Inner {
             confirmed, refused, ..
         } = &mut *inner;
-        refused.forget(confirmed[before..].iter().map(|message| message.seq));
+        refused.taken(confirmed[before..].iter().map(|message| message.seq));
         if !inner.confirmed.is_empty() {
             self.some.notify_one();
         }

@@ -8,36 +8,49 @@ use tokio::time::Instant;
 
 use crate::amqp::{AmqpError, refusal};
 
-/// Wait before one is tried again: each try costs a channel, and an error in the broker's log.
+/// Time from one try to the next one that fails: each costs a channel, and an error in the broker's log.
 const AGAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// Their rows, and when each was refused.
+/// Their rows, and when each was tried last.
 #[derive(Default)]
-pub(super) struct Refused(HashMap<i64, Instant>);
+pub(super) struct Refused {
+    tried: HashMap<i64, Instant>,
+    /// No try before; none: all may go.
+    next_at: Option<Instant>,
+}
 
 impl Refused {
-    /// How many there are with it.
-    pub(super) fn add(&mut self, row: i64, now: Instant) -> usize {
-        self.0.insert(row, now);
-        self.0.len()
-    }
-
-    /// The broker took them after all.
-    pub(super) fn forget(&mut self, rows: impl IntoIterator<Item = i64>) {
-        for row in rows {
-            self.0.remove(&row);
-        }
+    pub(super) fn add(&mut self, row: i64, now: Instant) {
+        self.tried.insert(row, now);
+        self.next_at.get_or_insert(now + AGAIN_EVERY);
     }
 
     /// It was refused when it was last tried, and has to go alone.
     pub(super) fn has(&self, row: i64) -> bool {
-        self.0.contains_key(&row)
+        self.tried.contains_key(&row)
     }
 
-    pub(super) fn rests(&self, row: i64, now: Instant) -> bool {
-        self.0
-            .get(&row)
-            .is_some_and(|&refused| now < refused + AGAIN_EVERY)
+    /// Which of these rows are tried now: the one whose last try is longest ago, or all of them.
+    pub(super) fn due(&mut self, rows: impl Iterator<Item = i64>, now: Instant) -> Vec<i64> {
+        let refused = rows.filter(|row| self.has(*row));
+        let Some(next_at) = self.next_at else {
+            return refused.collect();
+        };
+        let longest = refused.min_by_key(|row| self.tried[row]);
+        let due = longest.filter(|_| now >= next_at);
+        if due.is_some() {
+            self.next_at = Some(now + AGAIN_EVERY);
+        }
+        due.into_iter().collect()
+    }
+
+    /// The broker has these now. If one of them was refused, the others are worth a try at once.
+    pub(super) fn taken(&mut self, rows: impl IntoIterator<Item = i64>) {
+        for row in rows {
+            if self.tried.remove(&row).is_some() {
+                self.next_at = None;
+            }
+        }
     }
 }
 
@@ -57,16 +70,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_refused_rests_and_then_goes_alone_until_it_is_taken() {
+    fn one_is_tried_at_a_time_each_in_its_turn_and_all_of_them_once_one_is_taken() {
         let mut refused = Refused::default();
         let now = Instant::now();
-        assert!(!refused.has(7) && !refused.rests(7, now));
-        assert_eq!(refused.add(7, now), 1);
-        let later = now + AGAIN_EVERY;
-        assert!(refused.has(7) && refused.rests(7, now) && !refused.rests(7, later));
-        assert_eq!(refused.add(7, later), 1);
-        assert!(refused.rests(7, later));
-        refused.forget([7]);
-        assert!(!refused.has(7) && !refused.rests(7, later));
+        assert!(refused.due(1..9, now).is_empty());
+        for row in [3, 5, 4] {
+            refused.add(row, now + Duration::from_millis(row.unsigned_abs()));
+        }
+        assert!(refused.has(4) && !refused.has(6));
+        let early = now + AGAIN_EVERY / 2;
+        assert!(refused.due(1..9, early).is_empty());
+        let second = now + AGAIN_EVERY * 2;
+        assert_eq!(refused.due(1..9, second), [3]);
+        assert!(refused.due(1..9, second).is_empty(), "one is on its way");
+        refused.add(3, second);
+        let third = second + AGAIN_EVERY;
+        assert!(refused.due(6..9, third).is_empty(), "it is not there");
+        assert_eq!(refused.due(1..9, third), [4]);
+        refused.taken([1, 2]);
+        assert!(refused.due(1..9, third).is_empty());
+        refused.taken([4]);
+        assert_eq!(refused.due(1..9, third), [3, 5]);
+        refused.add(3, third);
+        assert!(refused.due(1..9, third).is_empty());
     }
 }

@@ -123,11 +123,16 @@ async fn dead_letters_without_permission_keep_no_result_waiting() {
     let mut dead_letters = stage.dead_letters().await;
     let client = stage.client().await;
     permit("^(?!.*dead)");
-    let nowhere = serde_json::json!({ "request_id": "nowhere-1", "provider": "nowhere", "payment": { "id": "p" } });
-    client.confirm_all(&stage.names, &[nowhere]).await;
-    results.one("nowhere-1", PATIENCE).await;
-    until("it is refused", PATIENCE, || {
-        worker.log().contains("the broker refuses this message")
+    let invalid = |n: usize| {
+        let id = format!("nowhere-{n}");
+        serde_json::json!({ "request_id": id, "provider": "nowhere", "payment": { "id": "p" } })
+    };
+    let nowhere: Vec<Value> = (0..60).map(invalid).collect();
+    client.confirm_all(&stage.names, &nowhere).await;
+    until_results(&mut results, 60).await;
+    until("they are refused", PATIENCE, || {
+        let status = [("kind", "dead_letter"), ("status", "nacked")];
+        worker.metric("rescind_publishes_total", &status) >= 60.0
     })
     .await;
     let all = requests(30, "success");
@@ -136,7 +141,10 @@ async fn dead_letters_without_permission_keep_no_result_waiting() {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
     }
     permit(".*");
-    dead_letters.one("nowhere-1", PATIENCE).await;
+    for request in &nowhere {
+        let id = crate::rig::checker::id(request);
+        dead_letters.one(&id, PATIENCE).await;
+    }
     let reconnects = worker.metric("rescind_broker_reconnects_total", &[]);
     assert_eq!(reconnects, 0.0, "{}", worker.log());
 }
