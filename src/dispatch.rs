@@ -173,7 +173,7 @@ impl Dispatcher {
             }
             let wait = match self.enter(CLAIM_MAX) {
                 Ok(places) => self.claim(places).await,
-                Err(closed) => Some(self.wait_for(closed)),
+                Err(closed) => self.wait_for(closed),
             };
             let Some(until) = wait else { continue };
             tokio::select! {
@@ -184,16 +184,19 @@ impl Dispatcher {
         }
     }
 
-    fn wait_for(&self, closed: Closed) -> Instant {
-        self.backlog.store(true, Ordering::Release);
+    /// As [`Dispatcher::claim`] says.
+    fn wait_for(&self, closed: Closed) -> Option<Instant> {
+        let was_known = self.backlog.swap(true, Ordering::AcqRel);
         match closed {
-            Closed::Full => Instant::now() + SCAN_EVERY,
-            Closed::Rate(at) => self.started + at,
+            // A place that was given back meanwhile has woken nobody.
+            Closed::Full if !was_known => None,
+            Closed::Full => Some(Instant::now() + SCAN_EVERY),
+            Closed::Rate(at) => Some(self.started + at),
             Closed::Breaker(at) => {
                 self.shared
                     .metrics
                     .scheduled(self.name(), Cause::BreakerOpen);
-                self.started + at
+                Some(self.started + at)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A message in the outbox: what waits to be published, and what was.
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::wire::Outgoing;
 
@@ -12,6 +13,8 @@ pub const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct Delivered {
     /// Row.
     pub seq: i64,
+    /// What it is: a database that lost its last commits gives a row's number once more.
+    pub id: Uuid,
     /// How often it had entered the outbox again.
     pub repeats: i64,
 }
@@ -34,6 +37,7 @@ impl Pending {
     pub fn delivered(&self) -> Delivered {
         Delivered {
             seq: self.seq,
+            id: self.message.id,
             repeats: self.repeats,
         }
     }

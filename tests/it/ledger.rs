@@ -778,7 +778,7 @@ async fn a_claim_on_a_purged_request_is_good_for_no_other() {
     on_each(async |desk| {
         let old = desk.begin("a", "p").await;
         desk.settle(finish(&old, VOIDED, at(1))).await;
-        let message = desk.outbox().await[0].seq;
+        let message = desk.outbox().await[0].delivered();
         desk.publish_all(at(1)).await;
         assert_eq!(desk.purge(at(9), 9).await.unwrap(), 1);
 
@@ -792,7 +792,7 @@ async fn a_claim_on_a_purged_request_is_good_for_no_other() {
             Committed::Done
         );
         // And a confirmation that comes late confirms no other message.
-        desk.publish([message], at(11)).await;
+        desk.published(vec![message], at(11)).await.unwrap();
         assert_eq!(desk.outbox().await.len(), 1);
     })
     .await;

@@ -175,8 +175,8 @@ pub(super) async fn published(
     let statement = db
         .prepare_cached(
             "UPDATE messages m SET published_at = p.at, publications = publications + 1
-             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) p (seq, repeats, at)
-             WHERE m.seq = p.seq AND m.repeats = p.repeats",
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) p (seq, repeats, at, message_id)
+             WHERE m.seq = p.seq AND m.repeats = p.repeats AND m.message_id = p.message_id",
         )
         .await?;
     let rows: Vec<i64> = messages.iter().map(|(message, _)| message.seq).collect();
@@ -185,6 +185,9 @@ pub(super) async fn published(
         .map(|(message, _)| message.repeats)
         .collect();
     let times: Vec<i64> = messages.iter().map(|(_, at)| *at).collect();
-    db.execute(&statement, &[&rows, &repeats, &times]).await?;
+    let ids = messages.iter().map(|(message, _)| message.id.to_string());
+    let ids: Vec<String> = ids.collect();
+    db.execute(&statement, &[&rows, &repeats, &times, &ids])
+        .await?;
     Ok(())
 }

@@ -77,10 +77,11 @@ pub(super) fn published(
 ) -> rusqlite::Result<()> {
     let mut mark = db.prepare_cached(
         "UPDATE messages SET published_at = ?3, publications = publications + 1
-         WHERE seq = ?1 AND repeats = ?2",
+         WHERE seq = ?1 AND repeats = ?2 AND message_id = ?4",
     )?;
     messages.iter().try_for_each(|message| {
-        mark.execute(params![message.seq, message.repeats, millis(now)])
+        let id = message.id.to_string();
+        mark.execute(params![message.seq, message.repeats, millis(now), id])
             .map(drop)
     })
 }

@@ -343,9 +343,12 @@ impl Desk {
 
     /// Confirms messages that never entered the outbox again.
     pub(super) async fn publish(&self, rows: impl IntoIterator<Item = i64>, now: Timestamp) {
-        let delivered = |seq| Delivered { seq, repeats: 0 };
-        let rows = rows.into_iter().map(delivered).collect();
-        self.published(rows, now).await.unwrap();
+        let rows: Vec<i64> = rows.into_iter().collect();
+        let waiting = self.outbox().await;
+        let waiting = waiting.iter().filter(|row| rows.contains(&row.seq));
+        let delivered: Vec<Delivered> = waiting.map(Pending::delivered).collect();
+        assert_eq!(delivered.len(), rows.len());
+        self.published(delivered, now).await.unwrap();
     }
 
     pub(super) async fn publish_all(&self, now: Timestamp) {
