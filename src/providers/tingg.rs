@@ -316,11 +316,11 @@ fn state_verdict(state: &str) -> Option<Verdict> {
         "129" | "179" => Verdict::NothingToCancel(Nothing::Expired),
         // Partly paid and closed.
         "176" => Verdict::Refused(Refused::NotEligible),
-        // Paid; paid and accepted; paid, to be acknowledged later; a part of it is refunded, or will
-        // be, which leaves the rest with the merchant.
-        "178" | "183" | "184" | "185" | "188" => Verdict::Refused(Refused::Settled),
+        // Paid; paid and accepted; paid, to be acknowledged later; a part of it will be refunded (184), or
+        // is (186), which leaves the rest with the merchant.
+        "178" | "183" | "184" | "186" | "188" => Verdict::Refused(Refused::Settled),
         // All of it will be refunded, and the refund may expire (191).
-        "186" => Verdict::Accepted,
+        "185" => Verdict::Accepted,
         "187" => Verdict::Refused(Refused::AlreadyRefunded),
         "191" => Verdict::Unresolved(Unresolved::RefundFailed),
         // 422, "invalid", tells nothing either.
