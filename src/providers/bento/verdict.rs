@@ -120,9 +120,10 @@ pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>)
 /// hundred of another.
 fn is_of_another_currency(ask: &Ask<'_>, transaction: &Value) -> bool {
     let theirs = transaction["currency"].as_str();
-    let theirs = theirs.and_then(|code| Currency::parse(&code.to_ascii_uppercase()));
     match (ask.job.amount, ask.job.currency, theirs) {
-        (Some(_), Some(asked), Some(theirs)) => asked != theirs,
+        (Some(_), Some(asked), Some(theirs)) if !theirs.is_empty() => {
+            !asked.as_str().eq_ignore_ascii_case(theirs)
+        }
         _ => false,
     }
 }
