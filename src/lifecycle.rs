@@ -12,6 +12,8 @@
 //! Two functions: [`Progress::plan`] says what is to be done when a request is due, and
 //! [`Progress::after`] what an answer leads to. Neither reads a clock or draws a number.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::backoff::Schedule;
@@ -137,26 +139,34 @@ impl Progress {
         self.due_at = None;
     }
 
-    /// Nothing was sent: no connection, no TLS, no token.
+    /// Nothing was sent: no connection, no TLS, no answer about a token.
     pub fn not_sent(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        let verdict = match self.operation {
+            Some(Operation::Cancel) => Verdict::Again {
+                after: None,
+                cause: Cause::Retryable,
+            },
+            _ => Verdict::NotYet { after: None },
+        };
+        self.take_back();
+        self.after(&verdict, terms, now, jitter)
+    }
+
+    /// Nothing was sent: a token was refused.
+    pub fn no_token(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        self.take_back();
+        let verdict = Verdict::Misconfigured(Why::Credentials);
+        self.after(&verdict, terms, now, jitter)
+    }
+
+    /// What was begun was not sent, and does not count.
+    fn take_back(&mut self) {
         match self.operation {
             Some(Operation::Cancel) => {
                 self.attempts = self.attempts.saturating_sub(1);
                 self.asked_again &= !(self.doubtful || self.accepted);
-                self.after(
-                    &Verdict::Again {
-                        after: None,
-                        cause: Cause::Retryable,
-                    },
-                    terms,
-                    now,
-                    jitter,
-                )
             }
-            _ => {
-                self.lookups = self.lookups.saturating_sub(1);
-                self.after(&Verdict::NotYet { after: None }, terms, now, jitter)
-            }
+            _ => self.lookups = self.lookups.saturating_sub(1),
         }
     }
 
@@ -231,7 +241,11 @@ impl Progress {
         now: Timestamp,
         jitter: f64,
     ) -> Step {
-        if !matches!(verdict, Verdict::StillOpen | Verdict::NotFound) {
+        let is_sighted = matches!(
+            verdict,
+            Verdict::StillOpen | Verdict::NotFound | Verdict::Again { .. }
+        );
+        if !is_sighted {
             self.sighting = None;
         }
         match *verdict {
@@ -253,15 +267,8 @@ impl Progress {
                 self.misconfigured(why, terms, now, jitter)
             }
             Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
-            Verdict::Again { after, .. } if self.quiet(now).is_some() => {
-                self.ask(after, terms, now, jitter)
-            }
             Verdict::Again { after, cause } => {
-                // The provider says that what it had accepted, or may have, did not happen.
-                self.doubtful = false;
-                self.accepted = false;
-                self.under_way = false;
-                self.again(after, cause, terms, now, jitter)
+                self.failed_when_asked(after, cause, terms, now, jitter)
             }
             Verdict::NotYet { after } => self.ask(after, terms, now, jitter),
             Verdict::Accepted => {
@@ -303,7 +310,13 @@ impl Progress {
         if self.agrees(Seen::NotFound, terms, now) {
             return Step::Finish(Outcome::Refused(Refused::NotFound));
         }
-        self.sight(Seen::NotFound, now);
+        if self
+            .sighting
+            .as_ref()
+            .is_none_or(|s| s.what != Seen::NotFound)
+        {
+            self.sight(Seen::NotFound, now);
+        }
         self.again(Some(terms.poll.first), Cause::Retryable, terms, now, jitter)
     }
 
@@ -315,14 +328,42 @@ impl Progress {
             self.sight(Seen::NotFound, now);
             return self.ask_spaced(terms, now, jitter);
         }
-        // What was accepted, seen under way or refused for its state was there.
-        match self.accepted || self.under_way || self.refusals > 0 {
+        // What was accepted, seen under way or refused for its state was there, and so was what was seen
+        // open; where nothing was sent since, nothing of ours has become of it.
+        let was_there = self.was_there && self.exposed;
+        match self.accepted || self.under_way || self.refusals > 0 || was_there {
             true => Step::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence)),
             false => Step::Finish(Outcome::Refused(Refused::NotFound)),
         }
     }
 
+    /// The provider says that what it had accepted, or may have, did not happen.
+    fn failed_when_asked(
+        &mut self,
+        after: Option<Duration>,
+        cause: Cause,
+        terms: &Terms,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Step {
+        self.was_there = true;
+        if self.quiet(now).is_some() {
+            return self.ask(after, terms, now, jitter);
+        }
+        // It may speak of an earlier attempt than the one in doubt.
+        if self.doubtful && !self.agrees(Seen::StillOpen, terms, now) {
+            self.sight(Seen::StillOpen, now);
+            return self.ask_spaced(terms, now, jitter);
+        }
+        self.doubtful = false;
+        self.accepted = false;
+        self.under_way = false;
+        self.sighting = None;
+        self.again(after, cause, terms, now, jitter)
+    }
+
     fn still_open(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        self.was_there = true;
         if self.accepted {
             return self.ask(None, terms, now, jitter);
         }

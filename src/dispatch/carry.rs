@@ -103,6 +103,7 @@ impl Dispatcher {
     ) -> Change {
         let ended = self.ask_about(claim, job, operation, place).await;
         let verdict = ended.verdict_name();
+        let source = ended.source(operation);
         let now = (self.shared.clock)();
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
@@ -117,6 +118,7 @@ impl Dispatcher {
             }
             Ended::NotSent(why) => (progress.not_sent(&terms, now, jitter), ours(why)),
             Ended::Withheld(why) => (progress.not_sent(&terms, now, jitter), ours(why.into())),
+            Ended::NoToken(why) => (progress.no_token(&terms, now, jitter), ours(why)),
             Ended::Lost(why) => (
                 progress.after(&Verdict::Doubt, &terms, now, jitter),
                 ours(why),
@@ -135,10 +137,6 @@ impl Dispatcher {
         match step {
             Step::Finish(outcome) => {
                 self.confirmed(&claim.progress, operation);
-                let source = match operation {
-                    Operation::Cancel => Source::Response,
-                    Operation::Lookup => Source::Lookup,
-                };
                 self.finish(
                     claim,
                     progress,
@@ -182,6 +180,10 @@ impl Dispatcher {
                 verdict: later(operation),
                 ..refusal
             }),
+            Ended::NoToken(_) => Ended::Read(Reading {
+                verdict: Verdict::Misconfigured(Why::Credentials),
+                ..refusal
+            }),
             ended => ended,
         }
     }
@@ -200,7 +202,7 @@ impl Dispatcher {
         };
         let authorization = match self.caller.authorize((self.shared.clock)(), &observe).await {
             Ok(authorization) => authorization,
-            Err(LoginError::Refused(why)) => return (Ended::Read(refused_login(why)), false),
+            Err(LoginError::Refused(why)) => return (Ended::NoToken(why), false),
             Err(error @ LoginError::Unavailable(_)) => {
                 return (Ended::NotSent(error.to_string()), false);
             }
@@ -329,6 +331,8 @@ pub(super) enum Ended {
     NotSent(String),
     /// By us, and through no fault of the provider's.
     Withheld(&'static str),
+    /// The token endpoint refused to give one; nothing was sent.
+    NoToken(String),
     Lost(String),
 }
 
@@ -336,8 +340,17 @@ impl Ended {
     pub(super) fn verdict_name(&self) -> &'static str {
         match self {
             Self::Read(reading) => reading.verdict.as_str(),
-            Self::NotSent(_) | Self::Withheld(_) => "not_sent",
+            Self::NotSent(_) | Self::Withheld(_) | Self::NoToken(_) => "not_sent",
             Self::Lost(_) => "doubt",
+        }
+    }
+
+    /// Whose word the end is: without an answer it is our own.
+    fn source(&self, operation: Operation) -> Source {
+        match (self, operation) {
+            (Self::Read(_), Operation::Cancel) => Source::Response,
+            (Self::Read(_), Operation::Lookup) => Source::Lookup,
+            _ => Source::Worker,
         }
     }
 
@@ -349,6 +362,7 @@ impl Ended {
                 Some(500..) => Health::Failed,
                 _ => Health::Answered,
             },
+            Self::NoToken(_) => Health::Answered,
             Self::Withheld(_) => Health::Untried,
             Self::NotSent(_) | Self::Lost(_) => Health::Failed,
         }
@@ -379,7 +393,7 @@ fn later(operation: Operation) -> Verdict {
     }
 }
 
-fn refused_login(why: String) -> Reading {
+pub(super) fn refused_login(why: String) -> Reading {
     Reading {
         verdict: Verdict::Misconfigured(Why::Credentials),
         ..ours(why)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use super::carry::{Ended, ours};
+use super::carry::{Ended, ours, refused_login};
 use super::replay::correction;
 use super::{Dispatcher, LEDGER_PAUSE, Place};
 use crate::finding::{Finding, Source};
@@ -104,6 +104,7 @@ impl Dispatcher {
             Ended::Read(reading) => reading,
             Ended::NotSent(why) | Ended::Lost(why) => ours(why),
             Ended::Withheld(why) => ours(why.into()),
+            Ended::NoToken(why) => refused_login(why),
         };
         let mut progress = claim.progress.clone();
         let terms = self.terms(&job);

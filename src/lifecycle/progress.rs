@@ -52,6 +52,9 @@ pub struct Progress {
     /// A cancellation was seen under way at the provider, ours or not: what becomes of it is open.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub under_way: bool,
+    /// The provider has shown the payment as not cancelled: what is not found later has become something.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub was_there: bool,
     /// A call in doubt has been repeated once ([`AskOnceMore`](crate::providers::DoubtPolicy::AskOnceMore)).
     #[serde(default, skip_serializing_if = "is_unset")]
     pub asked_again: bool,
@@ -123,6 +126,7 @@ impl Progress {
             exposed: false,
             accepted: false,
             under_way: false,
+            was_there: false,
             asked_again: false,
             looked: false,
             first_sent_at: None,

@@ -96,6 +96,7 @@ impl Progress {
             due_at: Some(now),
             retries: 0,
             polls: 0,
+            was_there: self.was_there || self.refusals > 0,
             refusals: 0,
             sighting: None,
             looked: false,

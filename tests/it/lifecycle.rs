@@ -112,13 +112,14 @@ fn verdicts() -> Vec<Verdict> {
 enum Event {
     Answer(Verdict),
     NotSent,
+    NoToken,
     Lost,
 }
 
 impl Event {
     fn all() -> Vec<Self> {
         let mut events: Vec<Self> = verdicts().into_iter().map(Self::Answer).collect();
-        events.extend([Self::NotSent, Self::Lost]);
+        events.extend([Self::NotSent, Self::NoToken, Self::Lost]);
         events
     }
 
@@ -129,6 +130,7 @@ impl Event {
             Self::Answer(Verdict::Barred(why)) => format!("barred {}", why.as_str()),
             Self::Answer(verdict) => verdict.as_str().into(),
             Self::NotSent => "(not sent)".into(),
+            Self::NoToken => "(token refused)".into(),
             Self::Lost => "(worker died)".into(),
         }
     }
@@ -137,6 +139,7 @@ impl Event {
         match self {
             Self::Answer(verdict) => Some(progress.after(verdict, terms, now, 0.5)),
             Self::NotSent => Some(progress.not_sent(terms, now, 0.5)),
+            Self::NoToken => Some(progress.no_token(terms, now, 0.5)),
             Self::Lost => {
                 progress.lost(now, Duration::ZERO);
                 None
@@ -221,6 +224,15 @@ fn situations() -> Vec<(&'static str, Abilities, Progress)> {
             }),
         ),
         ("look-up in doubt", LOOKS_UP, calling(Lookup, in_doubt)),
+        (
+            "look-up in doubt, open once, then not found once",
+            LOOKS_UP,
+            calling(Lookup, |p| {
+                in_doubt(p);
+                p.was_there = true;
+                seen(p, Seen::NotFound);
+            }),
+        ),
         (
             "look-up in doubt, not found seen once, before that one under way",
             LOOKS_UP,
@@ -412,6 +424,8 @@ struct Path {
     now: Timestamp,
     /// The last cancel may have been applied, by the test's own book-keeping.
     open_doubt: bool,
+    /// Nobody has said that it was accepted: what failed may be an earlier one.
+    unanswered: bool,
     /// Agreeing answers "open" since, with their first time.
     open_seen: Option<Timestamp>,
     repeats_in_doubt: u32,
@@ -533,6 +547,7 @@ fn remember(path: &mut Path, operation: Operation, event: &Event, terms: &Terms)
         (Operation::Cancel, Event::Lost | Event::Answer(Verdict::Doubt | Verdict::Accepted)) => {
             path.repeats_in_doubt += u32::from(path.open_doubt);
             path.open_doubt = true;
+            path.unanswered |= !matches!(event, Event::Answer(Verdict::Accepted));
             path.open_seen = None;
         }
         // It was certainly not processed.
@@ -540,16 +555,21 @@ fn remember(path: &mut Path, operation: Operation, event: &Event, terms: &Terms)
         (Operation::Cancel, Event::Answer(_)) => {
             path.repeats_in_doubt += u32::from(path.open_doubt)
         }
-        (Operation::Lookup, Event::Answer(Verdict::Again { .. })) => path.open_doubt = false,
-        (Operation::Lookup, Event::Answer(Verdict::StillOpen)) => match path.open_seen {
-            Some(first) if rescind::backoff::elapsed(first, path.now) >= terms.poll.first => {
-                path.open_doubt = false;
+        (Operation::Lookup, Event::Answer(Verdict::Again { .. })) if !path.unanswered => {
+            path.open_doubt = false;
+        }
+        (Operation::Lookup, Event::Answer(Verdict::StillOpen | Verdict::Again { .. })) => {
+            match path.open_seen {
+                Some(first) if rescind::backoff::elapsed(first, path.now) >= terms.poll.first => {
+                    path.open_doubt = false;
+                    path.unanswered = false;
+                }
+                Some(_) => {}
+                None => path.open_seen = Some(path.now),
             }
-            Some(_) => {}
-            None => path.open_seen = Some(path.now),
-        },
+        }
         (Operation::Lookup, Event::Answer(_)) => path.open_seen = None,
-        (_, Event::NotSent | Event::Lost) => {}
+        (_, Event::NotSent | Event::NoToken | Event::Lost) => {}
     }
 }
 
@@ -586,6 +606,7 @@ fn on_every_path_nothing_is_sent_in_doubt_and_nothing_is_claimed_without_evidenc
             progress: Progress::new(now()),
             now: now(),
             open_doubt: false,
+            unanswered: false,
             open_seen: None,
             repeats_in_doubt: 0,
             trail: Vec::new(),

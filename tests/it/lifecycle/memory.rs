@@ -23,6 +23,7 @@ fn full() -> Progress {
         exposed: true,
         accepted: true,
         under_way: true,
+        was_there: true,
         asked_again: true,
         looked: true,
         first_sent_at: Some(now()),
