@@ -8,27 +8,24 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info_span};
 
 use crate::call::{Caller, ClientError};
 use crate::config::AccountConfig;
 use crate::failpoint::{self, Point};
 use crate::gate::{Closed, Gate, Health, Limits};
-use crate::handover::Handover;
-use crate::hold::Hold;
 use crate::job::Job;
-use crate::ledger::{Begin, Claim, Claims, Ledger, LedgerError, Stored};
+use crate::ledger::{Begin, Claim, Claims, LedgerError, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
-use crate::metrics::{GateGauges, Metrics};
+use crate::metrics::GateGauges;
 use crate::outcome::{Cause, Failed, Outcome, State, Unresolved};
-use crate::spans::Spans;
+use crate::shared::Shared;
 use crate::wall::Wall;
 use crate::wire;
 
 mod carry;
 mod clock;
+mod ended;
 mod entered;
 mod hints;
 mod replay;
@@ -45,26 +42,6 @@ const SCAN_EVERY: Duration = Duration::from_secs(5);
 const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// Wait before a failed ledger operation is tried again.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
-
-/// What the dispatchers share.
-pub struct Shared {
-    /// The truth.
-    pub ledger: Arc<dyn Ledger>,
-    /// The counts.
-    pub metrics: Arc<Metrics>,
-    /// What a collector is told.
-    pub spans: Spans,
-    /// The wall clock.
-    pub clock: fn() -> Timestamp,
-    /// Given what is to be published.
-    pub outbox: Handover,
-    /// On while too much waits for the broker: nothing is taken in or begun.
-    pub hold: Hold,
-    /// Every call that is under way, and what leads to one: claims, and requests being stored.
-    pub tasks: TaskTracker,
-    /// The worker is stopping: nothing new is begun.
-    pub stop: CancellationToken,
-}
 
 /// The dispatcher of one account.
 pub struct Dispatcher {

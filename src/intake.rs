@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::amqp::{self, AmqpError};
 use crate::config::Amqp;
 use crate::consume::{self, Batches};
-use crate::dispatch::{Dispatcher, Shared};
+use crate::dispatch::Dispatcher;
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
 use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
@@ -24,6 +24,7 @@ use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
 use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
+use crate::shared::Shared;
 use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 use self::acks::Acks;

@@ -182,6 +182,12 @@ impl fmt::Display for Currency {
     }
 }
 
+/// Whether it can name an account: `^[a-z0-9_-]{1,64}$`.
+pub fn is_account_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

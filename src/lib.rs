@@ -31,6 +31,7 @@ pub mod retention;
 pub mod run;
 pub mod server;
 mod settings;
+pub mod shared;
 pub mod simulate;
 pub mod spans;
 mod strict;

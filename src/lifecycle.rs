@@ -12,8 +12,6 @@
 //! Two functions: [`Progress::plan`] says what is to be done when a request is due, and
 //! [`Progress::after`] what an answer leads to. Neither reads a clock or draws a number.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use crate::backoff::Schedule;
@@ -26,6 +24,7 @@ mod hints;
 mod lost;
 mod progress;
 mod replay;
+mod seen;
 mod waits;
 
 pub use hints::{Checked, Hints};
@@ -299,95 +298,6 @@ impl Progress {
         }
     }
 
-    fn not_found_when_sent(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        if terms.abilities.lookup {
-            self.sight(Seen::NotFound, now);
-            return self.ask_spaced(terms, now, jitter);
-        }
-        if self.exposed {
-            return Step::Finish(Outcome::Unresolved(Unresolved::NoLookup));
-        }
-        if self.agrees(Seen::NotFound, terms, now) {
-            return Step::Finish(Outcome::Refused(Refused::NotFound));
-        }
-        if self
-            .sighting
-            .as_ref()
-            .is_none_or(|s| s.what != Seen::NotFound)
-        {
-            self.sight(Seen::NotFound, now);
-        }
-        self.again(Some(terms.poll.first), Cause::Retryable, terms, now, jitter)
-    }
-
-    fn not_found_when_asked(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        if let Some(end) = self.quiet(now) {
-            return self.ask_by(end, terms, now, jitter);
-        }
-        if !self.agrees(Seen::NotFound, terms, now) {
-            self.sight(Seen::NotFound, now);
-            return self.ask_spaced(terms, now, jitter);
-        }
-        // What was accepted, seen under way or refused for its state was there, and so was what was seen
-        // open; where nothing was sent since, nothing of ours has become of it.
-        let was_there = self.was_there && self.exposed;
-        match self.accepted || self.under_way || self.refusals > 0 || was_there {
-            true => Step::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence)),
-            false => Step::Finish(Outcome::Refused(Refused::NotFound)),
-        }
-    }
-
-    /// The provider says that what it had accepted, or may have, did not happen.
-    fn failed_when_asked(
-        &mut self,
-        after: Option<Duration>,
-        cause: Cause,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
-        self.was_there = true;
-        if self.quiet(now).is_some() {
-            return self.ask(after, terms, now, jitter);
-        }
-        // It may speak of an earlier attempt than the one in doubt.
-        if self.doubtful && !self.agrees(Seen::StillOpen, terms, now) {
-            self.sight(Seen::StillOpen, now);
-            return self.ask_spaced(terms, now, jitter);
-        }
-        self.doubtful = false;
-        self.accepted = false;
-        self.under_way = false;
-        self.sighting = None;
-        self.again(after, cause, terms, now, jitter)
-    }
-
-    fn still_open(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        self.was_there = true;
-        if self.accepted {
-            return self.ask(None, terms, now, jitter);
-        }
-        if let Some(end) = self.quiet(now) {
-            return self.ask_by(end, terms, now, jitter);
-        }
-        if self.doubtful && !self.agrees(Seen::StillOpen, terms, now) {
-            self.sight(Seen::StillOpen, now);
-            return self.ask_spaced(terms, now, jitter);
-        }
-        if self.refusals >= REFUSALS_MAX {
-            return Step::Finish(Outcome::Refused(Refused::NotEligible));
-        }
-        self.doubtful = false;
-        self.under_way = false;
-        self.looked = true;
-        self.sighting = None;
-        match self.attempts {
-            0 => self.send_at_once(now),
-            // A repetition like any other: later and later, and not for ever.
-            _ => self.again(None, Cause::Retryable, terms, now, jitter),
-        }
-    }
-
     /// `failed` promises that nothing was cancelled, so it needs to be certain of that.
     fn misconfigured(&mut self, why: Why, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
         if self.doubtful || self.accepted || self.under_way {
@@ -397,15 +307,5 @@ impl Progress {
             Why::Credentials => Failed::CredentialsRefused,
             Why::Rejected => Failed::RejectedByProvider,
         }))
-    }
-
-    fn sight(&mut self, what: Seen, now: Timestamp) {
-        self.sighting = Some(Sighting { what, at: now });
-    }
-
-    fn agrees(&self, what: Seen, terms: &Terms, now: Timestamp) -> bool {
-        self.sighting.as_ref().is_some_and(|s| {
-            s.what == what && crate::backoff::elapsed(s.at, now) >= terms.poll.first
-        })
     }
 }

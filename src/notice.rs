@@ -35,10 +35,12 @@ use uuid::Uuid;
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
 use crate::consume::{self, Batches};
-use crate::dispatch::{Dispatcher, Shared};
+use crate::dispatch::Dispatcher;
+use crate::job::is_account_name;
 use crate::metrics::{Notified, Published};
 use crate::providers::{Arrived, NOTIFICATION_BYTES_MAX, Notification, Via};
 use crate::publish::{self, Line};
+use crate::shared::Shared;
 use crate::wire::{self, Kind, Outgoing};
 
 /// Notifications that are taken at once; a further one is asked to come again.
@@ -291,5 +293,5 @@ fn read(dispatcher: &Dispatcher, arrived: &Arrived<'_>) -> Notification {
 pub fn notified_provider(routing_key: &str) -> Option<&str> {
     routing_key
         .strip_prefix("notification.")
-        .filter(|name| wire::is_provider_name(name))
+        .filter(|name| is_account_name(name))
 }

@@ -17,11 +17,11 @@ use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
-use crate::dispatch::Shared;
 use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
 use crate::metrics::Published;
 use crate::publish::{self, Line};
+use crate::shared::Shared;
 use crate::spans::Step;
 use crate::wire::{Kind, Outgoing};
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::dispatch::Shared;
+use crate::shared::Shared;
 
 /// Rows that are removed in one transaction.
 const BATCH: usize = 200;

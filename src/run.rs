@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError};
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Shared};
+use crate::dispatch::Dispatcher;
 use crate::handover::Handover;
 use crate::hold::Hold;
 use crate::intake::Intake;
@@ -30,6 +30,7 @@ use crate::notice::Notices;
 use crate::outbox::Outbox;
 use crate::retention;
 use crate::server::Server;
+use crate::shared::Shared;
 use crate::spans::Spans;
 use crate::systemd::Systemd;
 

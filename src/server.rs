@@ -14,10 +14,10 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::dispatch::Shared;
 use crate::intake::Intake;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
+use crate::shared::Shared;
 
 mod callers;
 

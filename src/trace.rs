@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
@@ -19,16 +19,27 @@ use crate::config::LogFormat;
 /// supervisor handles.
 const LEVELS: &str = "info,lapin=off";
 
-/// Starts logging. `levels` is the value of `RUST_LOG`.
-pub fn start(format: LogFormat, levels: Option<&str>, now: fn() -> jiff::Timestamp) {
-    let filter =
-        EnvFilter::try_new(levels.unwrap_or(LEVELS)).unwrap_or_else(|_| EnvFilter::new(LEVELS));
+/// What a line looks like.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// For programs or for people.
+    pub format: LogFormat,
+    /// Text on a terminal that wants it.
+    pub colour: bool,
+}
+
+/// Starts logging. `levels` is the value of `RUST_LOG`; an empty one is none.
+pub fn start(look: Look, levels: Option<&str>, now: fn() -> jiff::Timestamp) {
+    let given = levels.filter(|levels| !levels.trim().is_empty());
+    let filter = EnvFilter::try_new(given.unwrap_or(LEVELS));
+    let misunderstood = filter.as_ref().err().map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(LEVELS));
     // What cannot be logged would be told on stderr, and where that fails too, the process would end.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false);
     // A second start in one process, as in tests, keeps the first.
-    let started = match format {
+    let started = match look.format {
         LogFormat::Json => builder
             .fmt_fields(JsonFields::new())
             .event_format(FlatJson { now })
@@ -37,11 +48,19 @@ pub fn start(format: LogFormat, levels: Option<&str>, now: fn() -> jiff::Timesta
             .try_init(),
         LogFormat::Text => builder
             .with_writer(std::io::stderr)
+            .with_ansi(look.colour)
             .finish()
             .with(filter_fn(is_harmless))
             .try_init(),
     };
     drop(started);
+    if let Some(error) = misunderstood {
+        warn!(
+            error,
+            default = LEVELS,
+            "RUST_LOG cannot be understood; the default levels are used"
+        );
+    }
 }
 
 /// Whatever `RUST_LOG` says: at `trace` the libraries write whole frames, and with them

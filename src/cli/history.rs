@@ -8,7 +8,7 @@ use super::mask::{masked, masked_text};
 use super::text::{self, Screen, Style};
 use crate::config::Config;
 use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History};
-use crate::outcome::{Failed, Operation, State};
+use crate::outcome::{Failed, Invalid, Operation, State};
 use crate::providers::Evidence;
 
 /// The page, for programs under stable names.
@@ -316,16 +316,22 @@ pub(super) fn to_do(outcome: &str, reason: &str, id: &str) -> String {
     match outcome {
         // A replay is refused.
         "failed" if reason == Failed::DeadlinePassed.as_str() => format!(
-            "Nothing was cancelled, and nothing may be sent after the deadline: if it is still wanted, publish a new request with a new request_id and a later deadline; then `rescind dead discard {id} --reason TEXT`."
+            "Nothing was cancelled, and nothing may be sent after the deadline: `rescind dead discard {id} --reason TEXT`; then, if it is still wanted, publish a new request with a new request_id and a later deadline."
         ),
         "failed" => format!(
             "Nothing was cancelled: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe unless the publisher has published it anew under another request_id."
         ),
         "unresolved" => format!(
-            "It may or may not be cancelled: `rescind dead replay {id} --reason TEXT` asks the provider once more where it can be asked; else look at the payment in the provider's portal; if it is not cancelled and still wanted, publish a new request with a new request_id; then `rescind dead discard {id} --reason TEXT`."
+            "It may or may not be cancelled: `rescind dead replay {id} --reason TEXT` asks the provider once more where it can be asked. Else look at the payment in the provider's portal, then `rescind dead discard {id} --reason TEXT`, so that nobody replays it; if it is not cancelled and still wanted, publish a new request with a new request_id after that."
+        ),
+        _ if reason == Invalid::RequestIdConflict.as_str() => format!(
+            "An earlier request has this request_id and goes on, see `rescind show` of it. Do not publish this message again if it means the same cancellation; correct the publisher, then `rescind dead discard {id} --reason TEXT`."
+        ),
+        _ if reason == Invalid::UnknownProvider.as_str() => format!(
+            "Configure the account and restart the worker, or correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again under a new request_id."
         ),
         _ => format!(
-            "Correct the publisher and publish it again under a new request_id, then `rescind dead discard {id} --reason TEXT`."
+            "Correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again under a new request_id."
         ),
     }
 }
@@ -374,6 +380,10 @@ mod tests {
                 "{text}"
             );
         }
+        let conflict = to_do("invalid", "request_id_conflict", "some-id");
+        assert!(conflict.contains("Do not publish"), "{conflict}");
+        let unknown = to_do("invalid", "unknown_provider", "some-id");
+        assert!(unknown.contains("Configure the account"), "{unknown}");
         let late = to_do("failed", "deadline_passed", "some-id");
         assert!(!late.contains("replay") && late.contains("dead discard some-id"));
         for reason in ["retries_exhausted", "credentials_refused"] {

@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use jiff::{SignedDuration, Timestamp};
 
 use super::text::{self, Cell, Screen, Style, Table};
-use super::{Exit, ledger};
+use super::{Exit, known_provider, ledger};
 use crate::config::Config;
 use crate::ledger::{Filter, Summary};
 use crate::outcome::{Outcome, State};
@@ -35,7 +35,9 @@ pub(super) struct Args {
 
 fn states() -> PossibleValuesParser {
     let states = State::ALL.iter().map(|state| state.as_str());
-    PossibleValuesParser::new(states.chain(Outcome::NAMES))
+    // What is invalid is no request: `rescind dead list --outcome invalid`.
+    let outcomes = Outcome::NAMES.into_iter().filter(|name| *name != "invalid");
+    PossibleValuesParser::new(states.chain(outcomes))
 }
 
 /// Prints what the ledger has.
@@ -44,11 +46,14 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let most = args.limit.saturating_add(1);
     let filter = Filter {
         state: args.state,
-        provider: args.provider,
+        provider: args.provider.clone(),
         received_before: args.older_than.map(|age| before(now, age)).transpose()?,
         most: most.min(1_000_000_000),
     };
     let mut found = ledger(config).await?.list(filter).await?;
+    if found.is_empty() {
+        known_provider(args.provider.as_deref(), "request", config)?;
+    }
     let more = found.len() > args.limit;
     found.truncate(args.limit);
     match args.json {

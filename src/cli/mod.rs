@@ -1,6 +1,6 @@
 //! The command line: one file for each command.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::ledger::{Ledger, LedgerError};
 use crate::spans::Spans;
 use crate::systemd::Systemd;
+use crate::wire::UNKNOWN_PROVIDER;
 use crate::{failpoint, providers, run, simulate, trace};
 
 mod check;
@@ -218,13 +219,18 @@ async fn worker(
     environment: &[(String, String)],
     reconcile: bool,
 ) -> anyhow::Result<Exit> {
-    let levels = variable(environment, "RUST_LOG");
-    trace::start(config.log.format, levels, run::now);
+    let variable = |name| variable(environment, name);
+    let may_have_colour = text::may_have_colour(variable("NO_COLOR"), variable("TERM"));
+    let look = trace::Look {
+        format: config.log.format,
+        colour: may_have_colour && io::stderr().is_terminal(),
+    };
+    trace::start(look, variable("RUST_LOG"), run::now);
     let start = run::Start {
         revision: option_env!("RESCIND_REVISION").unwrap_or("unknown"),
         reconcile,
         spans: Spans::start(environment),
-        systemd: Systemd::new(variable(environment, "NOTIFY_SOCKET")),
+        systemd: Systemd::new(variable("NOTIFY_SOCKET")),
     };
     run::worker(config, start).await?;
     Ok(Exit::Done)
@@ -271,6 +277,25 @@ async fn connect(loaded: &Loaded, name: &str) -> anyhow::Result<Link> {
 /// Opens the configured ledger beside the worker that writes it.
 async fn ledger(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
     Ok(run::place(config).open_to_read().await?)
+}
+
+/// Where nothing matches, the name may be wrong. `what` is looked for.
+fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(), Stop> {
+    let Some(name) = name else { return Ok(()) };
+    if config.accounts.contains_key(name) {
+        return Ok(());
+    }
+    if name == UNKNOWN_PROVIDER {
+        text::say(
+            "unknown is of messages whose provider could not be read; metrics say so of every account that is not configured, which have their own names here: leave --provider out",
+        );
+        return Ok(());
+    }
+    let names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
+    Err(Stop::usage(format!(
+        "--provider {name}: no account has that name, and no {what}; there are {}",
+        names.join(", ")
+    )))
 }
 
 /// What the broker does not let this user do, where that is its answer. The broker names an

@@ -51,12 +51,16 @@ impl Style {
     }
 }
 
+/// What a terminal's user wants.
+pub(super) fn may_have_colour(no_color: Option<&str>, term: Option<&str>) -> bool {
+    no_color.is_none_or(str::is_empty) && term != Some("dumb")
+}
+
 impl Screen {
     /// Colour only on a terminal, never with `NO_COLOR` and never on a dumb one.
     pub(super) fn new(no_color: Option<&str>, term: Option<&str>) -> Self {
-        let wanted = no_color.is_none_or(str::is_empty) && term != Some("dumb");
         Self {
-            colour: wanted && io::stdout().is_terminal(),
+            colour: may_have_colour(no_color, term) && io::stdout().is_terminal(),
         }
     }
 

@@ -30,6 +30,9 @@ enum Verb {
         /// Leave out the user and its permissions, e.g. for a second import
         #[arg(long, conflicts_with = "user")]
         no_user: bool,
+        /// One document, which is what it always prints
+        #[arg(long)]
+        json: bool,
     },
     /// Declare everything that is missing
     Declare,
@@ -44,7 +47,7 @@ enum Verb {
 /// Runs the verb.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
     match args.verb {
-        Verb::Print { user, no_user } => {
+        Verb::Print { user, no_user, .. } => {
             let user = Some(user.as_str()).filter(|_| !no_user);
             screen.document(&definitions(&loaded.config.amqp, user)?)?;
             Ok(Exit::Done)

@@ -193,11 +193,6 @@ impl Loader<'_> {
     }
 }
 
-pub(super) fn is_account_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
-}
-
 /// Checks the address of a web service. No error shows it, since it may hold credentials.
 fn web_address(text: &str, allow_plain_http: bool) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "cannot be read as a URL")?;

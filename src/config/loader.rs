@@ -6,9 +6,10 @@ use secrecy::SecretString;
 
 use super::{
     AccountConfig, Amqp, Breaker, Config, Effective, Http, Ledger, Log, LogFormat, Shutdown,
-    TopologyMode, check,
+    TopologyMode,
 };
 use crate::backoff::Schedule;
+use crate::job::is_account_name;
 use crate::layers::{Layers, Origin, Problem, closest};
 use crate::providers::{Account, Provider, Setting};
 use crate::settings::{ACCOUNT, FIELDS, Field, Form, Parsed, Resolved, Values};
@@ -122,10 +123,17 @@ impl<'a> Loader<'a> {
         providers: &[&'static dyn Provider],
     ) -> Option<AccountConfig> {
         let path = format!("providers.{name}");
-        if !check::is_account_name(name) {
+        if !is_account_name(name) {
             self.problem(
                 &path,
                 "is no account name; use 1 to 64 of a-z, 0-9, _ and -",
+            );
+            return None;
+        }
+        if name == "unknown" {
+            self.problem(
+                &path,
+                "is what metrics call every account that is not configured; use another name",
             );
             return None;
         }

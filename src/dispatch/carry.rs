@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
+use super::ended::{Ended, later};
 use super::entered::Entered;
 use super::hints::hinted;
 use super::replay::replayed;
@@ -13,12 +14,11 @@ use super::{Dispatcher, Place, SEND_WITHIN};
 use crate::call::{Authorization, Exchange, LoginError};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
-use crate::gate::Health;
 use crate::job::Job;
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter};
 use crate::lifecycle::{Plan, Progress, Step};
-use crate::outcome::{Cause, Operation, Outcome, Verdict, Why};
-use crate::providers::{Ask, Evidence, Learned, Reading, Request};
+use crate::outcome::{Operation, Outcome, Verdict, Why};
+use crate::providers::{Ask, Evidence, Reading, Request};
 use crate::spans::{Call, Step as Told};
 use crate::wire::{self, Envelope};
 
@@ -30,17 +30,14 @@ impl Dispatcher {
         mut place: Place,
     ) {
         let change = match claim.plan {
-            Plan::Finish(outcome) => {
-                place.health = Health::Untried;
-                self.finish(
-                    &claim,
-                    claim.progress.clone(),
-                    outcome,
-                    Source::Worker,
-                    &Evidence::default(),
-                    None,
-                )
-            }
+            Plan::Finish(outcome) => self.finish(
+                &claim,
+                claim.progress.clone(),
+                outcome,
+                Source::Worker,
+                &Evidence::default(),
+                None,
+            ),
             Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
                 Ok(job) => self.call(&claim, &job, operation, &mut place).await,
                 Err(_) => return error!("a claimed request can no longer be read"),
@@ -108,22 +105,16 @@ impl Dispatcher {
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
         let jitter = rand::random();
-        let (step, reading) = match ended {
+        let step = match &ended {
             Ended::Read(reading) => {
                 progress.learned.extend(reading.learned.clone());
-                (
-                    progress.after(&reading.verdict, &terms, now, jitter),
-                    reading,
-                )
+                progress.after(&reading.verdict, &terms, now, jitter)
             }
-            Ended::NotSent(why) => (progress.not_sent(&terms, now, jitter), ours(why)),
-            Ended::Withheld(why) => (progress.not_sent(&terms, now, jitter), ours(why.into())),
-            Ended::NoToken(why) => (progress.no_token(&terms, now, jitter), ours(why)),
-            Ended::Lost(why) => (
-                progress.after(&Verdict::Doubt, &terms, now, jitter),
-                ours(why),
-            ),
+            Ended::NotSent(_) | Ended::Withheld(_) => progress.not_sent(&terms, now, jitter),
+            Ended::NoToken(_) => progress.no_token(&terms, now, jitter),
+            Ended::Lost(_) => progress.after(&Verdict::Doubt, &terms, now, jitter),
         };
+        let reading = ended.reading();
         debug!(
             operation = operation.as_str(),
             verdict,
@@ -323,79 +314,4 @@ struct Sending<'a> {
     claimed: Entered,
     envelope: &'a Envelope,
     attempt: u32,
-}
-
-/// How a call ended.
-pub(super) enum Ended {
-    Read(Reading),
-    NotSent(String),
-    /// By us, and through no fault of the provider's.
-    Withheld(&'static str),
-    /// The token endpoint refused to give one; nothing was sent.
-    NoToken(String),
-    Lost(String),
-}
-
-impl Ended {
-    pub(super) fn verdict_name(&self) -> &'static str {
-        match self {
-            Self::Read(reading) => reading.verdict.as_str(),
-            Self::NotSent(_) | Self::Withheld(_) | Self::NoToken(_) => "not_sent",
-            Self::Lost(_) => "doubt",
-        }
-    }
-
-    /// Whose word the end is: without an answer it is our own.
-    fn source(&self, operation: Operation) -> Source {
-        match (self, operation) {
-            (Self::Read(_), Operation::Cancel) => Source::Response,
-            (Self::Read(_), Operation::Lookup) => Source::Lookup,
-            _ => Source::Worker,
-        }
-    }
-
-    pub(super) fn health(&self) -> Health {
-        match self {
-            // A login that is refused is no outage, whatever the status that it is told with.
-            Self::Read(reading) if reading.verdict == Verdict::Unauthorized => Health::Answered,
-            Self::Read(reading) => match reading.evidence.http_status {
-                Some(500..) => Health::Failed,
-                _ => Health::Answered,
-            },
-            Self::NoToken(_) => Health::Answered,
-            Self::Withheld(_) => Health::Untried,
-            Self::NotSent(_) | Self::Lost(_) => Health::Failed,
-        }
-    }
-}
-
-/// A reading of our own words, where the provider gave none.
-pub(super) fn ours(why: String) -> Reading {
-    let evidence = Evidence {
-        message: Some(why),
-        ..Evidence::default()
-    };
-    Reading {
-        verdict: Verdict::Doubt,
-        evidence,
-        learned: Learned::new(),
-    }
-}
-
-/// What a call comes to that was refused for its token, where there was no other one in time.
-fn later(operation: Operation) -> Verdict {
-    match operation {
-        Operation::Cancel => Verdict::Again {
-            after: None,
-            cause: Cause::Retryable,
-        },
-        Operation::Lookup => Verdict::NotYet { after: None },
-    }
-}
-
-pub(super) fn refused_login(why: String) -> Reading {
-    Reading {
-        verdict: Verdict::Misconfigured(Why::Credentials),
-        ..ours(why)
-    }
 }

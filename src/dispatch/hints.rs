@@ -8,7 +8,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use super::carry::{Ended, ours, refused_login};
 use super::replay::correction;
 use super::{Dispatcher, LEDGER_PAUSE, Place};
 use crate::finding::{Finding, Source};
@@ -100,12 +99,7 @@ impl Dispatcher {
         self.give_back(place);
         let now = (self.shared.clock)();
         let verdict_name = ended.verdict_name();
-        let reading = match ended {
-            Ended::Read(reading) => reading,
-            Ended::NotSent(why) | Ended::Lost(why) => ours(why),
-            Ended::Withheld(why) => ours(why.into()),
-            Ended::NoToken(why) => refused_login(why),
-        };
+        let reading = ended.reading();
         let mut progress = claim.progress.clone();
         let terms = self.terms(&job);
         let verdict = &reading.verdict;

@@ -65,10 +65,10 @@ impl Hindrance {
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Invalid => {
-                "the message is no request; correct the publisher, publish it again under a new request_id, then discard the dead letter"
+                "the message is no request; do what `rescind dead show` says, and discard the dead letter"
             }
             Self::DeadlinePassed => {
-                "its deadline has passed, so nothing may be sent; publish a new request if it is still wanted, then discard the dead letter"
+                "its deadline has passed, so nothing may be sent; discard the dead letter, then publish a new request if it is still wanted"
             }
             Self::NobodyToAsk => {
                 "it may have been carried out and nobody can be asked; look at the payment in the provider's portal, then discard the dead letter"

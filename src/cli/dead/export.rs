@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::super::history::Page;
 use super::super::text::{self, Screen};
-use super::super::{Exit, ledger};
+use super::super::{Exit, known_provider, ledger};
 use super::list::letter_object;
-use super::{Filters, known_provider, next_page, reasons};
+use super::{Filters, next_page, reasons};
 use crate::config::Config;
 use crate::ledger::{DeadFilter, DeadRecord};
 
@@ -52,7 +52,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         exported += page.len();
     }
     if exported == 0 {
-        known_provider(filter.provider.as_deref(), config)?;
+        known_provider(filter.provider.as_deref(), "dead letter", config)?;
     }
     text::say(&format!(
         "{} exported",

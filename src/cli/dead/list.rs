@@ -65,7 +65,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         })
         .await?;
     if found.is_empty() {
-        super::known_provider(filter.provider.as_deref(), config)?;
+        super::super::known_provider(filter.provider.as_deref(), "dead letter", config)?;
     }
     let more = found.len() > args.limit;
     found.truncate(args.limit);

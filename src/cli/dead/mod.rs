@@ -11,12 +11,11 @@ use clap::builder::PossibleValuesParser;
 use jiff::{SignedDuration, Timestamp};
 
 use super::text::{self, Screen};
-use super::{Exit, Stop, is_unread};
+use super::{Exit, Stop, is_unread, known_provider};
 use crate::config::Config;
 use crate::ledger::{DeadFilter, DeadRecord, Ledger};
 use crate::outcome::{Failed, Invalid, Unresolved};
 use crate::run::now;
-use crate::wire::UNKNOWN_PROVIDER;
 
 mod discard;
 mod export;
@@ -83,7 +82,7 @@ fn whole(done: anyhow::Result<Exit>) -> anyhow::Result<Exit> {
 /// Which of all dead letters.
 #[derive(Debug, Clone, Default, clap::Args)]
 struct Filters {
-    /// Account name, or `unknown`
+    /// Account name, or `unknown`: of messages whose provider could not be read
     #[arg(long)]
     provider: Option<String>,
     /// Outcome
@@ -245,7 +244,7 @@ async fn all(
         found.extend(page);
     }
     if found.is_empty() {
-        known_provider(filter.provider.as_deref(), config)?;
+        known_provider(filter.provider.as_deref(), "dead letter", config)?;
     }
     Ok(found)
 }
@@ -259,19 +258,6 @@ async fn next_page(
     let page = ledger.dead(filter.clone()).await?;
     filter.after = page.last().map(|last| (last.dead_at, last.id.clone()));
     Ok(Some(page).filter(|page| !page.is_empty()))
-}
-
-/// Where nothing matches, the name may be wrong.
-fn known_provider(name: Option<&str>, config: &Config) -> Result<(), Stop> {
-    let Some(name) = name else { return Ok(()) };
-    if name == UNKNOWN_PROVIDER || config.accounts.contains_key(name) {
-        return Ok(());
-    }
-    let names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
-    Err(Stop::usage(format!(
-        "--provider {name}: no account has that name, and no dead letter; there are {}",
-        names.join(", ")
-    )))
 }
 
 /// Who says what about it. Required where something is changed.

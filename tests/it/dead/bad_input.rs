@@ -71,6 +71,12 @@ const WRONG: &[(&[&str], i32, &str)] = &[
         "there are bento, gr4vy",
     ),
     (&["list", "--group", "--provider", "nowhere"], 2, "nowhere"),
+    // The word of metrics and alerts.
+    (
+        &["list", "--provider", "unknown"],
+        0,
+        "leave --provider out",
+    ),
     (&["export", "--provider", "nowhere"], 2, "nowhere"),
     (&["list", "--reason", "because"], 2, "credentials_refused"),
     (&["list", "--outcome", "cancelled"], 2, "unresolved"),

@@ -492,3 +492,22 @@ async fn a_stop_does_not_wait_for_a_request_that_never_comes_to_its_end() {
     let status = worker.wait(PATIENCE);
     assert_eq!(status.code(), Some(0), "{}", worker.log());
 }
+
+/// Nobody reads the log of a service on a terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_text_has_no_colour_in_a_file_and_levels_that_cannot_be_read_are_told() {
+    let stage = Stage::new("text");
+    let text = ("RESCIND_LOG__FORMAT", "text");
+    let worker = stage.worker_with(&[text, ("RUST_LOG", "")]);
+    let log = worker.log();
+    assert!(
+        log.contains("consuming") && !log.contains('\u{1b}'),
+        "{log}"
+    );
+    assert!(!log.contains("RUST_LOG"), "an empty one is none: {log}");
+    drop(worker);
+    let worker = stage.worker_with(&[("RUST_LOG", "rescind=debg")]);
+    let log = worker.log();
+    assert!(log.contains("RUST_LOG cannot be understood"), "{log}");
+    assert!(log.contains("consuming"), "{log}");
+}

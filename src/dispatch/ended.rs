@@ -1,0 +1,83 @@
+//! How a call ended, and what that is in words of our own where the provider gave none.
+
+use crate::finding::Source;
+use crate::gate::Health;
+use crate::outcome::{Cause, Operation, Verdict, Why};
+use crate::providers::{Evidence, Learned, Reading};
+
+/// How a call ended.
+pub(super) enum Ended {
+    Read(Reading),
+    NotSent(String),
+    /// By us, and through no fault of the provider's.
+    Withheld(&'static str),
+    /// The token endpoint refused to give one; nothing was sent.
+    NoToken(String),
+    Lost(String),
+}
+
+impl Ended {
+    pub(super) fn verdict_name(&self) -> &'static str {
+        match self {
+            Self::Read(reading) => reading.verdict.as_str(),
+            Self::NotSent(_) | Self::Withheld(_) | Self::NoToken(_) => "not_sent",
+            Self::Lost(_) => "doubt",
+        }
+    }
+
+    /// Whose word the end is: without an answer it is our own.
+    pub(super) fn source(&self, operation: Operation) -> Source {
+        match (self, operation) {
+            (Self::Read(_), Operation::Cancel) => Source::Response,
+            (Self::Read(_), Operation::Lookup) => Source::Lookup,
+            _ => Source::Worker,
+        }
+    }
+
+    /// In our own words, without an answer.
+    pub(super) fn reading(self) -> Reading {
+        match self {
+            Self::Read(reading) => reading,
+            Self::NotSent(why) | Self::Lost(why) => ours(Verdict::Doubt, why),
+            Self::Withheld(why) => ours(Verdict::Doubt, why.into()),
+            Self::NoToken(why) => ours(Verdict::Misconfigured(Why::Credentials), why),
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        match self {
+            // A login that is refused is no outage, whatever the status that it is told with.
+            Self::Read(reading) if reading.verdict == Verdict::Unauthorized => Health::Answered,
+            Self::Read(reading) => match reading.evidence.http_status {
+                Some(500..) => Health::Failed,
+                _ => Health::Answered,
+            },
+            Self::NoToken(_) => Health::Answered,
+            Self::Withheld(_) => Health::Untried,
+            Self::NotSent(_) | Self::Lost(_) => Health::Failed,
+        }
+    }
+}
+
+fn ours(verdict: Verdict, why: String) -> Reading {
+    let evidence = Evidence {
+        message: Some(why),
+        ..Evidence::default()
+    };
+    Reading {
+        verdict,
+        evidence,
+        learned: Learned::new(),
+    }
+}
+
+/// What a call comes to that was refused for its token, where there was no other one in time.
+pub(super) fn later(operation: Operation) -> Verdict {
+    match operation {
+        Operation::Cancel => Verdict::Again {
+            after: None,
+            cause: Cause::Retryable,
+        },
+        Operation::Lookup => Verdict::NotYet { after: None },
+    }
+}

@@ -1,0 +1,403 @@
+//! The request that comes in: bytes to a job, or why not. Pure.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::job::{Amount, Currency, Job, is_account_name};
+use crate::outcome::Invalid;
+use crate::providers::{Asked, Provider};
+use crate::reading::shorten;
+use crate::strict::{self, Member};
+
+/// Largest request that is understood, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Largest message that is searched for a `request_id`, in bytes.
+pub const SEARCHED_BYTES_MAX: usize = 1024 * 1024;
+/// A request as published, before its provider's kind has read the payment.
+#[derive(Deserialize)]
+struct Body<'a> {
+    request_id: String,
+    provider: String,
+    #[serde(deserialize_with = "strict::object")]
+    payment: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    amount: Member<String>,
+    #[serde(default)]
+    currency: Member<String>,
+    #[serde(default)]
+    reason: Member<String>,
+    #[serde(default)]
+    deadline: Member<String>,
+    #[serde(default, borrow)]
+    metadata: Member<&'a RawValue>,
+}
+
+/// A request that was understood.
+#[derive(Debug, Clone)]
+pub struct Understood {
+    /// What is to be done.
+    pub job: Job,
+    /// SHA-256 of the content, independent of white space and the order of keys.
+    pub digest: [u8; 32],
+}
+
+/// A request that was not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misunderstood {
+    /// The id, where it could be read.
+    pub request_id: Option<String>,
+    /// The provider, where it could be read.
+    pub provider: Option<String>,
+    /// Why.
+    pub reason: Invalid,
+    /// One sentence for the publisher.
+    pub detail: String,
+}
+
+/// Reads a request that was taken. `provider_of` gives the adapter of a configured account.
+pub fn read_request(
+    bytes: &[u8],
+    provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
+) -> Result<Understood, Misunderstood> {
+    read(bytes, parse(bytes)?, provider_of)
+}
+
+/// The same for one that is new: its form has to be exactly right, and it has to fit into a ledger.
+pub fn read_new_request(
+    bytes: &[u8],
+    provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
+) -> Result<Understood, Misunderstood> {
+    let schema = |why: String| misunderstood(bytes, Invalid::Schema, why);
+    let body = parse(bytes)?;
+    check_new(bytes, &body).map_err(schema)?;
+    let read = read(bytes, body, provider_of)?;
+    read.job.payment.check_length().map_err(schema)?;
+    Ok(read)
+}
+
+fn parse(bytes: &[u8]) -> Result<Body<'_>, Misunderstood> {
+    if bytes.len() > REQUEST_BYTES_MAX {
+        let detail = format!(
+            "the message has {} bytes; at most {REQUEST_BYTES_MAX} are taken",
+            bytes.len()
+        );
+        return Err(misunderstood(bytes, Invalid::TooLarge, detail));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let reason = match error.classify() {
+            serde_json::error::Category::Data => Invalid::Schema,
+            _ => Invalid::NotJson,
+        };
+        let detail = format!("the request cannot be read: {error}");
+        misunderstood(bytes, reason, detail)
+    })
+}
+
+fn read(
+    bytes: &[u8],
+    body: Body<'_>,
+    provider_of: impl Fn(&str) -> Option<&'static dyn Provider>,
+) -> Result<Understood, Misunderstood> {
+    let schema = |detail: String| misunderstood(bytes, Invalid::Schema, detail);
+    check_form(&body).map_err(schema)?;
+    let Some(provider) = provider_of(&body.provider) else {
+        let detail = format!("no provider named {:?} is configured", body.provider);
+        return Err(misunderstood(bytes, Invalid::UnknownProvider, detail));
+    };
+    let digest = digest(&body).map_err(schema)?;
+    let job = understand(body, provider).map_err(schema)?;
+    Ok(Understood { job, digest })
+}
+
+/// What is not asked of a request that an earlier version took.
+fn check_new(bytes: &[u8], body: &Body<'_>) -> Result<(), String> {
+    if !strict::is_object(bytes) {
+        return Err("the request must be an object".into());
+    }
+    let nulls = [
+        ("amount", body.amount.is_null()),
+        ("currency", body.currency.is_null()),
+        ("reason", body.reason.is_null()),
+        ("deadline", body.deadline.is_null()),
+        ("metadata", body.metadata.is_null()),
+    ];
+    if let Some((name, _)) = nulls.into_iter().find(|(_, is_null)| *is_null) {
+        return Err(format!("{name} is null; leave it out, or give it a value"));
+    }
+    match body.deadline.get() {
+        Some(text) if !strict::is_date_time(text) => Err(not_a_time(text)),
+        _ => Ok(()),
+    }
+}
+
+fn check_form(body: &Body<'_>) -> Result<(), String> {
+    if !is_request_id(&body.request_id) {
+        return Err("request_id must match ^[A-Za-z0-9._:-]{1,128}$".into());
+    }
+    if !is_account_name(&body.provider) {
+        return Err("provider must match ^[a-z0-9_-]{1,64}$".into());
+    }
+    if body.payment.is_empty() {
+        return Err("payment is empty".into());
+    }
+    if body
+        .reason
+        .get()
+        .is_some_and(|reason| reason.chars().count() > 255)
+    {
+        return Err("reason has more than 255 characters".into());
+    }
+    if body
+        .metadata
+        .get()
+        .is_some_and(|metadata| !metadata.get().starts_with('{'))
+    {
+        return Err("metadata must be an object".into());
+    }
+    Ok(())
+}
+
+fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, String> {
+    let amount = body
+        .amount
+        .get()
+        .map(|text| Amount::parse(text))
+        .transpose()
+        .map_err(|error| error.to_string())?;
+    let currency = body
+        .currency
+        .get()
+        .map(|code| {
+            Currency::parse(code).ok_or(format!("currency {code:?} is not known to ISO 4217"))
+        })
+        .transpose()?;
+    let deadline = body.deadline.get();
+    let deadline = deadline.map(|text| point_in_time(text)).transpose()?;
+    if amount.is_some_and(Amount::is_zero) {
+        return Err("amount is zero; leave it out to cancel the whole payment".into());
+    }
+    let asked = Asked {
+        payment: &body.payment,
+        amount,
+        currency,
+    };
+    let payment = provider.payment(&asked)?;
+    Ok(Job {
+        request_id: body.request_id,
+        provider: body.provider,
+        payment,
+        amount,
+        currency,
+        reason: body.reason.into_option(),
+        deadline,
+    })
+}
+
+/// The last hours of the year 9999, in which others write that there is no end, are beyond what a
+/// timestamp holds.
+fn point_in_time(text: &str) -> Result<Timestamp, String> {
+    match text.parse() {
+        Ok(time) => Ok(time),
+        Err(_) if strict::is_date_time(text) && text.starts_with("9999-12-3") => Ok(Timestamp::MAX),
+        Err(_) => Err(not_a_time(text)),
+    }
+}
+
+fn not_a_time(text: &str) -> String {
+    format!("deadline {text:?} is not an RFC 3339 time, e.g. 2026-11-29T18:00:00Z")
+}
+
+/// Content, not bytes: a publisher that serialises again has not changed its mind. Metadata that few
+/// can read (a number beyond all bounds, half a character, a depth without end) is none.
+fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
+    let metadata = body.metadata.get().map_or("null", |raw| raw.get());
+    let metadata: serde_json::Value = serde_json::from_str(metadata)
+        .map_err(|error| format!("metadata cannot be read: {error}"))?;
+    let content = (
+        &body.provider,
+        &body.payment,
+        body.amount.get(),
+        body.currency.get(),
+        body.reason.get(),
+        body.deadline.get(),
+        metadata,
+    );
+    Ok(Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into())
+}
+
+/// `request_id` and `provider` of what may be no request, where they can be read and are names.
+pub fn glimpse(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    #[derive(Deserialize)]
+    struct Glimpse {
+        request_id: Option<serde_json::Value>,
+        provider: Option<serde_json::Value>,
+    }
+    let glimpse = (bytes.len() <= SEARCHED_BYTES_MAX && strict::is_object(bytes))
+        .then(|| serde_json::from_slice::<Glimpse>(bytes).ok())
+        .flatten();
+    let text = |value: Option<serde_json::Value>| value?.as_str().map(str::to_owned);
+    let (request_id, provider) = glimpse.map_or((None, None), |glimpse| {
+        (text(glimpse.request_id), text(glimpse.provider))
+    });
+    (
+        request_id.filter(|id| is_request_id(id)),
+        provider.filter(|name| is_account_name(name)),
+    )
+}
+
+fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood {
+    let (request_id, provider) = glimpse(bytes);
+    Misunderstood {
+        request_id,
+        provider,
+        reason,
+        // It holds the publisher's own words, and is to fit into a header.
+        detail: shorten(&detail),
+    }
+}
+
+/// `^[A-Za-z0-9._:-]{1,128}$`
+pub fn is_request_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::PAYMENT_KEY_BYTES_MAX;
+
+    fn no_provider(_: &str) -> Option<&'static dyn Provider> {
+        None
+    }
+
+    fn midtrans(_: &str) -> Option<&'static dyn Provider> {
+        crate::providers::by_kind("midtrans")
+    }
+
+    #[test]
+    fn what_cannot_be_understood_says_why_and_whose_it_was() {
+        let cases: [(&[u8], Invalid, Option<&str>); 7] = [
+            (b"{", Invalid::NotJson, None),
+            (b"\xff\xfe", Invalid::NotJson, None),
+            (br#"{"request_id":"a"}"#, Invalid::Schema, Some("a")),
+            (
+                br#"{"request_id":"a b","provider":"x","payment":{"a":1}}"#,
+                Invalid::Schema,
+                None,
+            ),
+            (
+                br#"{"request_id":"a","provider":"x","payment":{}}"#,
+                Invalid::Schema,
+                Some("a"),
+            ),
+            (
+                br#"{"request_id":"a","provider":"x","payment":{"k":"v"}}"#,
+                Invalid::UnknownProvider,
+                Some("a"),
+            ),
+            // Two readers may see two payments.
+            (
+                br#"{"request_id":"a","provider":"x","payment":{"k":"v","k":"w"}}"#,
+                Invalid::Schema,
+                Some("a"),
+            ),
+        ];
+        for (bytes, reason, id) in cases {
+            let error = read_request(bytes, no_provider).expect_err("understood");
+            assert_eq!(
+                (error.reason, error.request_id.as_deref()),
+                (reason, id),
+                "{bytes:?}"
+            );
+        }
+    }
+
+    /// It is echoed as it came, to whoever reads the result.
+    #[test]
+    fn metadata_that_not_everybody_can_read_is_not_understood() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        for (metadata, fits) in [
+            (r#"{"a":[1e300,"\ud83d\ude00"]}"#, true),
+            (r#"{"a":1e400}"#, false),
+            (r#"{"a":"\ud800"}"#, false),
+            (&deep, false),
+        ] {
+            let message = format!(
+                r#"{{"request_id":"a","provider":"m","payment":{{"order_id":"o"}},"metadata":{metadata}}}"#
+            );
+            let reason = read_new_request(message.as_bytes(), midtrans).err();
+            let reason = reason.map(|why| why.reason);
+            let expected = (!fits).then_some(Invalid::Schema);
+            assert_eq!(reason, expected, "{metadata}");
+        }
+    }
+
+    /// A stored request is read as the version read it that took it.
+    #[test]
+    fn a_new_request_has_exactly_its_form_and_a_stored_one_stays_readable() {
+        for message in [
+            r#"["a","m",{"order_id":"o"}]"#,
+            r#"{"request_id":"a","provider":"m","payment":{"order_id":"o"},"amount":null}"#,
+            r#"{"request_id":"a","provider":"m","payment":{"order_id":"o"},"metadata":null}"#,
+            r#"{"request_id":"a","provider":"m","payment":{"order_id":"o"},"deadline":"2026-11-29T18Z"}"#,
+        ] {
+            let new = read_new_request(message.as_bytes(), midtrans).err();
+            let reason = new.map(|why| why.reason);
+            assert_eq!(reason, Some(Invalid::Schema), "{message}");
+            let stored = read_request(message.as_bytes(), midtrans);
+            assert!(stored.is_ok(), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_may_be_the_end_of_all_times() {
+        let deadline = |text: &str| {
+            let message = format!(
+                r#"{{"request_id":"a","provider":"m","payment":{{"order_id":"o"}},"deadline":"{text}"}}"#
+            );
+            let read = read_new_request(message.as_bytes(), midtrans);
+            read.ok().and_then(|read| read.job.deadline)
+        };
+        let last = Some(Timestamp::MAX);
+        assert_eq!(deadline("9999-12-31T23:59:59Z"), last);
+        assert_eq!(deadline("9999-12-31T23:59:59.999999999-12:00"), last);
+        let early = deadline("2026-11-29t18:00:00.5+07:00").map(|time| time.to_string());
+        assert_eq!(early.as_deref(), Some("2026-11-29T11:00:00.5Z"));
+        assert_eq!(deadline("9999-13-31T23:59:59Z"), None);
+        assert_eq!(deadline("2026-02-30T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn a_payment_whose_ids_are_too_long_is_not_understood() {
+        let read = |id: &str| {
+            let message =
+                format!(r#"{{"request_id":"a","provider":"m","payment":{{"order_id":"{id}"}}}}"#);
+            read_new_request(message.as_bytes(), midtrans)
+        };
+        let longest = PAYMENT_KEY_BYTES_MAX - "order_id:".len();
+        assert!(read(&"x".repeat(longest)).is_ok());
+        let error = read(&"x".repeat(longest + 1)).expect_err("understood");
+        assert_eq!(error.reason, Invalid::Schema);
+        assert!(
+            error.detail.contains("1025 bytes; at most 1024"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn the_id_of_a_message_over_the_limit_is_still_read() {
+        let filler = "x".repeat(REQUEST_BYTES_MAX);
+        let message =
+            format!(r#"{{"request_id":"big","provider":"x","payment":{{"k":"{filler}"}}}}"#);
+        let error = read_request(message.as_bytes(), no_provider).expect_err("understood");
+        assert_eq!(
+            (error.reason, error.request_id.as_deref()),
+            (Invalid::TooLarge, Some("big"))
+        );
+    }
+}
