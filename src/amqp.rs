@@ -45,8 +45,8 @@ pub enum AmqpError {
     #[error("{0}: {1}")]
     Protocol(&'static str, lapin::Error),
     /// A step took too long.
-    #[error("{0}: no answer within 5 s")]
-    Timeout(&'static str),
+    #[error("{0}: no answer within {secs} s", secs = .1.as_secs())]
+    Timeout(&'static str, Duration),
     /// The connection is no longer there.
     #[error("the connection was lost")]
     Lost,
@@ -83,7 +83,7 @@ pub async fn step_within<T>(
 ) -> Result<T, AmqpError> {
     match tokio::time::timeout(most, future).await {
         Ok(done) => done.map_err(|error| AmqpError::Protocol(what, error)),
-        Err(_) => Err(AmqpError::Timeout(what)),
+        Err(_) => Err(AmqpError::Timeout(what, most)),
     }
 }
 

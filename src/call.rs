@@ -28,7 +28,7 @@ pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 pub enum Exchange {
     /// A complete answer.
     Answered(Answer),
-    /// Certainly nothing left: no connection, no TLS, no token.
+    /// Certainly nothing left: no connection, no TLS.
     NotSent(String),
     /// It may have left, and no complete answer came.
     Lost(String),

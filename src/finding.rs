@@ -238,6 +238,15 @@ impl Finding<'_> {
         }
     }
 
+    /// Derived as well, and another one for each time that a replay fails.
+    pub fn dead_letter_id(&self) -> Uuid {
+        let mut name = [self.result_id().as_bytes().as_slice(), b"dead"].concat();
+        if self.letters > 0 {
+            name.extend_from_slice(self.letters.to_string().as_bytes());
+        }
+        Uuid::new_v5(&NAMESPACE, &name)
+    }
+
     /// The request's bytes exactly as received, with what is known in flat headers.
     pub fn dead_letter(&self) -> Outgoing {
         let mut properties = self.properties(None);
@@ -259,12 +268,8 @@ impl Finding<'_> {
             "rescind-dead-at",
             Header::Text(self.completed_at.to_string()),
         );
-        let mut name = [self.result_id().as_bytes().as_slice(), b"dead"].concat();
-        if self.letters > 0 {
-            name.extend_from_slice(self.letters.to_string().as_bytes());
-        }
         Outgoing {
-            id: Uuid::new_v5(&NAMESPACE, &name),
+            id: self.dead_letter_id(),
             kind: Kind::DeadLetter,
             routing_key: format!("dead.{}.{}", self.provider, self.outcome.reason()),
             properties,

@@ -202,9 +202,9 @@ impl Intake {
         }
     }
 
-    fn take(&self, delivery: Delivery, dropped: bool) -> Taken {
+    fn take(&self, mut delivery: Delivery, dropped: bool) -> Taken {
         let count = delivery_count(&delivery);
-        let mut envelope = envelope(&delivery, (self.shared.clock)());
+        let mut envelope = envelope(&mut delivery, (self.shared.clock)());
         let queue = match dropped {
             true => &self.settings.dropped_queue,
             false => &self.settings.requests_queue,
@@ -349,11 +349,13 @@ fn poisonous() -> Misunderstood {
     }
 }
 
-fn envelope(delivery: &Delivery, now: jiff::Timestamp) -> Envelope {
+/// Takes the body out of it.
+fn envelope(delivery: &mut Delivery, now: jiff::Timestamp) -> Envelope {
+    let body = std::mem::take(&mut delivery.data);
     let properties = &delivery.properties;
     let text = |value: &lapin::types::ShortString| value.as_str().to_owned();
     Envelope {
-        body: delivery.data.clone(),
+        body,
         correlation_id: properties.correlation_id().as_ref().map(text),
         reply_to: properties.reply_to().as_ref().map(text),
         traceparent: amqp::header(delivery, "traceparent").map(str::to_owned),

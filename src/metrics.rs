@@ -18,8 +18,8 @@ mod labels;
 mod ledger;
 
 pub use gate::GateGauges;
-use labels::{DEAD_REASONS, OPEN_STATES, OPERATIONS, VERDICTS};
 pub use labels::{Notified, Published, Received};
+use labels::{open_states, operations, verdicts};
 
 const CALL_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const END_TO_END_BUCKETS: &[f64] = &[
@@ -271,9 +271,9 @@ impl Metrics {
             self.end_to_end_seconds
                 .with_label_values(&[provider, outcome]);
         }
-        for operation in OPERATIONS {
+        for operation in operations() {
             self.call_seconds.with_label_values(&[provider, operation]);
-            for verdict in VERDICTS {
+            for verdict in verdicts() {
                 self.calls
                     .with_label_values(&[provider, operation, verdict]);
             }

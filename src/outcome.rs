@@ -55,6 +55,22 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every name.
+    pub const NAMES: [&'static str; 12] = [
+        "cancelled",
+        "nothing_to_cancel",
+        "refused",
+        "accepted",
+        "again",
+        "doubt",
+        "still_open",
+        "not_yet",
+        "not_found",
+        "unauthorized",
+        "misconfigured",
+        "unresolved",
+    ];
+
     /// The name used in metrics, the log and the ledger.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -214,7 +230,7 @@ names! {
 }
 
 names! {
-    /// A question to the provider.
+    /// A call to the provider.
     Operation {
         /// The call that moves money back.
         Cancel = "cancel",
@@ -224,7 +240,7 @@ names! {
 }
 
 names! {
-    /// Where a request without a result stands.
+    /// Where a request stands.
     State {
         /// Waiting for its first call.
         Due = "due",
@@ -305,4 +321,12 @@ impl Outcome {
             Self::Failed(_) | Self::Unresolved(_) | Self::Invalid(_)
         )
     }
+}
+
+/// The reasons of dead letters, in the order of the contract.
+pub fn dead_reasons() -> impl Iterator<Item = &'static str> {
+    let failed = Failed::ALL.iter().map(|reason| reason.as_str());
+    let unresolved = Unresolved::ALL.iter().map(|reason| reason.as_str());
+    let invalid = Invalid::ALL.iter().map(|reason| reason.as_str());
+    failed.chain(unresolved).chain(invalid)
 }

@@ -111,7 +111,7 @@ impl<'c> Line<'c> {
         let mut future = pin!(future);
         loop {
             match step_within(what, most, future.as_mut()).await {
-                Err(AmqpError::Timeout(_)) if self.connection.status().blocked() => {}
+                Err(AmqpError::Timeout(..)) if self.connection.status().blocked() => {}
                 done => return done,
             }
         }

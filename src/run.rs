@@ -1,6 +1,7 @@
 //! Wires the parts of a worker, starts them, and drains them in reverse.
 //!
-//! The only file that reads the clock; what runs for as long as the worker is spawned here.
+//! The only file that reads the clock; what runs for as long as the worker is spawned here, but for the
+//! ledger's own threads.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -63,7 +63,6 @@ enum Command {
     Check(check::Args),
     /// Print, declare or verify what has to be at the broker
     Topology(topology::Args),
-    /// Publish requests and follow them to their results
     Submit(submit::Args),
     /// Print results as they come
     Results(results::Args),
@@ -201,7 +200,11 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
     let load = || load(cli.config, environment.clone());
     match cli.command {
         Command::Worker { reconcile } => worker(load()?.config, &environment, reconcile).await,
-        Command::Simulate(args) => simulate::run(args).await.map(|()| Exit::Done),
+        Command::Simulate(args) => {
+            let wrong = |error: anyhow::Error| Stop::usage(format!("{error:#}"));
+            let scenario = args.check().map_err(wrong)?;
+            simulate::run(args, scenario).await.map(|()| Exit::Done)
+        }
         Command::Check(args) => check::run(args, &load()?, screen).await,
         Command::Topology(args) => topology::run(args, &load()?, screen).await,
         Command::Submit(args) => submit::run(args, &load()?, screen).await,
@@ -393,7 +396,7 @@ mod tests {
         assert_eq!(code(Stop::unreachable("that").into()), 7);
         assert_eq!(code(AmqpError::Settings("that".into()).into()), 2);
         assert_eq!(code(AmqpError::Lost.into()), 7);
-        assert_eq!(code(AmqpError::Timeout("connect").into()), 7);
+        assert_eq!(code(AmqpError::Timeout("connect", amqp::STEP).into()), 7);
         assert_eq!(code(LedgerError::Failed("disk".into()).into()), 7);
         assert_eq!(code(AmqpError::Topology(vec!["differs".into()]).into()), 8);
     }

@@ -150,8 +150,10 @@ impl Loader<'_> {
             );
         } else if file.is_none() && !url.starts_with("postgres://") {
             self.problem(&path, "must be sqlite:PATH or postgres://user@host/db");
-        } else if file.is_none() && Url::parse(url).is_err() {
-            self.problem(&path, UNREADABLE);
+        } else if file.is_none()
+            && let Err(what) = database_address(url)
+        {
+            self.problem(&path, what);
         }
         let files = [
             ("ledger.ca_file", ledger.ca_file.is_some()),
@@ -191,6 +193,24 @@ impl Loader<'_> {
             _ => path.to_owned(),
         }
     }
+}
+
+/// Checks the address of a database. Without a host it would be asked for ever.
+fn database_address(text: &str) -> Result<(), &'static str> {
+    const MODES: [&str; 4] = ["disable", "require", "verify-ca", "verify-full"];
+    let url = Url::parse(text).map_err(|_| UNREADABLE)?;
+    let mut names_host = url.host_str().is_some_and(|host| !host.is_empty());
+    for (key, value) in url.query_pairs() {
+        names_host |= key.starts_with("host") && !value.is_empty();
+        if key == "sslmode" && !MODES.contains(&&*value) {
+            return Err(
+                "has an sslmode that is not offered; use disable, or verify-full (require means the same)",
+            );
+        }
+    }
+    names_host.then_some(()).ok_or(
+        "must name a host, as postgres://user@host/db, or a socket's folder with ?host=/folder",
+    )
 }
 
 /// Checks the address of a web service. No error shows it, since it may hold credentials.

@@ -31,7 +31,8 @@ pub fn default_toml(providers: &[&'static dyn Provider]) -> String {
         for setting in provider.settings() {
             let file = if setting.secret { "_file" } else { "" };
             let optional = if setting.required { "" } else { "  # optional" };
-            text += &format!("# {}{file} = \"\"{optional}\n", setting.key);
+            // An empty one may mean something.
+            text += &format!("# {}{file} = \"…\"{optional}\n", setting.key);
         }
     }
     text

@@ -510,6 +510,34 @@ fn every_setting_changes_the_configuration() {
 }
 
 #[test]
+fn the_address_of_a_database_names_a_host_and_a_mode_that_is_offered() {
+    let told = |url: &str| {
+        let file = format!("[ledger]\nurl = '{url}'\n");
+        with(&file, &[], &[]).err().map(|error| error.to_string())
+    };
+    for right in [
+        "postgres://u@h/d",
+        "postgres://u@h/d?sslmode=verify-full",
+        "postgres:///d?host=/run/postgresql",
+    ] {
+        let error = told(right).unwrap_or_default();
+        assert!(!error.contains("ledger.url"), "{right}: {error}");
+    }
+    let refused = [
+        ("postgres:///d", "must name a host"),
+        ("postgres:///d?host=", "must name a host"),
+        (
+            "postgres://u@h/d?sslmode=prefer",
+            "sslmode that is not offered",
+        ),
+    ];
+    for (url, what) in refused {
+        let error = told(url).unwrap_or_default();
+        assert!(error.contains(what), "{url}: {error}");
+    }
+}
+
+#[test]
 fn every_default_is_valid_and_the_generated_file_changes_nothing() {
     for field in FIELDS.iter().chain(ACCOUNT) {
         assert_eq!(field.default.is_some(), Resolved::default(field).is_some());

@@ -1,7 +1,7 @@
 //! Notifications at an account's dispatcher: asking sooner, and checking results.
 //!
 //! A check is an ordinary call: it is claimed from the ledger, so that it outlives a crash,
-//! and goes through the same gate, client and attempt log as every other one.
+//! and goes through the same gate, client and call log as every other one.
 
 use std::sync::Arc;
 

@@ -45,7 +45,7 @@ pub struct History {
     pub actions: Vec<ActionRecord>,
 }
 
-/// One line of the attempt log.
+/// One line of the call log.
 #[derive(Debug, Clone)]
 pub struct CallRecord {
     /// `cancel` or `lookup`.

@@ -69,7 +69,9 @@ pub enum LedgerError {
         known: i64,
     },
     /// There is no such ledger, for a command that makes none.
-    #[error("there is no ledger at {path}; is this the configuration of the worker?")]
+    #[error(
+        "there is no ledger at {path}; name the worker's configuration with --config, and run this as the worker's user: a file or folder that is closed to others looks the same"
+    )]
     Missing {
         /// The file, or the database's address.
         path: String,
@@ -329,7 +331,7 @@ pub struct Change {
     pub progress: Progress,
     /// Where it stands instead if a notification came since it was claimed.
     pub hinted: Option<Box<Progress>>,
-    /// The call that ended, for the attempt log.
+    /// The call that ended, for the call log.
     pub call: Option<CallEnd>,
     /// Its end, if this is it. Of a replay: what was found, beside the outcome that it has.
     pub outcome: Option<Outcome>,
@@ -375,7 +377,7 @@ impl DeadLetter {
     /// The dead letter of a finding.
     pub fn of(finding: &Finding<'_>) -> Self {
         Self {
-            id: finding.dead_letter().id,
+            id: finding.dead_letter_id(),
             request_id: Some(finding.request_id.to_owned()).filter(|id| !id.is_empty()),
             provider: finding.provider.to_owned(),
             outcome: finding.outcome,

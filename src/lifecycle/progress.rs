@@ -19,7 +19,7 @@ pub struct Progress {
     /// When it is to be looked at again; `None` while calling and when finished.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub due_at: Option<Timestamp>,
-    /// Calls begun, sent or not: numbers the attempt log.
+    /// Calls begun, sent or not: numbers the call log.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub calls: u32,
     /// Cancel calls sent.

@@ -1,6 +1,6 @@
 //! The values of labels that are no names: each set is closed, and a series exists for each.
 
-use crate::outcome::State;
+use crate::outcome::{Operation, State, Verdict};
 
 /// How an arriving message was taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,42 +99,19 @@ impl Notified {
     }
 }
 
-pub(super) const OPEN_STATES: [State; 5] = [
-    State::Due,
-    State::Calling,
-    State::WaitingRetry,
-    State::WaitingProvider,
-    State::InDoubt,
-];
-pub(super) const OPERATIONS: [&str; 3] = ["cancel", "lookup", "token"];
-pub(super) const VERDICTS: [&str; 14] = [
-    "cancelled",
-    "nothing_to_cancel",
-    "refused",
-    "accepted",
-    "again",
-    "doubt",
-    "still_open",
-    "not_yet",
-    "not_found",
-    "unauthorized",
-    "misconfigured",
-    "unresolved",
-    "not_sent",
-    "issued",
-];
-pub(super) const DEAD_REASONS: [&str; 13] = [
-    "retries_exhausted",
-    "deadline_passed",
-    "credentials_refused",
-    "rejected_by_provider",
-    "no_lookup",
-    "lookups_exhausted",
-    "contradictory_evidence",
-    "refund_failed",
-    "not_json",
-    "schema",
-    "too_large",
-    "unknown_provider",
-    "request_id_conflict",
-];
+/// Operations of calls: the provider's, and that of a token.
+pub(super) fn operations() -> impl Iterator<Item = &'static str> {
+    let known = Operation::ALL.iter().map(|operation| operation.as_str());
+    known.chain(["token"])
+}
+
+/// What a call can come to; of a token, that it was issued.
+pub(super) fn verdicts() -> impl Iterator<Item = &'static str> {
+    Verdict::NAMES.into_iter().chain(["not_sent", "issued"])
+}
+
+/// Where a request without a result can stand.
+pub(super) fn open_states() -> impl Iterator<Item = State> {
+    let states = State::ALL.iter().copied();
+    states.filter(|state| *state != State::Finished)
+}

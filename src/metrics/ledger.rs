@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{DEAD_REASONS, Metrics, OPEN_STATES};
+use super::{Metrics, open_states};
 use crate::ledger::Stats;
-use crate::outcome::State;
+use crate::outcome::{State, dead_reasons};
 use crate::wire::UNKNOWN_PROVIDER;
 
 impl Metrics {
@@ -33,10 +33,10 @@ impl Metrics {
         // longer configured share a series.
         let known = self.providers.iter().map(String::as_str);
         for provider in known.chain([UNKNOWN_PROVIDER]) {
-            for state in OPEN_STATES {
+            for state in open_states() {
                 self.set_open(provider, state, stats);
             }
-            for reason in DEAD_REASONS {
+            for reason in dead_reasons() {
                 let letters = stats.dead.iter();
                 let ours =
                     letters.filter(|(of, why, _)| self.label(of) == provider && why == reason);

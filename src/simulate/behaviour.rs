@@ -173,7 +173,7 @@ impl TryFrom<String> for Behaviour {
     }
 }
 
-fn words() -> String {
+pub(super) fn words() -> String {
     ALL.map(|(word, _)| word).join(", ")
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,8 +13,44 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Options, Scenario, loopback, serve, write_config};
 
+const WORDS: &str = "\
+A payment springs into existence when its id is first mentioned. Words in the id, e.g. \
+order-settled-7, give it its behaviour:
+  success                  carried out at once; so is every id without a word
+  already-cancelled        was cancelled before
+  settled, refunded        too late
+  expired, denied          ended without money
+  not-found                no such payment
+  accepted-then-done       taken at first; done after two look-ups or a second
+  accepted-forever         the same without an end
+  accepted-until-notified  the same; done when its notification goes out
+  refund-failed            taken, and fails
+  retryable-twice          twice not now, then carried out
+  retryable-forever        not now, to every call
+  nonretryable             a definite no
+  rate-limited             the first call gets a 429 with Retry-After
+  error-after-effect, error-before-effect
+                           the first call is answered 500, carried out or not
+  timeout-after-effect, timeout-before-effect
+                           the first call is not answered for 60 s
+  reset-after-effect       the first call is carried out and its connection closed
+  late-effect              the first call is carried out after its caller has gone
+  garbage                  the first call is carried out and answered with a web page
+  stale-lookup             a timeout after the effect, and a look-up that does not show it yet
+  wrong-token              the first token is refused
+  forbidden                every login is refused
+  slow, hang               answers take a second; no answer for 60 s
+With --notify: notified, notified-late, notified-twice, notified-early, notified-forged, notified-lost.
+What a payment is: jpy, kwd; captured, pending, partial.
+A scenario (TOML) has rules that come before the words:
+  [[rule]]
+  provider = \"midtrans\"
+  payment = \"order-7\"
+  behaviour = \"settled\"";
+
 /// The six providers' APIs on loopback, with scripted behaviour, for demos and tests.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = WORDS)]
 pub struct Args {
     /// Where to listen; loopback addresses only, unless --expose.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8630")]
@@ -52,12 +88,18 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed).map_err(|_| "a latency cannot be negative".to_owned())
 }
 
-/// Serves until SIGINT or SIGTERM.
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    if !args.expose {
-        loopback(args.listen)?;
+impl Args {
+    /// Whether it can be done as asked for; the rules of the scenario, if there is one.
+    pub fn check(&self) -> anyhow::Result<Option<Scenario>> {
+        if !self.expose {
+            loopback(self.listen)?;
+        }
+        self.scenario.as_deref().map(read_scenario).transpose()
     }
-    let scenario = args.scenario.map(read_scenario).transpose()?;
+}
+
+/// Serves until SIGINT or SIGTERM, with the rules of its scenario.
+pub async fn run(args: Args, scenario: Option<Scenario>) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -90,8 +132,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(serve(listener, options, stop).await?)
 }
 
-fn read_scenario(path: PathBuf) -> anyhow::Result<Scenario> {
-    let text = fs::read_to_string(&path)
+fn read_scenario(path: &Path) -> anyhow::Result<Scenario> {
+    let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read the scenario {}", path.display()))?;
     Scenario::parse(&text).with_context(|| format!("in the scenario {}", path.display()))
 }
@@ -101,6 +143,13 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+
+    #[test]
+    fn every_word_is_in_the_help() {
+        for word in super::super::behaviour::words().split(", ") {
+            assert!(WORDS.contains(word), "{word}");
+        }
+    }
 
     #[derive(clap::Parser)]
     struct Line {
@@ -121,10 +170,12 @@ mod tests {
     #[tokio::test]
     async fn other_addresses_than_loopback_are_refused() {
         let line = Line::try_parse_from(["simulate", "--listen", "0.0.0.0:0"]);
-        let error = run(line.map(|line| line.args).unwrap()).await.unwrap_err();
+        let error = line.unwrap().args.check().unwrap_err();
         assert!(error.to_string().contains("loopback"));
         let line = Line::try_parse_from(["simulate", "--listen", "0.0.0.0:0", "--expose"]);
-        let exposed = run(line.map(|line| line.args).unwrap());
+        let args = line.unwrap().args;
+        let scenario = args.check().unwrap();
+        let exposed = run(args, scenario);
         let running = tokio::time::timeout(Duration::from_millis(200), exposed).await;
         assert!(running.is_err(), "it serves");
     }
@@ -148,7 +199,7 @@ mod tests {
             }
         };
         tokio::select! {
-            _ = run(args) => panic!("it serves"),
+            _ = run(args, None) => panic!("it serves"),
             () = written => {}
         }
         let text = fs::read_to_string(dir.path().join("rescind.toml")).unwrap();

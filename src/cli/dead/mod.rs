@@ -14,7 +14,7 @@ use super::text::{self, Screen};
 use super::{Exit, Stop, is_unread, known_provider};
 use crate::config::Config;
 use crate::ledger::{DeadFilter, DeadRecord, Ledger};
-use crate::outcome::{Failed, Invalid, Unresolved};
+use crate::outcome::dead_reasons;
 use crate::run::now;
 
 mod discard;
@@ -40,13 +40,9 @@ pub(super) struct Args {
 enum Command {
     /// List dead letters, oldest first; or groups of them
     List(list::Args),
-    /// Show one: as received, its calls, what is known, what to do
     Show(show::Args),
-    /// Carry requests out again; the provider is asked first
     Replay(replay::Args),
-    /// Close dead letters about which nothing is to be done
     Discard(discard::Args),
-    /// Print dead letters as JSON lines, the messages exactly as received
     Export(export::Args),
 }
 
@@ -95,14 +91,7 @@ struct Filters {
 
 /// The reasons of dead letters.
 fn reasons() -> PossibleValuesParser {
-    PossibleValuesParser::new(reason_names())
-}
-
-fn reason_names() -> impl Iterator<Item = &'static str> {
-    let failed = Failed::ALL.iter().map(|reason| reason.as_str());
-    let unresolved = Unresolved::ALL.iter().map(|reason| reason.as_str());
-    let invalid = Invalid::ALL.iter().map(|reason| reason.as_str());
-    failed.chain(unresolved).chain(invalid)
+    PossibleValuesParser::new(dead_reasons())
 }
 
 impl Filters {
@@ -154,7 +143,7 @@ impl Chosen {
     /// change far more than they have looked at.
     fn check_reason(&self, reason: Option<&str>) -> Result<(), Stop> {
         let given = reason.unwrap_or_default().trim();
-        if !self.all || self.dead_reason.is_some() || reason_names().all(|name| name != given) {
+        if !self.all || self.dead_reason.is_some() || dead_reasons().all(|name| name != given) {
             return Ok(());
         }
         Err(Stop::usage(format!(
@@ -372,7 +361,7 @@ mod tests {
             filters: Filters::default(),
             dead_reason: None,
         };
-        for name in reason_names() {
+        for name in dead_reasons() {
             assert!(chosen.check_reason(Some(name)).is_err(), "{name}");
         }
         assert!(chosen.check_reason(Some(" no_lookup ")).is_err());

@@ -1,7 +1,7 @@
 //! The ledger on one SQLite file: embedded, durable, one worker.
 //!
 //! WAL with `synchronous=FULL`: an answer means that the commit is on the disk. One thread
-//! writes, another one reads; a lock beside the file keeps a second worker away. A person's
+//! writes, another one reads, a third copies the log; a lock beside the file keeps a second worker away. A person's
 //! commands write beside the worker, in short transactions that wait for each other.
 
 use std::fs::File;

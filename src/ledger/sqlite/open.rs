@@ -81,8 +81,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, LedgerError> {
 /// Each connection has one thread, so SQLite needs no locks of its own inside the process.
 fn open(path: &Path, more: OpenFlags) -> Result<Connection, LedgerError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
-    let connection = Connection::open_with_flags(path, flags)
-        .map_err(|error| LedgerError::Failed(format!("cannot open {}: {error}", path.display())))?;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| {
+        LedgerError::Failed(format!(
+            "cannot open {}: {error}; may this user write the file and its folder?",
+            path.display()
+        ))
+    })?;
     tune(&connection)?;
     Ok(connection)
 }

@@ -32,7 +32,7 @@ CREATE TABLE requests (
   state       TEXT    NOT NULL,
   parked      BOOLEAN NOT NULL DEFAULT false,  -- waits for an earlier request on the same payment
   due_at      BIGINT,                          -- NULL while claimed, parked or finished
-  token       BIGINT  NOT NULL DEFAULT 0,      -- counts claims; a write has to name the last one
+  token       BIGINT  NOT NULL DEFAULT 0,      -- drawn for each claim; a write has to name the last one
   owner       BIGINT,                          -- the worker that has claimed it
   attempts    BIGINT  NOT NULL DEFAULT 0,
   lookups     BIGINT  NOT NULL DEFAULT 0,
