@@ -1,6 +1,5 @@
 //! `rescind check`: configuration, broker, topology, ledger and providers on one screen.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use super::text::{self, Screen, Style, Table};
 use super::{Exit, connect};
 use crate::amqp::{self, Topology};
 use crate::call;
-use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, Origin, TopologyMode};
+use crate::config::{AccountConfig, Amqp, Config, Loaded, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
 use crate::ledger::sqlite::{Sqlite, lock_file};
 use crate::ledger::{LedgerError, Place};
@@ -257,9 +256,8 @@ fn document(loaded: &Loaded, findings: &[Finding]) -> serde_json::Value {
 }
 
 fn print(loaded: &Loaded, findings: &[Finding], screen: Screen) -> std::io::Result<()> {
-    let (values, inherited) = to_show(&loaded.effective);
+    let values = loaded.effective.iter();
     let rows: Vec<_> = values
-        .iter()
         .map(|value| {
             let origin = value.origin.to_string();
             let plain = [value.path.as_str(), value.value.as_str()].map(Into::into);
@@ -273,9 +271,6 @@ fn print(loaded: &Loaded, findings: &[Finding], screen: Screen) -> std::io::Resu
     screen.line(&table.header(screen))?;
     for row in &rows {
         screen.line(&table.row(screen, row))?;
-    }
-    for (account, number) in inherited {
-        screen.line(&format!("{account}: {number} more as under defaults"))?;
     }
     screen.line("")?;
     let file = match &loaded.file {
@@ -292,28 +287,6 @@ fn print(loaded: &Loaded, findings: &[Finding], screen: Screen) -> std::io::Resu
         screen.line(&format!("{mark} {:<20} {says}", finding.subject))?;
     }
     Ok(())
-}
-
-/// Six accounts that repeat every default would fill the screen: what an account takes from
-/// the defaults is counted.
-fn to_show(effective: &[Effective]) -> (Vec<&Effective>, BTreeMap<&str, usize>) {
-    let mut counts = BTreeMap::new();
-    let shown = effective.iter().filter(|value| {
-        let taken = matches!(value.origin, Origin::Default | Origin::Inherited);
-        let Some(account) = account_of(&value.path).filter(|_| taken) else {
-            return true;
-        };
-        *counts.entry(account).or_default() += 1;
-        false
-    });
-    let shown = shown.collect();
-    (shown, counts)
-}
-
-/// `providers.<name>` of a path below it.
-fn account_of(path: &str) -> Option<&str> {
-    let name = path.strip_prefix("providers.")?.split('.').next()?;
-    path.get(.."providers.".len() + name.len())
 }
 
 #[cfg(test)]
@@ -340,23 +313,6 @@ mod tests {
             Some(("api.example.com".into(), 443))
         );
         assert_eq!(of("http://[::1]:9/x"), Some(("::1".into(), 9)));
-    }
-
-    #[test]
-    fn what_an_account_takes_from_the_defaults_is_counted() {
-        let value = |path: &str, origin| Effective {
-            path: path.into(),
-            value: "x".into(),
-            origin,
-        };
-        let effective = [
-            value("defaults.timeout", Origin::Default),
-            value("providers.a.kind", Origin::Flag),
-            value("providers.a.timeout", Origin::Inherited),
-        ];
-        let (shown, counts) = to_show(&effective);
-        assert_eq!(shown.len(), 2);
-        assert_eq!(counts.get("providers.a"), Some(&1));
     }
 
     #[test]
