@@ -161,7 +161,7 @@ impl Dispatcher {
         }
     }
 
-    /// As [`Dispatcher::claim`] says.
+    /// `None` to look again at once, else until when to wait for a signal.
     fn wait_for(&self, closed: Closed) -> Option<Instant> {
         let was_known = self.backlog.swap(true, Ordering::AcqRel);
         match closed {

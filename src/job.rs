@@ -182,6 +182,9 @@ impl fmt::Display for Currency {
     }
 }
 
+/// Stands where no provider could be read, and for accounts that are not configured.
+pub const UNKNOWN_PROVIDER: &str = "unknown";
+
 /// Whether it can name an account: `^[a-z0-9_-]{1,64}$`.
 pub fn is_account_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);

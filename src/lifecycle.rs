@@ -140,14 +140,9 @@ impl Progress {
 
     /// Nothing was sent: no connection, no TLS, no answer about a token.
     pub fn not_sent(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        let verdict = match self.operation {
-            Some(Operation::Cancel) => Verdict::Again {
-                after: None,
-                cause: Cause::Retryable,
-            },
-            _ => Verdict::NotYet { after: None },
-        };
         self.take_back();
+        let operation = self.operation.unwrap_or(Operation::Lookup);
+        let verdict = Verdict::unprocessed(operation, None, Cause::Retryable);
         self.after(&verdict, terms, now, jitter)
     }
 

@@ -55,6 +55,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Of a call that was certainly not processed: it is made again, whichever it was.
+    pub fn unprocessed(operation: Operation, after: Option<Duration>, cause: Cause) -> Self {
+        match operation {
+            Operation::Cancel => Self::Again { after, cause },
+            Operation::Lookup => Self::NotYet { after },
+        }
+    }
+
     /// Every name.
     pub const NAMES: [&'static str; 12] = [
         "cancelled",

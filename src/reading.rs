@@ -149,15 +149,7 @@ pub fn by_http_status(
     response: &Response<'_>,
     unavailable_is_unprocessed: bool,
 ) -> Verdict {
-    let again = |cause| match operation {
-        Operation::Cancel => Verdict::Again {
-            after: response.retry_after,
-            cause,
-        },
-        Operation::Lookup => Verdict::NotYet {
-            after: response.retry_after,
-        },
-    };
+    let again = |cause| Verdict::unprocessed(operation, response.retry_after, cause);
     match response.status {
         429 => again(Cause::RateLimited),
         503 if unavailable_is_unprocessed => again(Cause::Retryable),

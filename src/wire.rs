@@ -8,13 +8,11 @@ use uuid::Uuid;
 
 mod request;
 
+pub use crate::job::UNKNOWN_PROVIDER;
 pub use request::{
     Misunderstood, REQUEST_BYTES_MAX, SEARCHED_BYTES_MAX, Understood, glimpse, is_request_id,
     read_new_request, read_request,
 };
-
-/// Stands where no provider could be read.
-pub const UNKNOWN_PROVIDER: &str = "unknown";
 
 /// Namespace of every identifier that Rescind derives.
 pub(crate) const NAMESPACE: Uuid = Uuid::from_u128(0x7265_7363_696e_6400_8000_6361_6e63_656c);

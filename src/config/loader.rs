@@ -9,7 +9,7 @@ use super::{
     TopologyMode,
 };
 use crate::backoff::Schedule;
-use crate::job::is_account_name;
+use crate::job::{UNKNOWN_PROVIDER, is_account_name};
 use crate::layers::{Layers, Origin, Problem, closest};
 use crate::providers::{Account, Provider, Setting};
 use crate::settings::{ACCOUNT, FIELDS, Field, Form, Parsed, Resolved, Values};
@@ -130,7 +130,7 @@ impl<'a> Loader<'a> {
             );
             return None;
         }
-        if name == "unknown" {
+        if name == UNKNOWN_PROVIDER {
             self.problem(
                 &path,
                 "is what metrics call every account that is not configured; use another name",

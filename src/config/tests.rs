@@ -341,7 +341,7 @@ fn all_problems_are_listed_one_a_line() {
         ca_file = 'x'\n[ledger]\nurl = 'sqlite://x'\nretention = 90\n[http]\nlisten = 'localhost:1'\n\
         [defaults]\ntimeout = '0s'\nretry = { first = '1h', factor = 0.5 }\nbreaker = '3s'\n\
         max_in_flight = '4'\n[providers.a]\nkind = 'exmaple'\n[providers.b]\nkind = 'example'\n\
-        [providers.C]\nkind = 'example'\n[providers.d]\n[providers.e]\nkind = 'example'\n\
+        [providers.C]\nkind = 'example'\n[providers.unknown]\nkind = 'example'\n[providers.d]\n[providers.e]\nkind = 'example'\n\
         base_url = 'https://e.test'\nserver_key = 'k'\nmerchant = 'wrong'\n";
     let error = errors(file, &[("RESCIND_SHUTDOWN__DRAIN", "soon")]);
     let expected = [
@@ -361,6 +361,7 @@ fn all_problems_are_listed_one_a_line() {
         "providers.b.server_key is missing; set it, providers.b.server_key_file, RESCIND_PROVIDERS__B__SERVER_KEY or",
         "providers.b.base_url is missing",
         "providers.C is no account name",
+        "providers.unknown is what metrics call",
         "providers.d.kind is missing; set one of example",
         "providers.e cannot be used: merchant is wrong",
     ];

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::ended::{Ended, later};
+use super::ended::Ended;
 use super::entered::Entered;
 use super::hints::hinted;
 use super::replay::replayed;
@@ -17,7 +17,7 @@ use crate::finding::{Finding, Source};
 use crate::job::Job;
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter};
 use crate::lifecycle::{Plan, Progress, Step};
-use crate::outcome::{Operation, Outcome, Verdict, Why};
+use crate::outcome::{Cause, Operation, Outcome, Verdict, Why};
 use crate::providers::{Ask, Evidence, Reading, Request};
 use crate::spans::{Call, Step as Told};
 use crate::wire::{self, Envelope};
@@ -168,7 +168,7 @@ impl Dispatcher {
         match self.exchange(ask, operation, &request, sending).await.0 {
             // One call was sent and refused, and no other one.
             Ended::NotSent(_) | Ended::Withheld(_) => Ended::Read(Reading {
-                verdict: later(operation),
+                verdict: Verdict::unprocessed(operation, None, Cause::Retryable),
                 ..refusal
             }),
             Ended::NoToken(_) => Ended::Read(Reading {

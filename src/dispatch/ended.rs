@@ -2,7 +2,7 @@
 
 use crate::finding::Source;
 use crate::gate::Health;
-use crate::outcome::{Cause, Operation, Verdict, Why};
+use crate::outcome::{Operation, Verdict, Why};
 use crate::providers::{Evidence, Learned, Reading};
 
 /// How a call ended.
@@ -68,16 +68,5 @@ fn ours(verdict: Verdict, why: String) -> Reading {
         verdict,
         evidence,
         learned: Learned::new(),
-    }
-}
-
-/// What a call comes to that was refused for its token, where there was no other one in time.
-pub(super) fn later(operation: Operation) -> Verdict {
-    match operation {
-        Operation::Cancel => Verdict::Again {
-            after: None,
-            cause: Cause::Retryable,
-        },
-        Operation::Lookup => Verdict::NotYet { after: None },
     }
 }

@@ -90,7 +90,7 @@ fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
 fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_policies() {
     let handed_out: Value =
         serde_json::from_str(&read("deploy/rabbitmq/definitions.json")).unwrap();
-    let (code, printed) = rescind(&["topology", "print", "--user", "rescind"]);
+    let (code, printed) = rescind(&["topology", "print", "--user", "rescind", "--json"]);
     assert_eq!(code, Some(0), "{printed}");
     let printed: Value = serde_json::from_str(&printed).unwrap();
     for key in ["vhosts", "exchanges", "queues", "bindings"] {

@@ -123,6 +123,23 @@ async fn what_is_wrong_is_said_and_nothing_is_done() {
         assert!(done.stdout.is_empty(), "{arguments:?}: {done:#?}");
     }
     assert_eq!(world.everything(), before);
+    // Requests are asked for in the same words; a word that is wrong is not answered with "none".
+    for (arguments, says) in [
+        (
+            ["list", "--provider", "nowhere"],
+            "no account has that name",
+        ),
+        (["list", "--state", "invalid"], "possible values"),
+        (["simulate", "--listen", "0.0.0.0:0"], "--expose"),
+        (
+            ["simulate", "--scenario", "/no/such/file"],
+            "cannot read the scenario",
+        ),
+    ] {
+        let done = world.rescind(&arguments);
+        assert_eq!(done.code, Some(2), "{arguments:?}: {done:#?}");
+        assert!(done.stderr.contains(says), "{arguments:?}: {done:#?}");
+    }
     let known = id(&request);
     let one_wrong = ["replay", &known, "nobody", "--reason", "x"];
     world.dead(&one_wrong).exits(1).says("nothing was done");
