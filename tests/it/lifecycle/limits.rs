@@ -26,6 +26,23 @@ fn a_second_answer_that_comes_too_soon_is_no_second_one() {
     }
 }
 
+/// The wait for the second is capped at the longest between two attempts, so it takes some of them.
+#[test]
+fn without_a_look_up_the_second_counts_from_the_first_however_short_the_waits_are() {
+    let mut terms = terms(ASKS_ONCE_MORE);
+    terms.poll.first = terms.retry.max * 3;
+    let (mut progress, mut at) = (Progress::new(now()), now());
+    let outcome = loop {
+        progress.begin(Operation::Cancel, at);
+        match progress.after(&Verdict::NotFound, &terms, at, 0.0) {
+            Step::Wait(_) => at = progress.due_at.unwrap(),
+            Step::Finish(outcome) => break outcome,
+        }
+    };
+    assert_eq!(outcome, Outcome::Refused(Refused::NotFound));
+    assert_eq!(at, plus(now(), terms.poll.first));
+}
+
 #[test]
 fn a_repeat_in_doubt_is_sent_only_while_its_key_lives() {
     let terms = terms(SAME_KEY);
