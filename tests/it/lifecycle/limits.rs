@@ -70,16 +70,18 @@ fn what_was_not_sent_is_no_attempt() {
     ] {
         let mut before = Progress::new(now());
         in_doubt(&mut before);
-        let mut progress = before.clone();
-        progress.begin(operation, now());
-        progress.not_sent(&terms(abilities), now(), 0.5);
-        let counts = |p: &Progress| (p.attempts, p.lookups, p.asked_again);
-        assert_eq!(counts(&progress), counts(&before), "{}", operation.as_str());
-        assert!(
-            progress.doubtful && progress.exposed,
-            "as doubtful as before"
-        );
-        assert_eq!(progress.calls, 1, "the call is in the log all the same");
+        for end in [Progress::not_sent, Progress::no_token] {
+            let mut progress = before.clone();
+            progress.begin(operation, now());
+            end(&mut progress, &terms(abilities), now(), 0.5);
+            let counts = |p: &Progress| (p.attempts, p.lookups, p.asked_again);
+            assert_eq!(counts(&progress), counts(&before), "{}", operation.as_str());
+            assert!(
+                progress.doubtful && progress.exposed,
+                "as doubtful as before"
+            );
+            assert_eq!(progress.calls, 1, "the call is in the log all the same");
+        }
     }
 }
 
