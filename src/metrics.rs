@@ -247,7 +247,7 @@ impl Metrics {
         }
         for (kind, status) in Kind::ALL
             .iter()
-            .flat_map(|kind| Published::ALL.map(|status| (kind, status)))
+            .flat_map(|kind| Published::ALL.iter().map(move |status| (kind, status)))
         {
             self.publishes
                 .with_label_values(&[kind.as_str(), status.as_str()]);

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::job::Amount;
 
 /// What an adapter may say of an answer: a closed set.
@@ -98,10 +96,11 @@ impl Verdict {
     }
 }
 
+/// A closed set: each member has one name, and the names are public.
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum $name { $($(#[$vdoc])* $variant,)+ }
         impl $name {
@@ -111,9 +110,14 @@ macro_rules! names {
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
+            /// The member with this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.as_str() == name)
+            }
         }
     };
 }
+pub(crate) use names;
 
 names! {
     /// Why a call is to be repeated, and the label of the metric of scheduled retries.
@@ -297,6 +301,21 @@ impl Outcome {
         "unresolved",
         "invalid",
     ];
+
+    /// The outcome with these names; `already`, which they do not say, is false.
+    pub fn named(outcome: &str, reason: &str) -> Option<Self> {
+        Some(match outcome {
+            "cancelled" => Self::Cancelled {
+                reason: Cancelled::named(reason)?,
+                already: false,
+            },
+            "nothing_to_cancel" => Self::NothingToCancel(Nothing::named(reason)?),
+            "refused" => Self::Refused(Refused::named(reason)?),
+            "failed" => Self::Failed(Failed::named(reason)?),
+            "unresolved" => Self::Unresolved(Unresolved::named(reason)?),
+            _ => return None,
+        })
+    }
 
     /// The outcome's name, without its reason.
     pub const fn as_str(self) -> &'static str {

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::outcome::names;
+
 mod request;
 
 pub use crate::job::UNKNOWN_PROVIDER;
@@ -42,37 +44,17 @@ pub struct Outgoing {
     pub body: Vec<u8>,
 }
 
-/// What a message of ours is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// The one result of a request.
-    Result,
-    /// A later finding that contradicts it.
-    Correction,
-    /// A request that a person has to look at.
-    DeadLetter,
-    /// A provider's notification, passed on.
-    Notification,
-}
-
-impl Kind {
-    /// Every kind, in the order of the metric's labels.
-    pub const ALL: [Self; 4] = [
-        Self::Result,
-        Self::Correction,
-        Self::DeadLetter,
-        Self::Notification,
-    ];
-
-    /// Name in the ledger and in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Result => "result",
-            Self::Correction => "correction",
-            Self::DeadLetter => "dead_letter",
-            Self::Notification => "notification",
-        }
+names! {
+    /// What a message of ours is, in the ledger and in metrics.
+    Kind {
+        /// The one result of a request.
+        Result = "result",
+        /// A later finding that contradicts it.
+        Correction = "correction",
+        /// A request that a person has to look at.
+        DeadLetter = "dead_letter",
+        /// A provider's notification, passed on.
+        Notification = "notification",
     }
 }
 

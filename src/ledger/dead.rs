@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Stored;
 use crate::lifecycle::{Hindrance, Progress};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, names};
 use crate::providers::Evidence;
 
 /// Which dead letters.
@@ -78,29 +78,21 @@ pub struct ActionRecord {
     pub at: Timestamp,
 }
 
-/// What a person can do about a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The request was carried out again.
-    Replayed,
-    /// Nothing is to be done.
-    Discarded,
-    /// Something is to be done after all.
-    TakenBack,
+names! {
+    /// What a person can do about a dead letter, in the ledger and in the metric.
+    Action {
+        /// The request was carried out again.
+        Replayed = "replayed",
+        /// Nothing is to be done.
+        Discarded = "discarded",
+        /// Something is to be done after all.
+        TakenBack = "taken_back",
+    }
 }
 
 impl Action {
     /// Those that close a dead letter.
     pub const CLOSING: [Self; 2] = [Self::Replayed, Self::Discarded];
-
-    /// The name used in the ledger and in the metric.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Replayed => "replayed",
-            Self::Discarded => "discarded",
-            Self::TakenBack => "taken_back",
-        }
-    }
 }
 
 /// What is to be done about a dead letter, by whom and why.

@@ -14,9 +14,7 @@ use uuid::Uuid;
 
 use super::{Plan, Progress, Seen, Terms};
 use crate::backoff::{elapsed, plus};
-use crate::outcome::{
-    Cancelled, Failed, Nothing, Operation, Outcome, Refused, Unresolved, Verdict,
-};
+use crate::outcome::{Operation, Outcome, Refused, Unresolved, Verdict};
 
 /// A result is checked at most this often, however many notifications contradict it.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
@@ -283,26 +281,4 @@ fn is_at_stake(stands: Outcome, found: Outcome) -> bool {
         Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
     );
     said && matches!(found, Outcome::Refused(_) | Outcome::Unresolved(_))
-}
-
-impl Outcome {
-    /// The outcome with these names; `already`, which they do not say, is false.
-    pub fn named(outcome: &str, reason: &str) -> Option<Self> {
-        fn find<T: Copy>(all: &[T], name: fn(T) -> &'static str, reason: &str) -> Option<T> {
-            all.iter().copied().find(|one| name(*one) == reason)
-        }
-        Some(match outcome {
-            "cancelled" => Self::Cancelled {
-                reason: find(Cancelled::ALL, Cancelled::as_str, reason)?,
-                already: false,
-            },
-            "nothing_to_cancel" => {
-                Self::NothingToCancel(find(Nothing::ALL, Nothing::as_str, reason)?)
-            }
-            "refused" => Self::Refused(find(Refused::ALL, Refused::as_str, reason)?),
-            "failed" => Self::Failed(find(Failed::ALL, Failed::as_str, reason)?),
-            "unresolved" => Self::Unresolved(find(Unresolved::ALL, Unresolved::as_str, reason)?),
-            _ => return None,
-        })
-    }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Plan, Progress, Terms};
 use crate::backoff::elapsed;
-use crate::outcome::{Failed, Outcome, State};
+use crate::outcome::{Failed, Outcome, State, names};
 use crate::providers::{Abilities, DoubtPolicy};
 
 /// What the lifecycle remembers of replays.
@@ -25,42 +25,24 @@ pub struct Replays {
     pub letters: u32,
 }
 
-/// Why a dead letter cannot be replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hindrance {
-    /// It is no request: the message was not understood.
-    Invalid,
-    /// Nothing may be sent any more.
-    DeadlinePassed,
-    /// It may have been applied, and nobody can be asked.
-    NobodyToAsk,
-    /// Its account is gone, or is of another kind by now.
-    Unreadable,
-    /// It is worked on at this moment.
-    UnderWay,
+names! {
+    /// Why a dead letter cannot be replayed.
+    #[derive(PartialOrd, Ord)]
+    Hindrance {
+        /// It is no request: the message was not understood.
+        Invalid = "invalid",
+        /// Nothing may be sent any more.
+        DeadlinePassed = "deadline_passed",
+        /// It may have been applied, and nobody can be asked.
+        NobodyToAsk = "nobody_to_ask",
+        /// Its account is gone, or is of another kind by now.
+        Unreadable = "unreadable",
+        /// It is worked on at this moment.
+        UnderWay = "under_way",
+    }
 }
 
 impl Hindrance {
-    /// Every member.
-    pub const ALL: [Self; 5] = [
-        Self::Invalid,
-        Self::DeadlinePassed,
-        Self::NobodyToAsk,
-        Self::Unreadable,
-        Self::UnderWay,
-    ];
-
-    /// The name used by programs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Invalid => "invalid",
-            Self::DeadlinePassed => "deadline_passed",
-            Self::NobodyToAsk => "nobody_to_ask",
-            Self::Unreadable => "unreadable",
-            Self::UnderWay => "under_way",
-        }
-    }
-
     /// What it is, and what to do instead.
     pub const fn sentence(self) -> &'static str {
         match self {

@@ -1,101 +1,50 @@
 //! The values of labels that are no names: each set is closed, and a series exists for each.
 
-use crate::outcome::{Operation, State, Verdict};
+use crate::outcome::{Operation, State, Verdict, names};
 
-/// How an arriving message was taken in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// A request seen for the first time.
-    New,
-    /// A request that was known.
-    Repeated,
-    /// An id that was taken by other content.
-    Conflicting,
-    /// A message that was not understood.
-    Invalid,
-    /// Taken from the queue of what the broker gave up on.
-    Dropped,
-}
-
-impl Received {
-    pub(super) const ALL: [Self; 5] = [
-        Self::New,
-        Self::Repeated,
-        Self::Conflicting,
-        Self::Invalid,
-        Self::Dropped,
-    ];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Repeated => "repeated",
-            Self::Conflicting => "conflicting",
-            Self::Invalid => "invalid",
-            Self::Dropped => "dropped",
-        }
+names! {
+    /// How an arriving message was taken in.
+    Received {
+        /// A request seen for the first time.
+        New = "new",
+        /// A request that was known.
+        Repeated = "repeated",
+        /// An id that was taken by other content.
+        Conflicting = "conflicting",
+        /// A message that was not understood.
+        Invalid = "invalid",
+        /// Taken from the queue of what the broker gave up on.
+        Dropped = "dropped",
     }
 }
 
-/// How a publication ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    /// The broker has it in a queue.
-    Confirmed,
-    /// No queue wanted it.
-    Returned,
-    /// The broker could not take it.
-    Nacked,
-}
-
-impl Published {
-    pub(super) const ALL: [Self; 3] = [Self::Confirmed, Self::Returned, Self::Nacked];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Returned => "returned",
-            Self::Nacked => "nacked",
-        }
+names! {
+    /// How a publication ended.
+    Published {
+        /// The broker has it in a queue.
+        Confirmed = "confirmed",
+        /// No queue wanted it.
+        Returned = "returned",
+        /// The broker could not take it.
+        Nacked = "nacked",
     }
 }
 
-/// What became of a notification.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notified {
-    /// An open request is asked about at once, or as soon as its call has ended.
-    Applied,
-    /// The look-up that it caused brought the result.
-    ConfirmedByLookup,
-    /// Nobody asked to cancel its payment.
-    Unmatched,
-    /// It was not shown to come from the provider, or could not be read.
-    Forged,
-    /// It says what the result says.
-    Duplicate,
-    /// A look-up confirmed that the result does not hold.
-    Contradictory,
-}
-
-impl Notified {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Applied,
-        Self::ConfirmedByLookup,
-        Self::Unmatched,
-        Self::Forged,
-        Self::Duplicate,
-        Self::Contradictory,
-    ];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::ConfirmedByLookup => "confirmed_by_lookup",
-            Self::Unmatched => "unmatched",
-            Self::Forged => "forged",
-            Self::Duplicate => "duplicate",
-            Self::Contradictory => "contradictory",
-        }
+names! {
+    /// What became of a notification.
+    Notified {
+        /// An open request is asked about at once, or as soon as its call has ended.
+        Applied = "applied",
+        /// The look-up that it caused brought the result.
+        ConfirmedByLookup = "confirmed_by_lookup",
+        /// Nobody asked to cancel its payment.
+        Unmatched = "unmatched",
+        /// It was not shown to come from the provider, or could not be read.
+        Forged = "forged",
+        /// It says what the result says.
+        Duplicate = "duplicate",
+        /// A look-up confirmed that the result does not hold.
+        Contradictory = "contradictory",
     }
 }
 

@@ -65,16 +65,12 @@ pub(super) fn outcome(row: &Row) -> Result<Option<Outcome>, Trouble> {
 }
 
 pub(super) fn kind(name: &str) -> Result<Kind, Trouble> {
-    let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == name);
-    known.ok_or_else(|| Trouble::unreadable(format_args!("unknown kind of message {name:?}")))
+    Kind::named(name)
+        .ok_or_else(|| Trouble::unreadable(format_args!("unknown kind of message {name:?}")))
 }
 
 pub(super) fn state(name: &str) -> Result<State, Trouble> {
-    let known = State::ALL
-        .iter()
-        .copied()
-        .find(|state| state.as_str() == name);
-    known.ok_or_else(|| Trouble::unreadable(format_args!("unknown state {name:?}")))
+    State::named(name).ok_or_else(|| Trouble::unreadable(format_args!("unknown state {name:?}")))
 }
 
 pub(super) fn millis(time: Timestamp) -> i64 {

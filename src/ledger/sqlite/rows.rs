@@ -41,20 +41,15 @@ pub(super) fn outcome(row: &Row<'_>) -> rusqlite::Result<Option<Outcome>> {
 }
 
 pub(super) fn kind(name: &str) -> rusqlite::Result<Kind> {
-    let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == name);
-    known.ok_or_else(|| {
-        unreadable(std::io::Error::other(format!(
-            "unknown kind of message {name:?}"
-        )))
-    })
+    Kind::named(name).ok_or_else(|| unknown("kind of message", name))
 }
 
 pub(super) fn state(name: &str) -> rusqlite::Result<State> {
-    let known = State::ALL
-        .iter()
-        .copied()
-        .find(|state| state.as_str() == name);
-    known.ok_or_else(|| unreadable(std::io::Error::other(format!("unknown state {name:?}"))))
+    State::named(name).ok_or_else(|| unknown("state", name))
+}
+
+fn unknown(what: &str, name: &str) -> rusqlite::Error {
+    unreadable(std::io::Error::other(format!("unknown {what} {name:?}")))
 }
 
 pub(super) fn millis(time: Timestamp) -> i64 {

@@ -338,7 +338,7 @@ async fn what_cannot_be_replayed_stays_as_it_was() {
             replay(&desk, &invalid, 9).await,
             hindered(Hindrance::Invalid)
         );
-        for hindrance in Hindrance::ALL {
+        for &hindrance in Hindrance::ALL {
             let refuses = Deed::Replay(Arc::new(move |_, _, outcome| {
                 assert_eq!(outcome, GIVEN_UP);
                 Err(hindrance)
