@@ -39,6 +39,8 @@ pub(super) struct Page {
     messages: Vec<Message>,
     dead_letters: Vec<Letter>,
     actions: Vec<Action>,
+    /// A later request on the same payment that may have moved money, or may still.
+    newer_request: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,6 +91,7 @@ impl Page {
             messages: messages(history),
             dead_letters: history.letters.iter().map(Letter::of).collect(),
             actions: history.actions.iter().map(Action::of).collect(),
+            newer_request: history.newer.clone(),
         }
     }
 
@@ -105,6 +108,7 @@ impl Page {
             lines.extend(value.map(|value| field(name, &text::printable(&value))));
         };
         add("message", self.message.clone());
+        add("newer request", self.newer_request.clone());
         add("to do", self.advice.clone());
         add("payment", Some(self.payment.to_string()));
         let currency = self.currency.as_deref().unwrap_or_default();
@@ -307,12 +311,18 @@ fn open_in_words(history: &History) -> String {
 /// What to do about the dead letter that is open.
 fn advice(history: &History) -> Option<String> {
     let letter = history.letters.iter().rfind(|l| l.closed_at.is_none())?;
-    let id = &history.stored.request_id;
-    Some(to_do(&letter.outcome, &letter.reason, id))
+    Some(advice_on(letter))
+}
+
+/// Names the letter where its request's id would be an option of the command.
+pub(super) fn advice_on(letter: &DeadRecord) -> String {
+    let id = letter.request_id.as_ref();
+    let id = id.filter(|id| letter.is_request && !id.starts_with('-'));
+    to_do(&letter.outcome, &letter.reason, id.unwrap_or(&letter.id))
 }
 
 /// One sentence on what to do about a dead letter.
-pub(super) fn to_do(outcome: &str, reason: &str, id: &str) -> String {
+fn to_do(outcome: &str, reason: &str, id: &str) -> String {
     match outcome {
         // A replay is refused.
         "failed" if reason == Failed::DeadlinePassed.as_str() => format!(
@@ -369,6 +379,29 @@ mod tests {
         let words: Vec<String> = call.line(0).split_whitespace().map(str::to_owned).collect();
         let wanted = "1 cancel 1970-01-01 00:00:00.000Z 12 ms doubt HTTP 500 · oh\u{fffd}no";
         assert_eq!(words.join(" "), wanted);
+    }
+
+    /// Whoever publishes chooses it, and somebody pastes the line.
+    #[test]
+    fn an_id_that_is_an_option_of_the_command_is_in_no_advice() {
+        let letter = |id: &str| DeadRecord {
+            id: "the-letter".into(),
+            request_id: Some(id.into()),
+            is_request: true,
+            provider: "migo".into(),
+            outcome: "failed".into(),
+            reason: "retries_exhausted".into(),
+            detail: String::new(),
+            evidence: None,
+            body: Vec::new(),
+            received_at: Timestamp::UNIX_EPOCH,
+            dead_at: Timestamp::UNIX_EPOCH,
+            closed_at: None,
+            last: None,
+        };
+        assert!(advice_on(&letter("a-request")).contains("replay a-request "));
+        let advice = advice_on(&letter("--all"));
+        assert!(advice.contains("replay the-letter ") && !advice.contains("--all"));
     }
 
     #[test]

@@ -14,10 +14,19 @@ use crate::lifecycle::{Hindrance, Hints, Plan, Progress};
 use crate::outcome::{Operation, Outcome};
 use crate::wire::{Kind, Outgoing};
 
-/// How the ledger takes a request up again, under the terms of its account.
-pub fn reopening(accounts: &BTreeMap<String, AccountConfig>, now: Timestamp) -> Reopen {
+/// How the ledger takes a request up again, under the terms of its account. Two requests on one
+/// payment have a key each: where the later one was published in the place of this one, the
+/// provider would carry out both.
+pub fn reopening(
+    accounts: &BTreeMap<String, AccountConfig>,
+    despite_newer: bool,
+    now: Timestamp,
+) -> Reopen {
     let accounts = accounts.clone();
-    Arc::new(move |stored, progress, outcome| {
+    Arc::new(move |stored, progress, outcome, overtaken| {
+        if overtaken && !despite_newer {
+            return Err(Hindrance::NewerRequest);
+        }
         let account = accounts.get(&stored.provider);
         let account = account.ok_or(Hindrance::Unreadable)?;
         let job = job(account, stored).map_err(|_| Hindrance::Unreadable)?;

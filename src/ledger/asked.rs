@@ -43,6 +43,8 @@ pub struct History {
     pub letters: Vec<DeadRecord>,
     /// What people did about them.
     pub actions: Vec<ActionRecord>,
+    /// The last later request on the same payment that may have moved money, or may still.
+    pub newer: Option<String>,
 }
 
 /// One line of the call log.

@@ -130,10 +130,11 @@ impl Deed {
     }
 }
 
-/// Where a request stands that is carried out again after it was given up with that outcome;
-/// decides inside the transaction. Pure.
+/// Where a request stands that is carried out again after it was given up with that outcome, and
+/// whether it was overtaken: a later request on the same payment is open, or may have moved money,
+/// or may be replayed. Decides inside the transaction. Pure.
 pub type Reopen =
-    Arc<dyn Fn(&Stored, &Progress, Outcome) -> Result<Progress, Hindrance> + Send + Sync>;
+    Arc<dyn Fn(&Stored, &Progress, Outcome, bool) -> Result<Progress, Hindrance> + Send + Sync>;
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

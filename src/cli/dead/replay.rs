@@ -31,6 +31,10 @@ pub(super) struct Args {
     /// At most so many begun a second, as in 5/s
     #[arg(long, value_name = "N/s", value_parser = rate)]
     rate: Option<f64>,
+    /// Also where a later request on the same payment is open, cancelled, unresolved or failed:
+    /// both move money
+    #[arg(long)]
+    despite_newer: bool,
     /// End once they are begun; then nothing stops by itself
     #[arg(long)]
     no_wait: bool,
@@ -58,13 +62,13 @@ pub(super) async fn run(
     if args.signed.dry_run {
         let ledger = ledger(config).await?;
         let letters = args.chosen.find(&*ledger, config).await?;
-        return dry_run(&*ledger, &letters, config, args.signed.json, screen).await;
+        return dry_run(&*ledger, &letters, config, &args, screen).await;
     }
     let accounts = config.accounts.clone();
     let orders = Orders {
         who,
         why: why(args.reason.as_deref())?,
-        reopen: Box::new(move || reopening(&accounts, now())),
+        reopen: Box::new(move || reopening(&accounts, args.despite_newer, now())),
         rate: args.rate,
         wait: !args.no_wait,
     };
@@ -88,13 +92,14 @@ async fn dry_run(
     ledger: &dyn Ledger,
     letters: &[DeadRecord],
     config: &Config,
-    json: bool,
+    args: &Args,
     screen: Screen,
 ) -> anyhow::Result<Exit> {
+    let json = args.signed.json;
     let mut groups = BTreeMap::<(Fate, String), usize>::new();
     let mut report = Report::new(json, screen);
     for letter in letters {
-        let (fate, says) = prospect(ledger, letter, config).await?;
+        let (fate, says) = prospect(ledger, letter, config, args.despite_newer).await?;
         if json {
             report.line(letter, fate, says.clone())?;
         }
@@ -133,6 +138,7 @@ async fn prospect(
     ledger: &dyn Ledger,
     letter: &DeadRecord,
     config: &Config,
+    despite_newer: bool,
 ) -> anyhow::Result<(Fate, String)> {
     if letter.closed_at.is_some() {
         return Ok((Fate::Changed, changed(letter.last.as_ref(), now())));
@@ -149,8 +155,10 @@ async fn prospect(
         return Ok(hindered(Hindrance::UnderWay));
     }
     let (stored, now) = (&history.stored, now());
+    let reopen = reopening(&config.accounts, despite_newer, now);
+    let overtaken = history.newer.is_some();
     Ok(
-        match reopening(&config.accounts, now)(stored, &history.progress, outcome) {
+        match reopen(stored, &history.progress, outcome, overtaken) {
             Ok(again) => {
                 let call = first_call(&config.accounts, stored, &again, now);
                 (Fate::Possible, in_words(call, &stored.provider))

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::history::{Action, Page, dated, field, to_do};
+use super::super::history::{Action, Page, advice_on, dated, field};
 use super::super::mask::{masked, masked_text};
 use super::super::text::{self, Screen, Style};
 use super::super::{Exit, ledger};
@@ -47,15 +47,10 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
 
 fn document(letter: &DeadRecord, page: Option<&Page>) -> Value {
     let mut document = letter_object(letter);
-    document["to_do"] = json!(letter.closed_at.is_none().then(|| advice(letter)));
+    document["to_do"] = json!(letter.closed_at.is_none().then(|| advice_on(letter)));
     document["received"] = received(letter);
     document["request"] = json!(page);
     document
-}
-
-fn advice(letter: &DeadRecord) -> String {
-    let id = letter.request_id.as_ref().filter(|_| letter.is_request);
-    to_do(&letter.outcome, &letter.reason, id.unwrap_or(&letter.id))
 }
 
 /// As received, as far as it may be shown.
@@ -112,7 +107,7 @@ fn alone(letter: &DeadRecord, screen: Screen, now: Timestamp) -> Vec<String> {
         ),
     ];
     if letter.closed_at.is_none() {
-        lines.push(field("to do", &advice(letter)));
+        lines.push(field("to do", &advice_on(letter)));
     }
     lines.push(field("received", &dated(letter.received_at, now)));
     lines.extend(letter.last.as_ref().map(|last| Action::of(last).line(now)));

@@ -217,10 +217,25 @@ async fn begin_again(
     if progress.state != State::Finished || row.try_get::<_, bool>("is_checked")? {
         return Ok(Some(Hindrance::UnderWay));
     }
-    match reopen(&stored, &progress, outcome) {
+    let overtaken = newer(db, request).await?.is_some();
+    match reopen(&stored, &progress, outcome, overtaken) {
         Ok(again) => take_up(db, request, &again, now).await.map(|()| None),
         Err(hindrance) => Ok(Some(hindrance)),
     }
+}
+
+/// The last request on the same payment that came later and may have moved money, or may still.
+pub(super) async fn newer(db: &ClientWrapper, request: i64) -> Result<Option<String>, Trouble> {
+    let query = db
+        .prepare_cached(
+            "SELECT o.request_id FROM requests r JOIN requests o
+               ON o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq > r.seq
+             WHERE r.seq = $1 AND (o.outcome IS NULL OR o.outcome IN ('cancelled', 'unresolved', 'failed'))
+             ORDER BY o.seq DESC LIMIT 1",
+        )
+        .await?;
+    let row = db.query_opt(&query, &[&request]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
 /// Whoever has the payment is held until that is written, or else its end would not see what

@@ -173,6 +173,7 @@ pub(super) async fn history(db: Object, request_id: String) -> Result<Option<His
         messages: messages(&db, seq).await?,
         letters: dead::of_request(&db, &request_id).await?,
         actions: dead::actions(&db, seq).await?,
+        newer: dead::newer(&db, seq).await?,
     }))
 }
 

@@ -187,10 +187,23 @@ fn begin_again(
     if progress.state != State::Finished || is_checked {
         return Ok(Some(Hindrance::UnderWay));
     }
-    match reopen(&stored, &progress, outcome) {
+    let overtaken = newer(db, request)?.is_some();
+    match reopen(&stored, &progress, outcome, overtaken) {
         Ok(again) => take_up(db, request, &again, now).map(|()| None),
         Err(hindrance) => Ok(Some(hindrance)),
     }
+}
+
+/// The last request on the same payment that came later and may have moved money, or may still.
+pub(super) fn newer(db: &Connection, request: i64) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached(
+        "SELECT o.request_id FROM requests r JOIN requests o
+           ON o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq > r.seq
+         WHERE r.seq = ?1 AND (o.outcome IS NULL OR o.outcome IN ('cancelled', 'unresolved', 'failed'))
+         ORDER BY o.seq DESC LIMIT 1",
+    )?
+    .query_row([request], |row| row.get(0))
+    .optional()
 }
 
 fn take_up(

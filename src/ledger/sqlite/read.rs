@@ -140,6 +140,7 @@ pub(super) fn history(db: &Connection, request_id: &str) -> rusqlite::Result<Opt
                 messages: Vec::new(),
                 letters: Vec::new(),
                 actions: Vec::new(),
+                newer: None,
             };
             Ok((row.get::<_, i64>("seq")?, history))
         })
@@ -151,6 +152,7 @@ pub(super) fn history(db: &Connection, request_id: &str) -> rusqlite::Result<Opt
     history.messages = messages(db, seq)?;
     history.letters = dead::of_request(db, request_id)?;
     history.actions = dead::actions(db, seq)?;
+    history.newer = dead::newer(db, seq)?;
     Ok(Some(history))
 }
 

@@ -240,6 +240,42 @@ async fn a_dry_run_says_what_would_happen_and_changes_nothing() {
     assert_eq!(world.everything(), before);
 }
 
+/// Both would move money: each has a key of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_anew_is_replayed_only_by_who_says_so() {
+    let mut world = World::new("replay-newer", "forbidden");
+    let worker = world.stage.worker();
+    let mut results = world.stage.results().await;
+    let first = world.have(&mut results, &["pismo"]).await.remove(0);
+    world
+        .dead(&["discard", &id(&first), "--reason", "published anew"])
+        .exits(0);
+    world.behaves("success");
+    let mut anew = first.clone();
+    anew["request_id"] = json!("published-anew");
+    let client = world.stage.client().await;
+    client.publish(&world.stage.names, &anew).await;
+    results.about([id(&anew)], PATIENCE).await;
+    world.dead(&["discard", "--all", "--undo"]).exits(0);
+
+    let calls = world.money(&anew).cancel_calls;
+    let refused = world
+        .dead(&["replay", "--all", "--reason", "well again"])
+        .exits(1);
+    assert!(refused.stdout.contains("later request"), "{refused:#?}");
+    world
+        .rescind(&["show", &id(&first)])
+        .exits(0)
+        .says("published-anew");
+    let dry = ["replay", "--all", "--dry-run"];
+    world.dead(&dry).exits(0).says("0 of 1 dead letter");
+    let despite = [&dry[..], &["--despite-newer"]].concat();
+    world.dead(&despite).exits(0).says("1 of 1 dead letter");
+    assert_eq!(world.money(&anew).cancel_calls, calls);
+    assert_eq!(world.money(&anew).effects.len(), 1);
+    drop(worker);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_can_be_asked_a_doubt_is_left_to_a_person() {
     let world = World::new("replay-nobody", "hang");

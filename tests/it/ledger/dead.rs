@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rescind::ledger::{Accepted, Closed, Committed, DeadFilter, Deed};
 use rescind::lifecycle::Hindrance;
-use rescind::outcome::{Operation, State};
+use rescind::outcome::{Nothing, Operation, Outcome, Refused, State, Unresolved};
 use rescind::wire::Kind;
 
 use super::desk::{
@@ -339,7 +339,7 @@ async fn what_cannot_be_replayed_stays_as_it_was() {
             hindered(Hindrance::Invalid)
         );
         for &hindrance in Hindrance::ALL {
-            let refuses = Deed::Replay(Arc::new(move |_, _, outcome| {
+            let refuses = Deed::Replay(Arc::new(move |_, _, outcome, _| {
                 assert_eq!(outcome, GIVEN_UP);
                 Err(hindrance)
             }));
@@ -361,6 +361,45 @@ async fn what_cannot_be_replayed_stays_as_it_was() {
         desk.settle(super::desk::checked(&check, at(12))).await;
         assert_eq!(replay(&desk, &letter, 13).await, Closed::Done);
         assert_eq!(desk.start_again(at(14)).await, 0);
+    })
+    .await;
+}
+
+/// Each has a key of its own: the provider would carry out both.
+#[tokio::test]
+async fn a_replay_is_told_of_a_later_request_on_its_payment_that_may_have_done_its_work() {
+    let ends = [
+        (None, true),
+        (Some(VOIDED), true),
+        (Some(GIVEN_UP), true),
+        (Some(Outcome::Unresolved(Unresolved::NoLookup)), true),
+        (Some(Outcome::Refused(Refused::Settled)), false),
+        (Some(Outcome::NothingToCancel(Nothing::Expired)), false),
+    ];
+    on_each(async |desk| {
+        for (n, (end, overtaken)) in ends.into_iter().enumerate() {
+            let [first, later, payment] = ["first", "later", "p"].map(|name| format!("{name}{n}"));
+            let claim = desk.begin(&first, &payment).await;
+            desk.settle(finish(&claim, GIVEN_UP, at(4))).await;
+            let claim = desk.begin(&later, &payment).await;
+            if let Some(outcome) = end {
+                desk.settle(finish(&claim, outcome, at(5))).await;
+            }
+            let newer = overtaken.then_some(later.as_str());
+            assert_eq!(desk.seen(&first).await.newer.as_deref(), newer, "{end:?}");
+            assert_eq!(desk.seen(&later).await.newer, None);
+            let told = Deed::Replay(Arc::new(|_, _, _, overtaken| match overtaken {
+                true => Err(Hindrance::NewerRequest),
+                false => Err(Hindrance::NobodyToAsk),
+            }));
+            let letter = desk.letter_of(&first).await.unwrap().id;
+            let closed = desk.close(&letter, by("ana", told, at(9))).await.unwrap();
+            let hindrance = match overtaken {
+                true => Hindrance::NewerRequest,
+                false => Hindrance::NobodyToAsk,
+            };
+            assert_eq!(closed, Closed::Hindered(hindrance), "{end:?}");
+        }
     })
     .await;
 }

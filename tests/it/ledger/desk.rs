@@ -167,7 +167,7 @@ pub(super) fn by(who: &str, deed: Deed, at: Timestamp) -> Closing {
 
 /// A replay begins with whatever is due.
 pub(super) fn reopens(now: Timestamp) -> Reopen {
-    Arc::new(move |_, progress, _| {
+    Arc::new(move |_, progress, _, _| {
         let mut again = progress.clone();
         again.state = State::Due;
         again.due_at = Some(now);

@@ -57,6 +57,27 @@ fn where_the_provider_can_be_asked_it_is_asked_first() {
     }
 }
 
+/// What was there once and is gone after a doubt was removed by somebody, perhaps by us.
+#[test]
+fn what_was_there_before_a_replay_was_there() {
+    let (at, terms) = (plus(now(), HOUR), terms(LOOKS_UP));
+    for (was_there, refusals) in [(false, 0), (true, 0), (false, 1)] {
+        let mut before = given_up(true);
+        (before.was_there, before.refusals) = (was_there, refusals);
+        let again = before.replay(UNKNOWN, &terms, at).unwrap();
+        assert_eq!(again.was_there, was_there || refusals > 0);
+    }
+}
+
+/// Somebody else's is under way, and ours may have been applied, too.
+#[test]
+fn what_may_have_been_applied_is_in_doubt_beside_somebody_elses() {
+    let mut before = given_up(true);
+    before.under_way = true;
+    let again = before.replay(UNKNOWN, &terms(LOOKS_UP), now()).unwrap();
+    assert_eq!((again.state, again.doubtful), (State::InDoubt, true));
+}
+
 /// One answer from before would make a second one of the next, hours later and by chance.
 #[test]
 fn what_was_seen_before_a_replay_is_no_first_witness() {
@@ -85,6 +106,7 @@ fn each_hindrance_has_the_name_that_programs_know_and_says_what_to_do() {
         "nobody_to_ask",
         "unreadable",
         "under_way",
+        "newer_request",
     ];
     assert!(names.eq(known));
     for hindrance in Hindrance::ALL {
