@@ -105,7 +105,7 @@ impl Progress {
             .waiting_since
             .is_some_and(|since| terms.poll.is_over(since, now));
         if terms.abilities.lookup {
-            return match over {
+            return match over && self.was_asked_at_the_end(terms) {
                 true => Plan::Finish(Outcome::Unresolved(Unresolved::LookupsExhausted)),
                 false => Plan::Call(Operation::Lookup),
             };
@@ -122,6 +122,13 @@ impl Progress {
         }
     }
 
+    /// Time passes also while nobody works, or the provider is left alone: nobody is given up
+    /// without a question at the end of it.
+    fn was_asked_at_the_end(&self, terms: &Terms) -> bool {
+        let end = self.waiting_since.map(|since| terms.poll.end(since));
+        self.asked_at >= end
+    }
+
     /// The call is about to be made. Committed before its first byte.
     pub fn begin(&mut self, operation: Operation, now: Timestamp) {
         match operation {
@@ -130,7 +137,10 @@ impl Progress {
                 self.asked_again |= self.doubtful || self.accepted;
                 self.first_sent_at.get_or_insert(now);
             }
-            Operation::Lookup => self.lookups += 1,
+            Operation::Lookup => {
+                self.lookups += 1;
+                self.asked_at = Some(now);
+            }
         }
         self.calls += 1;
         self.state = State::Calling;

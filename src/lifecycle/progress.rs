@@ -74,6 +74,9 @@ pub struct Progress {
     /// Since when the provider is asked, for `poll.give_up_after`.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub waiting_since: Option<Timestamp>,
+    /// When the provider was asked last.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub asked_at: Option<Timestamp>,
     /// What earlier answers taught.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub learned: Learned,
@@ -133,6 +136,7 @@ impl Progress {
             retrying_since: None,
             quiet_until: None,
             waiting_since: None,
+            asked_at: None,
             learned: Learned::new(),
             hints: Hints::default(),
             replays: Replays::default(),

@@ -362,20 +362,22 @@ fn plans_table() -> String {
         State::WaitingProvider,
         State::InDoubt,
     ];
-    let times: [(&str, Duration, bool); 3] = [
-        ("in time", Duration::ZERO, false),
-        ("schedule over", 24 * HOUR, false),
-        ("deadline passed", Duration::ZERO, true),
+    let times = [
+        ("in time", Duration::ZERO, false, false),
+        ("schedule over", 24 * HOUR, false, false),
+        ("over, and asked", 24 * HOUR, false, true),
+        ("deadline passed", Duration::ZERO, true, false),
     ];
     for (name, abilities) in POLICIES {
         writeln!(table, "\n{name}").unwrap();
         for state in states {
-            for (time, passed, late) in times {
+            for (time, passed, late, asked) in times {
                 let mut progress = Progress::new(now());
                 progress.state = state;
                 progress.first_sent_at = Some(now());
                 progress.retrying_since = (state == State::WaitingRetry).then(now);
                 progress.waiting_since = Some(now());
+                progress.asked_at = asked.then(|| plus(now(), passed));
                 let deadline = late.then(now);
                 let plan = progress.plan(
                     &Terms {

@@ -190,7 +190,10 @@ impl Book {
         };
         p.first_sent_at = key_life.and_then(|life| aged(p.first_sent_at, life));
         p.retrying_since = aged(p.retrying_since, config.retry.give_up_after);
+        let end = |p: &Progress| p.waiting_since.map(|since| config.poll.end(since));
+        let was_asked = p.asked_at >= end(&p);
         p.waiting_since = aged(p.waiting_since, config.poll.give_up_after);
+        p.asked_at = end(&p).filter(|_| was_asked);
         p.due_at = aged(p.due_at, Duration::ZERO);
         p.quiet_until = p.quiet_until.filter(|end| *end > now());
         if let Some(seen) = &mut p.sighting {

@@ -151,6 +151,21 @@ fn however_many_notifications_come_the_provider_is_asked_no_more_often_than_by_s
     assert_eq!(seen_once.due_at, spaced);
 }
 
+/// The worker was away over the weekend: one question would have told.
+#[test]
+fn after_a_pause_the_provider_is_asked_before_it_is_given_up() {
+    let terms = terms(LOOKS_UP);
+    let mut progress = calling(Operation::Lookup, in_doubt);
+    progress.after(&Verdict::Doubt, &terms, now(), 0.0);
+    let monday = plus(now(), 3 * 24 * HOUR);
+    assert_eq!(progress.plan(&terms, monday), Plan::Call(Operation::Lookup));
+    progress.begin(Operation::Lookup, monday);
+    let step = progress.after(&Verdict::Doubt, &terms, monday, 0.0);
+    assert!(matches!(step, Step::Wait(_)));
+    let unresolved = Outcome::Unresolved(Unresolved::LookupsExhausted);
+    assert_eq!(progress.plan(&terms, monday), Plan::Finish(unresolved));
+}
+
 /// A look-up before the first cancel finds a cancellation that somebody else began.
 fn somebody_elses() -> Progress {
     let mut progress = calling(Operation::Lookup, |_| {});

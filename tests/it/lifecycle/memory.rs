@@ -30,6 +30,7 @@ fn full() -> Progress {
         retrying_since: Some(now()),
         quiet_until: Some(now()),
         waiting_since: Some(now()),
+        asked_at: Some(now()),
         learned: [("id".to_owned(), "7".to_owned())].into(),
         hints: Hints {
             waiting: true,
