@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,6 +73,7 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
         spans,
         systemd,
     } = start;
+    keep_private();
     allow_many_files();
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
@@ -98,6 +100,19 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
     worker.drain(config.shutdown.drain).await;
     spans.close().await;
     Ok(())
+}
+
+/// The ledger holds whatever the requests hold, and memory every credential: neither a file of ours
+/// nor a core dump is for anybody else.
+fn keep_private() {
+    umask(Mode::RWXG | Mode::RWXO);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        warn!(%error, "cannot forbid core dumps, which would hold every credential");
+    }
 }
 
 /// Every call under way holds a file, and so do idle connections: as many as the system allows

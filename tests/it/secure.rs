@@ -245,6 +245,47 @@ async fn the_least_privileged_user_suffices_and_may_do_no_more() {
     );
 }
 
+/// Who passes notifications on may not say "cancelled" to the consumers of results.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_may_publish_notifications_and_no_results() {
+    let broker = &Guarded::shared().broker;
+    let definitions = project("deploy/rabbitmq/definitions.json");
+    broker.ctl(&["import_definitions", &text(&definitions)]);
+    broker.ctl(&["change_password", "rescind-gateway", "gateway"]);
+    let names = Names::contract();
+    let url = broker
+        .url()
+        .replace("guest:guest", "rescind-gateway:gateway");
+    for (key, may) in [
+        ("notification.midtrans", true),
+        ("result.midtrans.cancelled", false),
+    ] {
+        let message = crate::rig::client::Outgoing {
+            exchange: names.results_exchange.clone(),
+            key: key.into(),
+            ..crate::rig::client::Outgoing::request(&names, &json!({}))
+        };
+        let fate = Client::connect(&url).await.try_send(message).await;
+        assert_eq!(fate.is_ok(), may, "{key}: {fate:?}");
+    }
+}
+
+#[test]
+fn what_a_worker_writes_is_for_its_user_alone_and_it_leaves_no_core_dump() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::new("private");
+    let worker = stage.worker();
+    for end in ["", "-wal", "-shm", ".lock"] {
+        let file = format!("{}{end}", stage.ledger().display());
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file} has the mode {mode:o}");
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.id())).unwrap();
+    let core = limits.lines().find(|line| line.contains("core file size"));
+    let core: Vec<_> = core.unwrap().split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{limits}");
+}
+
 fn signature(order: &str) -> String {
     use sha2::{Digest as _, Sha512};
     let signed = Sha512::digest(format!("{order}2001.00SB-Mid-server-demo"));
