@@ -112,6 +112,7 @@ fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_polic
         json!(["rescind-publisher", "^$", r"^rescind\.requests$", "^$"]),
         json!(["rescind-consumer", "^$", "^$", r"^rescind\.results$"]),
         json!(["rescind-monitor", "^$", "^$", "^$"]),
+        json!(["rescind-gateway", "^$", r"^rescind\.results$", "^$"]),
     ];
     assert_eq!(allowed, least);
     // What these two hold is not for the broker to give up, and RabbitMQ 4 would.
@@ -120,7 +121,23 @@ fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_polic
         .iter()
         .map(|policy| (&policy["name"], &policy["pattern"], &policy["definition"]))
         .collect();
-    assert_eq!(policies.len(), 3);
+    assert_eq!(policies.len(), 4);
+    // Strangers may fill it, and a hint that is lost costs time.
+    let bounded = json!({ "max-length": 10_000, "overflow": "drop-head" });
+    let notifications = (
+        json!("rescind-notifications-bounded"),
+        json!(r"^rescind\.notifications$"),
+    );
+    assert_eq!(policies[3], (&notifications.0, &notifications.1, &bounded));
+    // What says "cancelled" is the worker's to say.
+    let topics = json!([{
+        "user": "rescind-gateway",
+        "vhost": "/",
+        "exchange": "rescind.results",
+        "write": r"^notification\.",
+        "read": "^$",
+    }]);
+    assert_eq!(handed_out["topic_permissions"], topics);
     for (policy, queue) in policies[1..].iter().zip(["results", "dropped"]) {
         let names = (
             json!(format!("rescind-{queue}-kept")),
@@ -156,6 +173,7 @@ fn the_unit_waits_longer_than_the_worker_drains() {
     // A ledger in a relative file is below the folder that the unit may write to.
     assert_eq!(setting(&unit, "WorkingDirectory"), "/var/lib/rescind");
     assert_eq!(setting(&unit, "StateDirectory"), "rescind");
+    assert_eq!(setting(&unit, "RequiresMountsFor"), "/var/lib/rescind");
     assert_eq!(setting(&unit, "ProtectSystem"), "strict");
 }
 
