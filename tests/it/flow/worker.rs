@@ -493,6 +493,26 @@ async fn a_stop_does_not_wait_for_a_request_that_never_comes_to_its_end() {
     assert_eq!(status.code(), Some(0), "{}", worker.log());
 }
 
+/// One connection is one request at a time; with HTTP/2, 512 connections are 100,000.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_endpoints_speak_http_1_and_nothing_else() {
+    use std::io::{Read as _, Write as _};
+    let stage = Stage::new("preface");
+    let worker = stage.worker();
+    let mut caller = std::net::TcpStream::connect(worker.address()).unwrap();
+    caller.set_read_timeout(Some(PATIENCE)).unwrap();
+    caller
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
+    let mut answer = Vec::new();
+    drop(caller.read_to_end(&mut answer));
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+        "{answer:?}"
+    );
+}
+
 /// Nobody reads the log of a service on a terminal.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_of_text_has_no_colour_in_a_file_and_levels_that_cannot_be_read_are_told() {
