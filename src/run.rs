@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +28,7 @@ use crate::ledger::{Ledger, LedgerError, Place, Quiet};
 use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
+use crate::process;
 use crate::retention;
 use crate::server::Server;
 use crate::shared::Shared;
@@ -73,8 +72,8 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
         spans,
         systemd,
     } = start;
-    keep_private();
-    allow_many_files();
+    process::keep_private();
+    process::allow_many_files();
     check_broker(&config).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
@@ -100,32 +99,6 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
     worker.drain(config.shutdown.drain).await;
     spans.close().await;
     Ok(())
-}
-
-/// The ledger holds whatever the requests hold, and memory every credential: neither a file of ours
-/// nor a core dump is for anybody else.
-fn keep_private() {
-    umask(Mode::RWXG | Mode::RWXO);
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        warn!(%error, "cannot forbid core dumps, which would hold every credential");
-    }
-}
-
-/// Every call under way holds a file, and so do idle connections: as many as the system allows
-/// at all, not as few as it allows by default.
-fn allow_many_files() {
-    let files = getrlimit(Resource::Nofile);
-    let all = Rlimit {
-        current: files.maximum,
-        ..files
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, all) {
-        warn!(%error, "cannot raise the limit of open files");
-    }
 }
 
 /// A broker that answers and has another topology is a mistake to be told at once; one that
