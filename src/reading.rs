@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::Amount;
 use crate::outcome::{Cause, Operation, Verdict, Why};
 use crate::providers::Learned;
 
@@ -96,6 +97,16 @@ impl Reading {
         self
     }
 
+    /// The same with what the provider says was cancelled, as far as it is an amount: consumers
+    /// read a decimal there.
+    #[must_use]
+    pub fn amount(mut self, amount: Option<String>, currency: Option<String>) -> Self {
+        let is_code = |c: &String| c.len() == 3 && c.bytes().all(|b| b.is_ascii_uppercase());
+        self.evidence.amount = amount.filter(|amount| Amount::parse(amount).is_ok());
+        self.evidence.currency = currency.filter(is_code);
+        self
+    }
+
     /// The same with something a later call needs.
     #[must_use]
     pub fn learn(mut self, name: &str, value: Option<String>) -> Self {
@@ -159,5 +170,40 @@ pub fn by_http_status(
         408 | 409 | 425 => Verdict::Doubt,
         400..=499 => Verdict::Misconfigured(Why::Rejected),
         _ => Verdict::Doubt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_is_one_that_consumers_can_read() {
+        let response = Response {
+            status: 200,
+            retry_after: None,
+            body: b"",
+        };
+        let told = |amount: &str, currency: &str| {
+            let reading = Reading::of(Verdict::Doubt, &response);
+            let evidence = reading
+                .amount(Some(amount.into()), Some(currency.into()))
+                .evidence;
+            (evidence.amount.is_some(), evidence.currency.is_some())
+        };
+        assert_eq!(told("30000.00", "IDR"), (true, true));
+        for (amount, currency) in [
+            ("1e9", "idr"),
+            ("-5", "Rupiah"),
+            ("1,000", ""),
+            ("9\n", "ID\n"),
+        ] {
+            assert_eq!(
+                told(amount, currency),
+                (false, false),
+                "{amount} {currency}"
+            );
+        }
+        assert_eq!(told(&"9".repeat(200_000), "IDR"), (false, true));
     }
 }

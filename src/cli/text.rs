@@ -96,7 +96,9 @@ pub(super) fn tame(json: &str) -> String {
     let mut tamed = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            '\u{7f}'..='\u{9f}' => tamed.extend(format!("\\u{:04x}", u32::from(c)).chars()),
+            c if c != '\n' && is_unseen(c) => {
+                tamed.extend(format!("\\u{:04x}", u32::from(c)).chars())
+            }
             c => tamed.push(c),
         }
     }
@@ -134,8 +136,15 @@ impl<T: Into<String>> From<T> for Cell {
 /// What came over the wire may not move the cursor.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if is_unseen(c) { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// What a terminal obeys and does not show: controls, and what has no width or turns the direction
+/// of a line, so that another id is read than the one that was called.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Columns of at least these widths; numbers stand on the right.
@@ -238,9 +247,11 @@ mod tests {
 
     #[test]
     fn json_is_shown_and_not_obeyed() {
-        let value = serde_json::json!({"status": "\u{9b}2Jé\u{7f}"});
+        let value = serde_json::json!({"status": "\u{9b}2Jé\u{7f}\u{202e}21"});
         let shown = tame(&value.to_string());
-        assert_eq!(shown, r#"{"status":"\u009b2Jé\u007f"}"#);
+        assert_eq!(shown, r#"{"status":"\u009b2Jé\u007f\u202e21"}"#);
+        assert_eq!(tame("{\n}"), "{\n}", "lines stay lines");
+        assert_eq!(printable("77\u{202e}4321"), "77\u{fffd}4321");
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
             value

@@ -114,11 +114,14 @@ impl Dispatcher {
             Ended::NoToken(_) => progress.no_token(&terms, now, jitter),
             Ended::Lost(_) => progress.after(&Verdict::Doubt, &terms, now, jitter),
         };
+        let detail = ended.own_words().map(str::to_owned);
         let reading = ended.reading();
         debug!(
             operation = operation.as_str(),
             verdict,
-            detail = reading.evidence.message,
+            http_status = reading.evidence.http_status,
+            code = reading.evidence.code,
+            detail,
             "call ended"
         );
         let call = CallEnd {

@@ -34,6 +34,15 @@ impl Ended {
         }
     }
 
+    /// Why there is no answer. A provider's words may hold a card number, and are for no log.
+    pub(super) fn own_words(&self) -> Option<&str> {
+        match self {
+            Self::Read(_) => None,
+            Self::NotSent(why) | Self::NoToken(why) | Self::Lost(why) => Some(why),
+            Self::Withheld(why) => Some(why),
+        }
+    }
+
     /// In our own words, without an answer.
     pub(super) fn reading(self) -> Reading {
         match self {

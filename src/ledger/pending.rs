@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::wire::Outgoing;
+use crate::wire::{Kind, Outgoing};
 
 /// Bytes of bodies with which a look at what waits is enough, whatever else waits.
 pub const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -52,4 +52,28 @@ pub struct About {
     pub outcome: String,
     /// When the request was taken in.
     pub received_at: Timestamp,
+}
+
+impl About {
+    /// Of a result that is published for the first time, of this request. A message that was not
+    /// understood has none: its key says whose it was, and it had its end as it came.
+    pub(super) fn of_first(
+        message: &Outgoing,
+        publications: i64,
+        request: Option<Self>,
+        created_at: Timestamp,
+    ) -> Option<Self> {
+        if publications > 0 || message.kind != Kind::Result {
+            return None;
+        }
+        request.or_else(|| {
+            let key = message.routing_key.strip_prefix("result.")?;
+            let (provider, outcome) = key.rsplit_once('.')?;
+            Some(Self {
+                provider: provider.to_owned(),
+                outcome: outcome.to_owned(),
+                received_at: created_at,
+            })
+        })
+    }
 }

@@ -358,7 +358,7 @@ fn reading(verdict: Verdict, ask: &Ask<'_>, response: &Response<'_>, body: &Valu
     let text = |name: &str| loose_text(&body[name]);
     let believed = response.is_success() && is_ours(ask, body) && !is_a_later_one(ask, body);
     let is_cancelled = matches!(verdict, Verdict::Cancelled { .. });
-    let mut reading = Reading::of(verdict, response)
+    let reading = Reading::of(verdict, response)
         .with(
             text("status_code"),
             text("transaction_status"),
@@ -370,11 +370,10 @@ fn reading(verdict: Verdict, ask: &Ask<'_>, response: &Response<'_>, body: &Valu
             "transaction_id",
             text("transaction_id").filter(|id| believed && is_id(id)),
         );
-    if is_cancelled {
-        reading.evidence.amount = text("gross_amount");
-        reading.evidence.currency = text("currency");
+    match is_cancelled {
+        true => reading.amount(text("gross_amount"), text("currency")),
+        false => reading,
     }
-    reading
 }
 
 /// Midtrans' transaction ids are UUIDs; nothing else may find its way into a path.

@@ -633,11 +633,16 @@ async fn an_invalid_message_has_one_dead_letter_however_often_it_arrives() {
         let first = desk.outbox().await;
         let kinds: Vec<_> = first.iter().map(|p| p.message.kind).collect();
         assert_eq!(kinds, [Kind::Result, Kind::DeadLetter]);
+        let about = first[0].about.as_ref().unwrap();
+        let timed = (&*about.provider, &*about.outcome, about.received_at);
+        assert_eq!(timed, ("unknown", "invalid", at(1)));
+        assert!(first[1].about.is_none());
         desk.publish_all(at(2)).await;
         // Later: the stored bytes are repeated all the same, with the first time in them.
         desk.take_in_invalid(b"{", at(3)).await;
         let again = desk.outbox().await;
         assert_eq!(again[0].message, first[0].message);
+        assert!(again[0].about.is_none(), "timed once");
         let stats = desk.stats().await.unwrap();
         assert_eq!(
             stats.dead,

@@ -61,6 +61,7 @@ async fn record(
             message,
         })
         .collect();
+    outbox::open_again(db, dead).await?;
     outbox::dead_letters(db, dead).await?;
     outbox::insert(db, worker, &messages).await.map(drop)
 }

@@ -145,6 +145,29 @@ pub(super) async fn dead_letters(
     Ok(())
 }
 
+/// What was not understood came again: whoever closed it was mistaken, or nobody heard.
+pub(super) async fn open_again(
+    db: &ClientWrapper,
+    dead: &[(Option<i64>, &DeadLetter)],
+) -> Result<(), Trouble> {
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let statement = db
+        .prepare_cached(
+            "UPDATE dead_letters d SET closed_at = NULL, closed_by = NULL, dead_at = l.dead_at
+             FROM unnest($1::text[], $2::bigint[]) l (id, dead_at)
+             WHERE d.id = l.id AND d.closed_at IS NOT NULL",
+        )
+        .await?;
+    let ids = dead.iter().map(|(_, letter)| letter.id.to_string());
+    let ids: Vec<String> = ids.collect();
+    let died = dead.iter().map(|(_, letter)| millis(letter.dead_at));
+    let died: Vec<i64> = died.collect();
+    db.execute(&statement, &[&ids, &died]).await?;
+    Ok(())
+}
+
 /// Stored results are published once more, by whom the repeat came to.
 pub(super) async fn publish_again(
     db: &ClientWrapper,

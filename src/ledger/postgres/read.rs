@@ -11,7 +11,7 @@ use super::trouble::Trouble;
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };
-use crate::wire::{Kind, Outgoing};
+use crate::wire::Outgoing;
 
 /// From the first request to behind the last one.
 pub(super) async fn seqs(db: Object) -> Result<Range<i64>, Trouble> {
@@ -31,7 +31,7 @@ pub(super) async fn pending(
     let query = db
         .prepare_cached(
             "SELECT * FROM (SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
-                    r.provider, r.outcome, r.received_at, m.repeats,
+                    r.provider, r.outcome, r.received_at, m.repeats, m.created_at,
                     sum(octet_length(m.body)) OVER (ORDER BY m.seq ROWS UNBOUNDED PRECEDING)
                       - octet_length(m.body) AS bytes_before
              FROM messages m LEFT JOIN requests r ON r.seq = m.request
@@ -62,9 +62,8 @@ fn waiting(row: &Row) -> Result<Pending, Trouble> {
         properties: parse(row.try_get(4)?)?,
         body: row.try_get(5)?,
     };
-    let first = row.try_get::<_, i64>(6)? == 0 && message.kind == Kind::Result;
-    let about = match (row.try_get(7)?, row.try_get(8)?) {
-        (Some(provider), Some(outcome)) if first => Some(About {
+    let request = match (row.try_get(7)?, row.try_get(8)?) {
+        (Some(provider), Some(outcome)) => Some(About {
             provider,
             outcome,
             received_at: time(row.try_get(9)?),
@@ -74,8 +73,8 @@ fn waiting(row: &Row) -> Result<Pending, Trouble> {
     Ok(Pending {
         seq: row.try_get(0)?,
         repeats: row.try_get(10)?,
+        about: About::of_first(&message, row.try_get(6)?, request, time(row.try_get(11)?)),
         message,
-        about,
     })
 }
 

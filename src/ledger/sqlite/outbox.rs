@@ -61,6 +61,16 @@ pub(super) fn dead_letter(
     .map(drop)
 }
 
+/// What was not understood came again: whoever closed it was mistaken, or nobody heard.
+pub(super) fn open_again(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE dead_letters SET closed_at = NULL, closed_by = NULL, dead_at = ?2
+         WHERE id = ?1 AND closed_at IS NOT NULL",
+    )?
+    .execute(params![dead.id.to_string(), millis(dead.dead_at)])
+    .map(drop)
+}
+
 pub(super) fn publish_again(db: &Connection, request: i64) -> rusqlite::Result<()> {
     db.prepare_cached(
         "UPDATE messages SET published_at = NULL, repeats = repeats + 1 WHERE request = ?1 AND kind IN ('result', 'correction')",

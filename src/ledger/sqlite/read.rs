@@ -7,13 +7,13 @@ use super::rows::{STORED, kind, millis, parse, state, stored, time, unreadable};
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };
-use crate::wire::{Kind, Outgoing};
+use crate::wire::Outgoing;
 
 /// A correction comes after what it corrects, which the broker has to have by then.
 pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Result<Vec<Pending>> {
     let mut query = db.prepare_cached(
         "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
-                r.provider, r.outcome, r.received_at, m.repeats
+                r.provider, r.outcome, r.received_at, m.repeats, m.created_at
          FROM messages m LEFT JOIN requests r ON r.seq = m.request
          WHERE m.published_at IS NULL AND m.seq > ?1
            AND (m.kind <> 'correction' OR NOT EXISTS (
@@ -41,12 +41,11 @@ fn waiting(row: &Row<'_>) -> rusqlite::Result<Pending> {
         properties: parse(&row.get::<_, String>(4)?)?,
         body: row.get(5)?,
     };
-    let first = row.get::<_, i64>(6)? == 0 && message.kind == Kind::Result;
-    let about = match (
+    let request = match (
         row.get::<_, Option<String>>(7)?,
         row.get::<_, Option<String>>(8)?,
     ) {
-        (Some(provider), Some(outcome)) if first => Some(About {
+        (Some(provider), Some(outcome)) => Some(About {
             provider,
             outcome,
             received_at: time(row.get(9)?),
@@ -56,8 +55,8 @@ fn waiting(row: &Row<'_>) -> rusqlite::Result<Pending> {
     Ok(Pending {
         seq: row.get(0)?,
         repeats: row.get(10)?,
+        about: About::of_first(&message, row.get(6)?, request, time(row.get(11)?)),
         message,
-        about,
     })
 }
 

@@ -16,6 +16,7 @@ pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Acc
     match arrival {
         Arrival::Request(request) => accept_request(db, request),
         Arrival::Invalid(dead_letter, messages) => {
+            outbox::open_again(db, dead_letter)?;
             outbox::dead_letter(db, None, dead_letter)?;
             outbox::insert(db, None, messages, dead_letter.dead_at)?;
             Ok(Accepted::Recorded)

@@ -126,18 +126,20 @@ impl<'a> Answer<'a> {
             Verdict::Cancelled { amount, .. } => amount,
             _ => None,
         };
-        let mut reading = Reading::of(verdict, response)
+        let reading = Reading::of(verdict, response)
             .with(
                 loose_text(&status["code"]),
                 text(&self.transaction["state"]),
                 message,
             )
             .learn(FAILURES, accounted.map(|count| count.to_string()));
-        if let Some(amount) = amount {
-            reading.evidence.amount = Some(amount.to_string());
-            reading.evidence.currency = text(&self.transaction["currency"]);
+        match amount {
+            Some(amount) => reading.amount(
+                Some(amount.to_string()),
+                text(&self.transaction["currency"]),
+            ),
+            None => reading,
         }
-        reading
     }
 }
 

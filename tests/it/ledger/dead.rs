@@ -404,6 +404,25 @@ async fn a_replay_is_told_of_a_later_request_on_its_payment_that_may_have_done_i
     .await;
 }
 
+/// The publisher was not corrected after all.
+#[tokio::test]
+async fn an_invalid_message_that_comes_again_is_open_again() {
+    on_each(async |desk| {
+        desk.take_in_invalid(b"{", at(1)).await;
+        let letter = desk.letter_of("x").await.unwrap().id;
+        let discard = by("ana", Deed::Discard, at(2));
+        assert_eq!(desk.close(&letter, discard).await.unwrap(), Closed::Done);
+        assert_eq!(desk.stats().await.unwrap().dead, []);
+        desk.take_in_invalid(b"{", at(3)).await;
+        let stats = desk.stats().await.unwrap();
+        assert_eq!(stats.dead[0].2, 1);
+        assert_eq!(stats.oldest_dead, Some(at(3)));
+        let open = desk.letter_of("x").await.unwrap();
+        assert_eq!((open.id, open.closed_at), (letter, None));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_notification_about_a_replay_finds_it_open() {
     on_each(async |desk| {
