@@ -19,7 +19,7 @@ use crate::ledger::{Begin, Claim, Claims, LedgerError, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
 use crate::metrics::GateGauges;
 use crate::outcome::{Cause, Failed, Outcome, State, Unresolved};
-use crate::shared::Shared;
+use crate::shared::{LEDGER_PAUSE, Shared};
 use crate::wall::Wall;
 use crate::wire;
 
@@ -40,8 +40,6 @@ const SCAN_EVERY: Duration = Duration::from_secs(5);
 /// A cancel is sent this soon after its claim, or not at all: so a worker that was held up, and
 /// whose work others have taken over, sends nothing late.
 const SEND_WITHIN: Duration = Duration::from_secs(5);
-/// Wait before a failed ledger operation is tried again.
-const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// The dispatcher of one account.
 pub struct Dispatcher {
@@ -56,6 +54,8 @@ pub struct Dispatcher {
     freed: Notify,
     /// Places held for the claim under way: no calls yet, and perhaps never.
     held: AtomicU32,
+    /// The last claim failed.
+    unclaimed: AtomicBool,
     /// More was due than there was room for: fresh requests do not jump the queue.
     backlog: AtomicBool,
     /// When the loop looks again, milliseconds since the epoch.
@@ -111,6 +111,7 @@ impl Dispatcher {
             wake: Notify::new(),
             freed: Notify::new(),
             held: AtomicU32::new(0),
+            unclaimed: AtomicBool::new(false),
             backlog: AtomicBool::new(true),
             armed: AtomicI64::new(0),
             wall: Mutex::new(Wall::default()),
@@ -190,7 +191,11 @@ impl Dispatcher {
         self.held.store(held, Ordering::Release);
         // Until it is known what is due next, every due time is news.
         let armed = self.armed.swap(i64::MAX, Ordering::AcqRel);
-        let claims = match self.claim_due(places.len(), now).await {
+        let claims = self.claim_due(places.len(), now).await;
+        let mut unclaimed = self.unclaimed.load(Ordering::Acquire);
+        self.shared.note(&mut unclaimed, claims.is_err());
+        self.unclaimed.store(unclaimed, Ordering::Release);
+        let claims = match claims {
             Ok(claims) => claims,
             Err(error) => {
                 self.held.store(0, Ordering::Release);

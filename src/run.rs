@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -84,6 +85,7 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
         metrics,
         spans: spans.clone(),
         clock: now,
+        unwritten: AtomicUsize::new(0),
         outbox: Handover::default(),
         hold: Hold::new(config.amqp.max_unpublished),
         tasks: TaskTracker::new(),

@@ -56,9 +56,10 @@ impl Server {
             .await
     }
 
-    /// Whether it can be read, and took what came last.
+    /// Whether it can be read, and took what it was given last.
     async fn ledger_answers(&self) -> bool {
-        let stored = self.intake.storing.load(Ordering::Acquire);
+        let stored = self.intake.storing.load(Ordering::Acquire)
+            && self.shared.unwritten.load(Ordering::Acquire) == 0;
         let read = match tokio::time::timeout(LEDGER_WAIT, self.shared.ledger.stats()).await {
             Ok(Ok(stats)) => {
                 self.shared.metrics.stats(&stats);

@@ -1,16 +1,22 @@
 //! What the parts of a worker have in common.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::error;
 
 use crate::handover::Handover;
 use crate::hold::Hold;
-use crate::ledger::Ledger;
+use crate::ledger::{Answer, Ledger};
 use crate::metrics::Metrics;
 use crate::spans::Spans;
+
+/// Pause after the ledger did not do what it was asked.
+pub const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// One for the whole process.
 pub struct Shared {
@@ -22,6 +28,8 @@ pub struct Shared {
     pub spans: Spans,
     /// The wall clock.
     pub clock: fn() -> Timestamp,
+    /// Operations that the ledger has not carried out and that are tried again.
+    pub unwritten: AtomicUsize,
     /// Given what is to be published.
     pub outbox: Handover,
     /// On while too much waits for the broker: nothing is taken in or begun.
@@ -30,4 +38,34 @@ pub struct Shared {
     pub tasks: TaskTracker,
     /// The worker is stopping: nothing new is begun.
     pub stop: CancellationToken,
+}
+
+impl Shared {
+    /// Asks the ledger for as long as it takes; `failed` is told each time that it does not do it.
+    pub async fn insist<'l, T>(
+        &'l self,
+        failed: &str,
+        mut ask: impl FnMut(&'l dyn Ledger) -> Answer<'l, T>,
+    ) -> T {
+        let mut is_unwritten = false;
+        loop {
+            let answer = ask(&*self.ledger).await;
+            self.note(&mut is_unwritten, answer.is_err());
+            match answer {
+                Ok(done) => return done,
+                Err(error) => error!(%error, "{failed}; trying again"),
+            }
+            tokio::time::sleep(LEDGER_PAUSE).await;
+        }
+    }
+
+    /// Counts an operation while it fails, however often.
+    pub fn note(&self, counted: &mut bool, fails: bool) {
+        match (*counted, fails) {
+            (false, true) => self.unwritten.fetch_add(1, Ordering::AcqRel),
+            (true, false) => self.unwritten.fetch_sub(1, Ordering::AcqRel),
+            _ => return,
+        };
+        *counted = fails;
+    }
 }

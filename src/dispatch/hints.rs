@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::replay::correction;
-use super::{Dispatcher, LEDGER_PAUSE, Place};
+use super::{Dispatcher, Place};
 use crate::finding::{Finding, Source};
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter, Hear, Heard};
 use crate::lifecycle::{Checked, Progress, Terms};
@@ -27,16 +27,13 @@ impl Dispatcher {
     /// Tells the ledger of a notification, for as long as it takes.
     pub async fn hear(self: &Arc<Self>, hint: &Hint) {
         let hear = self.hearing(hint, (self.shared.clock)());
-        let heard = loop {
-            let keys = hint.payments.clone();
-            let ledger = &self.shared.ledger;
-            match ledger.notified(self.name(), keys, Arc::clone(&hear)).await {
-                Ok(heard) => break heard.into_iter().max(),
-                Err(error) => error!(%error, "cannot note a notification; trying again"),
-            }
-            tokio::time::sleep(LEDGER_PAUSE).await;
-        };
-        match heard {
+        let heard = self
+            .shared
+            .insist("cannot note a notification", |ledger| {
+                ledger.notified(self.name(), hint.payments.clone(), Arc::clone(&hear))
+            })
+            .await;
+        match heard.into_iter().max() {
             None => self.notified(Notified::Unmatched),
             Some(Heard::Known) => self.notified(Notified::Duplicate),
             // Counted when the answer is there.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::{Dispatcher, LEDGER_PAUSE};
+use super::Dispatcher;
 use crate::failpoint::{self, Point};
 use crate::ledger::{About, Change, Claim, Committed, Pending};
 use crate::wire::{Kind, Outgoing};
@@ -14,13 +14,12 @@ impl Dispatcher {
     /// Commits, for as long as it takes: what is known now must not be asked again.
     pub(super) async fn commit(&self, change: Change, claim: &Claim) -> bool {
         let changes: Arc<[Change]> = Arc::from([change]);
-        let settled = loop {
-            match self.shared.ledger.commit(Arc::clone(&changes)).await {
-                Ok(settled) => break settled,
-                Err(error) => error!(%error, "cannot commit an outcome; trying again"),
-            }
-            tokio::time::sleep(LEDGER_PAUSE).await;
-        };
+        let settled = self
+            .shared
+            .insist("cannot commit an outcome", |ledger| {
+                ledger.commit(Arc::clone(&changes))
+            })
+            .await;
         let ([change], Some(settled)) = (&*changes, settled.first()) else {
             return true;
         };

@@ -47,9 +47,13 @@ impl Progress {
 
     /// The clock was set at `since`, and nobody knows how long ago anything before that was.
     /// What was seen then may have been seen a moment ago: a second answer counts as the first
-    /// one. A lost call has all of its time to arrive once more, and no more than that.
+    /// one. A lost call has all of its time to arrive once more, and no more than that. What is tried
+    /// since a time to come is tried since now, or it would be tried for as long as the clock was wrong.
     pub fn distrust(&mut self, since: Timestamp, now: Timestamp, quiet: Duration) {
         self.sighting.take_if(|seen| seen.at < since);
+        for begun in [&mut self.waiting_since, &mut self.retrying_since] {
+            *begun = begun.map(|at| at.min(now));
+        }
         let measured = plus(since, quiet)..=plus(now, quiet);
         if self.quiet_until.is_some_and(|end| !measured.contains(&end)) {
             self.quiet_until = Some(plus(now, quiet));

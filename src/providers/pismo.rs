@@ -28,8 +28,9 @@ const CANCEL: &str = "/payments/v2/cancel";
 const TOKEN: &str = "/passport/v2/oauth/token";
 
 /// No page says how long a `tracking_id` is remembered. A day is the custom of the trade; a
-/// repeat after it could cancel a second slice, so nothing is repeated then.
-const KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// repeat after it could cancel a second slice, so nothing is repeated then. An hour less, for a clock
+/// that was set back meanwhile and the time from the decision to the provider.
+const KEY_LIFE: Duration = Duration::from_secs(23 * 3600);
 
 /// Where an answer does not tell; the page only says that tokens expire.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);

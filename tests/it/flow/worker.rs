@@ -71,6 +71,34 @@ async fn a_ledger_that_cannot_be_written_costs_no_request() {
     }
 }
 
+/// At night nothing arrives that could not be stored, and reading works.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_cannot_be_written_is_a_ledger_that_does_not_answer() {
+    let stage = Stage::new("uncommitted");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let file = rusqlite::Connection::open(stage.ledger()).unwrap();
+    file.execute_batch(
+        "CREATE TRIGGER full BEFORE UPDATE OF outcome ON requests
+         BEGIN SELECT RAISE(ABORT, 'a trap'); END",
+    )
+    .unwrap();
+    let one = request("midtrans", "success");
+    stage.client().await.publish(&stage.names, &one).await;
+    let answers = || worker.metric("rescind_ledger_answers", &[]);
+    until("it is told", PATIENCE, || {
+        answers() == 0.0 && !worker.ready()
+    })
+    .await;
+    file.execute_batch("DROP TRIGGER full").unwrap();
+    let ended = endings(&stage, &mut results, &[one], PATIENCE).await;
+    assert_eq!(ended[0].money.cancel_calls, 1);
+    until("it is over", PATIENCE, || {
+        answers() == 1.0 && worker.ready()
+    })
+    .await;
+}
+
 /// A full disk would make a flood of them otherwise, for as long as it is full.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_marked_as_published_is_not_published_over_and_over() {

@@ -149,6 +149,23 @@ fn a_clock_that_was_set_makes_no_second_witness_and_no_shorter_or_longer_quiet()
     assert_eq!(progress.quiet_until, Some(plus(before, QUIET)));
 }
 
+/// For some minutes the clock was a year ahead.
+#[test]
+fn what_is_tried_since_a_time_to_come_is_tried_since_now() {
+    let mut progress = Progress::new(now());
+    let year = plus(now(), 365 * 24 * super::HOUR);
+    (progress.waiting_since, progress.retrying_since) = (Some(year), Some(year));
+    progress.distrust(now(), now(), QUIET);
+    let begun = (progress.waiting_since, progress.retrying_since);
+    assert_eq!(begun, (Some(now()), Some(now())));
+    progress.distrust(now(), plus(now(), super::HOUR), QUIET);
+    assert_eq!(
+        progress.waiting_since,
+        Some(now()),
+        "and goes on from there"
+    );
+}
+
 #[test]
 fn a_key_first_used_in_the_future_is_not_trusted_to_live() {
     let mut progress = Progress::new(now());
