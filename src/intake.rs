@@ -275,7 +275,7 @@ impl Intake {
         match (arrival, accepted) {
             (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, start),
             (Arrival::Request(request), Accepted::Conflicting) => self.conflict(request).await,
-            (Arrival::Request(_), _) => self.shared.outbox.look(),
+            (Arrival::Request(_), _) | (_, Accepted::Repeated) => self.shared.outbox.look(),
             (Arrival::Invalid(dead, _), _) => self.recorded(dead),
         }
     }

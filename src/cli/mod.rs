@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::amqp::{self, AmqpError, Link};
+use crate::call::ClientError;
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::ledger::{Ledger, LedgerError};
 use crate::spans::Spans;
@@ -141,7 +142,7 @@ impl Exit {
         if let Some(stop) = cause.downcast_ref::<Stop>() {
             return Some(stop.exit);
         }
-        if cause.is::<ConfigError>() {
+        if cause.is::<ConfigError>() || cause.is::<ClientError>() {
             return Some(Self::Usage);
         }
         if cause.is::<LedgerError>() {

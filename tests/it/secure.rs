@@ -15,7 +15,7 @@ use crate::rig::checker::{endings, id};
 use crate::rig::pki::{Authority, Pair};
 use crate::rig::process::{Process, free_address};
 use crate::rig::stage::{payment_id, request};
-use crate::rig::{Broker, Client, Names, Simulator, Stage, http, project};
+use crate::rig::{Broker, Client, Names, Simulator, Stage, Worker, http, project};
 
 /// A node that speaks TLS and asks every client for a certificate.
 struct Guarded {
@@ -275,6 +275,7 @@ fn what_a_worker_writes_is_for_its_user_alone_and_it_leaves_no_core_dump() {
     use std::os::unix::fs::PermissionsExt as _;
     let stage = Stage::new("private");
     let worker = stage.worker();
+    assert!(worker.log().contains("a new one was made"));
     for end in ["", "-wal", "-shm", ".lock"] {
         let file = format!("{}{end}", stage.ledger().display());
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
@@ -343,7 +344,7 @@ async fn a_provider_is_believed_under_its_own_authority_only() {
         stage.set(&format!("providers.{kind}.ca_file"), text(&trusted.file()));
         stage.set(&format!("providers.{kind}.retry.give_up_after"), "1s");
     }
-    let _worker = stage.worker();
+    let worker = stage.worker();
     let mut results = stage.results().await;
     let (believed, stopped) = (request("midtrans", "success"), request("migo", "success"));
     let client = stage.client().await;
@@ -359,6 +360,9 @@ async fn a_provider_is_believed_under_its_own_authority_only() {
         .money("migo", &payment_id(&stopped))
         .cancel_calls;
     assert_eq!(calls, 0, "nothing was sent to whom we do not trust");
+    drop(worker);
     stage.set("providers.migo.ca_file", "/nonexistent.pem");
     refused(&stage, &[], 2, "ca_file = /nonexistent.pem cannot be read");
+    let mut worker = Worker::spawn(&stage.config(), &[]);
+    assert_eq!(worker.wait(PATIENCE).code(), Some(2), "{}", worker.log());
 }

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::ClientWrapper;
+use uuid::Uuid;
 
 use super::insert::insert;
 use super::outbox;
@@ -25,11 +26,13 @@ pub(super) async fn accept(
 ) -> Result<Vec<Accepted>, Trouble> {
     let mut batch = Batch::of(arrivals);
     batch.take_in(db, worker).await?;
+    let repeated = repeated(db, arrivals, &mut batch.again).await?;
     let mut answers = Vec::with_capacity(arrivals.len());
     let (mut dead, mut messages) = (Vec::new(), Vec::new());
     for arrival in arrivals {
         answers.push(match arrival {
             Arrival::Request(request) => batch.answer(request)?,
+            Arrival::Invalid(letter, _) if repeated.contains(&letter.id) => Accepted::Repeated,
             Arrival::Invalid(letter, about_it) => {
                 dead.push((None, &**letter));
                 messages.extend(about_it.iter().map(|message| (letter.dead_at, message)));
@@ -41,6 +44,45 @@ pub(super) async fn accept(
     let again: Vec<i64> = batch.again.into_iter().collect();
     outbox::publish_again(db, worker, &again).await?;
     Ok(answers)
+}
+
+/// The same bytes as a request that was taken, when its account was still configured, or by an older
+/// version: a repeat all the same. Notes those whose results are published again.
+async fn repeated(
+    db: &ClientWrapper,
+    arrivals: &[&Arrival],
+    again: &mut HashSet<i64>,
+) -> Result<HashSet<Uuid>, Trouble> {
+    let letters: Vec<(&str, &DeadLetter)> = arrivals
+        .iter()
+        .filter_map(|arrival| match arrival {
+            Arrival::Invalid(letter, _) => Some((letter.request_id.as_deref()?, &**letter)),
+            Arrival::Request(_) => None,
+        })
+        .collect();
+    if letters.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let query = db
+        .prepare_cached(
+            "SELECT l.number, r.seq, r.outcome IS NOT NULL
+             FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY l (request_id, body, number)
+             JOIN requests r ON r.request_id = l.request_id AND r.body = l.body",
+        )
+        .await?;
+    let ids: Vec<_> = letters.iter().map(|(id, _)| text(id)).collect();
+    let bodies: Vec<&[u8]> = letters.iter().map(|(_, letter)| &*letter.body).collect();
+    let mut repeated = HashSet::new();
+    for row in db.query(&query, &[&ids, &bodies]).await? {
+        let number = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default();
+        if let Some((_, letter)) = letters.get(number.wrapping_sub(1)) {
+            repeated.insert(letter.id);
+        }
+        if row.try_get(2)? {
+            again.insert(row.try_get(1)?);
+        }
+    }
+    Ok(repeated)
 }
 
 /// What could not be understood.

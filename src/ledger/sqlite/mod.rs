@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
+use tracing::warn;
 
 use self::lane::{Lane, Observer};
 use self::open::{
@@ -55,8 +56,15 @@ impl Sqlite {
         observer: Box<dyn Fn(f64, usize) + Send>,
     ) -> Result<Self, LedgerError> {
         let lock = lock(path)?;
+        let is_new = !is_there(path)?;
         let mut writer = open_writer(path)?;
         migrate(&mut writer, path)?;
+        if is_new {
+            warn!(
+                path = absolute(path),
+                "there was no ledger, so a new one was made: it knows of no earlier request. If there should have been one, stop the worker and look at ledger.url and at what is mounted there"
+            );
+        }
         checkpoint::beside(&mut writer, open_operator(path)?)?;
         let observer: Observer = observer;
         let write = Lane::writer(writer, observer).map_err(unstarted)?;

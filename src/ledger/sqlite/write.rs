@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::outbox;
 use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
 use crate::ledger::{
-    Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, NewRequest, Settled,
-    Stored,
+    Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, NewRequest,
+    Settled, Stored,
 };
 use crate::lifecycle::Progress;
 use crate::outcome::{Operation, Outcome};
@@ -15,6 +15,7 @@ use crate::outcome::{Operation, Outcome};
 pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Accepted> {
     match arrival {
         Arrival::Request(request) => accept_request(db, request),
+        Arrival::Invalid(dead_letter, _) if repeats(db, dead_letter)? => Ok(Accepted::Repeated),
         Arrival::Invalid(dead_letter, messages) => {
             outbox::open_again(db, dead_letter)?;
             outbox::dead_letter(db, None, dead_letter)?;
@@ -59,6 +60,23 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
             Ok(Accepted::New(None))
         }
     }
+}
+
+/// The same bytes as a request that was taken, when its account was still configured, or by an older
+/// version: a repeat all the same.
+fn repeats(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<bool> {
+    let known = db
+        .prepare_cached(
+            "SELECT seq, outcome IS NOT NULL FROM requests WHERE request_id = ?1 AND body = ?2",
+        )?
+        .query_row(params![dead.request_id, dead.body], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    if let Some((seq, true)) = known {
+        outbox::publish_again(db, seq)?;
+    }
+    Ok(known.is_some())
 }
 
 /// What is neither stored nor known must not be acknowledged, whatever kept it out.

@@ -1,8 +1,8 @@
 //! A repeated request asks for its result: what was published before that is no answer to it.
 
-use rescind::ledger::Accepted;
+use rescind::ledger::{Accepted, Arrival};
 
-use super::desk::{VOIDED, at, finish, request};
+use super::desk::{VOIDED, at, finish, invalid, request};
 use super::on_each;
 
 /// A database that lost its last commits gives the same row to another message.
@@ -33,6 +33,33 @@ async fn a_confirmation_is_no_answer_to_a_repeat_that_came_since() {
             .await
             .unwrap();
         assert!(desk.outbox().await.is_empty());
+    })
+    .await;
+}
+
+/// Its account is gone from the configuration, or a rule has become stricter since.
+#[tokio::test]
+async fn what_was_taken_once_is_a_repeat_also_if_it_is_not_understood_any_more() {
+    on_each(async |desk| {
+        let claim = desk.begin("x", "p").await;
+        let same = claim.stored.envelope.body.clone();
+        let take_in = async |body: &[u8]| {
+            let (dead, messages) = invalid(body, at(9));
+            let arrival = Arrival::Invalid(Box::new(dead), messages);
+            desk.accept(vec![arrival].into()).await.unwrap().remove(0)
+        };
+        assert_eq!(take_in(&same).await, Accepted::Repeated);
+        assert!(desk.outbox().await.is_empty(), "there is no result yet");
+        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        let first = desk.outbox().await;
+        desk.publish_all(at(5)).await;
+        assert_eq!(take_in(&same).await, Accepted::Repeated);
+        let again = desk.outbox().await;
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].message, first[0].message);
+        assert!(desk.letters().await.is_empty());
+        assert_eq!(take_in(b"{other").await, Accepted::Recorded);
+        assert_eq!(desk.letters().await.len(), 1);
     })
     .await;
 }
