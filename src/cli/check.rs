@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-use super::text::{self, Screen, Style, Table};
+use super::text::{self, Screen, Style};
 use super::{Exit, connect};
 use crate::amqp::{self, Topology};
 use crate::call;
@@ -267,11 +267,7 @@ fn print(loaded: &Loaded, findings: &[Finding], screen: Screen) -> std::io::Resu
                 .collect()
         })
         .collect();
-    let table = Table::fitting(&["setting", "value", "from"], &rows);
-    screen.line(&table.header(screen))?;
-    for row in &rows {
-        screen.line(&table.row(screen, row))?;
-    }
+    screen.table(&["setting", "value", "from"], &rows)?;
     screen.line("")?;
     let file = match &loaded.file {
         Some(file) => file.display().to_string(),

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::mask::{masked, masked_text};
 use super::text::{self, Screen, Style};
+use crate::backoff::elapsed;
 use crate::config::Config;
 use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History};
 use crate::outcome::{Failed, Invalid, Operation, State};
@@ -142,7 +143,7 @@ pub(super) fn field(name: &str, value: &str) -> String {
 
 /// `2026-11-20 11:27:03.056Z, 4 min ago`
 pub(super) fn dated(time: Timestamp, now: Timestamp) -> String {
-    let distance = text::span(text::between(time, now).max(text::between(now, time)));
+    let distance = text::span(elapsed(time, now).max(elapsed(now, time)));
     match time > now {
         true => format!("{}, in {distance}", text::moment(time)),
         false => format!("{}, {distance} ago", text::moment(time)),
@@ -163,7 +164,7 @@ impl Call {
     fn line(&self, at: usize) -> String {
         let took = self.finished_at.map_or_else(
             || "no end on record".to_owned(),
-            |end| text::span(text::between(self.started_at, end)),
+            |end| text::span(elapsed(self.started_at, end)),
         );
         let evidence = &self.evidence;
         let status = evidence.http_status.map(|status| format!("HTTP {status}"));
@@ -355,8 +356,7 @@ fn gives_up_at(history: &History, config: &Config) -> Option<Timestamp> {
         State::WaitingProvider | State::InDoubt => (progress.waiting_since, account.poll),
         _ => return None,
     };
-    let length = jiff::SignedDuration::try_from(schedule.give_up_after).ok()?;
-    since?.checked_add(length).ok()
+    Some(schedule.end(since?))
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::text::{self, Cell, Screen, Style, Table};
+use super::text::{self, Cell, Screen, Style};
 use super::{Exit, known_provider, ledger};
+use crate::backoff::elapsed;
 use crate::config::Config;
 use crate::ledger::{Filter, Summary};
 use crate::outcome::{Outcome, State};
@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let filter = Filter {
         state: args.state,
         provider: args.provider.clone(),
-        received_before: args.older_than.map(|age| before(now, age)).transpose()?,
+        received_before: args.older_than.map(|age| text::before(now, age)),
         most: most.min(1_000_000_000),
     };
     let mut found = ledger(config).await?.list(filter).await?;
@@ -71,11 +71,6 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     Ok(Exit::Done)
 }
 
-fn before(now: Timestamp, age: Duration) -> anyhow::Result<Timestamp> {
-    let age = SignedDuration::try_from(age).context("--older-than is too long")?;
-    now.checked_sub(age).context("--older-than is too long")
-}
-
 fn print(found: &[Summary], now: Timestamp, screen: Screen) -> anyhow::Result<()> {
     if found.is_empty() {
         text::say("no such requests");
@@ -85,12 +80,7 @@ fn print(found: &[Summary], now: Timestamp, screen: Screen) -> anyhow::Result<()
     let titles = [
         "request", "provider", "state", "reason", "attempts", "look-ups", "age", "next",
     ];
-    let table = Table::fitting(&titles, &rows);
-    screen.line(&table.header(screen))?;
-    for row in &rows {
-        screen.line(&table.row(screen, row))?;
-    }
-    Ok(())
+    Ok(screen.table(&titles, &rows)?)
 }
 
 fn row(summary: &Summary, now: Timestamp) -> Vec<Cell> {
@@ -107,14 +97,14 @@ fn row(summary: &Summary, now: Timestamp) -> Vec<Cell> {
         reason.into(),
         summary.attempts.to_string().into(),
         summary.lookups.to_string().into(),
-        text::span(text::between(summary.received_at, now)).into(),
+        text::span(elapsed(summary.received_at, now)).into(),
         next(summary, now).into(),
     ]
 }
 
 fn next(summary: &Summary, now: Timestamp) -> String {
     match summary.due_at {
-        Some(due) if due > now => format!("in {}", text::span(text::between(now, due))),
+        Some(due) if due > now => format!("in {}", text::span(elapsed(now, due))),
         Some(_) => "now".into(),
         None => String::new(),
     }
@@ -163,7 +153,7 @@ mod tests {
         let screen = Screen::new(Some("1"), None);
         let show = |summary| {
             let rows = [row(&summary, now)];
-            Table::fitting(&["", "", "", "", "", "", "", ""], &rows).row(screen, &rows[0])
+            text::Table::fitting(&["", "", "", "", "", "", "", ""], &rows).row(screen, &rows[0])
         };
         assert!(show(summary(None)).ends_with("1 min  in 40.0 s"));
         let end = Some(("refused".to_owned(), "settled".to_owned()));

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::text::{self, Cell, Screen, Style, Table};
 use super::{Exit, connect, forbidden};
 use crate::amqp::{self, AmqpError, step};
+use crate::backoff::elapsed;
 use crate::config::{Amqp, Loaded};
 
 /// Print results as they come.
@@ -152,7 +153,7 @@ impl Report {
         if self.supersedes.is_some() {
             outcome += " (correction)";
         }
-        let took = text::between(self.received_at, self.completed_at);
+        let took = elapsed(self.received_at, self.completed_at);
         [
             self.request_id.as_str().into(),
             self.provider.as_str().into(),

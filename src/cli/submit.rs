@@ -1,12 +1,12 @@
 //! `rescind submit`: publishes requests and follows them to their results.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
@@ -315,7 +315,7 @@ impl Followed {
             printed: HashSet::new(),
             outcomes: BTreeMap::new(),
             printer: Printer::new(json, screen, widest.min(48), provider.max().unwrap_or(0)),
-            bar: bar(waiting.len()),
+            bar: text::bar(waiting.len(), "results"),
             waiting,
         }
     }
@@ -383,18 +383,6 @@ impl Followed {
         };
         format!("{requests}{messages}: {}", parts.join(", "))
     }
-}
-
-/// Progress on stderr, if that is a terminal.
-fn bar(total: usize) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
-    let form = "{bar:30} {pos}/{len} results, {elapsed}";
-    bar.set_style(ProgressStyle::with_template(form).unwrap_or(ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
 /// Where data goes: stdout, with colour or without.
@@ -69,6 +70,14 @@ impl Screen {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}")?;
         out.flush()
+    }
+
+    /// A table that fits its rows.
+    pub(super) fn table(self, titles: &[&'static str], rows: &[Vec<Cell>]) -> io::Result<()> {
+        let table = Table::fitting(titles, rows);
+        self.line(&table.header(self))?;
+        rows.iter()
+            .try_for_each(|row| self.line(&table.row(self, row)))
     }
 
     /// A value as one line of JSON.
@@ -215,9 +224,21 @@ pub(super) fn span(length: Duration) -> String {
     }
 }
 
-/// The time between two moments; none if they are the wrong way round.
-pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
-    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+/// The moment that was so long ago.
+pub(super) fn before(now: Timestamp, age: Duration) -> Timestamp {
+    now.checked_sub(age).unwrap_or(Timestamp::MIN)
+}
+
+/// Progress on stderr, if that is a terminal: so many of `what`.
+pub(super) fn bar(total: usize, what: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
+    let form = format!("{{bar:30}} {{pos}}/{{len}} {what}, {{elapsed}}");
+    bar.set_style(ProgressStyle::with_template(&form).unwrap_or(ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// A moment in UTC, to the millisecond.

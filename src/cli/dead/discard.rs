@@ -3,7 +3,7 @@
 
 use super::super::text::{self, Screen};
 use super::super::{Exit, ledger};
-use super::report::{Fate, Report, changed};
+use super::report::{Fate, Report, changed, kept};
 use super::{Chosen, Signed, operate, why};
 use crate::config::Config;
 use crate::ledger::{Action, Closed, Closing, DeadFilter, DeadRecord, Deed, Ledger};
@@ -96,16 +96,9 @@ fn take(
     letter: &DeadRecord,
     closed: Closed,
 ) -> anyhow::Result<()> {
-    match closed {
-        Closed::Done => report.line(letter, Fate::Done, args.verb().into()),
-        Closed::Changed(action) => {
-            report.line(letter, Fate::Changed, changed(action.as_ref(), now()))
-        }
-        Closed::Hindered(hindrance) => {
-            report.line(letter, Fate::Hindered, hindrance.sentence().into())
-        }
-        Closed::Unknown => report.line(letter, Fate::Changed, "retention has removed it".into()),
-    }
+    let done = || (Fate::Done, args.verb().into());
+    let (fate, says) = kept(closed, now()).unwrap_or_else(done);
+    report.line(letter, fate, says)
 }
 
 /// --undo looks among the discarded ones.

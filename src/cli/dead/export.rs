@@ -37,7 +37,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let mut filter = DeadFilter {
         open: Some(!args.closed),
         with_body: true,
-        ..args.filters.open(args.reason.clone())?
+        ..args.filters.open(args.reason.clone())
     };
     let mut exported = 0;
     while let Some(page) = next_page(&*ledger, &mut filter).await? {

@@ -2,17 +2,16 @@
 //! where they fail again. The worker does the work; whoever follows may go away.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::Exit;
 use super::super::text;
-use super::report::{Fate, Report, changed};
-use crate::ledger::{Closed, Closing, DeadRecord, Deed, History, Ledger, Reopen};
+use super::report::{Fate, GONE, Report, kept};
+use crate::ledger::{Closing, DeadRecord, Deed, History, Ledger, Reopen};
 use crate::outcome::State;
 use crate::run::now;
 
@@ -63,7 +62,7 @@ impl<'a> Following<'a> {
     ) -> Self {
         Self {
             ledger,
-            bar: bar(letters.len()),
+            bar: text::bar(letters.len(), "dead letters"),
             orders,
             all: letters.len(),
             waiting: letters.into(),
@@ -117,22 +116,16 @@ impl<'a> Following<'a> {
         };
         let closed = self.ledger.close(&letter.id, closing).await?;
         self.waiting.pop_front();
-        match closed {
-            Closed::Done if self.orders.wait => {
+        match kept(closed, now()) {
+            Some((fate, says)) => self.end(&letter, fate, says),
+            None if self.orders.wait => {
                 if self.under_way.is_empty() {
                     self.last_end = Instant::now();
                 }
                 self.under_way.push_back(letter);
                 Ok(())
             }
-            Closed::Done => self.end(&letter, Fate::Begun, "the worker takes it up".into()),
-            Closed::Changed(action) => {
-                self.end(&letter, Fate::Changed, changed(action.as_ref(), now()))
-            }
-            Closed::Hindered(hindrance) => {
-                self.end(&letter, Fate::Hindered, hindrance.sentence().into())
-            }
-            Closed::Unknown => self.end(&letter, Fate::Changed, "retention has removed it".into()),
+            None => self.end(&letter, Fate::Begun, "the worker takes it up".into()),
         }
     }
 
@@ -152,7 +145,7 @@ impl<'a> Following<'a> {
                     self.under_way.push_back(letter);
                 }
                 Some(history) => self.take_end(&letter, &history)?,
-                None => self.end(&letter, Fate::Ended, "retention has removed it".into())?,
+                None => self.end(&letter, Fate::Ended, GONE.into())?,
             }
         }
         self.stop_if_bad();
@@ -220,18 +213,6 @@ impl<'a> Following<'a> {
             "no longer followed: {begun} under way, the worker goes on with them (`rescind show` says where each one stands); {left} not begun and as they were{ended}"
         )
     }
-}
-
-/// Progress on stderr, if that is a terminal.
-fn bar(total: usize) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
-    let form = "{bar:30} {pos}/{len} dead letters, {elapsed}";
-    bar.set_style(ProgressStyle::with_template(form).unwrap_or(ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 #[cfg(test)]

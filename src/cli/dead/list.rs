@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::mask::masked_text;
-use super::super::text::{self, Cell, Screen, Style, Table};
+use super::super::text::{self, Cell, Screen, Style};
 use super::super::{Exit, ledger};
 use super::group::{Group, groups, message};
 use super::{Filters, all, reasons};
+use crate::backoff::elapsed;
 use crate::config::Config;
 use crate::ledger::{DeadFilter, DeadRecord};
 use crate::run::now;
@@ -41,7 +42,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let filter = DeadFilter {
         open: Some(!args.closed),
-        ..args.filters.open(args.reason.clone())?
+        ..args.filters.open(args.reason.clone())
     };
     let ledger = ledger(config).await?;
     let now = now();
@@ -108,17 +109,12 @@ fn print<T>(
         return Ok(());
     }
     let rows: Vec<Vec<Cell>> = found.iter().map(|one| row(one, now)).collect();
-    let table = Table::fitting(titles, &rows);
-    screen.line(&table.header(screen))?;
-    for row in &rows {
-        screen.line(&table.row(screen, row))?;
-    }
-    Ok(())
+    Ok(screen.table(titles, &rows)?)
 }
 
 fn letter_row(letter: &DeadRecord, now: Timestamp) -> Vec<Cell> {
     let id = letter.request_id.as_ref().filter(|_| letter.is_request);
-    let age = text::span(text::between(letter.dead_at, now));
+    let age = text::span(elapsed(letter.dead_at, now));
     let last = letter.last.as_ref().filter(|_| letter.closed_at.is_some());
     let says = match last {
         Some(last) => format!("{} by {}: {}", last.action, last.who, last.why),
@@ -135,7 +131,7 @@ fn letter_row(letter: &DeadRecord, now: Timestamp) -> Vec<Cell> {
 }
 
 fn group_row(group: &Group, now: Timestamp) -> Vec<Cell> {
-    let age = |at| text::span(text::between(at, now));
+    let age = |at| text::span(elapsed(at, now));
     vec![
         group.number.to_string().into(),
         group.provider.as_str().into(),

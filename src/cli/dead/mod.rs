@@ -5,10 +5,8 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
-use jiff::{SignedDuration, Timestamp};
 
 use super::text::{self, Screen};
 use super::{Exit, Stop, is_unread, known_provider};
@@ -100,21 +98,15 @@ impl Filters {
     }
 
     /// Open dead letters by these and by reason.
-    fn open(&self, reason: Option<String>) -> anyhow::Result<DeadFilter> {
-        let before = |age| -> anyhow::Result<Timestamp> {
-            let age = SignedDuration::try_from(age).context("--older-than is too long")?;
-            now()
-                .checked_sub(age)
-                .map_err(|_| Stop::usage("--older-than is longer than time").into())
-        };
-        Ok(DeadFilter {
+    fn open(&self, reason: Option<String>) -> DeadFilter {
+        DeadFilter {
             provider: self.provider.clone(),
             outcome: self.outcome.clone(),
             reason,
-            dead_before: self.older_than.map(before).transpose()?,
+            dead_before: self.older_than.map(|age| text::before(now(), age)),
             open: Some(true),
             ..DeadFilter::default()
-        })
+        }
     }
 }
 
@@ -162,7 +154,7 @@ impl Chosen {
         change: impl Fn(DeadFilter) -> DeadFilter,
     ) -> anyhow::Result<Vec<DeadRecord>> {
         if self.all {
-            let filter = change(self.filters.open(self.dead_reason.clone())?);
+            let filter = change(self.filters.open(self.dead_reason.clone()));
             return all(ledger, filter, config).await;
         }
         if self.filters.is_any() || self.dead_reason.is_some() {
@@ -313,7 +305,7 @@ mod tests {
     use super::*;
 
     fn letter(id: &str, is_request: bool, closed: bool) -> DeadRecord {
-        let at = Timestamp::from_second(1).unwrap();
+        let at = jiff::Timestamp::from_second(1).unwrap();
         DeadRecord {
             id: id.into(),
             request_id: Some("r".into()),

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::text::{self, Cell, Screen, Table};
+use super::super::text::{self, Cell, Screen};
 use super::super::{Exit, ledger};
 use super::follow::{Following, Orders};
-use super::report::{Fate, Report, changed};
+use super::report::{Fate, GONE, Report, changed};
 use super::{Chosen, Signed, operate, why};
 use crate::config::Config;
 use crate::dispatch::{first_call, reopening};
@@ -116,11 +116,7 @@ async fn dry_run(
                 ]
             })
             .collect();
-        let table = Table::fitting(&["number", "replay", "what would happen"], &rows);
-        screen.line(&table.header(screen))?;
-        for row in &rows {
-            screen.line(&table.row(screen, row))?;
-        }
+        screen.table(&["number", "replay", "what would happen"], &rows)?;
     }
     let possible = groups
         .iter()
@@ -149,7 +145,7 @@ async fn prospect(
         return Ok(hindered(Hindrance::Invalid));
     };
     let Some(history) = ledger.history(id).await? else {
-        return Ok((Fate::Changed, "retention has removed it".into()));
+        return Ok((Fate::Changed, GONE.into()));
     };
     if history.progress.state != State::Finished {
         return Ok(hindered(Hindrance::UnderWay));

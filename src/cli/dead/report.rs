@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::super::Exit;
 use super::super::text::{self, Cell, Screen, Style};
-use crate::ledger::{ActionRecord, DeadRecord};
+use crate::backoff::elapsed;
+use crate::ledger::{ActionRecord, Closed, DeadRecord};
 
 /// What became of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -142,6 +143,18 @@ impl Report {
     }
 }
 
+/// Why nothing was written, unless it was.
+pub(super) fn kept(closed: Closed, now: Timestamp) -> Option<(Fate, String)> {
+    match closed {
+        Closed::Done => None,
+        Closed::Changed(action) => Some((Fate::Changed, changed(action.as_ref(), now))),
+        Closed::Hindered(hindrance) => Some((Fate::Hindered, hindrance.sentence().into())),
+        Closed::Unknown => Some((Fate::Changed, GONE.into())),
+    }
+}
+
+pub(super) const GONE: &str = "retention has removed it";
+
 /// `replayed by ana 3.0 s ago`
 pub(super) fn changed(action: Option<&ActionRecord>, now: Timestamp) -> String {
     match action {
@@ -149,7 +162,7 @@ pub(super) fn changed(action: Option<&ActionRecord>, now: Timestamp) -> String {
             "{} by {} {} ago",
             action.action.replace('_', " "),
             action.who,
-            text::span(text::between(action.at, now))
+            text::span(elapsed(action.at, now))
         ),
         None => "it is open, nobody has closed it".into(),
     }
