@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::PATIENCE;
 use super::world::{World, closed};
 use crate::rig::checker::id;
+use crate::rig::stage::request;
 use crate::rig::{Message, Messages, until};
 
 const QUIET: Duration = Duration::from_millis(700);
@@ -84,13 +85,23 @@ async fn once_the_provider_is_well_a_replay_cancels_once_and_corrects_the_result
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_cancelled_in_truth_is_found_without_a_second_call() {
     let mut world = World::new("replay-truth", "timeout-after-effect");
-    // Given up before anybody is asked: the first question would come in up to a day.
-    world.set("defaults.poll.first", "24h");
-    world.set("defaults.poll.max", "24h");
+    // Long enough to stop the provider between its effect and the last question.
+    world.set("defaults.timeout", "4s");
     world.set("defaults.poll.give_up_after", "200ms");
     let _worker = world.stage.worker();
     let mut results = world.stage.results().await;
-    let requests = world.have(&mut results, &["midtrans", "tingg"]).await;
+    let requests = ["midtrans", "tingg"].map(|provider| request(provider, "payment"));
+    let client = world.stage.client().await;
+    client.confirm_all(&world.stage.names, &requests).await;
+    let effects = |request: &Value| world.money(request).effects.len();
+    until("both have happened", PATIENCE, || {
+        requests.iter().all(|request| effects(request) == 1)
+    })
+    .await;
+    world.stage.simulator.freeze();
+    results.about(requests.iter().map(id), PATIENCE).await;
+    world.noted().await;
+    world.stage.simulator.thaw();
     for request in &requests {
         let letter = world.dead(&["show", &id(request), "--json"]).exits(0);
         let letter: Value = serde_json::from_str(&letter.stdout).unwrap();
@@ -186,7 +197,7 @@ async fn a_dry_run_says_what_would_happen_and_changes_nothing() {
     client
         .publish_raw(&world.stage.names, "cancel.migo", b"{")
         .await;
-    let mut late = crate::rig::stage::request("migo", "payment");
+    let mut late = request("migo", "payment");
     late["deadline"] = json!("2020-01-01T00:00:00Z");
     client.publish(&world.stage.names, &late).await;
     until("all are dead", PATIENCE, || {
