@@ -3,10 +3,14 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rand::Rng as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running `rescind`, its output in files.
@@ -146,9 +150,19 @@ impl Drop for Process {
     }
 }
 
-/// An address that was free a moment ago. The user of it has to cope with a conflict.
+/// Below the range from which the kernel takes ports, and below those of `deploy/broker`: who is
+/// given one has it for himself, however late it is used.
+const PORTS: Range<u16> = 10_000..15_000;
+
+/// An address that nobody uses, each time another one. Another run of the tests may take it.
 pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    static NEXT: OnceLock<AtomicUsize> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicUsize::new(rand::rng().random_range(0..PORTS.len())));
+    let turns = PORTS.map(|_| next.fetch_add(1, Ordering::Relaxed) % PORTS.len());
+    let mut listeners = turns
+        .filter_map(|turn| PORTS.clone().nth(turn))
+        .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    let listener = listeners.next().expect("a free port");
     listener.local_addr().expect("its address")
 }
 
