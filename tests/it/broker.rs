@@ -6,6 +6,8 @@ mod strange;
 mod window;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rescind::amqp::STEP;
@@ -47,6 +49,20 @@ pub(crate) async fn publish_through(url: String, names: Names, requests: Vec<Val
             rest.retain(|request| !confirmed.contains(&id(request)));
         }
     }
+}
+
+/// Publishes somewhat more than [`unhurried`] providers carry out, for as long as that. Answers
+/// what was published.
+async fn publish_until(over: Arc<AtomicBool>, url: String, names: Names) -> Vec<Value> {
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let mut all = Vec::new();
+    while !over.load(Ordering::Acquire) {
+        pace.tick().await;
+        let part = requests(30, "success");
+        publish_through(url.clone(), names.clone(), part.clone()).await;
+        all.extend(part);
+    }
+    all
 }
 
 pub(crate) async fn until_results(results: &mut Messages, count: usize) {
@@ -153,12 +169,14 @@ async fn an_alarm_and_closed_connections_delay_results_and_lose_none() {
 
     worker.become_ready(PATIENCE).unwrap();
     let before = worker.metric("rescind_broker_reconnects_total", &[]);
-    let all = requests(300, "success");
-    let names = stage.names.clone();
-    let publisher = tokio::spawn(publish_through(broker.url().to_owned(), names, all.clone()));
+    // There is always something to interrupt, however long the command takes to start.
+    let closed = Arc::new(AtomicBool::new(false));
+    let (url, names) = (broker.url().to_owned(), stage.names.clone());
+    let publisher = tokio::spawn(publish_until(Arc::clone(&closed), url, names));
     until_results(&mut results, 60 + 50).await;
     broker.ctl(&["close_all_connections", "the test says so"]);
-    publisher.await.unwrap();
+    closed.store(true, Ordering::Release);
+    let all = publisher.await.unwrap();
     for ending in endings(&stage, &mut results, &all, PATIENCE).await {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
         assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
