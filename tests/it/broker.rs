@@ -82,6 +82,14 @@ fn unhurried(broker: &Broker, name: &str) -> Stage {
     stage
 }
 
+/// The worker sees that its broker is gone, and so does who looks at the worker.
+async fn until_gone(worker: &Worker) {
+    until("the worker sees it", PATIENCE, || {
+        !worker.ready() && worker.metric("rescind_broker_connected", &[]) == 0.0
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_stops_and_one_that_crashes_cost_no_request() {
     let broker = Broker::start();
@@ -94,12 +102,12 @@ async fn a_broker_that_stops_and_one_that_crashes_cost_no_request() {
 
     until_results(&mut results, 100).await;
     broker.stop();
-    until("the worker sees it", PATIENCE, || !worker.ready()).await;
+    until_gone(&worker).await;
     broker.start_again();
     until_results(&mut results, 300).await;
     broker.settle();
     broker.kill9();
-    until("the worker sees it", PATIENCE, || !worker.ready()).await;
+    until_gone(&worker).await;
     broker.start_again();
 
     publisher.await.unwrap();
@@ -107,7 +115,10 @@ async fn a_broker_that_stops_and_one_that_crashes_cost_no_request() {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
         assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
     }
-    until("the worker is ready again", PATIENCE, || worker.ready()).await;
+    until("the worker is ready again", PATIENCE, || {
+        worker.ready() && worker.metric("rescind_broker_connected", &[]) == 1.0
+    })
+    .await;
     assert!(worker.metric("rescind_broker_reconnects_total", &[]) >= 4.0);
     until("everything is published", PATIENCE, || {
         worker.metric("rescind_outbox_pending", &[]) == 0.0
