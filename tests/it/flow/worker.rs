@@ -64,11 +64,20 @@ async fn a_ledger_that_cannot_be_written_costs_no_request() {
         worker.log().contains("cannot store requests; trying again")
     })
     .await;
+    let answers = || worker.metric("rescind_ledger_answers", &[]);
+    until("it is told", PATIENCE, || {
+        !worker.ready() && answers() == 0.0
+    })
+    .await;
     held.execute_batch("ROLLBACK").unwrap();
     for ending in endings(&stage, &mut results, &all, PATIENCE).await {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
         assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
     }
+    until("it is well again", PATIENCE, || {
+        worker.ready() && answers() == 1.0
+    })
+    .await;
 }
 
 /// At night nothing arrives that could not be stored, and reading works.
