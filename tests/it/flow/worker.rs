@@ -48,6 +48,25 @@ async fn a_machine_without_certificates_can_use_plain_addresses() {
     assert_eq!(ended[0].result["outcome"], "cancelled");
 }
 
+/// All kinds of logins and calls, and none by the way that the environment of a machine names.
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_of_the_environment_are_not_used() {
+    let stage = Stage::new("proxies");
+    let proxy = Recorder::answering("{}");
+    let url = proxy.url();
+    let names = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let mut environment = names.map(|name| (name, url.as_str())).to_vec();
+    environment.extend(["NO_PROXY", "no_proxy"].map(|name| (name, "")));
+    let _worker = stage.worker_with(&environment);
+    let mut results = stage.results().await;
+    let all: Vec<Value> = kinds().map(|kind| request(kind, "success")).collect();
+    stage.client().await.confirm_all(&stage.names, &all).await;
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+    assert!(proxy.arrived().is_empty(), "{:?}", proxy.arrived());
+}
+
 /// Longer than SQLite itself waits for a lock: storing fails, and what was delivered stays
 /// unacknowledged until it does not.
 #[tokio::test(flavor = "multi_thread")]
