@@ -55,6 +55,18 @@ fn staying_open(stage: &mut Stage) -> Vec<Value> {
     hanging.chain(retried).collect()
 }
 
+/// Of the account whose calls all fail by now, and of no other.
+async fn until_the_breaker_opens(worker: &Worker) {
+    let open = |labels: &[(&str, &str)]| worker.metric("rescind_breaker_open", labels);
+    let put_off = [("provider", "pismo"), ("cause", "breaker_open")];
+    until("the breaker opens", PATIENCE, || {
+        open(&[("provider", "pismo")]) == 1.0
+            && worker.metric("rescind_retries_scheduled_total", &put_off) > 0.0
+    })
+    .await;
+    assert_eq!(open(&[("provider", "midtrans")]), 0.0);
+}
+
 /// The same id with other content, no JSON, and an account that nobody configured.
 async fn send_what_makes_no_request(stage: &Stage, client: &Client, known: &[Value]) {
     for request in known {
@@ -97,6 +109,7 @@ async fn new_requests_are_results_plus_what_is_open_over_a_mixed_load_and_a_kill
         Counted::by(&worker) == expected
     })
     .await;
+    until_the_breaker_opens(&worker).await;
     assert_eq!(received(&worker, "repeated"), ending.len() as f64);
     assert_eq!(received(&worker, "conflicting"), conflicting);
     assert_eq!(received(&worker, "invalid"), 4.0);
