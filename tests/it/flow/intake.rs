@@ -9,7 +9,7 @@ use super::{PATIENCE, assert_contract, kinds};
 use crate::rig::checker::{endings, id};
 use crate::rig::client::{Outgoing, Published};
 use crate::rig::stage::{Stage, payment_id, request};
-use crate::rig::{Broker, Message, Simulator, Worker, until};
+use crate::rig::{Message, Worker, until};
 
 /// Every message about a request so far is one and the same.
 fn only(messages: &[Message]) -> &Message {
@@ -516,20 +516,28 @@ async fn after_its_deadline_nothing_is_sent() {
 /// The login of Tingg takes longer than the request has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_during_the_login_ends_it_too() {
-    let slow = Simulator::start_with(&["--latency", "3s"]);
-    let mut stage = Stage::with(Broker::shared().url(), "slow-login", slow);
-    stage.set("defaults.timeout", "20s");
-    let _worker = stage.worker();
+    let mut stage = Stage::new("slow-login");
+    stage.set("defaults.timeout", "5m");
+    let worker = stage.worker();
     let mut results = stage.results().await;
     let client = stage.client().await;
     let mut late = request("tingg", "success");
-    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
-    late["deadline"] = json!(soon.to_string());
+    let deadline = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
+    late["deadline"] = json!(deadline.to_string());
+    stage.simulator.freeze();
     client.publish(&stage.names, &late).await;
+    until("it logs in", PATIENCE, || {
+        worker.metric("rescind_in_flight", &[("provider", "tingg")]) == 1.0
+    })
+    .await;
+    until("it is late", PATIENCE, || jiff::Timestamp::now() > deadline).await;
+    stage.simulator.thaw();
     let ended = endings(&stage, &mut results, &[late], PATIENCE).await;
     assert_eq!(ended[0].outcome(), "failed/deadline_passed");
     assert_eq!(ended[0].money.cancel_calls, 0, "{ended:#?}");
     assert_eq!(ended[0].result["attempts"], 0, "{ended:#?}");
+    let login = [("operation", "token"), ("verdict", "issued")];
+    assert_eq!(worker.metric("rescind_provider_calls_total", &login), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
