@@ -65,12 +65,15 @@ async fn once_the_provider_is_well_a_replay_cancels_once_and_corrects_the_result
         assert!(!shown.stdout.contains("to do"), "{shown:#?}");
     }
     assert!(world.letters().is_empty());
-    assert_eq!(closed(&worker, "replayed"), 6.0);
-    assert_eq!(worker.metric("rescind_dead_letters", &[]), 0.0);
+    until("all is counted", PATIENCE, || {
+        let corrected = [("outcome", "cancelled")];
+        worker.metric("rescind_corrections_total", &corrected) == 6.0
+            && worker.metric("rescind_dead_letters", &[]) == 0.0
+            && closed(&worker, "replayed") == 6.0
+    })
+    .await;
     let cancellations = worker.metric("rescind_cancellations_total", &[]);
     assert_eq!(cancellations, 6.0, "once per request, at its result");
-    let corrected = [("outcome", "cancelled")];
-    assert_eq!(worker.metric("rescind_corrections_total", &corrected), 6.0);
     // Whoever asks again gets the result, as ever.
     world
         .stage
