@@ -13,7 +13,7 @@ use crate::flow::{PATIENCE, assert_contract};
 use crate::rig::checker::{endings, id};
 use crate::rig::client::Outgoing;
 use crate::rig::stage::{Stage, payment_id, request};
-use crate::rig::{Broker, Worker, until};
+use crate::rig::{Broker, Worker, http, until};
 
 const NOWHERE: (&str, &str) = ("RESCIND_FAIL_POINT", "nowhere");
 
@@ -252,9 +252,9 @@ async fn paused_between_its_intent_and_its_call_a_worker_sends_nothing_late() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_worker_finishes_what_it_can_and_parks_the_rest() {
-    let drain = Duration::from_secs(4);
+    let drain = Duration::from_secs(12);
     let mut stage = Stage::new("drain");
-    stage.set("shutdown.drain", "4s");
+    stage.set("shutdown.drain", "12s");
     stage.set("defaults.timeout", "5m");
     let mut worker = stage.worker();
     let mut results = stage.results().await;
@@ -275,13 +275,20 @@ async fn a_drained_worker_finishes_what_it_can_and_parks_the_rest() {
     })
     .await;
 
-    let began = Instant::now();
     worker.sigterm();
+    until("it says so", PATIENCE, || {
+        worker.metric("rescind_draining", &[]) == 1.0
+    })
+    .await;
+    let (status, health) = http::get(worker.address(), "/readyz").unwrap();
+    assert_eq!(status, 503, "{health}");
+    assert!(health.contains("\"not_draining\":false"), "{health}");
+    let began = Instant::now();
     stage.simulator.thaw();
-    let status = worker.wait(drain + Duration::from_secs(2));
+    let status = worker.wait(drain + Duration::from_secs(10));
     assert_eq!(status.code(), Some(0), "{}", worker.log());
     assert!(
-        began.elapsed() >= drain / 4,
+        began.elapsed() >= Duration::from_secs(1),
         "it waited for the slow answers"
     );
     // Before anybody starts again: these were finished and published on the way out.
