@@ -183,6 +183,7 @@ async fn table_of(stage: &Stage, cases: &[Case]) -> Vec<String> {
             assert!(scheduled > 0.0, "{behaviour}: {cause}");
         }
     }
+    until_logged(&worker, &ended).await;
     cases
         .iter()
         .zip(&ended)
@@ -222,6 +223,29 @@ fn is_counted(worker: &Worker, ended: &[Ending]) -> bool {
             let timed = of("rescind_provider_call_seconds_count", &labels[..1]);
             (sent, timed) == (told(key), calls)
         })
+}
+
+/// One line for each, that programs can read.
+async fn until_logged(worker: &Worker, ended: &[Ending]) {
+    let finished = |line: &Value| line["message"] == "finished";
+    let lines = || worker.log_lines().into_iter().filter(finished);
+    until("all is logged", PATIENCE, || lines().count() == ended.len()).await;
+    let lines: Vec<Value> = lines().collect();
+    for ending in ended {
+        let result = &ending.result;
+        let mut lines = lines.iter();
+        let line = lines.find(|line| line["request_id"] == result["request_id"]);
+        let line = line.unwrap_or_else(|| panic!("no line: {result:#}"));
+        for key in ["provider", "outcome", "reason"] {
+            assert_eq!(line[key], result[key], "{key}: {line}");
+        }
+        // One that was not sent after all is none in the end.
+        assert!(line["attempt"].as_u64() >= result["attempts"].as_u64());
+        let at = |key: &str| -> jiff::Timestamp { result[key].as_str().unwrap().parse().unwrap() };
+        let took = at("completed_at").duration_since(at("received_at"));
+        let told = line["duration_s"].as_f64().expect("a number of seconds");
+        assert!((told - took.as_secs_f64()).abs() < 0.01, "{line}: {took:#}");
+    }
 }
 
 /// What arrived at the provider is what the result says was sent: nothing in between sends again.
