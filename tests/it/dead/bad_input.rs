@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::world::{Terminal, World};
+use super::world::World;
 use crate::rig::checker::id;
+use crate::rig::terminal::Terminal;
 
 /// Arguments, exit code, and what is said.
 const WRONG: &[(&[&str], i32, &str)] = &[

@@ -1,7 +1,6 @@
 //! Providers that change their mind, and a person with a terminal.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -9,6 +8,7 @@ use super::PATIENCE;
 use crate::rig::checker::id;
 use crate::rig::process::Process;
 use crate::rig::stage::{payment_id, request};
+use crate::rig::terminal::{Done, Terminal};
 use crate::rig::{Broker, Messages, Money, Simulator, Stage, Worker, until};
 
 /// A stage whose providers all behave in one way, until they are told otherwise.
@@ -123,65 +123,6 @@ impl World {
 
 fn write_rule(path: &Path, behaviour: &str) {
     std::fs::write(path, format!("[[rule]]\nbehaviour = '{behaviour}'\n")).unwrap();
-}
-
-/// A command that has not run yet.
-pub(super) struct Terminal(Command);
-
-impl Terminal {
-    pub(super) fn new(config: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
-        for (key, _) in std::env::vars_os() {
-            let name = key.to_string_lossy();
-            if name.starts_with("RESCIND_") || name == "RUST_LOG" || name == "AMQP_URL" {
-                command.env_remove(&key);
-            }
-        }
-        command.arg("--config").arg(config).args(arguments);
-        command.env("LOGNAME", "ana").env_remove("SUDO_USER");
-        command.stdin(Stdio::null());
-        Self(command)
-    }
-
-    pub(super) fn spawn_and_wait(mut self) -> Done {
-        let output = self.0.output().unwrap();
-        Done {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-/// A command that has ended.
-#[derive(Debug)]
-pub(super) struct Done {
-    pub(super) code: Option<i32>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
-}
-
-impl Done {
-    #[track_caller]
-    pub(super) fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "{self:#?}");
-        self
-    }
-
-    /// JSON lines.
-    pub(super) fn objects(&self) -> Vec<Value> {
-        let lines = self.stdout.lines();
-        lines.map(|l| serde_json::from_str(l).unwrap()).collect()
-    }
-
-    #[track_caller]
-    pub(super) fn says(self, text: &str) -> Self {
-        assert!(
-            self.stdout.contains(text) || self.stderr.contains(text),
-            "no {text:?}: {self:#?}"
-        );
-        self
-    }
 }
 
 /// Dead letters that were closed, as the worker counts them.

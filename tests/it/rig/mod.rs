@@ -20,6 +20,7 @@ pub(crate) mod raw;
 pub(crate) mod recorder;
 pub(crate) mod simulator;
 pub(crate) mod stage;
+pub(crate) mod terminal;
 mod watchdog;
 pub(crate) mod worker;
 
