@@ -271,7 +271,7 @@ fn given_up(name: &str, timeout: &str) -> Stage {
 async fn every_behaviour_of_every_provider_ends_as_reviewed() {
     let mut ending = Stage::new("table");
     // A slow answer is no lost one, and a lost one does not end the schedule.
-    ending.set("defaults.timeout", "3s");
+    ending.set("defaults.timeout", "8s");
     ending.set("defaults.retry.give_up_after", "30s");
     ending.set("defaults.poll.give_up_after", "30s");
     let mut ending_cases = cases(&ENDING);
@@ -280,8 +280,8 @@ async fn every_behaviour_of_every_provider_ends_as_reviewed() {
     ending_cases
         .extend(PARTS.map(|(kind, word, amount, code)| Case::part(kind, word, amount, code)));
 
-    let (endless, endless_cases) = (given_up("endless", "3s"), cases(&ENDLESS));
-    let (hanging, hanging_cases) = (given_up("hanging", "500ms"), cases(&HANGING));
+    let (endless, endless_cases) = (given_up("endless", "8s"), cases(&ENDLESS));
+    let (hanging, hanging_cases) = (given_up("hanging", "3s"), cases(&HANGING));
 
     let (lines, further, last) = tokio::join!(
         table_of(&ending, &ending_cases),
