@@ -112,8 +112,10 @@ struct Echo<'a> {
 impl Finding<'_> {
     /// The sentence for a person.
     pub fn sentence(&self) -> String {
-        self.detail
-            .map_or_else(|| sentence(self.title, self.outcome), str::to_owned)
+        match self.detail {
+            Some(detail) => format!("{}.", detail.trim_end_matches('.')),
+            None => sentence(self.title, self.outcome),
+        }
     }
 
     /// The result, and the dead letter where the outcome asks for one.

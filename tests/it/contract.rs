@@ -228,6 +228,20 @@ fn every_result_is_of_the_form_that_consumers_check() {
 }
 
 #[test]
+fn what_is_wrong_with_a_message_is_a_sentence_like_any_other() {
+    let (sent, evidence) = (envelope("no JSON"), Evidence::default());
+    let invalid = Outcome::Invalid(rescind::outcome::Invalid::Schema);
+    for (detail, message) in [
+        ("payment is empty", "payment is empty."),
+        ("It has a stop.", "It has a stop."),
+    ] {
+        let mut found = finding(&sent, &evidence, invalid);
+        found.detail = Some(detail);
+        assert_eq!(body(&found.messages()[0])["message"], message);
+    }
+}
+
+#[test]
 fn a_correction_is_a_result_with_an_id_of_its_own_that_names_the_other() {
     let (sent, evidence) = (envelope(REQUESTS[0]), full());
     let mut ids = BTreeSet::new();
