@@ -12,7 +12,7 @@ use deadpool_postgres::{
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_postgres::NoTls;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
@@ -22,6 +22,9 @@ use crate::ledger::LedgerError;
 
 /// How long a connection may take to come about.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// One address of it, so that a silent one leaves time for the next: several hosts may be named, and
+/// a name may have several addresses.
+const ADDRESS: Duration = Duration::from_millis(1_500);
 /// A line on which nothing comes back for so long is dead.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -67,8 +70,14 @@ impl Database {
         if config.get_application_name().is_none() {
             config.application_name("rescind");
         }
+        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
+        // Of several, the one that can be written to, which may be another one tomorrow.
+        if hosts > 1 && !says(&url, "target_session_attrs") {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        let given = config.get_connect_timeout().copied();
         config
-            .connect_timeout(CONNECT)
+            .connect_timeout(of_an_address(hosts, given))
             .tcp_user_timeout(SILENCE)
             .keepalives(true)
             .keepalives_idle(SILENCE)
@@ -209,11 +218,15 @@ fn is_here(host: &str) -> bool {
 }
 
 /// The address without what is ours to handle. The rest as it is written: written anew, a space
-/// would be a plus, and that is a plus to the driver.
+/// would be a plus, and that is a plus to the driver. Hosts one by one: it takes a list for one name.
 fn plain(url: &Url) -> String {
     let mut plain = url.clone();
     let pairs = url.query().unwrap_or_default().split('&');
     let kept = pairs.filter(|pair| pair.split('=').next() != Some("sslmode"));
+    let kept = kept.map(|pair| match pair.starts_with("host=") {
+        true => pair.replace(',', "&host="),
+        false => pair.to_owned(),
+    });
     let kept = kept.collect::<Vec<_>>().join("&");
     plain.set_query(Some(kept.as_str()).filter(|kept| !kept.is_empty()));
     plain.into()
@@ -224,6 +237,17 @@ fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or("(local socket)");
     let port = url.port().unwrap_or(5432);
     format!("postgres://{host}:{port}{}", url.path())
+}
+
+fn says(url: &Url, what: &str) -> bool {
+    url.query_pairs().any(|(key, _)| key == what)
+}
+
+/// All hosts are tried within the time for a connection. A shorter limit that is given stays.
+fn of_an_address(hosts: usize, given: Option<Duration>) -> Duration {
+    let share = CONNECT * 9 / 10 / u32::try_from(hosts.max(1)).unwrap_or(u32::MAX);
+    let most = ADDRESS.min(share);
+    given.map_or(most, |given| given.min(most))
 }
 
 fn unusable(why: &str) -> LedgerError {
@@ -278,6 +302,8 @@ fn bad(file: &Path, error: impl std::fmt::Display) -> LedgerError {
 
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::config::Host;
+
     use super::*;
 
     fn settings(url: &str) -> Settings {
@@ -323,6 +349,35 @@ mod tests {
         let config = Database::new(&settings("postgres://u@localhost/r"));
         let config = config.unwrap().config;
         assert_eq!(config.get_application_name(), Some("rescind"));
+        let config = Database::new(&settings("postgres:///r?user=u&sslmode=disable&host=/a,b"));
+        let hosts = [Host::Unix("/a".into()), Host::Tcp("b".into())];
+        assert_eq!(config.unwrap().config.get_hosts(), hosts);
+    }
+
+    #[test]
+    fn of_several_hosts_each_is_tried_in_time_and_the_one_that_can_be_written_to_is_taken() {
+        let of = |url: &str| {
+            let config = Database::new(&settings(url)).unwrap().config;
+            let limit = config.get_connect_timeout().copied().unwrap();
+            (limit.as_millis(), config.get_target_session_attrs())
+        };
+        let (any, writable) = (TargetSessionAttrs::Any, TargetSessionAttrs::ReadWrite);
+        for (query, expected) in [
+            ("", (1_500, any)),
+            ("?connect_timeout=1", (1_000, any)),
+            ("?connect_timeout=30", (1_500, any)),
+            ("?host=b", (1_500, writable)),
+            ("?host=b&target_session_attrs=any", (1_500, any)),
+            ("?host=b,c,d,e&connect_timeout=3", (900, writable)),
+            ("?host=b&host=c&host=d&host=e", (900, writable)),
+            ("?hostaddr=10.0.0.1", (1_500, any)),
+        ] {
+            let url = format!("postgres://u@a/r{query}");
+            assert_eq!(of(&url), expected, "{url}");
+        }
+        assert_eq!(of("postgres://u@a,b/r"), (1_500, writable));
+        let addresses = "postgres:///r?user=u&sslmode=disable&hostaddr=10.0.0.1,10.0.0.2";
+        assert_eq!(of(addresses), (1_500, writable));
     }
 
     /// Without a word, plain only to this machine, however it is named.

@@ -17,6 +17,7 @@ use crate::rig::{Database, until};
 mod crowd;
 mod cut;
 mod group;
+mod hosts;
 mod lease;
 mod many;
 mod schema;

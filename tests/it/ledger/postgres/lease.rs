@@ -18,6 +18,12 @@ async fn until_said(url: &str, what: &str, question: &str) {
     until(what, PATIENCE, said).await;
 }
 
+/// The one worker has taken a new lease.
+pub(super) async fn until_renewed(url: &str) {
+    let new = "SELECT count(*) = 2 AND bool_or(alive_until > clock_timestamp()) FROM workers";
+    until_said(url, "it has a new lease", new).await;
+}
+
 #[tokio::test]
 async fn a_worker_that_has_nothing_to_do_is_not_taken_for_gone() {
     let url = Database::shared().create();
@@ -34,8 +40,7 @@ async fn a_worker_that_has_nothing_to_do_is_not_taken_for_gone() {
     assert_eq!(same, "1", "under the same lease");
 
     expire(&url);
-    let new = "SELECT count(*) = 2 AND bool_or(alive_until > clock_timestamp()) FROM workers";
-    until_said(&url, "it has a new lease", new).await;
+    until_renewed(&url).await;
 
     // Others need not wait for the end of the lease.
     Database::shared().sql_in(&url, late);

@@ -1,0 +1,72 @@
+//! A database on several hosts of which one is not there.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::super::desk::{at, sends};
+use super::{Database, desk, expire};
+
+/// Of a machine that is gone: nobody says so, and nothing comes back. Its queue is full.
+struct Silent {
+    address: SocketAddr,
+    _queue: (TcpListener, Vec<TcpStream>),
+}
+
+impl Silent {
+    async fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut taken = Vec::new();
+        let patience = Duration::from_millis(300);
+        while let Ok(next) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+            taken.push(next.unwrap());
+        }
+        Self {
+            address,
+            _queue: (listener, taken),
+        }
+    }
+}
+
+/// In front of those of a database.
+fn after(first: SocketAddr, url: &str) -> String {
+    let url = url::Url::parse(url).unwrap();
+    let port = url.port().unwrap();
+    format!(
+        "postgres://rescind@{first}{}?host=127.0.0.1&port={port}",
+        url.path()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_silent_leaves_time_for_the_next_one() {
+    let url = Database::shared().create();
+    let silent = Silent::new().await;
+    let worker = desk(&after(silent.address, &url)).await;
+    let claims = worker.claim("migo", 9, at(1), sends()).await;
+    assert!(claims.unwrap().claims.is_empty());
+    worker.stats().await.unwrap();
+    // The lease is kept that way as well.
+    expire(&url);
+    super::lease::until_renewed(&url).await;
+}
+
+/// As after a switch to a standby: the old one answers, and takes no writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_hosts_the_one_that_can_be_written_to_is_taken() {
+    let server = Database::shared();
+    let old = Database::start();
+    let url = server.create();
+    let name = url.rsplit('/').next().unwrap();
+    old.sql(&format!("CREATE DATABASE {name}"));
+    old.sql(&format!(
+        "ALTER DATABASE {name} SET default_transaction_read_only = on"
+    ));
+    let port = url::Url::parse(old.url()).unwrap().port().unwrap();
+    let worker = desk(&after(SocketAddr::from(([127, 0, 0, 1], port)), &url)).await;
+    worker.begin("a", "p").await;
+}
