@@ -35,6 +35,9 @@ const WRITER: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_tran
     -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c default_transaction_isolation=read\\ committed";
 const READER: &str =
     "-c statement_timeout=10s -c idle_in_transaction_session_timeout=10s -c jit=off";
+/// At the server, for both: none of those limits holds while it sends a result, and to somebody who is
+/// gone it would send for a quarter of an hour, with its rows locked.
+const LINE: &str = "-c tcp_user_timeout=10s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3";
 /// Not among the options: a `target_session_attrs=read-write` in the address would take the connection
 /// for one to a standby.
 const READ_ONLY: &str = "SET default_transaction_read_only = on";
@@ -118,7 +121,7 @@ impl Database {
     fn pool(&self, options: &str, most: usize) -> PoolBuilder {
         let mut config = self.config.clone();
         let given = config.get_options().unwrap_or_default();
-        config.options(format!("{options} {given}").trim_end());
+        config.options(format!("{options} {LINE} {given}").trim_end());
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };

@@ -1,11 +1,11 @@
-//! A database on several hosts of which one is not there.
+//! The way to a database: several hosts of which one is not there, a worker that is not there any more.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::super::desk::{at, sends};
+use super::super::desk::{at, request, sends};
 use super::{Database, desk, expire};
 
 /// Of a machine that is gone: nobody says so, and nothing comes back. Its queue is full.
@@ -69,4 +69,27 @@ async fn of_several_hosts_the_one_that_can_be_written_to_is_taken() {
     let port = url::Url::parse(old.url()).unwrap().port().unwrap();
     let worker = desk(&after(SocketAddr::from(([127, 0, 0, 1], port)), &url)).await;
     worker.begin("a", "p").await;
+}
+
+/// A trigger says what holds in the session that writes.
+#[tokio::test]
+async fn a_server_does_not_send_for_ever_to_a_worker_that_is_gone() {
+    let url = Database::shared().create();
+    let worker = desk(&url).await;
+    let settings =
+        "tcp_user_timeout tcp_keepalives_idle tcp_keepalives_interval tcp_keepalives_count";
+    let shown = settings
+        .split(' ')
+        .map(|name| format!("current_setting('{name}')"));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let tells = format!(
+        "CREATE TABLE told (words TEXT);
+         CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           INSERT INTO told VALUES (concat_ws(' ', {shown})); RETURN NEW; END $$;
+         CREATE TRIGGER tell BEFORE INSERT ON requests FOR EACH ROW EXECUTE FUNCTION tell()"
+    );
+    Database::shared().sql_in(&url, &tells);
+    worker.take_in(request("a", "p")).await;
+    let told = Database::shared().sql_in(&url, "SELECT words FROM told");
+    assert_eq!(told, "10000 10 2 3");
 }
