@@ -170,7 +170,7 @@ impl Metrics {
             oldest_open: b.add(GaugeVec::new(
                 Opts::new(
                     "rescind_oldest_open_timestamp_seconds",
-                    "When the oldest request without a result was taken in, 0 for none.",
+                    "When the oldest request without a result was taken in, 0 for none; without those that wait for another request on their payment.",
                 ),
                 &["provider", "state"],
             ))?,

@@ -10,8 +10,9 @@ use crate::providers::Evidence;
 /// Counts for the gauges.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
-    /// Open requests by account and state, with the oldest arrival.
-    pub open: Vec<(String, State, u64, Timestamp)>,
+    /// Open requests by account and state, with the oldest arrival of those that wait for no other
+    /// request on their payment.
+    pub open: Vec<(String, State, u64, Option<Timestamp>)>,
     /// Open dead letters by account and reason.
     pub dead: Vec<(String, String, u64)>,
     /// The oldest open dead letter.

@@ -11,10 +11,10 @@ impl Metrics {
     fn set_open(&self, provider: &str, state: State, stats: &Stats) {
         let rows = stats.open.iter();
         let ours = rows.filter(|(of, at, _, _)| self.label(of) == provider && *at == state);
-        let (mut count, mut oldest) = (0, None);
+        let (mut count, mut oldest) = (0, None::<Timestamp>);
         for (_, _, more, since) in ours {
             count += more;
-            oldest = Some(oldest.map_or(*since, |oldest: Timestamp| oldest.min(*since)));
+            oldest = oldest.into_iter().chain(*since).min();
         }
         let labels = [provider, state.as_str()];
         self.open.with_label_values(&labels).set(signed(count));

@@ -822,8 +822,9 @@ async fn counts_say_what_is_open_dead_and_unpublished() {
         let stats = desk.stats().await.unwrap();
         let mut open = stats.open;
         open.sort_by_key(|(provider, state, ..)| (provider.clone(), state.as_str()));
-        let row =
-            |provider: &str, state, count, oldest| (provider.to_owned(), state, count, at(oldest));
+        let row = |provider: &str, state, count, oldest| {
+            (provider.to_owned(), state, count, Some(at(oldest)))
+        };
         let expected = [
             row("another", State::Due, 1, 0),
             row(ACCOUNT, State::Calling, 1, 0),
@@ -835,6 +836,28 @@ async fn counts_say_what_is_open_dead_and_unpublished() {
             [(ACCOUNT.to_owned(), "deadline_passed".to_owned(), 2)]
         );
         assert_eq!((stats.oldest_dead, stats.outbox), (Some(at(45)), 0));
+    })
+    .await;
+}
+
+/// Its age is not that of something that should have moved: the other one may wait for its provider.
+#[tokio::test]
+async fn one_that_waits_for_another_on_its_payment_is_open_and_has_no_age() {
+    on_each(async |desk| {
+        desk.begin("a", "p").await;
+        desk.take_in(arriving("b", "p", at(1))).await;
+        let counts = async || {
+            let mut open = desk.stats().await.unwrap().open;
+            open.sort_by_key(|(_, state, ..)| state.as_str());
+            let counts = open
+                .into_iter()
+                .map(|(_, state, count, oldest)| (state, count, oldest));
+            counts.collect::<Vec<_>>()
+        };
+        let calling = (State::Calling, 1, Some(at(0)));
+        assert_eq!(counts().await, [calling, (State::Due, 1, None)]);
+        desk.take_in(arriving("c", "q", at(7))).await;
+        assert_eq!(counts().await, [calling, (State::Due, 2, Some(at(7)))]);
     })
     .await;
 }

@@ -10,6 +10,7 @@ use std::thread;
 use deadpool_postgres::{Object, Pool};
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -61,6 +62,8 @@ pub struct Postgres {
     /// The runtime of the readers, on a thread of its own.
     reads: Handle,
     lease: Arc<Lease>,
+    /// The last counts, and when they were begun.
+    counted: Arc<Mutex<Option<(Instant, Stats)>>>,
     database: Database,
     /// Ends the readers' thread; with lanes, these do.
     _end: Option<DropGuard>,
@@ -103,6 +106,7 @@ impl Postgres {
             readers: database.readers(READERS)?,
             reads,
             lease,
+            counted: Arc::default(),
             database,
             _end: None,
         })
@@ -118,6 +122,7 @@ impl Postgres {
             readers: database.readers(READERS)?,
             reads,
             lease: Arc::new(Lease::new(String::new(), 0)),
+            counted: Arc::default(),
             database: database.clone(),
             _end: Some(stop.drop_guard()),
         };
@@ -311,8 +316,23 @@ impl Ledger for Postgres {
         self.write(Item::Chore, Chore::Purge(before, most))
     }
 
+    /// One at a time, or slow ones would take every reader: who has asked before a count began has its
+    /// answer. It goes on when nobody waits for it any more.
     fn stats(&self) -> Answer<'_, Stats> {
-        self.read(read::stats)
+        let asked = Instant::now();
+        Box::pin(async move {
+            let mut counted = Arc::clone(&self.counted).lock_owned().await;
+            if let Some((_, stats)) = counted.as_ref().filter(|(begun, _)| *begun >= asked) {
+                return Ok(stats.clone());
+            }
+            let begun = Instant::now();
+            let count = self.read(async move |db: Object| {
+                let stats = read::stats(db).await?;
+                *counted = Some((begun, stats.clone()));
+                Ok(stats)
+            });
+            count.await
+        })
     }
 
     fn history(&self, request_id: &str) -> Answer<'_, Option<History>> {

@@ -105,13 +105,8 @@ pub(super) async fn unpublished(db: Object, most: u64) -> Result<u64, Trouble> {
 pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
     let open = db
         .query(
-            "SELECT provider, state, sum(n)::bigint, min(oldest) FROM (
-               SELECT provider, state, count(*) AS n, min(received_at) AS oldest FROM requests
-                 WHERE state <> 'finished' AND NOT parked AND outcome IS NULL GROUP BY provider, state
-               UNION ALL
-               SELECT provider, state, count(*), min(received_at) FROM requests
-                 WHERE parked AND outcome IS NULL GROUP BY provider, state) open
-             GROUP BY provider, state",
+            "SELECT provider, state, count(*), min(received_at) FILTER (WHERE NOT parked) FROM requests
+             WHERE state <> 'finished' AND outcome IS NULL GROUP BY provider, state",
             &[],
         )
         .await?;
@@ -121,7 +116,7 @@ pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
             row.try_get(0)?,
             state(row.try_get(1)?)?,
             number,
-            time(row.try_get(3)?),
+            row.try_get::<_, Option<i64>>(3)?.map(time),
         ))
     });
     let open = open.collect::<Result<_, Trouble>>()?;

@@ -87,7 +87,7 @@ pub(super) fn unpublished(db: &Connection, most: u64) -> rusqlite::Result<u64> {
 pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
     let open = db
         .prepare_cached(
-            "SELECT provider, state, count(*), min(received_at) FROM requests
+            "SELECT provider, state, count(*), min(received_at) FILTER (WHERE parked = 0) FROM requests
              WHERE state <> 'finished' AND outcome IS NULL GROUP BY provider, state",
         )?
         .query_map([], |row| {
@@ -95,7 +95,7 @@ pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
                 row.get(0)?,
                 state(&row.get::<_, String>(1)?)?,
                 row.get(2)?,
-                time(row.get(3)?),
+                row.get::<_, Option<i64>>(3)?.map(time),
             ))
         })?
         .collect::<rusqlite::Result<_>>()?;

@@ -181,7 +181,7 @@ fn the_help_of_the_calls_says_what_is_counted() {
 fn gauges_of_the_ledger_follow_it_down_to_zero() {
     let metrics = metrics();
     let at = Timestamp::from_second(1_000).unwrap();
-    let row = |provider: &str| (provider.to_owned(), State::InDoubt, 7, at);
+    let row = |provider: &str| (provider.to_owned(), State::InDoubt, 7, Some(at));
     metrics.stats(&Stats {
         // An account that is no longer configured may still have requests.
         open: vec![row("migo"), row("gone")],

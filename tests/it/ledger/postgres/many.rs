@@ -1,23 +1,33 @@
-//! What changes very many rows does it some at a time.
+//! Very many rows: what changes them does it some at a time, what only looks does not read them all.
 
-use super::super::desk::{ACCOUNT, at, request};
-use super::{Database, desk};
+use std::time::Duration;
+
+use super::super::desk::{ACCOUNT, VOIDED, at, request};
+use super::{Database, desk, holding, until_it_waits};
+use crate::rig::until;
 
 /// Two transactions' worth, and some.
 const MORE: u64 = 11_000;
+
+/// Copies of the one row that there is, with these columns instead of its.
+fn copies(table: &str, columns: &str) -> String {
+    format!(
+        "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT (jsonb_populate_record(t, jsonb_build_object(
+           'seq', 100 + n, {columns}))).*
+         FROM {table} t, generate_series(1, {MORE}) n"
+    )
+}
 
 #[tokio::test]
 async fn all_are_reconciled_and_hastened_however_many_they_are() {
     let url = Database::shared().create();
     let desk = desk(&url).await;
     desk.take_in(request("first", "first")).await;
-    let copies = format!(
-        "INSERT INTO requests OVERRIDING SYSTEM VALUE SELECT (jsonb_populate_record(r, jsonb_build_object(
-           'seq', 100 + n, 'request_id', 'r' || n, 'payment_key', 'p' || n))).*
-         FROM requests r, generate_series(1, {MORE}) n"
-    );
     let sql = |statement: &str| Database::shared().sql_in(&url, statement);
-    sql(&copies);
+    sql(&copies(
+        "requests",
+        "'request_id', 'r' || n, 'payment_key', 'p' || n",
+    ));
     assert_eq!(desk.reconcile(at(7)).await.unwrap(), MORE + 1);
     let doubtful = "SELECT count(*) FROM requests WHERE state = 'in_doubt'";
     assert_eq!(sql(doubtful), (MORE + 1).to_string());
@@ -34,4 +44,48 @@ async fn all_are_reconciled_and_hastened_however_many_they_are() {
     );
     assert_eq!(sql(&due), (MORE + 1).to_string());
     assert_eq!(desk.hasten(ACCOUNT, at(900), at(8)).await.unwrap(), 0);
+}
+
+/// Each takes a reader, and what asks for them asks again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_that_take_long_are_made_once_for_all_who_wait() {
+    let url = Database::shared().create();
+    let desk = desk(&url).await;
+    desk.stats().await.unwrap();
+    let slow = holding(&url, "LOCK TABLE requests").await;
+    let counting = (0..9).map(|_| {
+        let ledger = desk.shared();
+        tokio::spawn(async move { ledger.stats().await.map(|stats| stats.outbox) })
+    });
+    let counting: Vec<_> = counting.collect();
+    // Nobody waits for the answer of this one.
+    drop(tokio::time::timeout(Duration::from_millis(300), desk.stats()).await);
+    until_it_waits(&url).await;
+    assert_eq!(desk.unpublished(9).await.unwrap(), 0, "a reader is free");
+    until_it_waits(&url).await;
+    slow.batch_execute("ROLLBACK").await.unwrap();
+    for counted in counting {
+        assert_eq!(counted.await.unwrap().unwrap(), 0);
+    }
+    // What was asked later counts what came meanwhile.
+    desk.take_in_invalid(b"x", at(1)).await;
+    assert!(desk.stats().await.unwrap().outbox > 0);
+}
+
+/// Retention leaves weeks of it.
+#[tokio::test]
+async fn what_has_ended_is_not_read_to_tell_what_is_open() {
+    let url = Database::shared().create();
+    let desk = desk(&url).await;
+    desk.done("ended", VOIDED, at(1)).await;
+    let sql = |statement: &str| Database::shared().sql_in(&url, statement);
+    sql(&copies(
+        "requests",
+        "'request_id', 'r' || n, 'payment_key', 'p' || n",
+    ));
+    sql("VACUUM ANALYZE requests");
+    desk.take_in(request("open", "open")).await;
+    desk.stats().await.unwrap();
+    let used = "SELECT idx_scan > 0 FROM pg_stat_user_indexes WHERE indexrelname = 'open_requests'";
+    until("it is told", Duration::from_secs(30), || sql(used) == "t").await;
 }
