@@ -46,6 +46,10 @@ const MIGRATIONS: &[Migration] = &[
         text: include_str!("schema/007.sql"),
         minimum: 3,
     },
+    Migration {
+        text: include_str!("schema/008.sql"),
+        minimum: 3,
+    },
 ];
 
 /// Any number that nobody else takes for a lock in this database.

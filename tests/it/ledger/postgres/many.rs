@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::desk::{ACCOUNT, VOIDED, at, request};
+use rescind::ledger::Filter;
+
+use super::super::desk::{ACCOUNT, GIVEN_UP, VOIDED, at, request};
 use super::{Database, desk, holding, until_it_waits};
 use crate::rig::until;
 
@@ -74,7 +76,7 @@ async fn counts_that_take_long_are_made_once_for_all_who_wait() {
 
 /// Retention leaves weeks of it.
 #[tokio::test]
-async fn what_has_ended_is_not_read_to_tell_what_is_open() {
+async fn what_has_ended_as_usual_is_not_read_to_tell_of_the_rest() {
     let url = Database::shared().create();
     let desk = desk(&url).await;
     desk.done("ended", VOIDED, at(1)).await;
@@ -85,7 +87,23 @@ async fn what_has_ended_is_not_read_to_tell_what_is_open() {
     ));
     sql("VACUUM ANALYZE requests");
     desk.take_in(request("open", "open")).await;
+    desk.done("unusual", GIVEN_UP, at(2)).await;
+    let seen = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) FROM pg_stat_user_tables WHERE relname = 'requests'";
+    let told = "SELECT count(*) = 2 AND bool_and(idx_scan > 0) FROM pg_stat_user_indexes
+        WHERE indexrelname IN ('open_requests', 'unusual_ends')";
+    let rows = || sql(seen).parse::<u64>().unwrap();
+    let before = rows();
     desk.stats().await.unwrap();
-    let used = "SELECT idx_scan > 0 FROM pg_stat_user_indexes WHERE indexrelname = 'open_requests'";
-    until("it is told", Duration::from_secs(30), || sql(used) == "t").await;
+    for (state, id) in [("due", "open"), ("failed", "unusual")] {
+        let filter = Filter {
+            state: Some(state.to_owned()),
+            most: 9,
+            ..Filter::default()
+        };
+        let found = desk.list(filter).await.unwrap();
+        let found: Vec<_> = found.iter().map(|found| &found.request_id).collect();
+        assert_eq!(found, [id]);
+    }
+    until("it is told", Duration::from_secs(30), || sql(told) == "t").await;
+    assert!(rows() - before < MORE);
 }
