@@ -39,6 +39,8 @@ mod batch;
 const BATCH_MAX: usize = 256;
 /// Wait before a failed ledger operation is tried again.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
+/// What is not stored by then counts as not stored, until it is.
+const LEDGER_LATE: Duration = Duration::from_secs(20);
 /// A dropped message that was delivered this often without being acknowledged has most
 /// likely stopped the worker each time.
 const DROPPED_DELIVERIES_MAX: i64 = 3;
@@ -192,7 +194,15 @@ impl Intake {
     /// For as long as it takes: nothing is acknowledged that is not stored.
     async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Accepted> {
         loop {
-            let stored = self.shared.ledger.accept(Arc::clone(arrivals)).await;
+            let mut stored = self.shared.ledger.accept(Arc::clone(arrivals));
+            // It may take as long as a standby is away.
+            let stored = match tokio::time::timeout(LEDGER_LATE, &mut stored).await {
+                Ok(stored) => stored,
+                Err(_) => {
+                    self.storing.store(false, Ordering::Release);
+                    stored.await
+                }
+            };
             self.storing.store(stored.is_ok(), Ordering::Release);
             match stored {
                 Ok(accepted) => return accepted,

@@ -158,6 +158,29 @@ async fn a_database_that_dies_under_load_loses_and_doubles_nothing() {
     assert_eq!(one.metric("rescind_open", &[]), 0.0);
 }
 
+/// Its commits wait as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_whose_standby_is_away_is_waited_for_and_told_of() {
+    let database = Database::start();
+    let stage = stage("away", &database);
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    database.sql("ALTER SYSTEM SET synchronous_standby_names = 'away'");
+    database.sql("SELECT pg_reload_conf()");
+    let all = requests(&["success"], 6);
+    client.confirm_all(&stage.names, &all).await;
+    let answers = || worker.metric("rescind_ledger_answers", &[]);
+    until("it is told of", PATIENCE, || answers() == 0.0).await;
+    assert!(!worker.ready());
+    database.sql("ALTER SYSTEM RESET synchronous_standby_names");
+    database.sql("SELECT pg_reload_conf()");
+    for ending in endings(&stage, &mut results, &all, PATIENCE).await {
+        assert_eq!(ending.money.effects.len(), 1, "{ending:#?}");
+    }
+    until("it is ready again", PATIENCE, || worker.ready()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_down_at_the_start_is_waited_for() {
     let database = Database::start();

@@ -176,7 +176,7 @@ impl Lane {
             why,
             "the answer to a commit is lost; asking what became of it"
         );
-        let end = Instant::now() + ASK;
+        let mut end = Instant::now() + ASK;
         let mut pause = Duration::from_millis(20);
         loop {
             match timeout(PATIENCE, self.last_number(worker)).await {
@@ -187,6 +187,9 @@ impl Lane {
                 Ok(Ok(Some(_))) => return Err(Trouble::Broken(why)),
                 // Somebody has taken over: nobody knows any more.
                 Ok(Ok(None)) => break,
+                // It is still under way, as where a standby is away that it waits for. Nobody takes over
+                // meanwhile, and another transaction would only join it.
+                Ok(Err(Trouble::Again(_))) => end = Instant::now() + ASK,
                 Ok(Err(_)) | Err(_) if Instant::now() >= end => break,
                 Ok(Err(_)) | Err(_) => {}
             }

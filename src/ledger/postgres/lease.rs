@@ -105,6 +105,8 @@ impl Lease {
         drop(timeout(ANSWER, self.give_up(&pool)).await);
     }
 
+    /// Waits for no standby, or a lease would run out for as long as one is away, and each try leave a
+    /// connection behind. A standby that takes over without a beat takes the worker for gone too early.
     async fn beat(&self, pool: &Pool) -> Result<(), Trouble> {
         let worker = self.worker().await;
         if worker == 0 {
@@ -114,7 +116,8 @@ impl Lease {
         let renew = db
             .prepare_cached(
                 "UPDATE workers SET alive_until = clock_timestamp() + $2::text::interval
-                 WHERE id = $1 AND alive_until > clock_timestamp()",
+                 WHERE id = $1 AND alive_until > clock_timestamp()
+                   AND set_config('synchronous_commit', 'local', true) IS NOT NULL",
             )
             .await?;
         match db.execute(&renew, &[&worker, &LEASE]).await? {

@@ -21,6 +21,7 @@ mod hosts;
 mod lease;
 mod many;
 mod schema;
+mod standby;
 mod tls;
 mod trouble;
 
