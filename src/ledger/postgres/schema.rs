@@ -50,6 +50,10 @@ const MIGRATIONS: &[Migration] = &[
         text: include_str!("schema/008.sql"),
         minimum: 3,
     },
+    Migration {
+        text: include_str!("schema/009.sql"),
+        minimum: 3,
+    },
 ];
 
 /// Any number that nobody else takes for a lock in this database.

@@ -527,3 +527,22 @@ fn a_full_disk_refuses_whole_operations_and_all_is_well_once_there_is_room() {
         other => eprintln!("left out: this machine gives no small disk: {other:?}"),
     }
 }
+
+/// There may have been a flood of them.
+#[test]
+fn messages_about_no_request_are_not_all_read_to_find_the_old_ones() {
+    let (_folder, path) = nowhere();
+    drop(open(&path).unwrap());
+    let file = Connection::open(&path).unwrap();
+    let plan: String = file
+        .query_row(
+            "EXPLAIN QUERY PLAN SELECT seq FROM messages WHERE request IS NULL AND published_at < 1 LIMIT 1",
+            [],
+            |row| row.get("detail"),
+        )
+        .unwrap();
+    assert!(
+        plan.contains("published_about_no_request (published_at<?)"),
+        "{plan}"
+    );
+}

@@ -107,3 +107,19 @@ async fn what_has_ended_as_usual_is_not_read_to_tell_of_the_rest() {
     until("it is told", Duration::from_secs(30), || sql(told) == "t").await;
     assert!(rows() - before < MORE);
 }
+
+/// As after a flood of them, which are kept as long as everything else.
+#[tokio::test]
+async fn messages_about_no_request_are_not_all_read_to_find_the_old_ones() {
+    let url = Database::shared().create();
+    let desk = desk(&url).await;
+    desk.take_in_invalid(b"x", at(1)).await;
+    desk.publish_all(at(2)).await;
+    let sql = |statement: &str| Database::shared().sql_in(&url, statement);
+    sql("DELETE FROM messages WHERE seq > (SELECT min(seq) FROM messages)");
+    sql(&copies("messages", "'message_id', 'm' || n"));
+    sql("VACUUM ANALYZE messages");
+    desk.purge(at(1), 100).await.unwrap();
+    let used = "SELECT idx_scan > 0 FROM pg_stat_user_indexes WHERE indexrelname = 'published_about_no_request'";
+    until("it is told", Duration::from_secs(30), || sql(used) == "t").await;
+}

@@ -1,0 +1,3 @@
+-- What retention looks for that belongs to no request, without reading all of that.
+SET LOCAL statement_timeout = 0;
+CREATE INDEX published_about_no_request ON messages (published_at) WHERE request IS NULL;
