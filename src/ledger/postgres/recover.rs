@@ -15,9 +15,11 @@ use crate::outcome::State;
 
 /// Rows that are hastened in one transaction, which keeps others waiting.
 pub(super) const HASTENED_MOST: i64 = 5_000;
+/// Messages that are inherited in one transaction, for the same reason.
+const INHERITED_MOST: i64 = 5_000;
 
 /// What workers had under way whose lease has run out is in doubt; what they were to publish
-/// is published by this one.
+/// is published by this one, some of it with each look: until then it is everybody's.
 pub(super) async fn take_over(
     db: &ClientWrapper,
     worker: i64,
@@ -38,7 +40,9 @@ pub(super) async fn take_over(
     let lost: Vec<(ClaimId, Progress)> = lost.collect::<Result<_, _>>()?;
     let taken: Vec<_> = lost.iter().map(|(id, progress)| (*id, progress)).collect();
     take(db, None, &taken).await?;
-    inherit(db, worker, &gone).await?;
+    if inherit(db, worker, &gone).await? < INHERITED_MOST.unsigned_abs() {
+        forget(db, &gone).await?;
+    }
     Ok(lost.len() as u64)
 }
 
@@ -62,13 +66,20 @@ fn lost(row: &Row, now: Timestamp, quiet: &Quiet) -> Result<(ClaimId, Progress),
     Ok((next_id(row)?, progress))
 }
 
-async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<(), Trouble> {
+async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<u64, Trouble> {
     let messages = db
         .prepare_cached(
-            "UPDATE messages SET owner = $2 WHERE owner = ANY ($1) AND published_at IS NULL",
+            "UPDATE messages SET owner = $2 WHERE seq IN (
+               SELECT seq FROM messages WHERE owner = ANY ($1) AND published_at IS NULL ORDER BY seq LIMIT $3 FOR UPDATE)",
         )
         .await?;
-    db.execute(&messages, &[&gone, &worker]).await?;
+    Ok(db
+        .execute(&messages, &[&gone, &worker, &INHERITED_MOST])
+        .await?)
+}
+
+/// Nothing is theirs any more.
+async fn forget(db: &ClientWrapper, gone: &[i64]) -> Result<(), Trouble> {
     for statement in [
         "DELETE FROM lanes WHERE worker = ANY ($1)",
         "DELETE FROM workers WHERE id = ANY ($1)",

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rescind::ledger::Filter;
 
-use super::super::desk::{ACCOUNT, GIVEN_UP, VOIDED, at, request};
-use super::{Database, desk, holding, until_it_waits};
+use super::super::desk::{ACCOUNT, GIVEN_UP, VOIDED, at, at_once, finish, request};
+use super::{Database, desk, expire, holding, until_it_waits};
 use crate::rig::until;
 
 /// Two transactions' worth, and some.
@@ -46,6 +46,33 @@ async fn all_are_reconciled_and_hastened_however_many_they_are() {
     );
     assert_eq!(sql(&due), (MORE + 1).to_string());
     assert_eq!(desk.hasten(ACCOUNT, at(900), at(8)).await.unwrap(), 0);
+}
+
+/// A worker that wrote them while the broker was away, and died.
+#[tokio::test]
+async fn what_a_worker_that_is_gone_was_to_publish_is_inherited_some_at_a_time() {
+    let url = Database::shared().create();
+    let (one, two) = (desk(&url).await, desk(&url).await);
+    let claim = one.begin("a", "p").await;
+    one.begin("b", "q").await;
+    one.settle(finish(&claim, VOIDED, at(1))).await;
+    let sql = |statement: &str| Database::shared().sql_in(&url, statement);
+    sql(&copies("messages", "'message_id', gen_random_uuid()"));
+    two.claims(9, at(1)).await;
+    expire(&url);
+    two.claims(9, at(1)).await;
+    let left =
+        "SELECT count(DISTINCT w.id), count(*) FROM messages m JOIN workers w ON w.id = m.owner
+        WHERE w.alive_until <= clock_timestamp()";
+    for (in_doubt, expected) in [(1, "1|6001"), (0, "1|1001"), (0, "0|0")] {
+        assert_eq!(two.recover(at(2), at_once()).await.unwrap(), in_doubt);
+        assert_eq!(sql(left), expected);
+    }
+    assert_eq!(
+        sql("SELECT count(*) FROM workers WHERE alive_until <= clock_timestamp()"),
+        "0"
+    );
+    assert_eq!(two.unpublished(MORE * 2).await.unwrap(), MORE + 1);
 }
 
 /// Each takes a reader, and what asks for them asks again and again.
