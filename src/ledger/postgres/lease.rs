@@ -16,7 +16,7 @@ use super::lane::forget;
 use super::trouble::Trouble;
 
 /// A worker that has not been heard of for so long is gone.
-const LEASE: &str = "10 seconds";
+pub(super) const LEASE: &str = "10 seconds";
 /// How often it is heard of.
 const BEAT: Duration = Duration::from_secs(3);
 /// Wait before a failed renewal is tried again.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::claim::{next_id, take};
+use super::lease::LEASE;
 use super::rows::{json, millis, parse, time};
 use super::trouble::Trouble;
 use crate::ledger::{ClaimId, Quiet};
@@ -26,6 +27,7 @@ pub(super) async fn take_over(
     now: Timestamp,
     quiet: &Quiet,
 ) -> Result<u64, Trouble> {
+    shorten(db).await?;
     let gone = gone(db).await?;
     if gone.is_empty() {
         return Ok(0);
@@ -44,6 +46,20 @@ pub(super) async fn take_over(
         forget(db, &gone).await?;
     }
     Ok(lost.len() as u64)
+}
+
+/// The database's clock went back: who is gone would be alive for as long as that. A lease is as long
+/// as it is, and who is alive renews it in time.
+async fn shorten(db: &ClientWrapper) -> Result<(), Trouble> {
+    let shorten = db
+        .prepare_cached(
+            "UPDATE workers SET alive_until = clock_timestamp() + $1::text::interval WHERE id IN (
+               SELECT id FROM workers WHERE alive_until > clock_timestamp() + 2 * $1::text::interval
+               FOR NO KEY UPDATE SKIP LOCKED)",
+        )
+        .await?;
+    db.execute(&shorten, &[&LEASE]).await?;
+    Ok(())
 }
 
 /// One that is just writing is not gone, whatever the clock says: its lease is held.

@@ -1,11 +1,11 @@
 //! A worker's lease while nothing is asked of its ledger: it is renewed, replaced and given up; and
 //! connections that have gone silent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rescind::ledger::{Arrival, LedgerError};
 
-use super::super::desk::{at, request};
+use super::super::desk::{at, at_once, request};
 use super::{Database, desk, expire};
 use crate::rig::cutter::Cutter;
 use crate::rig::until;
@@ -73,4 +73,39 @@ async fn connections_on_which_nobody_answers_any_more_are_replaced() {
     }
     worker.stats().await.unwrap();
     worker.accept(arrival()).await.unwrap();
+}
+
+/// A worker that is alive renews its lease; one that is gone has as long as if the clock had stayed.
+#[tokio::test]
+async fn a_clock_that_goes_back_keeps_nobody_alive_who_is_gone() {
+    let url = Database::shared().create();
+    let (one, two) = (desk(&url).await, desk(&url).await);
+    one.begin("a", "p").await;
+    two.claims(9, at(1)).await;
+    drop(one);
+    let sql = |statement: &str| Database::shared().sql_in(&url, statement);
+    until_said(
+        &url,
+        "it is given up",
+        "SELECT bool_or(alive_until <= clock_timestamp()) FROM workers",
+    )
+    .await;
+    sql("UPDATE workers SET alive_until = clock_timestamp() + interval '1 h'");
+    let recover = async || two.recover(at(7), at_once()).await.unwrap();
+    assert_eq!(recover().await, 0, "it may be alive");
+    let began = Instant::now();
+    while recover().await == 0 {
+        assert!(began.elapsed() < PATIENCE, "it is never gone");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(began.elapsed() > PATIENCE / 4, "a lease is 10 s");
+    let left =
+        "SELECT count(*), bool_and(id > 1) FROM workers WHERE alive_until > clock_timestamp()";
+    assert_eq!(sql(left), "1|t");
+    assert_eq!(two.claimed_ids(9, at(7)).await, ["a"]);
+    assert_eq!(
+        sql("SELECT count(*) FROM workers"),
+        "1",
+        "under its first lease"
+    );
 }
