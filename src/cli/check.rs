@@ -149,7 +149,7 @@ async fn database(settings: &Settings) -> Vec<Finding> {
     };
     let risk = |setting: String| {
         let says = format!(
-            "{setting} is off at the server: a crash there can lose what was confirmed; switch it on"
+            "{setting} at the server: a crash there can lose what was confirmed; set it to on"
         );
         Finding::bad("ledger", Exit::Found, says)
     };

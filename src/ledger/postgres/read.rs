@@ -260,10 +260,13 @@ fn number(number: i64) -> u32 {
     u32::try_from(number).unwrap_or_default()
 }
 
-/// Settings of the server under which a confirmed commit can be lost.
+/// Settings of the server under which a confirmed commit can be lost. `local` waits for the disk here
+/// and for no standby, also where some are named.
 pub(super) async fn risks(db: Object) -> Result<Vec<String>, Trouble> {
-    let query = "SELECT name FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')
-                   AND setting = 'off' ORDER BY name";
+    let query = "SELECT name || ' is ' || setting FROM pg_settings
+                 WHERE (name IN ('fsync', 'synchronous_commit', 'full_page_writes') AND setting = 'off')
+                   OR (name = 'synchronous_commit' AND setting = 'local'
+                     AND current_setting('synchronous_standby_names') <> '') ORDER BY name";
     let rows = db.query(query, &[]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

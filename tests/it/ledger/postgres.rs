@@ -248,8 +248,27 @@ async fn settings_under_which_a_commit_can_be_lost_are_told() {
     let ledger = Postgres::open_to_read(&settings(&url)).await.unwrap();
     assert_eq!(
         ledger.risks().await.unwrap(),
-        ["fsync", "synchronous_commit"]
+        ["fsync is off", "synchronous_commit is off"]
     );
+    server.sql("ALTER SYSTEM SET fsync = on");
+    for (commit, standby, risks) in [
+        ("local", "", &[][..]),
+        ("local", "b", &["synchronous_commit is local"]),
+        ("on", "b", &[]),
+    ] {
+        server.sql(&format!("ALTER SYSTEM SET synchronous_commit = '{commit}'"));
+        server.sql(&format!(
+            "ALTER SYSTEM SET synchronous_standby_names = '{standby}'"
+        ));
+        server.sql("SELECT pg_reload_conf()");
+        let shown = format!("{commit}|{standby}");
+        let shown = || {
+            server.sql("SELECT current_setting('synchronous_commit'), current_setting('synchronous_standby_names')") == shown
+        };
+        until("it is set", Duration::from_secs(10), shown).await;
+        let ledger = Postgres::open_to_read(&settings(&url)).await.unwrap();
+        assert_eq!(ledger.risks().await.unwrap(), risks);
+    }
     let good = Database::shared().create();
     let ledger = open(&good).await;
     assert!(ledger.risks().await.unwrap().is_empty());
