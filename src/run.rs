@@ -382,6 +382,7 @@ impl Worker {
         {
             warn!("the outbox was not empty in time; it is published at the next start");
         }
+        self.shared.ledger.leave().await;
         info!("stopped");
     }
 }

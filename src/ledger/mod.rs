@@ -169,6 +169,12 @@ pub trait Ledger: Send + Sync {
     /// Dead letters by filter, oldest first.
     fn dead(&self, filter: DeadFilter) -> Answer<'_, Vec<DeadRecord>>;
 
+    /// The worker stops and asks for nothing more: what is its own is given up, so that others need not
+    /// wait until it is missed.
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
     /// What a person does about a dead letter: of several who try at once, one does it. A
     /// replay takes its request up again in the same transaction.
     fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed>;

@@ -88,6 +88,36 @@ async fn work_of_a_killed_worker_is_taken_over_by_the_other() {
     assert_eq!(two.metric("rescind_open", &[]), 0.0);
 }
 
+/// Its successor has to wait for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_stopped_gives_up_its_lease() {
+    let database = Database::shared();
+    let (mut stage, url) = (stage("stopped", database), database.create());
+    stage.set("ledger.url", url.clone());
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let all = requests(&["success"], 6);
+    client.confirm_all(&stage.names, &all).await;
+    endings(&stage, &mut results, &all, PATIENCE).await;
+    let alive = || {
+        database.sql_in(
+            &url,
+            "SELECT count(*) FROM workers WHERE alive_until > clock_timestamp()",
+        )
+    };
+    assert_eq!(alive(), "1");
+    // A process that does not wait for that is gone before.
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM pg_sleep(1); RETURN NEW; END $$;
+        CREATE TRIGGER slow BEFORE UPDATE ON workers FOR EACH ROW EXECUTE FUNCTION slow()";
+    database.sql_in(&url, slow);
+    worker.sigterm();
+    assert!(worker.wait(PATIENCE).success());
+    assert_eq!(alive(), "0", "it could be alive for 10 s");
+    assert!(worker.log().contains("stopped"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_wakes_up_late_neither_sends_nor_writes() {
     let mut stage = stage("late", Database::shared());

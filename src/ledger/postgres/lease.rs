@@ -128,7 +128,8 @@ impl Lease {
 
     async fn give_up(&self, pool: &Pool) -> Result<(), Trouble> {
         let db = pool.get().await?;
-        let end = "UPDATE workers SET alive_until = clock_timestamp() WHERE id = $1";
+        let end = "UPDATE workers SET alive_until = clock_timestamp() WHERE id = $1
+                   AND set_config('synchronous_commit', 'local', true) IS NOT NULL";
         db.execute(end, &[&self.worker().await]).await?;
         Ok(())
     }

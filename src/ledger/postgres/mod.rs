@@ -6,8 +6,10 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Mutex;
@@ -51,6 +53,8 @@ mod trouble;
 
 /// Rows that a reconcile looks at in one transaction, which keeps others waiting.
 const RECONCILED_MOST: usize = 5_000;
+/// Longest wait for the database at the end; the lease runs out anyway.
+const LEAVE: Duration = Duration::from_secs(2);
 /// Connections that only look.
 const READERS: usize = 3;
 
@@ -65,6 +69,9 @@ pub struct Postgres {
     /// The last counts, and when they were begun.
     counted: Arc<Mutex<Option<(Instant, Stats)>>>,
     database: Database,
+    /// Has the lease given up, and says when it is.
+    leaving: CancellationToken,
+    left: CancellationToken,
     /// Ends the readers' thread; with lanes, these do.
     _end: Option<DropGuard>,
 }
@@ -82,8 +89,14 @@ impl Postgres {
         let name = format!("rescind {}", std::process::id());
         let lease = Arc::new(Lease::new(name, 1));
         let keeper = database.writers(2)?;
+        let (leaving, left) = (stop.clone(), CancellationToken::new());
         let reads = background("ledger-read", {
-            Arc::clone(&lease).keep(keeper.clone(), stop.clone())
+            let kept = Arc::clone(&lease).keep(keeper.clone(), stop.clone());
+            let left = left.clone();
+            async move {
+                kept.await;
+                left.cancel();
+            }
         })?;
         let guard = stop.drop_guard();
         prepare(&reads, keeper, database.clone()).await?;
@@ -108,6 +121,8 @@ impl Postgres {
             lease,
             counted: Arc::default(),
             database,
+            leaving,
+            left,
             _end: None,
         })
     }
@@ -124,6 +139,8 @@ impl Postgres {
             lease: Arc::new(Lease::new(String::new(), 0)),
             counted: Arc::default(),
             database: database.clone(),
+            leaving: stop.clone(),
+            left: stop.clone(),
             _end: Some(stop.drop_guard()),
         };
         let shown = database.shown;
@@ -333,6 +350,11 @@ impl Ledger for Postgres {
             });
             count.await
         })
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        self.leaving.cancel();
+        Box::pin(async { drop(timeout(LEAVE, self.left.cancelled()).await) })
     }
 
     fn history(&self, request_id: &str) -> Answer<'_, Option<History>> {
