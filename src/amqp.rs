@@ -30,6 +30,16 @@ const HEADER_BYTES_MAX: usize = 2048;
 /// How often a connection is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
+// Codes by which the broker says that what was asked for is a mistake.
+/// This user may not do that.
+pub const ACCESS_REFUSED: u16 = 403;
+/// It is not there.
+pub const NOT_FOUND: u16 = 404;
+/// It belongs to another connection.
+pub const RESOURCE_LOCKED: u16 = 405;
+/// It was declared in another way, or is too large.
+pub const PRECONDITION_FAILED: u16 = 406;
+
 /// Waits between two attempts to connect.
 const RECONNECT: Schedule = Schedule {
     first: Duration::from_millis(250),
@@ -65,6 +75,34 @@ pub enum AmqpError {
     /// What is at the broker differs from what is needed.
     #[error("{}", .0.join("; "))]
     Topology(Vec<String>),
+}
+
+impl AmqpError {
+    /// Code and text of what the broker said, if that is what ended it.
+    pub fn refusal(&self) -> Option<(u16, String)> {
+        let Self::Protocol(_, error) = self else {
+            return None;
+        };
+        match error.kind() {
+            lapin::ErrorKind::ProtocolError(error) => {
+                Some((error.get_id(), error.get_message().to_string()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The broker's text, where it says that what was asked for is a mistake. Whatever else it says
+    /// passes: it is being stopped (320), or a node of it is (541).
+    pub fn mistake(&self) -> Option<String> {
+        const MISTAKES: [u16; 4] = [
+            ACCESS_REFUSED,
+            NOT_FOUND,
+            RESOURCE_LOCKED,
+            PRECONDITION_FAILED,
+        ];
+        let (code, text) = self.refusal()?;
+        MISTAKES.contains(&code).then_some(text)
+    }
 }
 
 /// Awaits one step of the protocol, but not for ever.
@@ -146,14 +184,4 @@ pub async fn supervise<F>(
 pub async fn close(connection: &Connection) {
     let closing = connection.close(200, "done".into());
     drop(tokio::time::timeout(Duration::from_millis(300), closing).await);
-}
-
-/// Code and text of a refusal by the broker.
-pub fn refusal(error: &lapin::Error) -> Option<(u16, String)> {
-    match error.kind() {
-        lapin::ErrorKind::ProtocolError(error) => {
-            Some((error.get_id(), error.get_message().to_string()))
-        }
-        _ => None,
-    }
 }

@@ -116,22 +116,21 @@ async fn check_broker(config: &Config) -> anyhow::Result<()> {
     };
     let prepared = amqp::prepare(&connection, &config.amqp).await;
     amqp::close(&connection).await;
-    match prepared {
-        Err(error @ AmqpError::Topology(_)) => Err(error.into()),
-        Err(AmqpError::Protocol(what, error)) if amqp::refusal(&error).is_some() => {
-            let why = amqp::refusal(&error)
-                .map(|(_, text)| text)
-                .unwrap_or_default();
+    let Err(error) = prepared else {
+        return Ok(());
+    };
+    match (&error, error.mistake()) {
+        (AmqpError::Topology(_), _) => Err(error.into()),
+        (AmqpError::Protocol(what, _), Some(why)) => {
             Err(AmqpError::Topology(vec![format!(
                 "the broker refuses to {what}: {why}. Correct the object at the broker or the names in [amqp], or set amqp.topology = \"verify\" and declare it elsewhere"
             )])
             .into())
         }
-        Err(error) => {
+        _ => {
             warn!(%error, "the topology could not be checked; trying again");
             Ok(())
         }
-        Ok(()) => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
-use super::{AmqpError, refusal, step};
+use super::{ACCESS_REFUSED, AmqpError, NOT_FOUND, PRECONDITION_FAILED, step};
 use crate::config::{Amqp, TopologyMode};
 
 /// An exchange of the contract.
@@ -215,15 +215,14 @@ fn differs(
     let Err(error) = asked else {
         return Ok(passive);
     };
-    match &error {
-        AmqpError::Protocol(_, lapin_error) => match refusal(lapin_error) {
-            Some((404, _)) => differences.push(format!("{label} is missing")),
-            Some((406, text)) => differences.push(format!("{label} differs: {text}")),
-            Some((403, _)) if !passive => found.on_trust = true,
-            Some((_, text)) => differences.push(format!("{label} cannot be looked at: {text}")),
-            None => return Err(error),
-        },
-        _ => return Err(error),
+    let Some(text) = error.mistake() else {
+        return Err(error);
+    };
+    match error.refusal() {
+        Some((NOT_FOUND, _)) => differences.push(format!("{label} is missing")),
+        Some((PRECONDITION_FAILED, _)) => differences.push(format!("{label} differs: {text}")),
+        Some((ACCESS_REFUSED, _)) if !passive => found.on_trust = true,
+        _ => differences.push(format!("{label} cannot be looked at: {text}")),
     }
     Ok(false)
 }
@@ -271,11 +270,11 @@ async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> Resul
 #[cfg(test)]
 mod tests {
     use lapin::ErrorKind;
-    use lapin::protocol::{AMQPError, AMQPSoftError};
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
     use super::*;
 
-    fn refused(by: AMQPSoftError) -> Result<(), AmqpError> {
+    fn refused(by: impl Into<AMQPErrorKind>) -> Result<(), AmqpError> {
         let error = ErrorKind::ProtocolError(AMQPError::new(by.into(), "refused".into()));
         Err(AmqpError::Protocol("declare a queue", error.into()))
     }
@@ -295,5 +294,18 @@ mod tests {
         let unseen = refused(AMQPSoftError::ACCESSREFUSED);
         assert!(!differs("queue a", true, unseen, &mut found).unwrap());
         assert_eq!(found.differences, ["queue a cannot be looked at: refused"]);
+    }
+
+    #[test]
+    fn a_broker_that_has_no_time_now_says_nothing_of_a_queue() {
+        for passing in [
+            AMQPHardError::CONNECTIONFORCED,
+            AMQPHardError::INTERNALERROR,
+        ] {
+            let mut found = Verified::default();
+            let passing = refused(passing);
+            assert!(differs("queue a", true, passing, &mut found).is_err());
+            assert!(found.differences.is_empty());
+        }
     }
 }

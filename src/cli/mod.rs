@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::amqp::{self, AmqpError, Link};
+use crate::amqp::{self, ACCESS_REFUSED, AmqpError, Link, PRECONDITION_FAILED};
 use crate::call::ClientError;
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::ledger::{Ledger, LedgerError};
@@ -156,12 +156,10 @@ impl Exit {
             AmqpError::Settings(_) => Self::Usage,
             AmqpError::Topology(_) => Self::Found,
             // What is there was declared in another way.
-            AmqpError::Protocol(_, cause)
-                if amqp::refusal(cause).is_some_and(|(code, _)| code == 406) =>
-            {
-                Self::Found
-            }
-            _ => Self::Unreachable,
+            _ => match error.refusal() {
+                Some((PRECONDITION_FAILED, _)) => Self::Found,
+                _ => Self::Unreachable,
+            },
         }
     }
 }
@@ -305,10 +303,9 @@ fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(),
 /// What the broker does not let this user do, where that is its answer. The broker names an
 /// exchange or a queue; its older versions do not say which right is missing.
 fn forbidden(error: &AmqpError, about_exchange: &str) -> Option<String> {
-    let AmqpError::Protocol(_, cause) = error else {
-        return None;
-    };
-    let (_, text) = amqp::refusal(cause).filter(|(code, _)| *code == 403)?;
+    let (_, text) = error
+        .refusal()
+        .filter(|(code, _)| *code == ACCESS_REFUSED)?;
     let what = match text.contains(" exchange '") {
         true => about_exchange,
         false => "configure and use a queue of its own",

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::results::{Feed, Printer, Report};
 use super::text::{self, Screen};
 use super::{Exit, Stop, connect, forbidden};
-use crate::amqp::{self, AmqpError, step};
+use crate::amqp::{self, AmqpError, NOT_FOUND, step};
 use crate::config::{Amqp, Loaded};
 use crate::wire;
 
@@ -212,10 +212,8 @@ enum Trouble {
 
 impl From<AmqpError> for Trouble {
     fn from(error: AmqpError) -> Self {
-        match &error {
-            AmqpError::Protocol(_, cause) if amqp::refusal(cause).is_some_and(|r| r.0 == 404) => {
-                Self::Returned
-            }
+        match error.refusal() {
+            Some((NOT_FOUND, _)) => Self::Returned,
             _ => Self::Broker(error),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::amqp::{AmqpError, refusal};
+use crate::amqp::{ACCESS_REFUSED, AmqpError, PRECONDITION_FAILED};
 
 /// Time from one try to the next one that fails: each costs a channel, and an error in the broker's log.
 const AGAIN_EVERY: Duration = Duration::from_secs(10);
@@ -57,12 +57,8 @@ impl Refused {
 /// Another message may be taken: this one is too large, or nothing may be written to its exchange. An
 /// exchange that is not there is made by the next session.
 pub(super) fn is_of_one(error: &AmqpError) -> bool {
-    const ACCESS_REFUSED: u16 = 403;
-    const PRECONDITION_FAILED: u16 = 406;
-    let AmqpError::Protocol(_, error) = error else {
-        return false;
-    };
-    refusal(error).is_some_and(|(code, _)| [ACCESS_REFUSED, PRECONDITION_FAILED].contains(&code))
+    let code = error.refusal().map(|(code, _)| code);
+    matches!(code, Some(ACCESS_REFUSED | PRECONDITION_FAILED))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A broker that stops, crashes, blocks or is not as it should be.
 
+mod closing;
 mod refused;
 mod silent;
 mod strange;
