@@ -30,6 +30,7 @@ use self::round::Round;
 
 mod notes;
 mod refused;
+mod returned;
 mod round;
 
 /// Windows that are on their way at once, each on a channel of its own: a confirmation takes the
@@ -47,7 +48,7 @@ const GATHER: Duration = Duration::from_millis(2);
 /// Channels that the broker may close for single messages before the session ends, and the next one is
 /// waited for: lapin uses none of their numbers again, and a connection has 2,047.
 const REFUSALS_MAX: usize = 1000;
-/// Wait before what was returned or not confirmed is tried again, and for a signal that was lost.
+/// First wait before what was returned or not confirmed is tried again, and the wait for a signal that was lost.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// The publishing side of a worker.
@@ -207,6 +208,7 @@ impl Outbox {
             }
             if round.is_over() && drain.is_cancelled() {
                 *round = Round::last(Instant::now());
+                self.notes.hurry(Instant::now());
             } else if round.is_over() {
                 tokio::select! {
                     () = self.shared.outbox.news() => tokio::task::yield_now().await,
@@ -284,7 +286,7 @@ impl Outbox {
             Ok(()) => self.notes.marked(&confirmed),
             Err(error) => {
                 error!(%error, "cannot mark messages as published; trying again");
-                self.notes.add(std::iter::empty());
+                self.notes.add(std::iter::empty(), Instant::now());
                 return false;
             }
         }
@@ -312,13 +314,13 @@ impl Outbox {
         self.count(window, &fates);
         let (confirmed, others): (Vec<_>, Vec<_>) = window
             .iter()
-            .zip(&fates)
-            .partition(|(_, fate)| **fate == Published::Confirmed);
-        self.notes
-            .release(others.iter().map(|(pending, _)| pending.seq));
+            .zip(fates)
+            .partition(|(_, fate)| *fate == Published::Confirmed);
+        let now = Instant::now();
+        self.notes.came_back(&others, now);
         let confirmed: Vec<&Pending> = confirmed.into_iter().map(|(pending, _)| pending).collect();
         self.notes
-            .add(confirmed.iter().map(|pending| pending.delivered()));
+            .add(confirmed.iter().map(|pending| pending.delivered()), now);
         self.reply(line.connection, &confirmed).await;
         Ok(())
     }
@@ -336,15 +338,9 @@ impl Outbox {
         for (pending, &fate) in window.iter().zip(fates) {
             let message = &pending.message;
             metrics.publication(message.kind, fate);
-            match (fate, &pending.about) {
-                (Published::Confirmed, Some(about)) => {
-                    let took = crate::backoff::elapsed(about.received_at, now);
-                    metrics.end_to_end(&about.provider, &about.outcome, took);
-                }
-                (Published::Confirmed, None) => {}
-                (status, _) => {
-                    warn!(message_id = %message.id, routing_key = message.routing_key, ?status, "not delivered; it will be tried again");
-                }
+            if let (Published::Confirmed, Some(about)) = (fate, &pending.about) {
+                let took = crate::backoff::elapsed(about.received_at, now);
+                metrics.end_to_end(&about.provider, &about.outcome, took);
             }
         }
     }

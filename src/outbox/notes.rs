@@ -8,8 +8,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::refused::Refused;
+use super::returned::Returned;
 use super::{NOTE_WITHIN, WINDOW};
 use crate::ledger::{Delivered, Pending};
+use crate::metrics::Published;
 
 /// Shared by those who publish and the one who notes.
 #[derive(Default)]
@@ -31,6 +33,14 @@ struct Inner {
     released: HashSet<i64>,
     confirmed: Vec<Delivered>,
     refused: Refused,
+    returned: Returned,
+}
+
+impl Inner {
+    fn release(&mut self, row: i64) {
+        self.busy.remove(&row);
+        self.released.insert(row);
+    }
 }
 
 impl Notes {
@@ -49,13 +59,15 @@ impl Notes {
             busy,
             released,
             refused,
+            returned,
             ..
         } = &mut *self.inner();
-        let idle = |row: &&Pending| !released.contains(&row.seq) && !busy.contains(&row.seq);
+        returned.look(now);
+        let waits = |seq: i64| released.contains(&seq) || returned.has(seq);
+        let idle = |row: &&Pending| !waits(row.seq) && !busy.contains(&row.seq);
         let due = refused.due(rows.iter().filter(idle).map(|row| row.seq), now);
         let may_go = |seq| !refused.has(seq) || due.contains(&seq);
-        let fresh =
-            |row: &Pending| !released.contains(&row.seq) && may_go(row.seq) && busy.insert(row.seq);
+        let fresh = |row: &Pending| !waits(row.seq) && may_go(row.seq) && busy.insert(row.seq);
         rows.into_iter().filter(fresh).collect()
     }
 
@@ -68,28 +80,45 @@ impl Notes {
 
     /// The broker closed the channel that only this one was published on.
     pub(super) fn refused(&self, row: i64, now: Instant) {
-        self.release([row]);
-        self.inner().refused.add(row, now);
+        let mut inner = self.inner();
+        inner.release(row);
+        inner.refused.add(row, now);
+    }
+
+    /// No queue took them, or theirs refused them.
+    pub(super) fn came_back(&self, messages: &[(&Pending, Published)], now: Instant) {
+        let mut inner = self.inner();
+        for (pending, status) in messages {
+            inner.release(pending.seq);
+            inner.returned.add(pending, *status, now);
+        }
+    }
+
+    /// Nothing is waited for any more: all that came back is tried once more.
+    pub(super) fn hurry(&self, now: Instant) {
+        self.inner().returned.hurry(now);
     }
 
     /// They can be read again: marked, or to be published once more.
     pub(super) fn release(&self, rows: impl IntoIterator<Item = i64>) {
         let mut inner = self.inner();
-        for row in rows {
-            inner.busy.remove(&row);
-            inner.released.insert(row);
-        }
+        rows.into_iter().for_each(|row| inner.release(row));
     }
 
     /// The broker has them.
-    pub(super) fn add(&self, delivered: impl Iterator<Item = Delivered>) {
+    pub(super) fn add(&self, delivered: impl Iterator<Item = Delivered>, now: Instant) {
         let mut inner = self.inner();
         let before = inner.confirmed.len();
         inner.confirmed.extend(delivered);
         let Inner {
-            confirmed, refused, ..
+            confirmed,
+            refused,
+            returned,
+            ..
         } = &mut *inner;
-        refused.taken(confirmed[before..].iter().map(|message| message.seq));
+        let taken = confirmed[before..].iter().map(|message| message.seq);
+        refused.taken(taken.clone());
+        returned.taken(taken, now);
         if !inner.confirmed.is_empty() {
             self.some.notify_one();
         }
@@ -124,9 +153,15 @@ impl Notes {
     /// though it could not be marked.
     pub(super) fn forget(&self) {
         let Inner {
-            busy, confirmed, ..
+            busy,
+            confirmed,
+            returned,
+            ..
         } = &mut *self.inner();
         *busy = confirmed.iter().map(|message| message.seq).collect();
+        // The next session may find the queue that is missing: it declares what it can.
+        returned.tell();
+        *returned = Returned::default();
     }
 }
 
@@ -151,7 +186,7 @@ mod tests {
         assert_eq!(seqs(&notes.take(rows(2..6, Kind::Result), now)), [4, 5]);
         // Confirmed, but not marked yet: a reader finds it still.
         let confirmed = rows([2], Kind::Result);
-        notes.add(confirmed.iter().map(Pending::delivered));
+        notes.add(confirmed.iter().map(Pending::delivered), now);
         assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
         assert_eq!(notes.confirmed(), [confirmed[0].delivered()]);
         notes.marked(&[confirmed[0].delivered()]);
@@ -160,7 +195,7 @@ mod tests {
         assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
         notes.read();
         assert_eq!(seqs(&notes.take(rows(1..6, Kind::Result), now)), [1, 2]);
-        notes.add([confirmed[0].delivered()].into_iter());
+        notes.add([confirmed[0].delivered()].into_iter(), now);
         notes.forget();
         assert_eq!(seqs(&notes.take(rows(1..4, Kind::Result), now)), [1, 3]);
     }
@@ -183,7 +218,8 @@ mod tests {
             (seqs(&together), seqs(&alone))
         };
         assert_eq!(parts(later), (vec![1, 3], vec![2]));
-        notes.add(rows([2], Kind::Result).iter().map(Pending::delivered));
+        let taken = rows([2], Kind::Result);
+        notes.add(taken.iter().map(Pending::delivered), now);
         notes.forget();
         notes.release([2]);
         notes.read();
@@ -198,9 +234,9 @@ mod tests {
                 .into_iter()
                 .map(|row| row.delivered())
         };
-        notes.add(confirmed(255));
+        notes.add(confirmed(255), Instant::now());
         assert!(notes.wait().now_or_never().is_none());
-        notes.add(confirmed(1));
+        notes.add(confirmed(1), Instant::now());
         assert!(notes.wait().now_or_never().is_some());
     }
 }

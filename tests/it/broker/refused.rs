@@ -227,6 +227,38 @@ async fn beyond_a_bound_of_unpublished_results_nothing_is_taken_in_or_begun() {
     .await;
 }
 
+/// Thirty times a second, each with a line in the log, nobody would be helped.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_takes_is_tried_more_and_more_seldom_and_told_once_for_all() {
+    let mut stage = Stage::new("seldom");
+    stage.set("amqp.results_queue", "");
+    let worker = stage.worker();
+    let names = stage.names.clone();
+    let client = stage.client().await;
+    let mut dead_letters = stage.dead_letters().await;
+    let unwanted = requests(30, "success");
+    client.confirm_all(&names, &unwanted).await;
+    let returned = || {
+        let status = [("kind", "result"), ("status", "returned")];
+        worker.metric("rescind_publishes_total", &status)
+    };
+    until("all come back", PATIENCE, || returned() >= 60.0).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    // After 1, 3, 7 and 15 s.
+    assert!(returned() <= 30.0 * 5.0, "{}", returned());
+    let log = worker.log();
+    let lines = log.lines().filter(|line| line.contains("came back"));
+    assert!((1..=6).contains(&lines.count()), "{log}");
+    // What others take does not wait.
+    let invalid = serde_json::json!({ "request_id": "nowhere", "provider": "nowhere" });
+    let started = std::time::Instant::now();
+    client.publish(&names, &invalid).await;
+    dead_letters.one("nowhere", Duration::from_secs(1)).await;
+    assert!(started.elapsed() < Duration::from_secs(1));
+    let mut results = stage.results().await;
+    endings(&stage, &mut results, &unwanted, PATIENCE).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_results_queue_refuses_and_gets_everything_once_there_is_room() {
     let mut stage = Stage::new("room");
