@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lapin::Connection;
 use lapin::message::Delivery;
+use lapin::{Channel, Connection};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::{error, info, warn};
 
@@ -44,6 +44,8 @@ const LEDGER_LATE: Duration = Duration::from_secs(20);
 /// A dropped message that was delivered this often without being acknowledged has most
 /// likely stopped the worker each time.
 const DROPPED_DELIVERIES_MAX: i64 = 3;
+/// Longest wait for the ledger before requests are consumed without it.
+const LEDGER_WAIT: Duration = Duration::from_secs(2);
 
 /// The consuming side of a worker.
 pub struct Intake {
@@ -96,16 +98,18 @@ impl Intake {
         // One at a time: a message that stops the worker takes no other with it.
         let dropped = consume::channel(connection, 1).await?;
         // The answer to a second subscription comes behind what is delivered for the first one.
-        let mut from_dropped = Batches::of(&dropped, &settings.dropped_queue, 1).await?;
+        let mut from_dropped = match tokio::time::timeout(LEDGER_WAIT, self.ledger()).await {
+            Ok(()) => Some(Batches::of(&dropped, &settings.dropped_queue, 1).await?),
+            Err(_) => None,
+        };
         let mut from_requests = Batches::of(&requests, &settings.requests_queue, BATCH_MAX).await?;
         self.consuming.store(true, Ordering::Release);
         info!(queue = self.settings.requests_queue, "consuming");
         let channels = [&requests, &dropped];
         let mut acks = Acks::of(settings.prefetch);
-        let mut acks_of_dropped = Acks::of(1);
         let ended = tokio::select! {
             ended = self.take_all(&mut from_requests, &mut acks, false) => ended,
-            ended = self.take_all(&mut from_dropped, &mut acks_of_dropped, true) => ended,
+            ended = self.take_dropped(&dropped, &mut from_dropped) => ended,
             () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
             () = shared.stop.cancelled() => Ok(()),
             () = shared.hold.until(true) => Ok(()),
@@ -113,9 +117,36 @@ impl Intake {
         if ended.is_ok() {
             acks.acknowledge().await?;
             from_requests.cancel().await?;
-            from_dropped.cancel().await?;
+            if let Some(from_dropped) = from_dropped {
+                from_dropped.cancel().await?;
+            }
         }
         ended
+    }
+
+    /// Waits until the ledger takes what comes.
+    async fn ledger(&self) {
+        // A batch that waits to be stored has it.
+        let _turn = self.turn.lock().await;
+        self.store(&Arc::from([])).await;
+    }
+
+    /// Nothing is delivered of what was dropped while the ledger does not answer: each return of it
+    /// would count against a message that has done nothing.
+    async fn take_dropped(
+        self: &Arc<Self>,
+        channel: &Channel,
+        batches: &mut Option<Batches>,
+    ) -> Result<(), AmqpError> {
+        let batches = match batches {
+            Some(batches) => batches,
+            None => {
+                self.ledger().await;
+                batches.insert(Batches::of(channel, &self.settings.dropped_queue, 1).await?)
+            }
+        };
+        // One at a time, so none waits to be acknowledged with others.
+        self.take_all(batches, &mut Acks::of(1), true).await
     }
 
     async fn take_all(

@@ -1,16 +1,19 @@
-//! A broker that ends connections for a reason of its own while a worker starts.
+//! A broker that ends connections for a reason of its own: while a worker starts, or has no ledger.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::flow::PATIENCE;
+use crate::rig::checker::endings;
+use crate::rig::client::Outgoing;
 use crate::rig::raw::{long, short};
-use crate::rig::stage::Stage;
-use crate::rig::{Broker, Simulator, Worker};
+use crate::rig::stage::{Stage, request};
+use crate::rig::{Broker, Simulator, Worker, until};
 
 /// A TCP proxy that answers a question for an exchange with a farewell of this code, once.
 async fn closing(broker: &Broker, code: Arc<AtomicU16>) -> String {
@@ -84,4 +87,36 @@ async fn a_broker_that_has_no_time_now_is_no_wrong_topology() {
             assert!(says.iter().all(|text| log.contains(text)), "{log}");
         }
     }
+}
+
+/// Three returns say that a message stops the worker; these say that its ledger does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_end_while_the_ledger_does_not_answer_make_no_message_poisonous() {
+    let broker = Broker::start();
+    let stage = Stage::on(&broker, "returned");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let held = rusqlite::Connection::open(stage.ledger()).unwrap();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let request = request("migo", "success");
+    let mut message = Outgoing::request(&stage.names, &request);
+    message.exchange.clone_from(&stage.names.dropped_exchange);
+    stage.client().await.send(message).await;
+    let consuming = || worker.log().matches("\"consuming\"").count();
+    for _ in 0..4 {
+        // What the broker delivers comes at once.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = consuming();
+        broker.ctl(&["close_all_connections", "the test says so"]);
+        until("it consumes again", PATIENCE, || consuming() > before).await;
+    }
+    held.execute_batch("ROLLBACK").unwrap();
+    let ended = endings(&stage, &mut results, &[request], PATIENCE).await;
+    assert_eq!(ended[0].result["outcome"], "cancelled", "{ended:#?}");
+    let received = |kind| worker.metric("rescind_requests_received_total", &[("kind", kind)]);
+    until("it came once more", PATIENCE, || {
+        received("repeated") + received("invalid") >= 1.0
+    })
+    .await;
+    assert_eq!(received("invalid"), 0.0, "{}", worker.log());
 }
