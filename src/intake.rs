@@ -29,7 +29,7 @@ use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 use self::acks::Acks;
 use self::admission::{Admitted, Start, Starter, Taken};
-use self::batch::{delivery_count, part};
+use self::batch::{delivery_count, envelope, part};
 
 mod acks;
 mod admission;
@@ -212,13 +212,37 @@ impl Intake {
         failpoint::pass(Point::AfterDeliver);
         let accepted = self.store(&arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
+        let mut conflicts = Vec::new();
         for ((arrival, (mut step, start)), accepted) in arrivals.iter().zip(begun).zip(accepted) {
             step.says("rescind.intake", received(&accepted).as_str());
             drop(step);
             if dropped && matches!(accepted, Accepted::New(_)) {
                 self.shared.metrics.received(Received::Dropped);
             }
-            self.stored(arrival, start, accepted).await;
+            self.shared.metrics.received(received(&accepted));
+            match (arrival, accepted) {
+                (Arrival::Request(request), Accepted::New(claim)) => {
+                    self.begin(request, claim, start);
+                }
+                (Arrival::Request(request), Accepted::Conflicting) => {
+                    conflicts.push(self.conflict(request));
+                }
+                (Arrival::Request(_), _) | (_, Accepted::Repeated) => self.shared.outbox.look(),
+                (Arrival::Invalid(dead, _), _) => self.recorded(dead),
+            }
+        }
+        // All in one commit, and once everything has begun that was committed as under way.
+        if !conflicts.is_empty() {
+            self.store_conflicts(conflicts.into()).await;
+        }
+    }
+
+    async fn store_conflicts(&self, conflicts: Arc<[Arrival]>) {
+        self.store(&conflicts).await;
+        for conflict in &*conflicts {
+            if let Arrival::Invalid(dead, _) = conflict {
+                self.recorded(dead);
+            }
         }
     }
 
@@ -311,16 +335,6 @@ impl Intake {
         Arrival::Invalid(Box::new(DeadLetter::of(&finding)), messages)
     }
 
-    async fn stored(&self, arrival: &Arrival, start: Option<Start>, accepted: Accepted) {
-        self.shared.metrics.received(received(&accepted));
-        match (arrival, accepted) {
-            (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, start),
-            (Arrival::Request(request), Accepted::Conflicting) => self.conflict(request).await,
-            (Arrival::Request(_), _) | (_, Accepted::Repeated) => self.shared.outbox.look(),
-            (Arrival::Invalid(dead, _), _) => self.recorded(dead),
-        }
-    }
-
     fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, start: Option<Start>) {
         let (Some(id), Some((starter, place))) = (claim, start) else {
             if let Some(dispatcher) = self.dispatchers.get(&request.provider) {
@@ -345,19 +359,14 @@ impl Intake {
     }
 
     /// The id belongs to other content, which stays as it is.
-    async fn conflict(&self, request: &NewRequest) {
+    fn conflict(&self, request: &NewRequest) -> Arrival {
         let why = Misunderstood {
             request_id: Some(request.request_id.clone()),
             provider: Some(request.provider.clone()),
             reason: Invalid::RequestIdConflict,
             detail: "the request_id was used before with other content, and that request goes on; if this means the same cancellation, do not publish it again".into(),
         };
-        let arrival = self.invalid(&why, &request.envelope);
-        let arrivals: Arc<[Arrival]> = Arc::from([arrival]);
-        self.store(&arrivals).await;
-        if let [Arrival::Invalid(dead, _)] = &*arrivals {
-            self.recorded(dead);
-        }
+        self.invalid(&why, &request.envelope)
     }
 
     fn recorded(&self, dead: &DeadLetter) {
@@ -387,20 +396,5 @@ fn poisonous() -> Misunderstood {
         provider: None,
         reason: Invalid::Schema,
         detail: "the message was delivered again and again without being taken in; it may have stopped the worker".into(),
-    }
-}
-
-/// Takes the body out of it.
-fn envelope(delivery: &mut Delivery, now: jiff::Timestamp) -> Envelope {
-    let body = std::mem::take(&mut delivery.data);
-    let properties = &delivery.properties;
-    let text = |value: &lapin::types::ShortString| value.as_str().to_owned();
-    Envelope {
-        body,
-        correlation_id: properties.correlation_id().as_ref().map(text),
-        reply_to: properties.reply_to().as_ref().map(text),
-        traceparent: amqp::header(delivery, "traceparent").map(str::to_owned),
-        tracestate: amqp::header(delivery, "tracestate").map(str::to_owned),
-        received_at: jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now),
     }
 }

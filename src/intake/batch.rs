@@ -1,9 +1,13 @@
-//! What is read of deliveries before their messages are: how many go together, how often each came.
+//! What is read of deliveries before their messages are: how many go together, how often each came, and
+//! what the broker says of it.
 
 use std::collections::VecDeque;
 
 use lapin::message::Delivery;
-use lapin::types::AMQPValue;
+use lapin::types::{AMQPValue, ShortString};
+
+use crate::amqp;
+use crate::wire::Envelope;
 
 /// Bytes of deliveries in one transaction: of what is not understood there are several copies, and a
 /// database takes only so much in its time.
@@ -41,6 +45,21 @@ pub(super) fn delivery_count(delivery: &Delivery) -> i64 {
     match count > BROKERS_LIMIT {
         true => count - BROKERS_LIMIT - 1,
         false => count,
+    }
+}
+
+/// Takes the body out of it.
+pub(super) fn envelope(delivery: &mut Delivery, now: jiff::Timestamp) -> Envelope {
+    let body = std::mem::take(&mut delivery.data);
+    let properties = &delivery.properties;
+    let text = |value: &ShortString| value.as_str().to_owned();
+    Envelope {
+        body,
+        correlation_id: properties.correlation_id().as_ref().map(text),
+        reply_to: properties.reply_to().as_ref().map(text),
+        traceparent: amqp::header(delivery, "traceparent").map(str::to_owned),
+        tracestate: amqp::header(delivery, "tracestate").map(str::to_owned),
+        received_at: jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now),
     }
 }
 

@@ -129,6 +129,38 @@ async fn a_repeat_is_answered_also_while_others_keep_coming() {
     answered.expect("the stored result once more");
 }
 
+/// A publisher that contradicts itself holds up nobody: a commit for each would.
+#[tokio::test(flavor = "multi_thread")]
+async fn contradictions_that_come_together_are_stored_together() {
+    const MANY: usize = 100;
+    let stage = Stage::new("contradictions");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let first = request("midtrans", "success");
+    client.publish(&stage.names, &first).await;
+    results.one(&id(&first), PATIENCE).await;
+    worker.kill9();
+    let other = |n: usize| {
+        let mut other = first.clone();
+        other["metadata"] = json!({ "n": n.to_string() });
+        other
+    };
+    let mut all: Vec<Value> = (0..MANY).map(other).collect();
+    all.push(request("migo", "success"));
+    client.confirm_all(&stage.names, &all).await;
+    worker.restart();
+    results.one(&id(&all[MANY]), PATIENCE).await;
+    until_received(&worker, "conflicting", MANY as f64).await;
+    let invalid = [("outcome", "invalid"), ("provider", "midtrans")];
+    until("all are stored", PATIENCE, || {
+        worker.metric("rescind_cancellations_total", &invalid) == MANY as f64
+    })
+    .await;
+    let commits = worker.metric("rescind_ledger_commit_seconds_count", &[]);
+    assert!(commits < MANY as f64 / 2.0, "{commits} commits");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_content_under_a_known_id_is_refused_and_the_first_stays() {
     let stage = Stage::new("conflict");
