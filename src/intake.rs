@@ -29,7 +29,7 @@ use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 use self::acks::Acks;
 use self::admission::{Admitted, Start, Starter, Taken};
-use self::batch::{delivery_count, envelope, part};
+use self::batch::{delivery_count, envelope, part, poisonous};
 
 mod acks;
 mod admission;
@@ -225,9 +225,13 @@ impl Intake {
                     self.begin(request, claim, start);
                 }
                 (Arrival::Request(request), Accepted::Conflicting) => {
+                    admission::give_back(start);
                     conflicts.push(self.conflict(request));
                 }
-                (Arrival::Request(_), _) | (_, Accepted::Repeated) => self.shared.outbox.look(),
+                (Arrival::Request(_), _) | (_, Accepted::Repeated) => {
+                    admission::give_back(start);
+                    self.shared.outbox.look();
+                }
                 (Arrival::Invalid(dead, _), _) => self.recorded(dead),
             }
         }
@@ -336,11 +340,16 @@ impl Intake {
     }
 
     fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, start: Option<Start>) {
-        let (Some(id), Some((starter, place))) = (claim, start) else {
-            if let Some(dispatcher) = self.dispatchers.get(&request.provider) {
-                dispatcher.has_due();
+        let (id, (starter, place)) = match (claim, start) {
+            (Some(id), Some(start)) => (id, start),
+            (_, start) => {
+                // Before the dispatcher looks for one.
+                admission::give_back(start);
+                if let Some(dispatcher) = self.dispatchers.get(&request.provider) {
+                    dispatcher.has_due();
+                }
+                return;
             }
-            return;
         };
         failpoint::pass(Point::AfterIntentCommit);
         let operation = request.progress.operation.unwrap_or(Operation::Cancel);
@@ -387,14 +396,5 @@ fn received(accepted: &Accepted) -> Received {
         Accepted::Repeated => Received::Repeated,
         Accepted::Conflicting => Received::Conflicting,
         Accepted::Recorded => Received::Invalid,
-    }
-}
-
-fn poisonous() -> Misunderstood {
-    Misunderstood {
-        request_id: None,
-        provider: None,
-        reason: Invalid::Schema,
-        detail: "the message was delivered again and again without being taken in; it may have stopped the worker".into(),
     }
 }

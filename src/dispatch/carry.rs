@@ -40,7 +40,10 @@ impl Dispatcher {
             ),
             Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
                 Ok(job) => self.call(&claim, &job, operation, &mut place).await,
-                Err(_) => return error!("a claimed request can no longer be read"),
+                Err(_) => {
+                    self.give_back(place);
+                    return error!("a claimed request can no longer be read");
+                }
             },
             Plan::Check => return self.check(claim, place).await,
         };
@@ -50,8 +53,8 @@ impl Dispatcher {
     }
 
     /// The call is over, whatever is still to be written about it. Also after a decision without
-    /// a call others may wait for the place.
-    pub(super) fn give_back(&self, place: Place) {
+    /// a call, and of one that was not begun after all, others may wait for the place.
+    pub(crate) fn give_back(&self, place: Place) {
         drop(place);
         if self.backlog.load(Ordering::Acquire) {
             self.wake();

@@ -39,6 +39,13 @@ pub(super) struct Starter {
 /// A request that has room to begin.
 pub(super) type Start = (Starter, Place);
 
+/// It does not begin after all.
+pub(super) fn give_back(start: Option<Start>) {
+    if let Some((starter, place)) = start {
+        starter.dispatcher.give_back(place);
+    }
+}
+
 /// A delivery on its way into the ledger.
 pub(super) struct Admitted {
     pub(super) acker: Acker,

@@ -7,7 +7,8 @@ use lapin::message::Delivery;
 use lapin::types::{AMQPValue, ShortString};
 
 use crate::amqp;
-use crate::wire::Envelope;
+use crate::outcome::Invalid;
+use crate::wire::{Envelope, Misunderstood};
 
 /// Bytes of deliveries in one transaction: of what is not understood there are several copies, and a
 /// database takes only so much in its time.
@@ -45,6 +46,16 @@ pub(super) fn delivery_count(delivery: &Delivery) -> i64 {
     match count > BROKERS_LIMIT {
         true => count - BROKERS_LIMIT - 1,
         false => count,
+    }
+}
+
+/// What one that was delivered too often is said to be.
+pub(super) fn poisonous() -> Misunderstood {
+    Misunderstood {
+        request_id: None,
+        provider: None,
+        reason: Invalid::Schema,
+        detail: "the message was delivered again and again without being taken in; it may have stopped the worker".into(),
     }
 }
 

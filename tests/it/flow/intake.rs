@@ -129,6 +129,35 @@ async fn a_repeat_is_answered_also_while_others_keep_coming() {
     answered.expect("the stored result once more");
 }
 
+/// A place that a repeat had for as long as it took to see that it is one is a place for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_due_behind_a_repeat_begins_once_that_is_known_for_one() {
+    let mut stage = Stage::new("behind");
+    stage.set("providers.midtrans.max_in_flight", 1);
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let first = request("midtrans", "success");
+    client.publish(&stage.names, &first).await;
+    results.one(&id(&first), PATIENCE).await;
+    // Again after a second.
+    let limited = request("midtrans", "rate-limited");
+    client.publish(&stage.names, &limited).await;
+    let waiting = [("provider", "midtrans"), ("state", "waiting_retry")];
+    until("it waits", PATIENCE, || {
+        worker.metric("rescind_open", &waiting) == 1.0
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let held = rusqlite::Connection::open(stage.ledger()).unwrap();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    client.publish(&stage.names, &first).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    held.execute_batch("ROLLBACK").unwrap();
+    let result = results.one(&id(&limited), Duration::from_secs(2)).await;
+    assert_eq!(result.json()["outcome"], "cancelled");
+}
+
 /// A publisher that contradicts itself holds up nobody: a commit for each would.
 #[tokio::test(flavor = "multi_thread")]
 async fn contradictions_that_come_together_are_stored_together() {
