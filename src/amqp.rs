@@ -21,7 +21,7 @@ mod tls;
 mod topology;
 
 pub use connect::{Link, connect};
-pub use topology::{Argument, Exchange, Queue, Topology, declare, prepare, verify};
+pub use topology::{Argument, Exchange, Queue, Topology, check, declare, prepare, verify};
 
 /// Longest wait for one step of the protocol.
 pub const STEP: Duration = Duration::from_secs(5);

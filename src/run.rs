@@ -12,13 +12,12 @@ use anyhow::Context;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::amqp::{self, AmqpError};
+use crate::amqp;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::handover::Handover;
@@ -35,6 +34,8 @@ use crate::server::Server;
 use crate::shared::Shared;
 use crate::spans::Spans;
 use crate::systemd::Systemd;
+
+mod signals;
 
 /// How often a worker looks whether another one is gone.
 const RECOVER_EVERY: Duration = Duration::from_secs(3);
@@ -65,8 +66,17 @@ pub struct Start<'a> {
     pub systemd: Systemd,
 }
 
+/// How a worker was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It did what it could in its time.
+    Drained,
+    /// By a further signal, as by a crash.
+    Interrupted,
+}
+
 /// Runs a worker until SIGTERM or SIGINT, and drains it.
-pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
+pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<Stopped> {
     let Start {
         revision,
         reconcile,
@@ -75,7 +85,7 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
     } = start;
     process::keep_private();
     process::allow_many_files();
-    check_broker(&config).await?;
+    amqp::check(&config.amqp).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
     let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
@@ -96,42 +106,21 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on http.listen = {}", config.http.listen))?;
     let worker = Worker::start(&config, Arc::clone(&shared), listener)?;
     systemd.ready();
-    wait_for_signal().await?;
+    signals::first().await?;
     systemd.stopping();
-    worker.drain(config.shutdown.drain).await;
-    spans.close().await;
-    Ok(())
-}
-
-/// A broker that answers and has another topology is a mistake to be told at once; one that
-/// does not answer is waited for.
-async fn check_broker(config: &Config) -> anyhow::Result<()> {
-    let connection = match amqp::connect(&config.amqp, "rescind start").await {
-        Ok(connection) => connection,
-        Err(error @ AmqpError::Settings(_)) => return Err(error.into()),
-        Err(error) => {
-            warn!(%error, "the broker cannot be reached; trying for as long as it takes");
-            return Ok(());
-        }
-    };
-    let prepared = amqp::prepare(&connection, &config.amqp).await;
-    amqp::close(&connection).await;
-    let Err(error) = prepared else {
-        return Ok(());
-    };
-    match (&error, error.mistake()) {
-        (AmqpError::Topology(_), _) => Err(error.into()),
-        (AmqpError::Protocol(what, _), Some(why)) => {
-            Err(AmqpError::Topology(vec![format!(
-                "the broker refuses to {what}: {why}. Correct the object at the broker or the names in [amqp], or set amqp.topology = \"verify\" and declare it elsewhere"
-            )])
-            .into())
-        }
-        _ => {
-            warn!(%error, "the topology could not be checked; trying again");
-            Ok(())
+    tokio::select! {
+        () = worker.drain(config.shutdown.drain) => {}
+        further = signals::further() => {
+            further?;
+            warn!(
+                calls = shared.tasks.len(),
+                "a further signal: ending at once, as in a crash; calls that are on the wire are in doubt at the next start, and results that were not published are published then"
+            );
+            return Ok(Stopped::Interrupted);
         }
     }
+    spans.close().await;
+    Ok(Stopped::Drained)
 }
 
 async fn open_ledger(
@@ -199,16 +188,6 @@ fn quiet(config: &Config) -> Quiet {
         .collect();
     let longest = quiet.values().copied().max().unwrap_or_default();
     Arc::new(move |account| quiet.get(account).copied().unwrap_or(longest))
-}
-
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 /// A worker that runs.

@@ -3,8 +3,9 @@
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
+use tracing::warn;
 
-use super::{ACCESS_REFUSED, AmqpError, NOT_FOUND, PRECONDITION_FAILED, step};
+use super::{ACCESS_REFUSED, AmqpError, NOT_FOUND, PRECONDITION_FAILED, close, connect, step};
 use crate::config::{Amqp, TopologyMode};
 
 /// An exchange of the contract.
@@ -149,6 +150,34 @@ pub async fn prepare(connection: &Connection, settings: &Amqp) -> Result<(), Amq
                 true => Ok(()),
                 false => Err(AmqpError::Topology(found.differences)),
             }
+        }
+    }
+}
+
+/// A look at the broker before anything is begun: one that answers and has another topology is a mistake
+/// to be told at once; one that does not answer is waited for.
+pub async fn check(settings: &Amqp) -> Result<(), AmqpError> {
+    let connection = match connect(settings, "rescind start").await {
+        Ok(connection) => connection,
+        Err(error @ AmqpError::Settings(_)) => return Err(error),
+        Err(error) => {
+            warn!(%error, "the broker cannot be reached; trying for as long as it takes");
+            return Ok(());
+        }
+    };
+    let prepared = prepare(&connection, settings).await;
+    close(&connection).await;
+    let Err(error) = prepared else {
+        return Ok(());
+    };
+    match (&error, error.mistake()) {
+        (AmqpError::Topology(_), _) => Err(error),
+        (AmqpError::Protocol(what, _), Some(why)) => Err(AmqpError::Topology(vec![format!(
+            "the broker refuses to {what}: {why}. Correct the object at the broker or the names in [amqp], or set amqp.topology = \"verify\" and declare it elsewhere"
+        )])),
+        _ => {
+            warn!(%error, "the topology could not be checked; trying again");
+            Ok(())
         }
     }
 }

@@ -234,8 +234,10 @@ async fn worker(
         spans: Spans::start(environment),
         systemd: Systemd::new(variable("NOTIFY_SOCKET")),
     };
-    run::worker(config, start).await?;
-    Ok(Exit::Done)
+    Ok(match run::worker(config, start).await? {
+        run::Stopped::Drained => Exit::Done,
+        run::Stopped::Interrupted => Exit::Interrupted,
+    })
 }
 
 /// Who is at the terminal: the person behind `sudo`, if there is one.

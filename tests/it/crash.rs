@@ -309,6 +309,37 @@ async fn a_drained_worker_finishes_what_it_can_and_parks_the_rest() {
     }
 }
 
+/// As safe as a crash, and as fast. One that comes with the first is no second thought: a terminal
+/// tells the worker, and so does the script that started it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_further_signal_ends_a_drain_at_once() {
+    let mut stage = Stage::new("further");
+    stage.set("shutdown.drain", "5m");
+    stage.set("defaults.timeout", "5m");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    // Its answer takes a minute.
+    let hanging = request("midtrans", "timeout-after-effect");
+    stage.client().await.publish(&stage.names, &hanging).await;
+    until("it is called", PATIENCE, || {
+        worker.metric("rescind_in_flight", &[]) == 1.0
+    })
+    .await;
+    worker.sigterm();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    worker.sigterm();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(worker.ended(), None, "{}", worker.log());
+    worker.sigterm();
+    let status = worker.wait(Duration::from_secs(3));
+    assert_eq!(status.code(), Some(130), "{}", worker.log());
+    assert!(worker.log().contains("further signal"), "{}", worker.log());
+    worker.restart_with(&[("RESCIND_DEFAULTS__TIMEOUT", "1s")]);
+    let ended = endings(&stage, &mut results, &[hanging], PATIENCE).await;
+    assert_eq!(ended[0].result["outcome"], "cancelled", "{ended:#?}");
+    assert_eq!(ended[0].money.effects.len(), 1, "{ended:#?}");
+}
+
 #[test]
 fn a_second_worker_on_the_same_ledger_does_not_start() {
     let stage = Stage::new("second");
