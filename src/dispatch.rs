@@ -169,13 +169,7 @@ impl Dispatcher {
             // A place that was given back meanwhile has woken nobody.
             Closed::Full if !was_known => None,
             Closed::Full => Some(Instant::now() + SCAN_EVERY),
-            Closed::Rate(at) => Some(self.started + at),
-            Closed::Breaker(at) => {
-                self.shared
-                    .metrics
-                    .scheduled(self.name(), Cause::BreakerOpen);
-                Some(self.started + at)
-            }
+            Closed::Rate(at) | Closed::Breaker(at) => Some(self.started + at),
         }
     }
 
@@ -343,9 +337,13 @@ impl Dispatcher {
 
     fn leave(&self, health: Health) {
         let mut gate = self.gate();
-        gate.leave(health, self.started.elapsed());
+        let opened = gate.leave(health, self.started.elapsed());
         self.show(&gate);
         drop(gate);
+        if opened {
+            let metrics = &self.shared.metrics;
+            metrics.scheduled(self.name(), Cause::BreakerOpen);
+        }
         self.freed.notify_one();
     }
 

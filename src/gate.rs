@@ -127,8 +127,8 @@ impl Gate {
         self.tokens -= f64::from(calls);
     }
 
-    /// Gives a place back.
-    pub fn leave(&mut self, health: Health, now: Duration) {
+    /// Gives a place back. `true`: the breaker opens by that, for the first time or once more.
+    pub fn leave(&mut self, health: Health, now: Duration) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);
         let gap = now.saturating_sub(self.left_at).min(GAP_MAX);
         self.pace = (self.pace * 31 + gap) / 32;
@@ -141,11 +141,14 @@ impl Gate {
             Health::Failed => {
                 self.failures = self.failures.saturating_add(1);
                 if self.failures >= self.limits.breaker_failures {
-                    self.open_until = Some(now + self.limits.breaker_open_for);
+                    let until = self.open_until.replace(now + self.limits.breaker_open_for);
+                    // Those that were on the wire with the one that opened it fail as well.
+                    return until.is_none_or(|until| now >= until);
                 }
             }
             Health::Untried => self.tokens += 1.0,
         }
+        false
     }
 
     /// Places come free so fast that one who finds none does better to wait for the next.
@@ -259,7 +262,9 @@ mod tests {
     fn after_leaving(every: Duration, limits: Limits) -> (Gate, Duration) {
         let mut gate = Gate::new(limits);
         gate.enter(200, at(9));
-        (1..=100).for_each(|n| gate.leave(Health::Answered, at(9) + every * n));
+        for n in 1..=100 {
+            gate.leave(Health::Answered, at(9) + every * n);
+        }
         (gate, at(9) + every * 100)
     }
 
@@ -277,14 +282,18 @@ mod tests {
         let (limited, now) = after_leaving(Duration::from_micros(800), limits);
         assert!(!limited.brisk(now), "the rate decides, not the provider");
         let (mut failing, now) = after_leaving(Duration::from_micros(800), LIMITS);
-        (0..3).for_each(|_| failing.leave(Health::Failed, now));
+        for _ in 0..3 {
+            failing.leave(Health::Failed, now);
+        }
         assert!(!failing.brisk(now), "the breaker is open");
     }
 
     #[test]
     fn a_rest_is_no_pace_and_no_stall() {
         let (mut gate, now) = after_leaving(Duration::from_micros(800), LIMITS);
-        (0..100).for_each(|_| gate.leave(Health::Answered, now));
+        for _ in 0..100 {
+            gate.leave(Health::Answered, now);
+        }
         gate.enter(4, now + at(60));
         assert!(gate.brisk(now + at(60)));
         gate.leave(Health::Answered, now + at(60));
@@ -310,5 +319,20 @@ mod tests {
         gate.leave(Health::Answered, at(72));
         assert_eq!(gate.room(at(72)), Ok(4));
         assert!(!gate.breaker_open());
+    }
+
+    /// However many calls fail with it, or wait for it.
+    #[test]
+    fn each_opening_of_the_breaker_is_told_once() {
+        let mut gate = Gate::new(LIMITS);
+        gate.enter(4, at(0));
+        let mut opened = |second| gate.leave(Health::Failed, at(second));
+        assert_eq!([0, 0, 0, 1].map(&mut opened), [false, false, true, false]);
+        assert_eq!(gate.room(at(31)), Ok(1));
+        gate.enter(1, at(31));
+        assert!(gate.leave(Health::Failed, at(32)), "it found nobody");
+        assert_eq!(gate.room(at(62)), Ok(1));
+        gate.enter(1, at(62));
+        assert!(!gate.leave(Health::Answered, at(63)));
     }
 }

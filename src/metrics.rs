@@ -159,7 +159,7 @@ impl Metrics {
             )?,
             retries_scheduled: b.counters(
                 "rescind_retries_scheduled_total",
-                "Calls put off to a later time, by cause.",
+                "Calls put off to a later time, by cause; breaker_open: openings of the breaker, each of which puts off all calls.",
                 &["provider", "cause"],
             )?,
             open: b.gauges(

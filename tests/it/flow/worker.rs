@@ -202,6 +202,36 @@ async fn a_provider_that_hangs_keeps_nobody_else_waiting() {
     );
 }
 
+/// Not how often somebody looked whether it is still open.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_of_the_breaker_counts_once_whatever_it_puts_off() {
+    let mut stage = Stage::new("opened");
+    stage.set("providers.midtrans.breaker.failures", 3);
+    stage.set("providers.midtrans.breaker.open_for", "5m");
+    let worker = stage.worker();
+    let client = stage.client().await;
+    stage.simulator.freeze();
+    let first: Vec<Value> = (0..3).map(|_| request("midtrans", "success")).collect();
+    client.confirm_all(&stage.names, &first).await;
+    let midtrans = [("provider", "midtrans")];
+    until("the breaker opens", PATIENCE, || {
+        worker.metric("rescind_breaker_open", &midtrans) == 1.0
+    })
+    .await;
+    for _ in 0..20 {
+        client
+            .publish(&stage.names, &request("midtrans", "success"))
+            .await;
+    }
+    until("all wait", PATIENCE, || {
+        worker.metric("rescind_open", &midtrans) == 23.0
+    })
+    .await;
+    let labels = [("provider", "midtrans"), ("cause", "breaker_open")];
+    let opened = worker.metric("rescind_retries_scheduled_total", &labels);
+    assert_eq!(opened, 1.0);
+}
+
 const OUTCOMES: &[&str] = &[
     "cancelled",
     "nothing_to_cancel",
