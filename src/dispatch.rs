@@ -198,13 +198,19 @@ impl Dispatcher {
             }
         };
         let full = claims.claims.len() == places.len();
+        let idle = claims.claims.is_empty() && claims.next_due.is_none();
         self.backlog.store(full, Ordering::Release);
         for (claim, place) in claims.claims.into_iter().zip(places) {
             failpoint::pass(Point::AfterIntentCommit);
             self.start(claim, None, place);
         }
         self.held.store(0, Ordering::Release);
-        self.show(&self.gate());
+        let mut gate = self.gate();
+        if idle {
+            gate.rest(self.started.elapsed());
+        }
+        self.show(&gate);
+        drop(gate);
         if full {
             self.armed.store(armed, Ordering::Release);
             return None;

@@ -56,6 +56,8 @@ pub struct Gate {
     in_flight: u32,
     failures: u32,
     open_until: Option<Duration>,
+    /// Its pause is over, and nobody waits to find out what comes then.
+    resting: bool,
     tokens: f64,
     filled_at: Duration,
     /// Smoothed time between two places that come free.
@@ -73,6 +75,7 @@ impl Gate {
             in_flight: 0,
             failures: 0,
             open_until: None,
+            resting: false,
             tokens,
             filled_at: Duration::ZERO,
             pace: Duration::ZERO,
@@ -141,6 +144,7 @@ impl Gate {
             Health::Failed => {
                 self.failures = self.failures.saturating_add(1);
                 if self.failures >= self.limits.breaker_failures {
+                    self.resting = false;
                     let until = self.open_until.replace(now + self.limits.breaker_open_for);
                     // Those that were on the wire with the one that opened it fail as well.
                     return until.is_none_or(|until| now >= until);
@@ -164,9 +168,15 @@ impl Gate {
         self.in_flight
     }
 
-    /// Whether the breaker is open, or half open.
+    /// Nothing waits for a call. A breaker whose pause is over stops nobody then; the next call finds out
+    /// as any other would.
+    pub fn rest(&mut self, now: Duration) {
+        self.resting = self.open_until.is_some_and(|until| now >= until);
+    }
+
+    /// Whether the breaker is open, or half open while something waits.
     pub fn breaker_open(&self) -> bool {
-        self.open_until.is_some()
+        self.open_until.is_some() && !self.resting
     }
 }
 
@@ -334,5 +344,23 @@ mod tests {
         assert_eq!(gate.room(at(62)), Ok(1));
         gate.enter(1, at(62));
         assert!(!gate.leave(Health::Answered, at(63)));
+    }
+
+    /// Else it would look open for as long as nobody has anything to cancel.
+    #[test]
+    fn a_breaker_whose_pause_is_over_is_open_for_nobody_where_nothing_waits() {
+        let mut gate = Gate::new(LIMITS);
+        gate.enter(3, at(0));
+        for _ in 0..3 {
+            gate.leave(Health::Failed, at(0));
+        }
+        gate.rest(at(29));
+        assert!(gate.breaker_open(), "whoever comes has to wait");
+        gate.rest(at(30));
+        assert!(!gate.breaker_open());
+        assert_eq!(gate.room(at(40)), Ok(1), "one finds out, still");
+        gate.enter(1, at(40));
+        gate.leave(Health::Failed, at(40));
+        assert!(gate.breaker_open());
     }
 }

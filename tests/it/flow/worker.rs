@@ -232,6 +232,24 @@ async fn an_opening_of_the_breaker_counts_once_whatever_it_puts_off() {
     assert_eq!(opened, 1.0);
 }
 
+/// For days, where an account has little to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_that_stops_nobody_any_more_is_not_shown_as_open() {
+    let mut stage = Stage::new("idle");
+    stage.set("providers.midtrans.base_url", "http://127.0.0.1:1");
+    stage.set("providers.midtrans.breaker.failures", 1);
+    stage.set("defaults.retry.give_up_after", "2s");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let request = request("midtrans", "success");
+    stage.client().await.publish(&stage.names, &request).await;
+    let open = || worker.metric("rescind_breaker_open", &[("provider", "midtrans")]);
+    until("the breaker opens", PATIENCE, || open() == 1.0).await;
+    let result = results.one(&id(&request), PATIENCE).await;
+    assert_eq!(result.json()["outcome"], "failed");
+    until("it stops nobody", PATIENCE, || open() == 0.0).await;
+}
+
 const OUTCOMES: &[&str] = &[
     "cancelled",
     "nothing_to_cancel",
