@@ -30,10 +30,11 @@ impl Dispatcher {
             return false;
         }
         failpoint::pass(Point::AfterOutcomeCommit);
-        self.hand_over(claim, change, &settled.rows);
+        // Counted before: whoever has the result finds it counted.
         if let Some(outcome) = change.outcome {
             self.ended(claim, change, outcome);
         }
+        self.hand_over(claim, change, &settled.rows);
         let due = matches!(settled.committed, Committed::Freed | Committed::Hinted);
         let sooner = change
             .progress
