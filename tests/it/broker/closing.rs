@@ -102,7 +102,9 @@ async fn connections_that_end_while_the_ledger_does_not_answer_make_no_message_p
     let mut message = Outgoing::request(&stage.names, &request);
     message.exchange.clone_from(&stage.names.dropped_exchange);
     stage.client().await.send(message).await;
-    let consuming = || worker.log().matches("\"consuming\"").count();
+    // Not the one of notifications.
+    let said = format!("\"consuming\",\"queue\":\"{}\"", stage.names.requests_queue);
+    let consuming = || worker.log().matches(&said).count();
     for _ in 0..4 {
         // What the broker delivers comes at once.
         tokio::time::sleep(Duration::from_secs(1)).await;
