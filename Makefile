@@ -10,6 +10,7 @@ help: ## List the targets
 run: ## Show it at work: RabbitMQ, simulated providers, a worker, thirty requests
 	@deploy/demo
 
+# Most tests wait for a broker, a database or a clock for most of their time: three at once on two cores.
 .PHONY: test
 test: ## All tests; installs RabbitMQ, PostgreSQL, Prometheus and the like if there are none
 	deploy/broker install
@@ -18,7 +19,7 @@ test: ## All tests; installs RabbitMQ, PostgreSQL, Prometheus and the like if th
 	deploy/package faketime faketime
 	deploy/package strace strace
 	deploy/package openssl openssl
-	cargo test --locked --workspace
+	RUST_TEST_THREADS=3 cargo test --locked --workspace
 
 .PHONY: bench
 bench: ## Measure against a bare relay; writes target/bench.json (ARGS="--quick throughput", ARGS=--help)

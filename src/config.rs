@@ -10,7 +10,8 @@ use secrecy::SecretString;
 
 use crate::backoff::Schedule;
 use crate::layers::Layers;
-pub use crate::layers::{ConfigError, Origin, Problem, Sources};
+pub use crate::layers::Sources;
+pub use crate::problem::{ConfigError, Origin, Problem};
 use crate::providers::{Account, Provider};
 pub use crate::settings::{ACCOUNT, FIELDS, Field, Form};
 use loader::Loader;

@@ -33,6 +33,7 @@ pub mod lifecycle;
 mod notified;
 mod oauth;
 pub mod outcome;
+mod problem;
 pub mod providers;
 mod reading;
 mod settings;

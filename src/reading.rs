@@ -26,6 +26,21 @@ impl Response<'_> {
         serde_json::from_slice(self.body).unwrap_or(serde_json::Value::Null)
     }
 
+    /// The question is to be asked again.
+    pub fn not_yet(&self) -> Verdict {
+        Verdict::NotYet {
+            after: self.retry_after,
+        }
+    }
+
+    /// It says nothing that could be read: a cancel may have been applied, a question is asked again.
+    pub fn unread(&self, operation: Operation) -> Verdict {
+        match operation {
+            Operation::Cancel => Verdict::Doubt,
+            Operation::Lookup => self.not_yet(),
+        }
+    }
+
     /// True where a program wrote the body, and not a gateway's page.
     pub fn is_object(&self) -> bool {
         self.json().is_object()
@@ -167,9 +182,9 @@ pub fn by_http_status(
         401 => Verdict::Unauthorized,
         403 => Verdict::Misconfigured(Why::Credentials),
         404 if response.is_object() => Verdict::NotFound,
-        408 | 409 | 425 => Verdict::Doubt,
+        408 | 409 | 425 => response.unread(operation),
         400..=499 => Verdict::Misconfigured(Why::Rejected),
-        _ => Verdict::Doubt,
+        _ => response.unread(operation),
     }
 }
 

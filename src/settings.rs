@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::layers::Origin;
+use crate::problem::Origin;
 
 /// One setting. Its default, its place in the environment, the check for unknown keys and
 /// what is printed all follow from its row in [`FIELDS`], [`ACCOUNT`] or a provider's list.

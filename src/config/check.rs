@@ -7,7 +7,7 @@ use url::{Host, Url};
 
 use super::loader::{Loader, schedule};
 use super::{Amqp, Ledger};
-use crate::layers::variable;
+use crate::problem::variable;
 use crate::providers::Setting;
 use crate::settings::Values;
 

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::backoff::Schedule;
 use crate::job::{UNKNOWN_PROVIDER, is_account_name};
-use crate::layers::{Layers, Origin, Problem, closest};
+use crate::layers::{Layers, closest};
+use crate::problem::{Origin, Problem};
 use crate::providers::{Account, Provider, Setting};
 use crate::settings::{ACCOUNT, FIELDS, Field, Form, Parsed, Resolved, Values};
 

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::job::Payment;
-use crate::layers::variable;
+use crate::problem::variable;
 use crate::providers::{Abilities, Ask, Asked, DoubtPolicy, Login, Reading, Request, Setting};
 use crate::providers::{Response, Token};
 use crate::settings::Resolved;

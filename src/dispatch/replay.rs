@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use tracing::info;
-
-use super::{Dispatcher, job, terms};
+use super::{job, terms};
 use crate::config::AccountConfig;
 use crate::finding::Finding;
-use crate::ledger::{Change, Claim, Reopen, Stored};
+use crate::ledger::{Reopen, Stored};
 use crate::lifecycle::{Hindrance, Hints, Plan, Progress};
 use crate::outcome::{Operation, Outcome};
-use crate::wire::{Kind, Outgoing};
+use crate::wire::Outgoing;
+use jiff::Timestamp;
 
 /// How the ledger takes a request up again, under the terms of its account. Two requests on one
 /// payment have a key each: where the later one was published in the place of this one, the
@@ -74,28 +72,4 @@ pub(super) fn replayed(
         messages.push(finding.dead_letter());
     }
     messages
-}
-
-impl Dispatcher {
-    /// Counts and logs the end of a request, or of its replay.
-    pub(super) fn ended(&self, claim: &Claim, change: &Change, outcome: Outcome) {
-        let received_at = claim.stored.envelope.received_at;
-        let corrected = change.messages.iter().any(|m| m.kind == Kind::Correction);
-        match claim.outcome {
-            None => self.shared.metrics.finished(self.name(), outcome),
-            Some(_) if corrected => self.shared.metrics.corrected(self.name(), outcome),
-            Some(_) => {}
-        }
-        info!(
-            outcome = outcome.as_str(),
-            reason = outcome.reason(),
-            duration_s = crate::backoff::elapsed(received_at, change.at).as_secs_f64(),
-            "{}",
-            match (claim.outcome, corrected) {
-                (None, _) => "finished",
-                (_, true) => "replayed; a correction is published",
-                (_, false) => "replayed; it is as it was",
-            }
-        );
-    }
 }

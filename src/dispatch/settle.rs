@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Dispatcher;
 use crate::failpoint::{self, Point};
 use crate::ledger::{About, Change, Claim, Committed, Pending};
+use crate::outcome::Outcome;
 use crate::wire::{Kind, Outgoing};
 
 impl Dispatcher {
@@ -63,5 +64,27 @@ impl Dispatcher {
         if !pending.is_empty() {
             self.shared.outbox.give(pending);
         }
+    }
+
+    /// Counts and logs the end of a request, or of its replay.
+    fn ended(&self, claim: &Claim, change: &Change, outcome: Outcome) {
+        let received_at = claim.stored.envelope.received_at;
+        let corrected = change.messages.iter().any(|m| m.kind == Kind::Correction);
+        match claim.outcome {
+            None => self.shared.metrics.finished(self.name(), outcome),
+            Some(_) if corrected => self.shared.metrics.corrected(self.name(), outcome),
+            Some(_) => {}
+        }
+        info!(
+            outcome = outcome.as_str(),
+            reason = outcome.reason(),
+            duration_s = crate::backoff::elapsed(received_at, change.at).as_secs_f64(),
+            "{}",
+            match (claim.outcome, corrected) {
+                (None, _) => "finished",
+                (_, true) => "replayed; a correction is published",
+                (_, false) => "replayed; it is as it was",
+            }
+        );
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Stored;
 use crate::lifecycle::{Hindrance, Progress};
-use crate::outcome::{Outcome, names};
+use crate::outcome::{Outcome, State, names};
 use crate::providers::Evidence;
 
 /// Which dead letters.
@@ -30,6 +30,25 @@ pub struct DeadFilter {
     pub with_body: bool,
     /// At most so many.
     pub most: usize,
+}
+
+impl DeadFilter {
+    /// All of a request, oldest first.
+    pub(super) fn of_request(request_id: &str) -> Self {
+        Self {
+            id: Some(request_id.to_owned()),
+            most: 1_000,
+            ..Self::default()
+        }
+    }
+
+    /// Milliseconds and id behind which they begin.
+    pub(super) fn behind(&self) -> (i64, &str) {
+        match &self.after {
+            Some((at, id)) => (at.as_millisecond(), id.as_str()),
+            None => (i64::MIN, ""),
+        }
+    }
 }
 
 /// A dead letter as it is now.
@@ -135,6 +154,58 @@ impl Deed {
 /// or may be replayed. Decides inside the transaction. Pure.
 pub type Reopen =
     Arc<dyn Fn(&Stored, &Progress, Outcome, bool) -> Result<Progress, Hindrance> + Send + Sync>;
+
+/// A dead letter that is to be worked on.
+pub(super) struct Letter {
+    pub(super) request: Option<i64>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) closed: bool,
+    pub(super) closed_by: Option<String>,
+}
+
+impl Letter {
+    pub(super) fn allows(&self, deed: &Deed) -> bool {
+        match deed {
+            Deed::Replay(_) | Deed::Discard => !self.closed,
+            Deed::TakeBack => self.closed_by.as_deref() == Some(Action::Discarded.as_str()),
+        }
+    }
+}
+
+/// The request of a dead letter, as its row is.
+pub(super) struct Dead {
+    pub(super) stored: Stored,
+    pub(super) progress: Progress,
+    /// Somebody looks at this moment whether its result holds.
+    pub(super) is_checked: bool,
+    /// See [`Reopen`].
+    pub(super) overtaken: bool,
+}
+
+impl Dead {
+    pub(super) fn reopened(
+        &self,
+        reopen: &Reopen,
+        outcome: Outcome,
+    ) -> Result<Progress, Hindrance> {
+        if self.progress.state != State::Finished || self.is_checked {
+            return Err(Hindrance::UnderWay);
+        }
+        reopen(&self.stored, &self.progress, outcome, self.overtaken)
+    }
+}
+
+impl Closing {
+    /// When it was closed, and by what; nothing once it is open again.
+    pub(super) fn mark(&self) -> Option<(i64, &'static str)> {
+        match self.deed {
+            Deed::TakeBack => None,
+            Deed::Replay(_) | Deed::Discard => {
+                Some((self.at.as_millisecond(), self.deed.action().as_str()))
+            }
+        }
+    }
+}
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

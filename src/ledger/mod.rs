@@ -19,6 +19,7 @@ use crate::wire::{Envelope, Outgoing};
 
 mod asked;
 mod dead;
+mod heard;
 mod pending;
 mod place;
 pub mod postgres;

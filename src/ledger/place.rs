@@ -24,7 +24,7 @@ impl Place {
         observer: impl Fn(f64, usize) + Send + Sync + 'static,
     ) -> Result<Arc<dyn Ledger>, LedgerError> {
         Ok(match self {
-            Self::File(path) => Arc::new(Sqlite::open(path, Box::new(observer))?),
+            Self::File(path) => Arc::new(Sqlite::open(path, observer)?),
             Self::Database(settings) => Arc::new(Postgres::open(settings, observer).await?),
         })
     }

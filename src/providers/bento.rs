@@ -46,21 +46,13 @@ impl Provider for Bento {
     }
 
     fn settings(&self) -> &'static [Setting] {
-        const fn optional(key: &'static str, secret: bool) -> Setting {
-            Setting {
-                key,
-                secret,
-                required: false,
-                many: false,
-            }
-        }
-        &const {
-            [
-                optional("token", true),
-                optional("oauth.token_url", false),
-                optional("oauth.client_id", false),
-                optional("oauth.client_secret", true),
-                optional("lookup_path", false),
+        const {
+            &[
+                Setting::secret("token").optional(),
+                Setting::plain("oauth.token_url").optional(),
+                Setting::plain("oauth.client_id").optional(),
+                Setting::secret("oauth.client_secret").optional(),
+                Setting::plain("lookup_path").optional(),
             ]
         }
     }

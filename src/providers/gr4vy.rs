@@ -50,26 +50,13 @@ impl Provider for Gr4vy {
     }
 
     fn settings(&self) -> &'static [Setting] {
-        &[
-            Setting {
-                key: "private_key",
-                secret: true,
-                required: true,
-                many: false,
-            },
-            Setting {
-                key: "merchant_account_id",
-                secret: false,
-                required: false,
-                many: false,
-            },
-            Setting {
-                key: "webhook_secrets",
-                secret: true,
-                required: false,
-                many: true,
-            },
-        ]
+        const {
+            &[
+                Setting::secret("private_key"),
+                Setting::plain("merchant_account_id").optional(),
+                Setting::secret("webhook_secrets").several(),
+            ]
+        }
     }
 
     fn check(&self, account: &Account) -> Result<(), String> {
@@ -134,14 +121,9 @@ impl Provider for Gr4vy {
 
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
         let body = response.json();
-        let not_yet = Verdict::NotYet {
-            after: response.retry_after,
-        };
+        let not_yet = response.not_yet();
         if !response.is_success() {
-            let verdict = match of_http(Operation::Lookup, response, &body) {
-                Verdict::Doubt => not_yet,
-                verdict => verdict,
-            };
+            let verdict = of_http(Operation::Lookup, response, &body);
             return words(verdict, response, &body);
         }
         if !is_about(ask, &body) {
@@ -173,10 +155,6 @@ impl Provider for Gr4vy {
             authorization: format!("Bearer {}", token.map_err(named)?).into(),
             life: TOKEN_LIFE,
         }))
-    }
-
-    fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
-        Err("Gr4vy has no token endpoint".to_owned())
     }
 
     fn notification(&self, account: &Account, arrived: &Arrived<'_>) -> Notification {
@@ -316,9 +294,7 @@ fn not_done(ask: &Ask<'_>, body: &Value, response: &Response<'_>) -> (Verdict, O
         after: response.retry_after,
         cause: Cause::Retryable,
     };
-    let not_yet = Verdict::NotYet {
-        after: response.retry_after,
-    };
+    let not_yet = response.not_yet();
     match (response.status, body["code"].as_str().unwrap_or_default()) {
         (403, _) => (not_yet, Some(Why::Credentials)),
         // The one that still runs is perhaps an earlier attempt of ours.

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
-    Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
+    Reading, Request, Response, Setting, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::notified::is_sha512_of;
@@ -40,15 +40,12 @@ impl Provider for Midtrans {
     /// Calls use `server_key`; notifications signed with one of `further_server_keys` are
     /// taken as well, while a key is replaced.
     fn settings(&self) -> &'static [Setting] {
-        const fn key(key: &'static str, required: bool) -> Setting {
-            Setting {
-                key,
-                secret: true,
-                required,
-                many: !required,
-            }
+        const {
+            &[
+                Setting::secret("server_key"),
+                Setting::secret("further_server_keys").several(),
+            ]
         }
-        const { &[key("server_key", true), key("further_server_keys", false)] }
     }
 
     fn check(&self, account: &Account) -> Result<(), String> {
@@ -114,19 +111,15 @@ impl Provider for Midtrans {
 
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
         let body = response.json();
-        let failed = Verdict::NotYet {
-            after: response.retry_after,
-        };
         let verdict = match Source::of(ask, response, &body) {
-            Source::Unclear => failed,
-            Source::Http => match of_http(Operation::Lookup, response) {
-                Verdict::Doubt => failed,
-                verdict => verdict,
-            },
+            Source::Unclear => response.not_yet(),
+            Source::Http => of_http(Operation::Lookup, response),
             Source::Body { .. } if is_a_later_one(ask, &body) => {
                 Verdict::Unresolved(Unresolved::ContradictoryEvidence)
             }
-            Source::Body { code, status } => lookup_verdict(&code, &status).unwrap_or(failed),
+            Source::Body { code, status } => {
+                lookup_verdict(&code, &status).unwrap_or_else(|| response.not_yet())
+            }
         };
         reading(verdict, ask, response, &body)
     }
@@ -139,10 +132,6 @@ impl Provider for Midtrans {
             .ok_or("server_key is missing")?;
         let basic = format!("Basic {}", STANDARD.encode(format!("{key}:")));
         Ok(Login::Static(basic.into()))
-    }
-
-    fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
-        Err("Midtrans has no token to fetch".to_owned())
     }
 
     /// `signature_key` is the SHA-512 of order id, code, amount and server key with nothing
@@ -285,9 +274,7 @@ fn cancel_verdict(code: &str, status: &str, response: &Response<'_>) -> Verdict 
         ("407", "" | "expire") => Verdict::NothingToCancel(Nothing::Expired),
         // Covers "already cancelled", "settled" and "expired". Nothing was changed, and only a
         // look-up can say why.
-        ("412", _) => Verdict::NotYet {
-            after: response.retry_after,
-        },
+        ("412", _) => response.not_yet(),
         // A call or a key in the way, perhaps of an earlier attempt: no word on the state.
         ("409", _) => Verdict::Doubt,
         ("414", _) => Verdict::Refused(Refused::NotEligible),
@@ -347,9 +334,7 @@ fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
     match response.status {
         401 | 402 => Verdict::Misconfigured(Why::Credentials),
         404 => Verdict::Misconfigured(Why::Rejected),
-        412 => Verdict::NotYet {
-            after: response.retry_after,
-        },
+        412 => response.not_yet(),
         _ => by_http_status(operation, response, false),
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
-    Reading, Request, Response, Setting, Token, Via, by_http_status, loose_text, segment,
+    Reading, Request, Response, Setting, Via, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::notified::same;
@@ -34,15 +34,12 @@ impl Provider for Migo {
 
     /// `notification_token` is the static header value handed to Migo for its callback.
     fn settings(&self) -> &'static [Setting] {
-        const fn secret(key: &'static str, required: bool) -> Setting {
-            Setting {
-                key,
-                secret: true,
-                required,
-                many: false,
-            }
+        const {
+            &[
+                Setting::secret("token"),
+                Setting::secret("notification_token").optional(),
+            ]
         }
-        const { &[secret("token", true), secret("notification_token", false)] }
     }
 
     fn check(&self, account: &Account) -> Result<(), String> {
@@ -100,8 +97,7 @@ impl Provider for Migo {
     }
 
     fn read_lookup(&self, _ask: &Ask<'_>, response: &Response<'_>) -> Reading {
-        let after = response.retry_after;
-        Reading::of(Verdict::NotYet { after }, response)
+        Reading::of(response.not_yet(), response)
     }
 
     /// A long-lived merchant token
@@ -110,10 +106,6 @@ impl Provider for Migo {
     fn login(&self, account: &Account, _now: Timestamp, _nonce: &str) -> Result<Login, String> {
         let token = account.secret("token").ok_or("token is missing")?;
         Ok(Login::Static(format!("Bearer {token}").into()))
-    }
-
-    fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
-        Err("Migo has no token to fetch".to_owned())
     }
 
     /// The callback is not signed

@@ -77,8 +77,10 @@ pub trait Provider: Send + Sync {
     /// random text for signed tokens.
     fn login(&self, account: &Account, now: Timestamp, nonce: &str) -> Result<Login, String>;
 
-    /// Reads the answer to [`Login::Fetch`].
-    fn read_login(&self, response: &Response<'_>) -> Result<Token, String>;
+    /// Reads the answer to [`Login::Fetch`], where [`login`](Self::login) asks for one.
+    fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
+        Err(format!("{} has no token to fetch", self.title()))
+    }
 
     /// What a notification says. Where the provider documents none, nothing is taken.
     fn notification(&self, _account: &Account, _arrived: &Arrived<'_>) -> Notification {
@@ -103,6 +105,42 @@ pub struct Setting {
     pub required: bool,
     /// May hold several values (a list in TOML).
     pub many: bool,
+}
+
+impl Setting {
+    /// One that has to be given.
+    pub const fn plain(key: &'static str) -> Self {
+        Self {
+            key,
+            secret: false,
+            required: true,
+            many: false,
+        }
+    }
+
+    /// A secret that has to be given.
+    pub const fn secret(key: &'static str) -> Self {
+        Self {
+            secret: true,
+            ..Self::plain(key)
+        }
+    }
+
+    /// The same, which may be left out.
+    pub const fn optional(self) -> Self {
+        Self {
+            required: false,
+            ..self
+        }
+    }
+
+    /// The same, of which there may be none or several.
+    pub const fn several(self) -> Self {
+        Self {
+            many: true,
+            ..self.optional()
+        }
+    }
 }
 
 /// One configured account at a provider.

@@ -46,20 +46,12 @@ impl Provider for Pismo {
 
     /// `scope` and `uid` (for a token of one account) are parameters of the token endpoint.
     fn settings(&self) -> &'static [Setting] {
-        const fn setting(key: &'static str, secret: bool, required: bool) -> Setting {
-            Setting {
-                key,
-                secret,
-                required,
-                many: false,
-            }
-        }
-        &const {
-            [
-                setting("client_id", false, true),
-                setting("client_secret", true, true),
-                setting("scope", false, false),
-                setting("uid", false, false),
+        const {
+            &[
+                Setting::plain("client_id"),
+                Setting::secret("client_secret"),
+                Setting::plain("scope").optional(),
+                Setting::plain("uid").optional(),
             ]
         }
     }
@@ -134,10 +126,7 @@ impl Provider for Pismo {
     }
 
     fn read_lookup(&self, _ask: &Ask<'_>, response: &Response<'_>) -> Reading {
-        let not_yet = Verdict::NotYet {
-            after: response.retry_after,
-        };
-        words(not_yet, response, &response.json())
+        words(response.not_yet(), response, &response.json())
     }
 
     /// The page says "follows the RFC 6749 specification": a form, with Pismo's own name for

@@ -39,18 +39,10 @@ impl Provider for Tingg {
     }
 
     fn settings(&self) -> &'static [Setting] {
-        const fn required(key: &'static str, secret: bool) -> Setting {
-            Setting {
-                key,
-                secret,
-                required: true,
-                many: false,
-            }
-        }
         const {
             &[
-                required("client_id", false),
-                required("client_secret", true),
+                Setting::plain("client_id"),
+                Setting::secret("client_secret"),
             ]
         }
     }
@@ -102,10 +94,8 @@ impl Provider for Tingg {
             Source::Unauthenticated => Verdict::Unauthorized,
             Source::Unclear => Verdict::Doubt,
             Source::Http => of_http(Operation::Cancel, response),
-            Source::Body => match cancel_verdict(&answer, response.is_success()) {
-                Some(verdict) => verdict,
-                None => unknown_code(Operation::Cancel, response),
-            },
+            Source::Body => cancel_verdict(&answer, response.is_success())
+                .unwrap_or_else(|| unknown_code(Operation::Cancel, response)),
         };
         answer.reading(verdict, response)
     }
@@ -114,19 +104,10 @@ impl Provider for Tingg {
         let answer = Answer::of(response);
         let verdict = match answer.source(ask, response) {
             Source::Unauthenticated => Verdict::Unauthorized,
-            Source::Unclear => Verdict::Doubt,
+            Source::Unclear => response.not_yet(),
             Source::Http => of_http(Operation::Lookup, response),
-            Source::Body => match lookup_verdict(&answer, response.is_success()) {
-                Some(verdict) => verdict,
-                None => unknown_code(Operation::Lookup, response),
-            },
-        };
-        // A question that got no answer is asked again.
-        let verdict = match verdict {
-            Verdict::Doubt => Verdict::NotYet {
-                after: response.retry_after,
-            },
-            verdict => verdict,
+            Source::Body => lookup_verdict(&answer, response.is_success())
+                .unwrap_or_else(|| unknown_code(Operation::Lookup, response)),
         };
         answer.reading(verdict, response)
     }
@@ -350,7 +331,7 @@ fn cancelled(reason: Cancelled, already: bool) -> Verdict {
 fn unknown_code(operation: Operation, response: &Response<'_>) -> Verdict {
     match response.status {
         401 | 403 | 429 => by_http_status(operation, response, false),
-        _ => Verdict::Doubt,
+        _ => response.unread(operation),
     }
 }
 

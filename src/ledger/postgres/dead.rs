@@ -7,9 +7,10 @@ use tokio_postgres::error::SqlState;
 
 use super::rows::{STORED, count, json, millis, most, parse, stored, text, time};
 use super::trouble::Trouble;
+use crate::ledger::dead::{Dead, Letter};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
 use crate::lifecycle::{Hindrance, Progress};
-use crate::outcome::{Outcome, State};
+use crate::outcome::Outcome;
 
 /// Oldest first.
 pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRecord>, Trouble> {
@@ -22,10 +23,7 @@ pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRec
         Some(_) => "(d.id = $1 OR d.request_id = $1)",
         None => "$1::text IS NULL",
     };
-    let (after, after_id) = match &filter.after {
-        Some((at, id)) => (millis(*at), id.as_str()),
-        None => (i64::MIN, ""),
-    };
+    let (after, after_id) = filter.behind();
     let before = filter.dead_before.map_or(i64::MAX, millis);
     let query = format!(
         "SELECT d.id, d.request_id, d.request IS NOT NULL, d.provider, d.outcome, d.reason, d.detail,
@@ -95,12 +93,7 @@ fn action(row: &Row, from: usize) -> Result<ActionRecord, Trouble> {
 
 /// The dead letters of a request, oldest first.
 pub(super) async fn of_request(db: &Object, request_id: &str) -> Result<Vec<DeadRecord>, Trouble> {
-    let filter = DeadFilter {
-        id: Some(request_id.to_owned()),
-        most: 1_000,
-        ..DeadFilter::default()
-    };
-    let mut letters = list(db, &filter).await?;
+    let mut letters = list(db, &DeadFilter::of_request(request_id)).await?;
     // A message that took the request's id and was refused is none of it.
     letters.retain(|letter| letter.is_request);
     Ok(letters)
@@ -124,14 +117,6 @@ pub(super) async fn closings(db: &Object) -> Result<Vec<(String, u64)>, Trouble>
     rows.iter().map(closing).collect()
 }
 
-/// A dead letter that is to be worked on, locked.
-struct Letter {
-    request: Option<i64>,
-    outcome: Option<Outcome>,
-    closed: bool,
-    closed_by: Option<String>,
-}
-
 pub(super) async fn close(
     db: &ClientWrapper,
     id: &str,
@@ -141,11 +126,7 @@ pub(super) async fn close(
     let Some(letter) = find(db, id).await? else {
         return Ok(Closed::Unknown);
     };
-    let fits = match &closing.deed {
-        Deed::Replay(_) | Deed::Discard => !letter.closed,
-        Deed::TakeBack => letter.closed_by.as_deref() == Some("discarded"),
-    };
-    if !fits {
+    if !letter.allows(&closing.deed) {
         return last_action(db, id).await.map(Closed::Changed);
     }
     if let Deed::Replay(reopen) = &closing.deed
@@ -214,11 +195,13 @@ async fn begin_again(
     let query = db.prepare_cached(&query).await?;
     let row = db.query_one(&query, &[&request]).await?;
     let (stored, progress) = stored(&row)?;
-    if progress.state != State::Finished || row.try_get::<_, bool>("is_checked")? {
-        return Ok(Some(Hindrance::UnderWay));
-    }
-    let overtaken = newer(db, request).await?.is_some();
-    match reopen(&stored, &progress, outcome, overtaken) {
+    let dead = Dead {
+        stored,
+        progress,
+        is_checked: row.try_get("is_checked")?,
+        overtaken: newer(db, request).await?.is_some(),
+    };
+    match dead.reopened(reopen, outcome) {
         Ok(again) => take_up(db, request, &again, now).await.map(|()| None),
         Err(hindrance) => Ok(Some(hindrance)),
     }
@@ -281,10 +264,7 @@ async fn write_down(
     closing: &Closing,
 ) -> Result<(), Trouble> {
     let (action, at) = (closing.deed.action().as_str(), millis(closing.at));
-    let closed = match closing.deed {
-        Deed::TakeBack => None,
-        Deed::Replay(_) | Deed::Discard => Some((at, action)),
-    };
+    let closed = closing.mark();
     let close = db
         .prepare_cached("UPDATE dead_letters SET closed_at = $2, closed_by = $3 WHERE id = $1")
         .await?;

@@ -5,28 +5,15 @@ use tokio_postgres::Row;
 
 use super::rows::{STORED, json, millis, outcome, stored, text, time};
 use super::trouble::Trouble;
-use crate::ledger::{HEARERS_MAX, Hear, Heard, Stored};
-use crate::lifecycle::Progress;
-use crate::outcome::{Outcome, State};
+use crate::ledger::heard::{Change, Found};
+use crate::ledger::{HEARERS_MAX, Hear, Heard};
+use crate::outcome::State;
 
 /// A notification about a payment.
 pub(super) struct Notification {
     pub(super) provider: String,
     pub(super) payment_keys: Vec<String>,
     pub(super) hear: Hear,
-}
-
-/// A request that a notification is about.
-struct Found {
-    seq: i64,
-    stored: Stored,
-    progress: Progress,
-    outcome: Option<Outcome>,
-    parked: bool,
-    /// Nobody works on it.
-    idle: bool,
-    /// Its result is being checked.
-    checked: bool,
 }
 
 /// Once for each request on the payment that hears of it.
@@ -58,59 +45,53 @@ async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Vec<Found
     );
     let query = db.prepare_cached(&query).await?;
     let rows = db.query(&query, &[&provider, &key]).await?;
-    let mut rows: Vec<Found> = rows.iter().map(found).collect::<Result<_, _>>()?;
-    rows.retain(|found| !found.parked);
-    rows.sort_by_key(|found| {
+    let mut all = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if !row.try_get::<_, bool>("parked")? {
+            all.push(found(row)?);
+        }
+    }
+    all.sort_by_key(|found| {
         let finished = found.progress.state == State::Finished;
         (finished, std::cmp::Reverse(found.seq))
     });
-    rows.truncate(HEARERS_MAX);
-    Ok(rows)
+    all.truncate(HEARERS_MAX);
+    Ok(all)
 }
 
 fn found(row: &Row) -> Result<Found, Trouble> {
     let (stored, mut progress) = stored(row)?;
     progress.due_at = row.try_get::<_, Option<i64>>("due_at")?.map(time);
-    let finished = progress.state == State::Finished;
-    let idle = finished || progress.due_at.is_some();
-    let checked = finished && progress.due_at.is_none() && row.try_get("notified")?;
     Ok(Found {
         seq: row.try_get("seq")?,
         stored,
         progress,
         outcome: outcome(row)?,
-        parked: row.try_get("parked")?,
-        idle,
-        checked,
+        notified: row.try_get("notified")?,
     })
 }
 
-async fn tell(db: &ClientWrapper, mut found: Found, hear: &Hear) -> Result<Heard, Trouble> {
-    let finished = found.progress.state == State::Finished;
-    if !found.idle {
-        let remember = db
-            .prepare_cached("UPDATE requests SET notified = true WHERE seq = $1")
-            .await?;
-        db.execute(&remember, &[&found.seq]).await?;
-        return Ok(Heard::Open);
-    }
-    let before = found.progress.clone();
-    // One that is replayed has its outcome, and is open.
-    let outcome = found.outcome.filter(|_| finished);
-    let heard = hear(&found.stored, &mut found.progress, outcome);
-    let due_at = found.progress.due_at.map(millis);
-    // A new due time takes the claim of a check that is under way: its answer may be too old.
-    let changed = found.progress != before && (due_at.is_some() || !found.checked);
-    if changed {
-        let notified = finished && due_at.is_some();
-        let change = db
-            .prepare_cached(
-                "UPDATE requests SET due_at = $2, progress = $3, notified = $4, owner = NULL WHERE seq = $1",
-            )
-            .await?;
-        let progress = json(&found.progress)?;
-        db.execute(&change, &[&found.seq, &due_at, &progress, &notified])
-            .await?;
+async fn tell(db: &ClientWrapper, found: Found, hear: &Hear) -> Result<Heard, Trouble> {
+    let seq = found.seq;
+    let (heard, change) = found.tell(hear);
+    match change {
+        Change::Nothing => {}
+        Change::Remember => {
+            let remember = db
+                .prepare_cached("UPDATE requests SET notified = true WHERE seq = $1")
+                .await?;
+            db.execute(&remember, &[&seq]).await?;
+        }
+        Change::Stands(progress, checks) => {
+            let stands = db
+                .prepare_cached(
+                    "UPDATE requests SET due_at = $2, progress = $3, notified = $4, owner = NULL WHERE seq = $1",
+                )
+                .await?;
+            let (due_at, progress) = (progress.due_at.map(millis), json(&progress)?);
+            db.execute(&stands, &[&seq, &due_at, &progress, &checks])
+                .await?;
+        }
     }
     Ok(heard)
 }

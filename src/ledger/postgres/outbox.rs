@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::rows::{json, millis, text};
+use super::rows::{column, json, millis, text};
 use super::trouble::Trouble;
 use crate::ledger::{DeadLetter, Delivered};
-use crate::outcome::Outcome;
 use crate::wire::Outgoing;
 
 /// A message that enters the outbox.
@@ -42,27 +41,18 @@ pub(super) async fn insert(
              RETURNING seq, request, message_id",
         )
         .await?;
-    let ids: Vec<String> = messages.iter().map(|m| m.message.id.to_string()).collect();
-    let requests: Vec<Option<i64>> = messages.iter().map(|m| m.request).collect();
-    let kinds: Vec<&str> = messages.iter().map(|m| m.message.kind.as_str()).collect();
-    let keys: Vec<_> = messages
-        .iter()
-        .map(|m| text(&m.message.routing_key))
-        .collect();
     let properties = messages.iter().map(|m| json(&m.message.properties));
     let properties: Vec<String> = properties.collect::<Result<_, _>>()?;
-    let bodies: Vec<&[u8]> = messages.iter().map(|m| &*m.message.body).collect();
-    let times: Vec<i64> = messages.iter().map(|m| millis(m.at)).collect();
     db.query(
         &statement,
         &[
-            &ids,
-            &requests,
-            &kinds,
-            &keys,
+            &column(messages, |m| m.message.id.to_string()),
+            &column(messages, |m| m.request),
+            &column(messages, |m| m.message.kind.as_str()),
+            &column(messages, |m| text(&m.message.routing_key)),
             &properties,
-            &bodies,
-            &times,
+            &column(messages, |m| &*m.message.body),
+            &column(messages, |m| millis(m.at)),
             &worker,
         ],
     )
@@ -94,51 +84,19 @@ pub(super) async fn dead_letters(
              ON CONFLICT DO NOTHING",
         )
         .await?;
-    let ids: Vec<String> = dead
-        .iter()
-        .map(|(_, letter)| letter.id.to_string())
-        .collect();
-    let requests: Vec<Option<i64>> = dead.iter().map(|(request, _)| *request).collect();
-    let request_ids: Vec<_> = dead
-        .iter()
-        .map(|(_, l)| l.request_id.as_deref().map(text))
-        .collect();
-    let providers: Vec<_> = dead
-        .iter()
-        .map(|(_, letter)| text(&letter.provider))
-        .collect();
-    let outcome = |of: fn(Outcome) -> &'static str| {
-        dead.iter()
-            .map(|(_, letter)| of(letter.outcome))
-            .collect::<Vec<&str>>()
-    };
-    let (outcomes, reasons) = (outcome(Outcome::as_str), outcome(Outcome::reason));
-    let details: Vec<_> = dead
-        .iter()
-        .map(|(_, letter)| text(&letter.detail))
-        .collect();
-    let bodies: Vec<&[u8]> = dead.iter().map(|(_, letter)| &*letter.body).collect();
-    let received: Vec<i64> = dead
-        .iter()
-        .map(|(_, letter)| millis(letter.received_at))
-        .collect();
-    let died: Vec<i64> = dead
-        .iter()
-        .map(|(_, letter)| millis(letter.dead_at))
-        .collect();
     db.execute(
         &statement,
         &[
-            &ids,
-            &requests,
-            &request_ids,
-            &providers,
-            &outcomes,
-            &reasons,
-            &details,
-            &bodies,
-            &received,
-            &died,
+            &column(dead, |(_, l)| l.id.to_string()),
+            &column(dead, |(request, _)| *request),
+            &column(dead, |(_, l)| l.request_id.as_deref().map(text)),
+            &column(dead, |(_, l)| text(&l.provider)),
+            &column(dead, |(_, l)| l.outcome.as_str()),
+            &column(dead, |(_, l)| l.outcome.reason()),
+            &column(dead, |(_, l)| text(&l.detail)),
+            &column(dead, |(_, l)| &*l.body),
+            &column(dead, |(_, l)| millis(l.received_at)),
+            &column(dead, |(_, l)| millis(l.dead_at)),
         ],
     )
     .await?;
@@ -160,10 +118,8 @@ pub(super) async fn open_again(
              WHERE d.id = l.id AND d.closed_at IS NOT NULL",
         )
         .await?;
-    let ids = dead.iter().map(|(_, letter)| letter.id.to_string());
-    let ids: Vec<String> = ids.collect();
-    let died = dead.iter().map(|(_, letter)| millis(letter.dead_at));
-    let died: Vec<i64> = died.collect();
+    let ids = column(dead, |(_, letter)| letter.id.to_string());
+    let died = column(dead, |(_, letter)| millis(letter.dead_at));
     db.execute(&statement, &[&ids, &died]).await?;
     Ok(())
 }
@@ -202,15 +158,15 @@ pub(super) async fn published(
              WHERE m.seq = p.seq AND m.repeats = p.repeats AND m.message_id = p.message_id",
         )
         .await?;
-    let rows: Vec<i64> = messages.iter().map(|(message, _)| message.seq).collect();
-    let repeats: Vec<i64> = messages
-        .iter()
-        .map(|(message, _)| message.repeats)
-        .collect();
-    let times: Vec<i64> = messages.iter().map(|(_, at)| *at).collect();
-    let ids = messages.iter().map(|(message, _)| message.id.to_string());
-    let ids: Vec<String> = ids.collect();
-    db.execute(&statement, &[&rows, &repeats, &times, &ids])
-        .await?;
+    db.execute(
+        &statement,
+        &[
+            &column(messages, |(message, _)| message.seq),
+            &column(messages, |(message, _)| message.repeats),
+            &column(messages, |(_, at)| *at),
+            &column(messages, |(message, _)| message.id.to_string()),
+        ],
+    )
+    .await?;
     Ok(())
 }

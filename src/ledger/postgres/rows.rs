@@ -89,6 +89,11 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Trouble>
     serde_json::from_str(text).map_err(Trouble::unreadable)
 }
 
+/// One column of what is written together.
+pub(super) fn column<'a, R, T>(rows: &'a [R], of: impl FnMut(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(of).collect()
+}
+
 /// For people and for keys: PostgreSQL's text holds every character but this one.
 pub(super) fn text(text: &str) -> Cow<'_, str> {
     match text.contains('\0') {

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{STORED, json, millis, parse, stored, time};
+use crate::ledger::dead::{Dead, Letter};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
 use crate::lifecycle::{Hindrance, Progress};
-use crate::outcome::{Outcome, State};
+use crate::outcome::Outcome;
 
 /// Oldest first.
 pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec<DeadRecord>> {
@@ -19,10 +20,7 @@ pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec
         Some(_) => "(d.id = ?1 OR d.request_id = ?1)",
         None => "?1 IS NULL",
     };
-    let (after, after_id) = match &filter.after {
-        Some((at, id)) => (millis(*at), id.as_str()),
-        None => (i64::MIN, ""),
-    };
+    let (after, after_id) = filter.behind();
     let before = filter.dead_before.map_or(i64::MAX, millis);
     db.prepare_cached(&format!(
         "SELECT d.id, d.request_id, d.request IS NOT NULL, d.provider, d.outcome, d.reason, d.detail,
@@ -87,12 +85,7 @@ fn action(row: &Row<'_>, from: usize) -> rusqlite::Result<ActionRecord> {
 
 /// The dead letters of a request, oldest first.
 pub(super) fn of_request(db: &Connection, request_id: &str) -> rusqlite::Result<Vec<DeadRecord>> {
-    let filter = DeadFilter {
-        id: Some(request_id.to_owned()),
-        most: 1_000,
-        ..DeadFilter::default()
-    };
-    let mut letters = list(db, &filter)?;
+    let mut letters = list(db, &DeadFilter::of_request(request_id))?;
     // A message that took the request's id and was refused is none of it.
     letters.retain(|letter| letter.is_request);
     Ok(letters)
@@ -114,23 +107,11 @@ pub(super) fn closings(db: &Connection) -> rusqlite::Result<Vec<(String, u64)>> 
         .collect()
 }
 
-/// A dead letter that is to be worked on.
-struct Letter {
-    request: Option<i64>,
-    outcome: Option<Outcome>,
-    closed: bool,
-    closed_by: Option<String>,
-}
-
 pub(super) fn close(db: &Connection, id: &str, closing: &Closing) -> rusqlite::Result<Closed> {
     let Some(letter) = find(db, id)? else {
         return Ok(Closed::Unknown);
     };
-    let fits = match &closing.deed {
-        Deed::Replay(_) | Deed::Discard => !letter.closed,
-        Deed::TakeBack => letter.closed_by.as_deref() == Some("discarded"),
-    };
-    if !fits {
+    if !letter.allows(&closing.deed) {
         return last_action(db, id).map(Closed::Changed);
     }
     if let Deed::Replay(reopen) = &closing.deed
@@ -176,19 +157,21 @@ fn begin_again(
     let (Some(request), Some(outcome)) = (letter.request, letter.outcome) else {
         return Ok(Some(Hindrance::Invalid));
     };
-    let (stored, progress, is_checked) = db
+    let overtaken = newer(db, request)?.is_some();
+    let dead = db
         .prepare_cached(&format!(
             "SELECT notified = 1 AND due_at IS NULL AS is_checked, {STORED} FROM requests WHERE seq = ?1"
         ))?
         .query_row([request], |row| {
             let (stored, progress) = stored(row)?;
-            Ok((stored, progress, row.get::<_, bool>("is_checked")?))
+            Ok(Dead {
+                stored,
+                progress,
+                is_checked: row.get("is_checked")?,
+                overtaken,
+            })
         })?;
-    if progress.state != State::Finished || is_checked {
-        return Ok(Some(Hindrance::UnderWay));
-    }
-    let overtaken = newer(db, request)?.is_some();
-    match reopen(&stored, &progress, outcome, overtaken) {
+    match dead.reopened(reopen, outcome) {
         Ok(again) => take_up(db, request, &again, now).map(|()| None),
         Err(hindrance) => Ok(Some(hindrance)),
     }
@@ -246,10 +229,7 @@ fn write_down(
     closing: &Closing,
 ) -> rusqlite::Result<()> {
     let (action, at) = (closing.deed.action().as_str(), millis(closing.at));
-    let closed = match closing.deed {
-        Deed::TakeBack => None,
-        Deed::Replay(_) | Deed::Discard => Some((at, action)),
-    };
+    let closed = closing.mark();
     db.prepare_cached("UPDATE dead_letters SET closed_at = ?2, closed_by = ?3 WHERE id = ?1")?
         .execute(params![
             id,

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tracing::warn;
 
-use self::lane::{Lane, Observer};
+use self::lane::Lane;
 use self::open::{
     absolute, check_schema, is_there, lock, migrate, open_operator, open_reader, open_writer,
     unstarted,
@@ -53,7 +53,7 @@ impl Sqlite {
     /// `observer` is told seconds and operations of every commit.
     pub fn open(
         path: &Path,
-        observer: Box<dyn Fn(f64, usize) + Send>,
+        observer: impl Fn(f64, usize) + Send + 'static,
     ) -> Result<Self, LedgerError> {
         let lock = lock(path)?;
         let is_new = !is_there(path)?;
@@ -66,8 +66,7 @@ impl Sqlite {
             );
         }
         checkpoint::beside(&mut writer, open_operator(path)?)?;
-        let observer: Observer = observer;
-        let write = Lane::writer(writer, observer).map_err(unstarted)?;
+        let write = Lane::writer(writer, Box::new(observer)).map_err(unstarted)?;
         let read = Lane::reader(open_reader(path)?).map_err(unstarted)?;
         Ok(Self {
             write: Some(write),

@@ -3,21 +3,8 @@
 use rusqlite::{Connection, Row, params};
 
 use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
-use crate::ledger::{HEARERS_MAX, Hear, Heard, Stored};
-use crate::lifecycle::Progress;
-use crate::outcome::{Outcome, State};
-
-/// A request that a notification is about.
-struct Found {
-    seq: i64,
-    stored: Stored,
-    progress: Progress,
-    outcome: Option<Outcome>,
-    /// Nobody works on it.
-    idle: bool,
-    /// Its result is being checked.
-    checked: bool,
-}
+use crate::ledger::heard::{Change, Found};
+use crate::ledger::{HEARERS_MAX, Hear, Heard};
 
 /// Once for each request on the payment that hears of it.
 pub(super) fn notified(
@@ -50,43 +37,35 @@ fn find(db: &Connection, provider: &str, key: &str) -> rusqlite::Result<Vec<Foun
 fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     let (stored, mut progress) = stored(row)?;
     progress.due_at = row.get::<_, Option<i64>>("due_at")?.map(time);
-    let finished = progress.state == State::Finished;
-    let idle = finished || progress.due_at.is_some();
-    let checked = finished && progress.due_at.is_none() && row.get("notified")?;
     Ok(Found {
         seq: row.get("seq")?,
         stored,
         progress,
         outcome: outcome(row)?,
-        idle,
-        checked,
+        notified: row.get("notified")?,
     })
 }
 
-fn tell(db: &Connection, mut found: Found, hear: &Hear) -> rusqlite::Result<Heard> {
-    let finished = found.progress.state == State::Finished;
-    if !found.idle {
-        db.prepare_cached("UPDATE requests SET notified = 1 WHERE seq = ?1")?
-            .execute([found.seq])?;
-        return Ok(Heard::Open);
-    }
-    let before = found.progress.clone();
-    // One that is replayed has its outcome, and is open.
-    let outcome = found.outcome.filter(|_| finished);
-    let heard = hear(&found.stored, &mut found.progress, outcome);
-    let due_at = found.progress.due_at.map(millis);
-    // A new due time takes the claim of a check that is under way: its answer may be too old.
-    let changed = found.progress != before && (due_at.is_some() || !found.checked);
-    if changed {
-        db.prepare_cached(
-            "UPDATE requests SET due_at = ?2, progress = ?3, notified = ?4 WHERE seq = ?1",
-        )?
-        .execute(params![
-            found.seq,
-            due_at,
-            json(&found.progress)?,
-            finished && due_at.is_some(),
-        ])?;
+fn tell(db: &Connection, found: Found, hear: &Hear) -> rusqlite::Result<Heard> {
+    let seq = found.seq;
+    let (heard, change) = found.tell(hear);
+    match change {
+        Change::Nothing => {}
+        Change::Remember => {
+            db.prepare_cached("UPDATE requests SET notified = 1 WHERE seq = ?1")?
+                .execute([seq])?;
+        }
+        Change::Stands(progress, checks) => {
+            db.prepare_cached(
+                "UPDATE requests SET due_at = ?2, progress = ?3, notified = ?4 WHERE seq = ?1",
+            )?
+            .execute(params![
+                seq,
+                progress.due_at.map(millis),
+                json(&progress)?,
+                checks
+            ])?;
+        }
     }
     Ok(heard)
 }

@@ -118,11 +118,11 @@ fn known_schema() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn check_schema(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
+pub(super) fn check_schema(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     let (found, known) = (schema_version(connection)?, known_schema());
     let path = path.display().to_string();
     match found.cmp(&known) {
-        std::cmp::Ordering::Equal => Ok(found),
+        std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Less => Err(LedgerError::TooOld { path, found, known }),
         std::cmp::Ordering::Greater => Err(LedgerError::TooNew { path, found, known }),
     }
@@ -131,7 +131,7 @@ pub(super) fn check_schema(connection: &Connection, path: &Path) -> Result<i64, 
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
     match check_schema(connection, path) {
         Err(LedgerError::TooOld { .. }) => {}
-        checked => return checked.map(drop),
+        checked => return checked,
     }
     let done = usize::try_from(schema_version(connection)?).unwrap_or_default();
     for (number, migration) in MIGRATIONS.iter().enumerate().skip(done) {

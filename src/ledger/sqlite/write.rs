@@ -1,13 +1,13 @@
 //! What changes the ledger, each function inside a transaction.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::outbox;
 use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
 use crate::ledger::{
     Accepted, Arrival, Begin, Change, Claim, ClaimId, Claims, Committed, DeadLetter, NewRequest,
-    Settled, Stored,
+    Settled,
 };
 use crate::lifecycle::Progress;
 use crate::outcome::{Operation, Outcome};
@@ -175,42 +175,18 @@ pub(super) fn claim(
     now: Timestamp,
     begin: &Begin,
 ) -> rusqlite::Result<Claims> {
-    let due: Vec<(i64, i64, Stored, Progress, Option<Outcome>)> = db
+    let claims: Vec<Claim> = db
         .prepare_cached(&format!(
             "SELECT seq, token, {OUTCOME}, {STORED} FROM requests WHERE provider = ?1 AND due_at <= ?2
              ORDER BY due_at LIMIT ?3"
         ))?
-        .query_map(params![provider, millis(now), most], |row| {
-            let (stored, progress) = stored(row)?;
-            let outcome = outcome(row)?;
-            Ok((
-                row.get("seq")?,
-                row.get("token")?,
-                stored,
-                progress,
-                outcome,
-            ))
-        })?
+        .query_map(params![provider, millis(now), most], |row| planned(row, begin))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut claims = Vec::with_capacity(due.len());
-    for (seq, token, stored, mut progress, outcome) in due {
-        let plan = begin(&stored, &mut progress);
-        let id = ClaimId {
-            seq,
-            token: token + 1,
-        };
-        take(db, id, &progress)?;
-        let claim = Claim {
-            id,
-            stored,
-            progress,
-            plan,
-            outcome,
-        };
+    for claim in &claims {
+        take(db, claim.id, &claim.progress)?;
         if let Some(operation) = claim.operation() {
-            insert_call(db, seq, &claim.progress, operation, now)?;
+            insert_call(db, claim.id.seq, &claim.progress, operation, now)?;
         }
-        claims.push(claim);
     }
     let next_due = if claims.len() < most {
         next_due(db, provider)?
@@ -218,6 +194,21 @@ pub(super) fn claim(
         None
     };
     Ok(Claims { claims, next_due })
+}
+
+fn planned(row: &Row<'_>, begin: &Begin) -> rusqlite::Result<Claim> {
+    let (stored, mut progress) = stored(row)?;
+    let plan = begin(&stored, &mut progress);
+    Ok(Claim {
+        id: ClaimId {
+            seq: row.get("seq")?,
+            token: row.get::<_, i64>("token")? + 1,
+        },
+        outcome: outcome(row)?,
+        stored,
+        progress,
+        plan,
+    })
 }
 
 pub(super) fn take(db: &Connection, id: ClaimId, progress: &Progress) -> rusqlite::Result<()> {

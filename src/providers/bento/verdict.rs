@@ -63,9 +63,7 @@ pub(super) fn declined(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'
     // The failure may be of this call alone, and what moves is somebody else's or an earlier call's.
     if answer.state().is_some_and(still_moves) {
         return match can_ask {
-            true => Verdict::NotYet {
-                after: response.retry_after,
-            },
+            true => response.not_yet(),
             false => Verdict::Doubt,
         };
     }
@@ -73,9 +71,7 @@ pub(super) fn declined(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'
         return failure.verdict(response.retry_after);
     }
     match response.status {
-        422 if can_ask => Verdict::NotYet {
-            after: response.retry_after,
-        },
+        422 if can_ask => response.not_yet(),
         422 => Verdict::Refused(Refused::NotEligible),
         _ => by_http_status(Operation::Cancel, response, true),
     }
@@ -83,9 +79,7 @@ pub(super) fn declined(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'
 
 /// A 2xx to the look-up.
 pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>) -> Verdict {
-    let not_yet = Verdict::NotYet {
-        after: response.retry_after,
-    };
+    let not_yet = response.not_yet();
     if !answer.is_about(ask) {
         return not_yet;
     }
@@ -165,16 +159,10 @@ fn refund_failed(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
 /// A look-up that was not answered. The default path is nowhere documented: where it was not
 /// set by hand, its 404 only agrees with that of the cancel, whose path is.
 pub(super) fn unanswered(ask: &Ask<'_>, response: &Response<'_>) -> Verdict {
-    let not_yet = Verdict::NotYet {
-        after: response.retry_after,
-    };
-    match by_http_status(Operation::Lookup, response, true) {
-        _ if response.status == 404 && is_guessed(ask.account) => match is_missing(ask) {
-            true => Verdict::NotFound,
-            false => not_yet,
-        },
-        Verdict::Doubt => not_yet,
-        verdict => verdict,
+    match response.status {
+        404 if is_guessed(ask.account) && is_missing(ask) => Verdict::NotFound,
+        404 if is_guessed(ask.account) => response.not_yet(),
+        _ => by_http_status(Operation::Lookup, response, true),
     }
 }
 
