@@ -40,8 +40,18 @@ pub struct Cli {
     /// Configuration file [default: rescind.toml, then /etc/rescind/rescind.toml]
     #[arg(long, global = true, env = "RESCIND_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// One setting, which wins over environment and file; stands before the command, as in
+    /// rescind --set log.format=text worker. Not for secrets: every user of this machine can read it
+    #[arg(long, value_name = "PATH=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
     #[command(subcommand)]
     command: Command,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let written = text.split_once('=').filter(|(path, _)| !path.is_empty());
+    let (path, value) = written.ok_or("write it as in amqp.prefetch=512")?;
+    Ok((path.to_owned(), value.to_owned()))
 }
 
 const EXIT_CODES: &str = "\
@@ -196,7 +206,7 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
         variable(&environment, "NO_COLOR"),
         variable(&environment, "TERM"),
     );
-    let load = || load(cli.config, environment.clone());
+    let load = || load(cli.config, environment.clone(), cli.set);
     match cli.command {
         Command::Worker { reconcile } => worker(load()?.config, &environment, reconcile).await,
         Command::Simulate(args) => {
@@ -259,12 +269,16 @@ fn variable<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a s
 }
 
 /// Loads the configuration that a worker would have.
-pub fn load(file: Option<PathBuf>, environment: Vec<(String, String)>) -> anyhow::Result<Loaded> {
+pub fn load(
+    file: Option<PathBuf>,
+    environment: Vec<(String, String)>,
+    flags: Vec<(String, String)>,
+) -> anyhow::Result<Loaded> {
     let sources = Sources {
         file,
         default_files: vec!["rescind.toml".into(), "/etc/rescind/rescind.toml".into()],
         environment,
-        flags: Vec::new(),
+        flags,
     };
     config::load(&sources, providers::ALL).context("the configuration cannot be used")
 }

@@ -245,7 +245,11 @@ async fn a_check_tells_every_setting_with_its_value_and_where_that_is_from() {
     let stage = Stage::new("checked");
     let _worker = stage.worker();
     let file = config(&stage);
-    let check = Terminal::new(&file, &["check", "--json"]).with("RESCIND_SHUTDOWN__DRAIN", "7s");
+    let sets = ["--set", "shutdown.drain=9s", "--set", "log.format=text"];
+    let words = [&sets[..], &["check", "--json"]].concat();
+    let check = Terminal::new(&file, &words)
+        .with("RESCIND_SHUTDOWN__DRAIN", "7s")
+        .with("RESCIND_HTTP__LISTEN", "127.0.0.1:17");
     let done = check.spawn_and_wait().exits(0);
     let told: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!((&told["ok"], &told["file"]), (&json!(true), &json!(file)));
@@ -263,7 +267,9 @@ async fn a_check_tells_every_setting_with_its_value_and_where_that_is_from() {
     }
     let file = file.display().to_string();
     for (path, value, origin) in [
-        ("shutdown.drain", "7s", "RESCIND_SHUTDOWN__DRAIN"),
+        ("shutdown.drain", "9s", "command line"),
+        ("log.format", "text", "command line"),
+        ("http.listen", "127.0.0.1:17", "RESCIND_HTTP__LISTEN"),
         ("defaults.timeout", "1s", &file),
         ("providers.midtrans.timeout", "1s", "[defaults]"),
         ("providers.midtrans.server_key", "***", &file),
@@ -273,6 +279,20 @@ async fn a_check_tells_every_setting_with_its_value_and_where_that_is_from() {
         assert_eq!(settings[path], [value, origin], "{path}");
     }
     assert!(!done.stdout.contains("SB-Mid-server-demo"));
+    Terminal::new(
+        std::path::Path::new(&file),
+        &["--set", "amqp.prefech=5", "check"],
+    )
+    .spawn_and_wait()
+    .exits(2)
+    .says("did you mean amqp.prefetch");
+    Terminal::new(
+        std::path::Path::new(&file),
+        &["--set", "amqp.prefetch", "check"],
+    )
+    .spawn_and_wait()
+    .exits(2)
+    .says("as in amqp.prefetch=512");
 
     let checks = told["checks"].as_array().unwrap().iter();
     let subjects: Vec<&str> = checks.map(|c| c["subject"].as_str().unwrap()).collect();
