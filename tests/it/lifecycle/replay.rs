@@ -27,6 +27,7 @@ fn given_up(exposed: bool) -> Progress {
     progress.looked = true;
     progress.retrying_since = Some(now());
     progress.waiting_since = Some(now());
+    progress.asked_at = Some(super::POLL.end(now()));
     progress.finish();
     progress
 }
