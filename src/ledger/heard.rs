@@ -44,3 +44,73 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::outcome::Refused;
+    use crate::wire::Envelope;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+    const ENDED: Option<Outcome> = Some(Outcome::Refused(Refused::Settled));
+
+    /// What is written when the listener leaves that due time, and remembers something or not.
+    fn written(
+        state: State,
+        due: bool,
+        notified: bool,
+        leaves: (bool, bool),
+    ) -> Option<(bool, bool)> {
+        let mut progress = Progress::new(NOW);
+        progress.state = state;
+        progress.due_at = due.then_some(NOW);
+        let found = Found {
+            seq: 1,
+            stored: Stored {
+                request_id: "a".into(),
+                provider: "migo".into(),
+                envelope: Envelope::default(),
+            },
+            progress,
+            outcome: ENDED,
+            notified,
+        };
+        let hear: Hear = Arc::new(move |_, progress, outcome| {
+            assert_eq!(outcome, ENDED.filter(|_| state == State::Finished));
+            progress.due_at = leaves.0.then_some(NOW);
+            progress.polls += u32::from(leaves.1);
+            Heard::Known
+        });
+        match found.tell(&hear) {
+            (Heard::Open, Change::Remember) => None,
+            (Heard::Known, Change::Nothing) => Some((false, false)),
+            (Heard::Known, Change::Stands(_, checks)) => Some((true, checks)),
+            _ => panic!("it was heard in another way"),
+        }
+    }
+
+    #[test]
+    fn what_is_written_depends_on_who_works_on_it() {
+        use State::{Calling, Finished, InDoubt};
+        for (state, due, notified, leaves, expected) in [
+            // On the wire: its commit looks, and nobody else decides.
+            (Calling, false, false, (true, true), None),
+            (InDoubt, true, false, (true, true), Some((true, false))),
+            (InDoubt, true, false, (true, false), Some((false, false))),
+            // Finished: to be checked, or something is remembered.
+            (Finished, false, false, (true, true), Some((true, true))),
+            (Finished, false, false, (false, true), Some((true, false))),
+            (Finished, true, true, (false, true), Some((true, false))),
+            // Being checked: only a new due time is worth the claim that it takes.
+            (Finished, false, true, (false, true), Some((false, false))),
+            (Finished, false, true, (true, true), Some((true, true))),
+        ] {
+            let found = written(state, due, notified, leaves);
+            assert_eq!(found, expected, "{state:?} {due} {notified} {leaves:?}");
+        }
+    }
+}
