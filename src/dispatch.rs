@@ -143,6 +143,7 @@ impl Dispatcher {
     pub async fn run(self: Arc<Self>) {
         while !self.shared.stop.is_cancelled() {
             if self.shared.hold.is_on() {
+                self.unclaimed(false);
                 tokio::select! {
                     () = self.shared.stop.cancelled() => {}
                     () = self.shared.hold.until(false) => {}
@@ -162,8 +163,16 @@ impl Dispatcher {
         }
     }
 
+    /// Whether the last claim failed. Where none is tried, nothing waits for the ledger.
+    fn unclaimed(&self, fails: bool) {
+        let mut counted = self.unclaimed.load(Ordering::Acquire);
+        self.shared.note(&mut counted, fails);
+        self.unclaimed.store(counted, Ordering::Release);
+    }
+
     /// `None` to look again at once, else until when to wait for a signal.
     fn wait_for(&self, closed: Closed) -> Option<Instant> {
+        self.unclaimed(false);
         let was_known = self.backlog.swap(true, Ordering::AcqRel);
         match closed {
             // A place that was given back meanwhile has woken nobody.
@@ -186,9 +195,7 @@ impl Dispatcher {
         // Until it is known what is due next, every due time is news.
         let armed = self.armed.swap(i64::MAX, Ordering::AcqRel);
         let claims = self.claim_due(places.len(), now).await;
-        let mut unclaimed = self.unclaimed.load(Ordering::Acquire);
-        self.shared.note(&mut unclaimed, claims.is_err());
-        self.unclaimed.store(unclaimed, Ordering::Release);
+        self.unclaimed(claims.is_err());
         let claims = match claims {
             Ok(claims) => claims,
             Err(error) => {
@@ -206,9 +213,7 @@ impl Dispatcher {
         }
         self.held.store(0, Ordering::Release);
         let mut gate = self.gate();
-        if idle {
-            gate.rest(self.started.elapsed());
-        }
+        gate.rest(idle, self.started.elapsed());
         self.show(&gate);
         drop(gate);
         if full {

@@ -168,10 +168,10 @@ impl Gate {
         self.in_flight
     }
 
-    /// Nothing waits for a call. A breaker whose pause is over stops nobody then; the next call finds out
-    /// as any other would.
-    pub fn rest(&mut self, now: Duration) {
-        self.resting = self.open_until.is_some_and(|until| now >= until);
+    /// Whether nothing waits for a call. A breaker whose pause is over stops nobody then; the next call finds
+    /// out as any other would.
+    pub fn rest(&mut self, idle: bool, now: Duration) {
+        self.resting = idle && self.open_until.is_some_and(|until| now >= until);
     }
 
     /// Whether the breaker is open, or half open while something waits.
@@ -354,9 +354,9 @@ mod tests {
         for _ in 0..3 {
             gate.leave(Health::Failed, at(0));
         }
-        gate.rest(at(29));
+        gate.rest(true, at(29));
         assert!(gate.breaker_open(), "whoever comes has to wait");
-        gate.rest(at(30));
+        gate.rest(true, at(30));
         assert!(!gate.breaker_open());
         assert_eq!(gate.room(at(40)), Ok(1), "one finds out, still");
         gate.enter(1, at(40));

@@ -24,7 +24,7 @@ use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
 use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
-use crate::shared::Shared;
+use crate::shared::{LEDGER_PAUSE, Shared};
 use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 use self::acks::Acks;
@@ -37,8 +37,6 @@ mod batch;
 
 /// Deliveries in one transaction.
 const BATCH_MAX: usize = 256;
-/// Wait before a failed ledger operation is tried again.
-const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 /// What is not stored by then counts as not stored, until it is.
 const LEDGER_LATE: Duration = Duration::from_secs(20);
 /// A dropped message that was delivered this often without being acknowledged has most
@@ -126,9 +124,11 @@ impl Intake {
 
     /// Waits until the ledger takes what comes.
     async fn ledger(&self) {
-        // A batch that waits to be stored has it.
+        // A batch that waits to be stored has it, and tells whether storing works.
         let _turn = self.turn.lock().await;
-        self.store(&Arc::from([])).await;
+        while self.shared.ledger.accept(Arc::from([])).await.is_err() {
+            tokio::time::sleep(LEDGER_PAUSE).await;
+        }
     }
 
     /// Nothing is delivered of what was dropped while the ledger does not answer: each return of it
@@ -145,7 +145,7 @@ impl Intake {
                 batches.insert(Batches::of(channel, &self.settings.dropped_queue, 1).await?)
             }
         };
-        // One at a time, so none waits to be acknowledged with others.
+        // None waits to be acknowledged with others.
         self.take_all(batches, &mut Acks::of(1), true).await
     }
 

@@ -122,8 +122,8 @@ impl Progress {
         }
     }
 
-    /// Time passes also while nobody works, or the provider is left alone: nobody is given up
-    /// without a question at the end of it.
+    /// Time passes also while nobody works, or the provider is left alone: nobody is given up before
+    /// a question was begun at the end of it. Once, or a look-up that ends the worker would have no end.
     fn was_asked_at_the_end(&self, terms: &Terms) -> bool {
         let end = self.waiting_since.map(|since| terms.poll.end(since));
         self.asked_at >= end

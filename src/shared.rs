@@ -47,10 +47,10 @@ impl Shared {
         failed: &str,
         mut ask: impl FnMut(&'l dyn Ledger) -> Answer<'l, T>,
     ) -> T {
-        let mut is_unwritten = false;
+        let mut unwritten = Unwritten(self, false);
         loop {
             let answer = ask(&*self.ledger).await;
-            self.note(&mut is_unwritten, answer.is_err());
+            self.note(&mut unwritten.1, answer.is_err());
             match answer {
                 Ok(done) => return done,
                 Err(error) => error!(%error, "{failed}; trying again"),
@@ -67,5 +67,45 @@ impl Shared {
             _ => return,
         };
         *counted = fails;
+    }
+}
+
+/// Whether it is counted. Who asks may be gone before the ledger does it.
+struct Unwritten<'s>(&'s Shared, bool);
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        self.0.note(&mut self.1, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::LedgerError;
+    use crate::ledger::sqlite::Sqlite;
+
+    #[tokio::test]
+    async fn who_asks_may_be_gone_before_the_ledger_does_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Sqlite::open(&folder.path().join("ledger"), |_, _| ()).unwrap();
+        let shared = Shared {
+            ledger: Arc::new(ledger),
+            metrics: Arc::new(Metrics::new(&[], "test").unwrap()),
+            spans: Spans::start(&[]),
+            clock: || Timestamp::UNIX_EPOCH,
+            unwritten: AtomicUsize::new(0),
+            outbox: Handover::default(),
+            hold: Hold::new(1),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let failing = |_| -> Answer<'_, ()> { Box::pin(async { Err(LedgerError::Busy) }) };
+        let mut asked = Box::pin(shared.insist("it fails", failing));
+        let moment = Duration::from_millis(10);
+        assert!(tokio::time::timeout(moment, &mut asked).await.is_err());
+        assert_eq!(shared.unwritten.load(Ordering::Acquire), 1);
+        drop(asked);
+        assert_eq!(shared.unwritten.load(Ordering::Acquire), 0);
     }
 }

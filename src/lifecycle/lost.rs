@@ -51,6 +51,7 @@ impl Progress {
     /// since a time to come is tried since now, or it would be tried for as long as the clock was wrong.
     pub fn distrust(&mut self, since: Timestamp, now: Timestamp, quiet: Duration) {
         self.sighting.take_if(|seen| seen.at < since);
+        self.asked_at.take_if(|at| *at > now);
         for begun in [&mut self.waiting_since, &mut self.retrying_since] {
             *begun = begun.map(|at| at.min(now));
         }

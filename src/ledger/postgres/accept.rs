@@ -67,7 +67,8 @@ async fn repeated(
         .prepare_cached(
             "SELECT l.number, r.seq, r.outcome IS NOT NULL
              FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY l (request_id, body, number)
-             JOIN requests r ON r.request_id = l.request_id AND r.body = l.body",
+             JOIN requests r ON r.request_id = l.request_id AND r.body = l.body
+             ORDER BY r.seq FOR KEY SHARE OF r",
         )
         .await?;
     let ids: Vec<_> = letters.iter().map(|(id, _)| text(id)).collect();

@@ -155,9 +155,11 @@ fn what_is_tried_since_a_time_to_come_is_tried_since_now() {
     let mut progress = Progress::new(now());
     let year = plus(now(), 365 * 24 * super::HOUR);
     (progress.waiting_since, progress.retrying_since) = (Some(year), Some(year));
+    progress.asked_at = Some(year);
     progress.distrust(now(), now(), QUIET);
     let begun = (progress.waiting_since, progress.retrying_since);
     assert_eq!(begun, (Some(now()), Some(now())));
+    assert_eq!(progress.asked_at, None, "nobody was asked at the end");
     progress.distrust(now(), plus(now(), super::HOUR), QUIET);
     assert_eq!(
         progress.waiting_since,
