@@ -11,7 +11,7 @@ use std::time::Duration;
 use lapin::message::Delivery;
 use lapin::{Channel, Connection};
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::amqp::{self, AmqpError};
 use crate::config::Amqp;
@@ -24,7 +24,7 @@ use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
 use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
-use crate::shared::{LEDGER_PAUSE, Shared};
+use crate::shared::Shared;
 use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
 
 use self::acks::Acks;
@@ -37,8 +37,6 @@ mod batch;
 
 /// Deliveries in one transaction.
 const BATCH_MAX: usize = 256;
-/// What is not stored by then counts as not stored, until it is.
-const LEDGER_LATE: Duration = Duration::from_secs(20);
 /// A dropped message that was delivered this often without being acknowledged has most
 /// likely stopped the worker each time.
 const DROPPED_DELIVERIES_MAX: i64 = 3;
@@ -52,8 +50,6 @@ pub struct Intake {
     shared: Arc<Shared>,
     /// A consumer is subscribed.
     pub consuming: AtomicBool,
-    /// The ledger took the last batch.
-    pub storing: AtomicBool,
     /// Whoever has it stores a batch.
     turn: Arc<Mutex<()>>,
 }
@@ -70,7 +66,6 @@ impl Intake {
             dispatchers,
             shared,
             consuming: AtomicBool::new(false),
-            storing: AtomicBool::new(true),
             turn: Arc::default(),
         }
     }
@@ -124,11 +119,9 @@ impl Intake {
 
     /// Waits until the ledger takes what comes.
     async fn ledger(&self) {
-        // A batch that waits to be stored has it, and tells whether storing works.
+        // A batch that waits to be stored has it.
         let _turn = self.turn.lock().await;
-        while self.shared.ledger.accept(Arc::from([])).await.is_err() {
-            tokio::time::sleep(LEDGER_PAUSE).await;
-        }
+        self.store(&Arc::from([])).await;
     }
 
     /// Nothing is delivered of what was dropped while the ledger does not answer: each return of it
@@ -252,23 +245,11 @@ impl Intake {
 
     /// For as long as it takes: nothing is acknowledged that is not stored.
     async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Accepted> {
-        loop {
-            let mut stored = self.shared.ledger.accept(Arc::clone(arrivals));
-            // It may take as long as a standby is away.
-            let stored = match tokio::time::timeout(LEDGER_LATE, &mut stored).await {
-                Ok(stored) => stored,
-                Err(_) => {
-                    self.storing.store(false, Ordering::Release);
-                    stored.await
-                }
-            };
-            self.storing.store(stored.is_ok(), Ordering::Release);
-            match stored {
-                Ok(accepted) => return accepted,
-                Err(error) => error!(%error, "cannot store requests; trying again"),
-            }
-            tokio::time::sleep(LEDGER_PAUSE).await;
-        }
+        self.shared
+            .insist("cannot store requests", |ledger| {
+                ledger.accept(Arc::clone(arrivals))
+            })
+            .await
     }
 
     fn take(&self, mut delivery: Delivery, dropped: bool) -> Taken {

@@ -58,8 +58,7 @@ impl Server {
 
     /// Whether it can be read, and took what it was given last.
     async fn ledger_answers(&self) -> bool {
-        let stored = self.intake.storing.load(Ordering::Acquire)
-            && self.shared.unwritten.load(Ordering::Acquire) == 0;
+        let stored = self.shared.unwritten.load(Ordering::Acquire) == 0;
         let read = match tokio::time::timeout(LEDGER_WAIT, self.shared.ledger.stats()).await {
             Ok(Ok(stats)) => {
                 self.shared.metrics.stats(&stats);

@@ -18,6 +18,9 @@ use crate::spans::Spans;
 /// Pause after the ledger did not do what it was asked.
 pub const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
+/// What the ledger has not done by then counts as not done, until it is.
+const LEDGER_LATE: Duration = Duration::from_secs(20);
+
 /// One for the whole process.
 pub struct Shared {
     /// The truth.
@@ -49,7 +52,15 @@ impl Shared {
     ) -> T {
         let mut unwritten = Unwritten(self, false);
         loop {
-            let answer = ask(&*self.ledger).await;
+            let mut asked = ask(&*self.ledger);
+            // It may take as long as a standby is away.
+            let answer = match tokio::time::timeout(LEDGER_LATE, &mut asked).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    self.note(&mut unwritten.1, true);
+                    asked.await
+                }
+            };
             self.note(&mut unwritten.1, answer.is_err());
             match answer {
                 Ok(done) => return done,

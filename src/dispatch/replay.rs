@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::{job, terms};
 use crate::config::AccountConfig;
 use crate::finding::Finding;
@@ -10,7 +12,6 @@ use crate::ledger::{Reopen, Stored};
 use crate::lifecycle::{Hindrance, Hints, Plan, Progress};
 use crate::outcome::{Operation, Outcome};
 use crate::wire::Outgoing;
-use jiff::Timestamp;
 
 /// How the ledger takes a request up again, under the terms of its account. Two requests on one
 /// payment have a key each: where the later one was published in the place of this one, the
