@@ -53,6 +53,8 @@ def throughput(report):
         runs = [rate / step["empty"]["per_second"] for rate in step["sized"]["runs"]["per_second"]]
         axes.plot([place] * len(runs), runs, ".", color=WORKER, alpha=0.4,
                   label="each run" if place == 1 else None)
+    ascending = report["figures"]["size"]["ascending"]["ratio"]
+    axes.plot(places[-1], ascending, "D", color=WORKER, markerfacecolor="white", label="middle run, ascending names")
     axes.axhline(0.9, color=AIM, linestyle="--", linewidth=1, label="aim")
     axes.set_xticks(places, ["empty"] + [count(step["rows"]) for step in steps])
     axes.set_ylim(0, 1.15)

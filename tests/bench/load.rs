@@ -78,9 +78,15 @@ pub(crate) fn spread(id: usize) -> String {
     )
 }
 
+/// The same as it comes from a counter or a clock: behind all there are, each beside the one before.
+pub(crate) fn ascending(id: usize) -> String {
+    format!("z{id:015}")
+}
+
 /// A connection with the topology that relay and worker share.
 pub(crate) struct Load {
     pub(crate) url: String,
+    name: fn(usize) -> String,
     connection: Connection,
     channel: Channel,
     names: Names,
@@ -98,12 +104,19 @@ impl Load {
             .unwrap();
         let load = Self {
             url: url.to_owned(),
+            name: spread,
             connection,
             channel,
             names: Names::new(what),
         };
         load.declare().await;
         load
+    }
+
+    /// With other names than spread ones.
+    pub(crate) fn named(mut self, name: fn(usize) -> String) -> Self {
+        self.name = name;
+        self
     }
 
     pub(crate) fn names(&self) -> &Names {
@@ -200,7 +213,7 @@ impl Load {
 
     /// Publishes one request; the answer is its confirm.
     pub(crate) async fn publish_one(&self, id: usize, account: &str) -> lapin::PublisherConfirm {
-        let name = spread(id);
+        let name = (self.name)(id);
         let body = format!(
             r#"{{"request_id":"bench-{name}","provider":"{account}","payment":{{"order_id":"order-{name}"}},"reason":"bench","metadata":{{"order":"{name}"}}}}"#
         );

@@ -119,11 +119,11 @@ impl Report {
         } else {
             ""
         };
-        println!("\n{:<78} {:>10} {:>12}", "what", "measured", "aim");
+        println!("\n{:<92} {:>10} {:>12}", "what", "measured", "aim");
         for aim in &self.aims {
             let measured = aim.with_unit(aim.measured);
             println!(
-                "{:<78} {measured:>10} {:>12}  {}",
+                "{:<92} {measured:>10} {:>12}  {}",
                 aim.what,
                 aim.bound(),
                 aim.verdict()
