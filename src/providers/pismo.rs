@@ -120,7 +120,8 @@ impl Provider for Pismo {
         let verdict = match response.status {
             200..=299 => done(ask, &body),
             400 | 422 if body.is_object() => refusal(&body),
-            _ => by_http_status(Operation::Cancel, response, true),
+            // Pismo's own 503 has a body. A gateway's may follow a call that was passed on.
+            _ => by_http_status(Operation::Cancel, response, response.is_object()),
         };
         words(verdict, response, &body)
     }
@@ -174,25 +175,21 @@ fn body(ask: &Ask<'_>) -> String {
     )
 }
 
-/// A 2xx. The page gives no success code: it is one when it names our `tracking_id` or the
-/// authorisations that came of it, as the page's sample does.
+/// A 2xx. The page gives no success code: it is one when it names the authorisations that are "generated
+/// at the end of the cancellation process". Our own `tracking_id` is only what we sent.
 fn done(ask: &Ask<'_>, body: &Value) -> Verdict {
-    let tracking_id = body["tracking_id"].as_str();
-    let authorizations = &body["authorization_ids"];
-    let side = |name: &str| authorization(&authorizations[name]).is_some();
-    let evidence = match (tracking_id, authorizations.is_object()) {
-        (Some(id), _) if !id.eq_ignore_ascii_case(ask.key) => false,
-        (_, true) => side("credit") || side("debit"),
-        (Some(_), false) => authorizations.is_null(),
-        (None, false) => false,
+    let is_ours = match body["tracking_id"].as_str() {
+        Some(id) => id.eq_ignore_ascii_case(ask.key),
+        None => true,
     };
-    match evidence {
-        true => Verdict::Cancelled {
-            reason: Cancelled::Reversed,
-            already: false,
-            amount: None,
-        },
-        false => Verdict::Doubt,
+    let side = |name: &str| authorization(&body["authorization_ids"][name]).is_some();
+    if !is_ours || !(side("credit") || side("debit")) {
+        return Verdict::Doubt;
+    }
+    Verdict::Cancelled {
+        reason: Cancelled::Reversed,
+        already: false,
+        amount: None,
     }
 }
 
