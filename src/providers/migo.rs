@@ -176,7 +176,8 @@ fn success_verdict(response: &Response<'_>, body: &Value) -> Option<Verdict> {
 /// (<https://api-docs.migopayments.com/en/alternative-payments/dismiss-transaction>,
 /// <https://api-docs.migopayments.com/en/concepts/error-handling>).
 ///
-/// Only 503, maintenance, is certainly not processed. 502 says that something behind Migo
+/// Only Migo's own 503, maintenance, is certainly not processed; a gateway's page may follow a call
+/// that was passed on. 502 says that something behind Migo
 /// could not be reached, which may have been after the processor was called; 504 and 500
 /// likewise: doubt.
 fn error_verdict(response: &Response<'_>, own_code: Option<&str>) -> Verdict {
@@ -187,7 +188,7 @@ fn error_verdict(response: &Response<'_>, own_code: Option<&str>) -> Verdict {
         (404, _) => Verdict::Misconfigured(Why::Rejected),
         (405, Some("4021")) => Verdict::Refused(Refused::Unsupported),
         (409, Some("4020")) => Verdict::Refused(Refused::NotEligible),
-        _ => by_http_status(Operation::Cancel, response, true),
+        _ => by_http_status(Operation::Cancel, response, response.is_object()),
     }
 }
 
