@@ -130,8 +130,8 @@ impl Provider for Bento {
             200..=299 => submitted(ask, &answer),
             401 | 403 | 404 | 429 => by_http_status(Operation::Cancel, response, true),
             400..=499 => declined(ask, &answer, response),
-            // Bento's own 503 has a body. A gateway's may follow a call that was passed on.
-            _ => by_http_status(Operation::Cancel, response, response.is_object()),
+            // Bento's own 503 has its form. A gateway's may follow a call that was passed on.
+            _ => by_http_status(Operation::Cancel, response, body["causes"].is_array()),
         };
         let missing = match (&verdict, ask.learned(MISSING)) {
             (Verdict::NotFound, _) => Some("yes".to_owned()),

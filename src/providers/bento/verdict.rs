@@ -40,8 +40,9 @@ pub(super) fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
         }
         Some(failure) if failure.is_new(ask) => Verdict::Unresolved(Unresolved::RefundFailed),
         None if failed => Verdict::Unresolved(Unresolved::RefundFailed),
-        // The same words as before, and no history to tell whether it failed again.
-        Some(Failure { count: 0, .. }) => Verdict::Doubt,
+        // The same words as before, and no history to tell whether it failed again. The whole of a payment
+        // can be sent once more, if it shows as open; a second part would be refunded, too.
+        Some(Failure { count: 0, .. }) if ask.job.amount.is_none() => Verdict::Doubt,
         _ => Verdict::Accepted,
     }
 }
@@ -184,6 +185,14 @@ fn by_final_state(ask: &Ask<'_>, answer: &Answer<'_>, whose: Whose) -> Option<Ve
     }
 }
 
+/// Of the transaction's amounts. The request's stands in for one that is not told, not for one that is unknown.
+fn currency(ask: &Ask<'_>, transaction: &Value) -> Option<Currency> {
+    match transaction["currency"].as_str() {
+        Some(code) if !code.is_empty() => Currency::parse(&code.to_ascii_uppercase()),
+        _ => ask.job.currency,
+    }
+}
+
 fn cancelled(reason: Cancelled, amount: Option<Amount>, whose: Whose) -> Verdict {
     Verdict::Cancelled {
         reason,
@@ -196,10 +205,8 @@ fn cancelled(reason: Cancelled, amount: Option<Amount>, whose: Whose) -> Verdict
 fn refunded(ask: &Ask<'_>, transaction: &Value, whose: Whose) -> Option<Verdict> {
     let units = |field: &str| loose_text(&transaction[field])?.parse::<i64>().ok();
     let refunded = units("refundedAmount").filter(|units| *units > 0)?;
-    let currency = transaction["currency"].as_str().and_then(Currency::parse);
-    let amount = currency
-        .or(ask.job.currency)
-        .map(|currency| Amount::from_minor_units(refunded, currency));
+    let amount =
+        currency(ask, transaction).map(|currency| Amount::from_minor_units(refunded, currency));
     let (asked, reason) = match ask.job.amount {
         None => (units("capturedAmount")?, Cancelled::Refunded),
         Some(_) => (units_asked(ask)?, Cancelled::PartiallyRefunded),
