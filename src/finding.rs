@@ -303,7 +303,7 @@ fn sentence(title: &str, outcome: Outcome) -> String {
             text,
             "{title} says that the payment had {}.",
             match reason {
-                Nothing::Expired => "expired unpaid",
+                Nothing::Expired => "expired",
                 Nothing::Denied => "been denied",
                 Nothing::PaymentFailed => "failed",
             }

@@ -261,8 +261,10 @@ impl Answer {
 /// documented, so an unknown code is doubt and the look-up says what it was.
 fn cancel_verdict(answer: &Answer, is_success: bool) -> Option<Verdict> {
     Some(match (answer.code.as_str(), answer.state.as_str()) {
-        ("133", "181") => cancelled(Cancelled::ReversalPending, true),
-        ("133", _) => cancelled(Cancelled::Cancelled, true),
+        ("133", "181" | "180") => cancelled(Cancelled::ReversalPending, true),
+        ("133", "" | "131" | "133") => cancelled(Cancelled::Cancelled, true),
+        // Cancelled before, in a state that is not cancelled.
+        ("133", _) => Verdict::Doubt,
         // 133 in here is the page's own sample of a success.
         ("200", "131" | "133") if is_success => cancelled(Cancelled::Cancelled, false),
         ("200", "181") if is_success => cancelled(Cancelled::ReversalPending, false),
