@@ -272,7 +272,7 @@ fn result(ask: &Ask<'_>, body: &Value) -> Verdict {
         // `prefer` was not honoured: the transaction itself.
         "authorization_voided" => cancelled(Route::Void, false),
         "authorization_void_pending" => Verdict::Accepted,
-        _ if is_set(&body["canceled_at"]) && route == Route::Cancel => cancelled(route, false),
+        _ if route == Route::Cancel && is_cancelled(body) => cancelled(route, false),
         _ => Verdict::Doubt,
     }
 }
@@ -331,8 +331,19 @@ fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
     }
 }
 
-/// What a state says that is not open. There is no "cancelled" among the statuses: a cancelled
-/// pending transaction shows by `canceled_at`. Money that was captured comes before that.
+/// There is no "cancelled" among the statuses: a cancelled transaction that was pending shows by
+/// `canceled_at`. Beside an authorisation that stands, or money that was captured, the date proves nothing.
+fn is_cancelled(body: &Value) -> bool {
+    let ended = [
+        "processing",
+        "buyer_approval_pending",
+        "authorization_declined",
+        "authorization_failed",
+    ];
+    is_set(&body["canceled_at"]) && ended.contains(&status(body).as_str())
+}
+
+/// What a state says that is not open.
 /// `voided_at` proves no void: Gr4vy's own description of the field says so.
 /// A pending capture is waited for: it ends as captured, or the void becomes possible again.
 fn by_state(body: &Value) -> Option<Verdict> {
@@ -345,7 +356,7 @@ fn by_state(body: &Value) -> Option<Verdict> {
         "capture_succeeded" => Some(Verdict::Refused(Refused::Settled)),
         "capture_pending" => None,
         "authorization_voided" => Some(cancelled(Route::Void, true)),
-        _ if is_set(&body["canceled_at"]) => Some(cancelled(Route::Cancel, true)),
+        _ if is_cancelled(body) => Some(cancelled(Route::Cancel, true)),
         "authorization_declined" => Some(Verdict::NothingToCancel(Nothing::Denied)),
         "authorization_failed" => Some(Verdict::NothingToCancel(Nothing::PaymentFailed)),
         _ => None,
