@@ -104,7 +104,12 @@ impl Provider for Midtrans {
         let verdict = match Source::of(ask, response, &body) {
             Source::Unclear => Verdict::Doubt,
             Source::Http => of_http(Operation::Cancel, response),
-            Source::Body { code, status } => cancel_verdict(&code, &status, response),
+            Source::Body { code, status } => match cancel_verdict(&code, &status, response) {
+                Verdict::Cancelled { .. } if is_a_later_one(ask, &body) => {
+                    Verdict::Unresolved(Unresolved::ContradictoryEvidence)
+                }
+                verdict => verdict,
+            },
         };
         reading(verdict, ask, response, &body)
     }
@@ -117,9 +122,10 @@ impl Provider for Midtrans {
             Source::Body { .. } if is_a_later_one(ask, &body) => {
                 Verdict::Unresolved(Unresolved::ContradictoryEvidence)
             }
-            Source::Body { code, status } => {
-                lookup_verdict(&code, &status).unwrap_or_else(|| response.not_yet())
-            }
+            Source::Body { code, status } => match lookup_verdict(&code, &status) {
+                Some(Verdict::NotFound) if may_be_hidden(ask) => response.not_yet(),
+                verdict => verdict.unwrap_or_else(|| response.not_yet()),
+            },
         };
         reading(verdict, ask, response, &body)
     }
@@ -242,6 +248,12 @@ fn is_a_later_one(ask: &Ask<'_>, body: &Value) -> bool {
     }
     let made_at = body["transaction_time"].as_str().and_then(time);
     matches!((made_at, ask.sent_at), (Some(made_at), Some(sent_at)) if made_at > sent_at)
+}
+
+/// DANA's and BI-SNAP's payments are found by `transaction_id` only: what is not there by `order_id` may be
+/// there all the same, and a call that may have been applied to it is no call to nothing.
+fn may_be_hidden(ask: &Ask<'_>) -> bool {
+    ask.exposed && known_transaction(ask).is_none()
 }
 
 /// `2015-02-26 14:39:33`, in GMT+7
