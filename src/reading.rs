@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::job::Amount;
 use crate::outcome::{Cause, Operation, Verdict, Why};
 use crate::providers::Learned;
+use crate::strict;
 
 /// A complete answer as an adapter sees it.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +22,10 @@ pub struct Response<'a> {
 }
 
 impl Response<'_> {
-    /// The body as JSON, or `Null`: an unreadable body has no fields.
+    /// The body as JSON, or `Null`: an unreadable body has no fields, and so has one in which a key
+    /// stands twice.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(self.body).unwrap_or(serde_json::Value::Null)
+        strict::json(self.body).unwrap_or_default()
     }
 
     /// The question is to be asked again.
