@@ -16,7 +16,7 @@
 //! | in doubt | a call may have been applied: the provider is asked before anything is sent |
 //! | exposed, accepted, under way | something of ours may ever have been applied; was taken and is not finished; is seen to run at the provider, ours or not |
 //! | sighting | the first of two agreeing answers |
-//! | quiet | the time in which a call whose worker is gone may still arrive |
+//! | quiet | the time in which a call without an answer may still be applied |
 //! | hint | what a notification tells: a reason to ask sooner, and no evidence |
 //! | finding | what was found out; told as result, correction or dead letter |
 //! | handover | from a commit to the outbox in memory, so that nothing is read back |

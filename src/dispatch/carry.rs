@@ -108,6 +108,9 @@ impl Dispatcher {
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
         let jitter = rand::random();
+        if ended.is_unheard() {
+            progress.unheard(now, self.config.timeout);
+        }
         let step = match &ended {
             Ended::Read(reading) => {
                 progress.learned.extend(reading.learned.clone());

@@ -25,6 +25,18 @@ impl Ended {
         }
     }
 
+    /// Whether the provider may still be at it: it was not heard, or a gateway gave up waiting for it.
+    pub(super) fn is_unheard(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Read(reading) => {
+                reading.verdict == Verdict::Doubt
+                    && matches!(reading.evidence.http_status, Some(502 | 504))
+            }
+            Self::NotSent(_) | Self::Withheld(_) | Self::NoToken(_) => false,
+        }
+    }
+
     /// Whose word the end is: without an answer it is our own.
     pub(super) fn source(&self, operation: Operation) -> Source {
         match (self, operation) {
@@ -77,5 +89,27 @@ fn ours(verdict: Verdict, why: String) -> Reading {
         verdict,
         evidence,
         learned: Learned::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(status: u16, verdict: Verdict) -> Ended {
+        let mut reading = ours(verdict, String::new());
+        reading.evidence.http_status = Some(status);
+        Ended::Read(reading)
+    }
+
+    #[test]
+    fn a_gateway_that_gave_up_is_no_answer_of_the_provider() {
+        for status in [502, 504] {
+            assert!(read(status, Verdict::Doubt).is_unheard(), "{status}");
+        }
+        assert!(Ended::Lost("timeout".into()).is_unheard());
+        assert!(!read(500, Verdict::Doubt).is_unheard());
+        assert!(!read(504, Verdict::Accepted).is_unheard());
+        assert!(!Ended::NotSent("no connection".into()).is_unheard());
     }
 }

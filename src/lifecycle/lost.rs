@@ -27,6 +27,14 @@ impl Progress {
         self.due_at = Some(now);
     }
 
+    /// The provider did not answer a cancel itself, and may be carrying it out: what a look-up does not see
+    /// for another `quiet` may yet come. Before [`after`](Self::after), with its doubt.
+    pub fn unheard(&mut self, now: Timestamp, quiet: Duration) {
+        if self.operation == Some(Operation::Cancel) {
+            self.quiet_until = Some(plus(now, quiet));
+        }
+    }
+
     /// The ledger may have forgotten what was sent, e.g. an older copy was restored: an open
     /// request is asked about before anything else. While it is claimed it stays its owner's, who
     /// knows; whoever takes it over finds it in doubt.
@@ -61,7 +69,7 @@ impl Progress {
         }
     }
 
-    /// The end of the time in which a lost call may still arrive, while that lasts.
+    /// The end of the time in which a call without an answer may still be applied, while that lasts.
     pub(super) fn quiet(&self, now: Timestamp) -> Option<Timestamp> {
         self.quiet_until.filter(|end| *end > now)
     }

@@ -67,8 +67,8 @@ pub struct Progress {
     /// Since when it is retried, for `retry.give_up_after`.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub retrying_since: Option<Timestamp>,
-    /// Until when a call whose caller is gone may still reach the provider: what a look-up
-    /// does not see before then may yet come.
+    /// Until when a call without an answer may still be applied: what a look-up does not see before
+    /// then may yet come.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub quiet_until: Option<Timestamp>,
     /// Since when the provider is asked, for `poll.give_up_after`.

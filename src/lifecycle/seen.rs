@@ -94,7 +94,11 @@ impl Progress {
             return self.ask_spaced(terms, now, jitter);
         }
         if self.refusals >= REFUSALS_MAX {
-            return Step::Finish(Outcome::Refused(Refused::NotEligible));
+            // `refused` promises that nothing was changed, and one of ours may have been taken first.
+            return Step::Finish(match self.exposed {
+                true => Outcome::Unresolved(Unresolved::ContradictoryEvidence),
+                false => Outcome::Refused(Refused::NotEligible),
+            });
         }
         self.doubtful = false;
         self.under_way = false;

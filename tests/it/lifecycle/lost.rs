@@ -46,6 +46,25 @@ fn what_is_not_seen_counts_once_the_lost_call_cannot_arrive_any_more() {
     assert!(later <= QUIET + 4 * first, "{later:?}");
 }
 
+/// The worker is there, and heard nothing: the provider may still be at it.
+#[test]
+fn a_call_without_an_answer_has_its_time_once_more() {
+    let mut progress = Progress::new(now());
+    progress.begin(Operation::Cancel, now());
+    progress.unheard(now(), QUIET);
+    progress.after(&Verdict::Doubt, &terms(LOOKS_UP), now(), 0.5);
+    let sent = sent_after(progress, &Verdict::StillOpen).unwrap();
+    assert!(sent >= QUIET + terms(LOOKS_UP).poll.first, "{sent:?}");
+}
+
+#[test]
+fn a_question_without_an_answer_keeps_nothing_quiet() {
+    let mut progress = taken_over(Duration::ZERO);
+    progress.begin(Operation::Lookup, now());
+    progress.unheard(now(), QUIET);
+    assert_eq!(progress.quiet_until, None);
+}
+
 #[test]
 fn a_refusal_of_something_else_does_not_end_the_quiet() {
     let again = Verdict::Again {
