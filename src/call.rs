@@ -81,6 +81,9 @@ impl Caller {
             // What ends while it connects was not sent; what ends by the call's own limit is in doubt.
             .connect_timeout(config.connect_timeout.min(config.timeout / 2))
             .timeout(config.timeout)
+            // Or the system would go on sending what was written for half a minute, also once nobody waits
+            // for the answer, and the call could arrive after the look-ups that did not see it.
+            .tcp_user_timeout(config.timeout / 2)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
