@@ -2,10 +2,11 @@
 //! so is a connection that is given up.
 
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -13,7 +14,7 @@ use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use super::{AmqpError, step, tls};
+use super::{AmqpError, STEP, step, tls};
 use crate::config::Amqp;
 
 /// Seconds between heartbeats, unless the URL says otherwise; the broker's default of 60
@@ -87,6 +88,32 @@ async fn connect_to(node: &SecretString, settings: &Amqp, name: &str) -> Result<
     }
 }
 
+/// Time for one of so many addresses: all are tried within that of a step.
+fn share(addresses: usize) -> Duration {
+    STEP / u32::try_from(addresses + 1).unwrap_or(u32::MAX)
+}
+
+/// The addresses of a name in turn, until one takes the connection. A silent one leaves time for the next.
+async fn first_of<S, E, C>(
+    addresses: Vec<SocketAddr>,
+    each: Duration,
+    reach: impl Fn(SocketAddr) -> C,
+) -> Result<S, E>
+where
+    C: Future<Output = Result<S, E>>,
+    E: From<io::Error>,
+{
+    let mut failed = E::from(io::Error::from(ErrorKind::AddrNotAvailable));
+    for address in addresses {
+        match tokio::time::timeout(each, reach(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = io::Error::from(ErrorKind::TimedOut).into(),
+        }
+    }
+    Err(failed)
+}
+
 /// One attempt to connect, and its socket for as long as what came of it is used. lapin waits without
 /// end for a broker that takes the connection and says nothing, on a thread of its own, also once
 /// nobody waits for it.
@@ -117,9 +144,11 @@ impl Attempt {
             runtime,
             async move |uri, runtime| {
                 let dial = async {
-                    let authority = (uri.authority.host.clone(), uri.authority.port);
-                    let address = runtime.to_socket_addrs(authority);
-                    let stream = AsyncTcpStream::connect(&runtime, address).await?;
+                    let authority = (uri.authority.host.as_str(), uri.authority.port);
+                    let addresses: Vec<_> = tokio::net::lookup_host(authority).await?.collect();
+                    let each = share(addresses.len());
+                    let reach = |address| AsyncTcpStream::connect(&runtime, address);
+                    let stream = first_of(addresses, each, reach).await?;
                     if let AsyncTcpStream::Plain(socket) = &stream {
                         attempt.hold(socket.get_ref())?;
                     }
@@ -169,6 +198,29 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_silent_address_leaves_time_for_the_next() {
+        let [silent, refusing, good] =
+            [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let reach = async |address: SocketAddr| match address.port() {
+            1 => std::future::pending().await,
+            2 => Err(io::Error::from(ErrorKind::ConnectionRefused)),
+            port => Ok(port),
+        };
+        let each = Duration::from_millis(1);
+        let tried = async |addresses: Vec<SocketAddr>| {
+            let tried = first_of(addresses, each, reach).await;
+            tried.map_err(|error: io::Error| error.kind())
+        };
+        assert_eq!(tried(vec![silent, refusing, good]).await, Ok(3));
+        assert_eq!(tried(vec![good, silent]).await, Ok(3));
+        let refused = Err(ErrorKind::ConnectionRefused);
+        assert_eq!(tried(vec![silent, refusing]).await, refused);
+        assert_eq!(tried(vec![silent]).await, Err(ErrorKind::TimedOut));
+        assert_eq!(tried(vec![]).await, Err(ErrorKind::AddrNotAvailable));
+        assert!((1..99_usize).all(|n| share(n) * u32::try_from(n).unwrap() < STEP));
+    }
 
     #[test]
     fn an_address_of_ipv6_is_no_other_machine() {
