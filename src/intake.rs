@@ -165,6 +165,8 @@ impl Intake {
                     .map(|delivery| self.take(delivery, dropped));
                 let mut taken: VecDeque<Taken> = part.collect();
                 while !taken.is_empty() {
+                    // A stop waits for what has a place: it may be begun.
+                    let _admitting = self.shared.tasks.token();
                     let batch = admission::next(&mut taken).await;
                     self.take_batch(batch, acks, dropped).await?;
                 }
