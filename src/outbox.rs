@@ -85,7 +85,7 @@ impl Outbox {
         self.refusals.store(0, Ordering::Relaxed);
         let ended = self.publish_all(&connection, drain).await;
         self.publishing.store(false, Ordering::Release);
-        self.note().await;
+        self.note_soon().await;
         self.notes.forget();
         amqp::close(&connection).await;
         ended
@@ -246,7 +246,7 @@ impl Outbox {
     async fn read(&self, round: &mut Round) -> Vec<Pending> {
         // A correction can be read once what it corrects is marked.
         if round.is_over() {
-            self.note().await;
+            self.note_soon().await;
         }
         loop {
             let after = round.begin(Instant::now());
@@ -263,14 +263,23 @@ impl Outbox {
         }
     }
 
-    /// Until the session is over; what is being marked then is marked.
+    /// Until the session is over.
     async fn keep_noting(&self, over: &CancellationToken) {
-        while over.run_until_cancelled(self.notes.wait()).await.is_some() {
-            if !self.note().await {
-                over.run_until_cancelled(tokio::time::sleep(AGAIN_EVERY))
-                    .await;
+        let noting = async {
+            loop {
+                self.notes.wait().await;
+                if !self.note().await {
+                    tokio::time::sleep(AGAIN_EVERY).await;
+                }
             }
-        }
+        };
+        over.run_until_cancelled(noting).await;
+    }
+
+    /// A ledger that does not answer keeps nothing from being published that can be read. What was not
+    /// marked is marked later, or published again.
+    async fn note_soon(&self) {
+        drop(tokio::time::timeout(AGAIN_EVERY, self.note()).await);
     }
 
     /// Marks what was confirmed. What cannot be marked now is tried again, and not published again
