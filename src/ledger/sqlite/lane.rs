@@ -28,6 +28,8 @@ const DISK_FAILED: i32 = 74;
 pub(super) type Observer = Box<dyn Fn(f64, usize) + Send>;
 
 trait Work: Send {
+    /// Whether anybody waits for the answer.
+    fn is_awaited(&self) -> bool;
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, committed: Result<(), LedgerError>);
 }
@@ -43,6 +45,10 @@ where
     T: Send,
     F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
 {
+    fn is_awaited(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.result = Some((self.operation)(connection)?);
         Ok(())
@@ -71,10 +77,11 @@ impl Lane {
         })
     }
 
-    /// Starts a thread that answers questions.
+    /// Starts a thread that answers questions. Those that nobody waits for any more would only keep
+    /// the others waiting.
     pub(super) fn reader(connection: Connection) -> std::io::Result<Self> {
         Self::start("ledger-read", connection, |connection, group| {
-            for mut unit in group {
+            for mut unit in group.into_iter().filter(|unit| unit.is_awaited()) {
                 let done = unit.run(connection).map_err(failed);
                 unit.answer(done);
             }
@@ -196,5 +203,33 @@ pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
             ))
         }
         _ => LedgerError::Failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Barrier};
+
+    use super::*;
+
+    /// Counts that a probe gave up waiting for must not keep the outbox from its rows.
+    #[tokio::test]
+    async fn a_question_that_nobody_waits_for_is_not_asked() {
+        let lane = Lane::reader(Connection::open_in_memory().unwrap()).unwrap();
+        let (asked, busy) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
+        let until = Arc::clone(&busy);
+        let first = lane.run(move |_| {
+            until.wait();
+            Ok(())
+        });
+        for _ in 0..9 {
+            let asked = Arc::clone(&asked);
+            drop(lane.run(move |_| Ok(asked.fetch_add(1, Ordering::Relaxed))));
+        }
+        busy.wait();
+        first.await.unwrap();
+        lane.run(|_| Ok(())).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
     }
 }
