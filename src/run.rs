@@ -106,21 +106,35 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<Stopped>
         .with_context(|| format!("cannot listen on http.listen = {}", config.http.listen))?;
     let worker = Worker::start(&config, Arc::clone(&shared), listener)?;
     systemd.ready();
+    let stopped = tokio::select! {
+        stopped = until_stopped(worker, &config, &systemd) => stopped?,
+        never = systemd.keep_alive() => match never {},
+    };
+    if stopped == Stopped::Drained {
+        spans.close().await;
+    }
+    Ok(stopped)
+}
+
+async fn until_stopped(
+    worker: Worker,
+    config: &Config,
+    systemd: &Systemd,
+) -> anyhow::Result<Stopped> {
     signals::first().await?;
     systemd.stopping();
+    let shared = Arc::clone(&worker.shared);
     tokio::select! {
-        () = worker.drain(config.shutdown.drain) => {}
+        () = worker.drain(config.shutdown.drain) => Ok(Stopped::Drained),
         further = signals::further() => {
             further?;
             warn!(
                 calls = shared.tasks.len(),
-                "a further signal: ending at once, as in a crash; calls that are on the wire are in doubt at the next start, and results that were not published are published then"
+                "second signal: ending at once, as in a crash; calls on the wire are in doubt at the next start, and results that were not published are published then"
             );
-            return Ok(Stopped::Interrupted);
+            Ok(Stopped::Interrupted)
         }
     }
-    spans.close().await;
-    Ok(Stopped::Drained)
 }
 
 async fn open_ledger(

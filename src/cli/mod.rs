@@ -242,7 +242,7 @@ async fn worker(
         revision: option_env!("RESCIND_REVISION").unwrap_or("unknown"),
         reconcile,
         spans: Spans::start(environment),
-        systemd: Systemd::new(variable("NOTIFY_SOCKET")),
+        systemd: Systemd::new(variable("NOTIFY_SOCKET"), variable("WATCHDOG_USEC")),
     };
     Ok(match run::worker(config, start).await? {
         run::Stopped::Drained => Exit::Done,

@@ -31,7 +31,7 @@ impl Progress {
     /// for another `quiet` may yet come. Before [`after`](Self::after), with its doubt.
     pub fn unheard(&mut self, now: Timestamp, quiet: Duration) {
         if self.operation == Some(Operation::Cancel) {
-            self.quiet_until = Some(plus(now, quiet));
+            self.quiet_until = self.quiet_until.max(Some(plus(now, quiet)));
         }
     }
 

@@ -15,13 +15,26 @@ fn told(socket: &UnixDatagram) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn systemd_is_told_when_the_worker_has_started_and_when_it_stops() {
+async fn systemd_is_told_when_the_worker_has_started_that_it_works_and_when_it_stops() {
     let stage = Stage::new("notify");
     let path = stage.dir().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let path = path.display().to_string();
-    let mut worker = stage.worker_with(&[("NOTIFY_SOCKET", &path)]);
+    let watched = [
+        ("NOTIFY_SOCKET", path.as_str()),
+        ("WATCHDOG_USEC", "300000"),
+    ];
+    let mut worker = stage.worker_with(&watched);
+    assert!(told(&socket).starts_with("READY=1\n"));
+    for _ in 0..3 {
+        assert_eq!(told(&socket), "WATCHDOG=1");
+    }
+    worker.sigterm();
+    while told(&socket) == "WATCHDOG=1" {}
+    assert!(worker.wait(PATIENCE).success());
+
+    let mut worker = stage.worker_with(&watched[..1]);
     assert!(told(&socket).starts_with("READY=1\n"));
     worker.sigterm();
     assert!(told(&socket).starts_with("STOPPING=1\n"));
