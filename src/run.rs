@@ -130,7 +130,7 @@ async fn until_stopped(
             further?;
             warn!(
                 calls = shared.tasks.len(),
-                "second signal: ending at once, as in a crash; calls on the wire are in doubt at the next start, and results that were not published are published then"
+                "a further signal: ending at once, as in a crash; calls on the wire are in doubt at the next start, and results that were not published are published then"
             );
             Ok(Stopped::Interrupted)
         }
