@@ -339,10 +339,10 @@ fn to_do(outcome: &str, reason: &str, id: &str) -> String {
             "An earlier request has this request_id and goes on, see `rescind show` of it. Do not publish this message again if it means the same cancellation; correct the publisher, then `rescind dead discard {id} --reason TEXT`."
         ),
         _ if reason == Invalid::UnknownProvider.as_str() => format!(
-            "Configure the account and restart the worker, or correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again under a new request_id."
+            "Configure the account and restart the worker, or correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again; the same request_id will do."
         ),
         _ => format!(
-            "Correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again under a new request_id."
+            "Correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again; the same request_id will do."
         ),
     }
 }
@@ -417,6 +417,11 @@ mod tests {
         assert!(conflict.contains("Do not publish"), "{conflict}");
         let unknown = to_do("invalid", "unknown_provider", "some-id");
         assert!(unknown.contains("Configure the account"), "{unknown}");
+        // A new one beside a publisher that repeats the old one makes two cancels.
+        for reason in ["unknown_provider", "schema", "too_large"] {
+            let text = to_do("invalid", reason, "some-id");
+            assert!(text.contains("the same request_id will do"), "{text}");
+        }
         let late = to_do("failed", "deadline_passed", "some-id");
         assert!(!late.contains("replay") && late.contains("dead discard some-id"));
         for reason in ["retries_exhausted", "credentials_refused"] {
