@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 mod names;
 mod notification;
+mod request;
 mod schema;
 
 const OUTCOMES: &str = include_str!("contract/outcomes.txt");

@@ -3,7 +3,7 @@
 mod commands;
 mod contract;
 mod counting;
-mod intake;
+pub(crate) mod intake;
 mod logins;
 mod others;
 mod submit;

@@ -78,7 +78,7 @@ const REASONS: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// Checks a result against `result.schema.json` and the properties of the contract, for a
+/// Checks a result against `docs/schemas/result.schema.json` and the properties of the contract, for a
 /// request that was published without properties of its own.
 #[track_caller]
 pub(crate) fn assert_contract(message: &Message, request: &Value) {

@@ -253,15 +253,15 @@ async fn other_content_under_a_known_id_is_refused_and_the_first_stays() {
 }
 
 /// A body that is not understood, and what becomes of it.
-struct Broken {
-    what: &'static str,
-    body: Vec<u8>,
+pub(crate) struct Broken {
+    pub(crate) what: &'static str,
+    pub(crate) body: Vec<u8>,
     request_id: Option<String>,
     provider: &'static str,
-    reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
-fn broken() -> Vec<Broken> {
+pub(crate) fn broken() -> Vec<Broken> {
     let mut list = Vec::new();
     let mut add = |what, body: Vec<u8>, request_id: Option<&Value>, provider, reason| {
         list.push(Broken {
