@@ -122,6 +122,20 @@ fn the_definitions_are_those_that_the_worker_prints_with_further_users_and_polic
         .map(|policy| (&policy["name"], &policy["pattern"], &policy["definition"]))
         .collect();
     assert_eq!(policies.len(), 4);
+    // RabbitMQ 3 has no limit by itself, and the worker counts from RabbitMQ 4's own.
+    let requests = json!({ "max-length-bytes": 1_073_741_824, "delivery-limit": 20 });
+    assert_eq!(policies[0].2, &requests);
+    for (name, pattern, definition) in &policies {
+        let set = format!(
+            "--apply-to queues {} '{}' '",
+            name.as_str().unwrap(),
+            pattern.as_str().unwrap()
+        );
+        let page = read("docs/deployment.md");
+        let (_, rest) = page.split_once(&set).unwrap_or_else(|| panic!("no {set}"));
+        let written: Value = serde_json::from_str(rest.split('\'').next().unwrap()).unwrap();
+        assert_eq!(written, **definition, "docs/deployment.md, {name}");
+    }
     // Strangers may fill it, and a hint that is lost costs time.
     let bounded = json!({ "max-length": 10_000, "overflow": "drop-head" });
     let notifications = (
@@ -158,6 +172,8 @@ fn setting<'u>(unit: &'u str, key: &str) -> &'u str {
 fn the_unit_waits_longer_than_the_worker_drains() {
     let unit = read("deploy/systemd/rescind.service");
     assert_eq!(setting(&unit, "Type"), "notify");
+    // It is ready when its ledger is migrated.
+    assert_eq!(setting(&unit, "TimeoutStartSec"), "infinity");
     let stop: u64 = setting(&unit, "TimeoutStopSec").parse().unwrap();
     let drain = configuration(&read("deploy/rescind.toml")).shutdown.drain;
     assert!(Duration::from_secs(stop) > drain + CLOSE);
