@@ -17,17 +17,15 @@ use super::{
     Reading, Request, Response, Setting, Token, by_http_status, loose_text, segment,
 };
 use crate::job::{Job, Payment};
+use crate::oauth;
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict, Why};
 use crate::strict;
 
 /// Tingg.
 pub(super) struct Tingg;
 
-/// Life of a token where the answer does not say; the documented one.
-const TOKEN_LIFE_SECONDS: u64 = 120;
-
-/// No life is believed beyond a day.
-const TOKEN_LIFE_SECONDS_MAX: u64 = 86_400;
+/// Life of a token whose answer does not tell; the documented one.
+const TOKEN_LIFE: Duration = Duration::from_secs(120);
 
 impl Provider for Tingg {
     fn kind(&self) -> &'static str {
@@ -123,20 +121,8 @@ impl Provider for Tingg {
         Ok(Login::Fetch(request))
     }
 
-    /// The message of a refusal is passed on, a token never is.
     fn read_login(&self, response: &Response<'_>) -> Result<Token, String> {
-        let body = response.json();
-        let token = body["access_token"].as_str().unwrap_or("");
-        let is_token = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-        if !response.is_success() || !is_token {
-            return Err(format!("Tingg gave no token: HTTP {}", response.status));
-        }
-        let said = loose_text(&body["expires_in"]).and_then(|text| text.parse().ok());
-        let seconds = said.unwrap_or(TOKEN_LIFE_SECONDS);
-        Ok(Token {
-            authorization: format!("Bearer {token}").into(),
-            life: Duration::from_secs(seconds.min(TOKEN_LIFE_SECONDS_MAX)),
-        })
+        oauth::read(response, TOKEN_LIFE)
     }
 
     /// The payment webhook, of the shape of a query-status answer and not signed. What is
