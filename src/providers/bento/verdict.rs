@@ -27,23 +27,35 @@ pub(super) fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
     if still_moves(state) {
         return Verdict::Accepted;
     }
-    let failed = state.eq_ignore_ascii_case("RefundFailed");
+    let is_final = state.eq_ignore_ascii_case("RefundFailed");
+    let Some(failure) = answer.failure() else {
+        return match is_final {
+            true => Verdict::Unresolved(Unresolved::RefundFailed),
+            false => Verdict::Accepted,
+        };
+    };
+    again_or_not(ask, &failure, is_final)
+}
+
+/// A void or refund has failed. Of this call, unless the history or what was learned says otherwise.
+fn again_or_not(ask: &Ask<'_>, failure: &Failure, is_final: bool) -> Verdict {
     let known = ask.learned(FAILURES).is_some() || lookup_path(ask.account).is_empty();
-    match answer.failure() {
-        // Perhaps an earlier request's, in the history while ours is carried out: asking decides it.
-        Some(Failure {
-            count: 1..,
-            retryable,
-        }) if !known && (retryable || !failed) => Verdict::Accepted,
-        Some(failure) if failure.is_new(ask) && (failure.retryable || !failed) => {
-            failure.verdict(None)
-        }
-        Some(failure) if failure.is_new(ask) => Verdict::Unresolved(Unresolved::RefundFailed),
-        None if failed => Verdict::Unresolved(Unresolved::RefundFailed),
-        // The same words as before, and no history to tell whether it failed again. The whole of a payment
-        // can be sent once more, if it shows as open; a second part would be refunded, too.
-        Some(Failure { count: 0, .. }) if ask.job.amount.is_none() => Verdict::Doubt,
-        _ => Verdict::Accepted,
+    let can_go_on = failure.retryable || !is_final;
+    // Perhaps an earlier request's, in the history while ours is carried out: asking decides it.
+    if !known && failure.count > 0 && can_go_on {
+        return Verdict::Accepted;
+    }
+    if failure.is_new(ask) {
+        return match can_go_on {
+            true => failure.verdict(None),
+            false => Verdict::Unresolved(Unresolved::RefundFailed),
+        };
+    }
+    // The same words as before, and no history to tell whether it failed again. The whole of a payment
+    // can be sent once more, if it shows as open; a second part would be refunded, too.
+    match failure.count == 0 && ask.job.amount.is_none() {
+        true => Verdict::Doubt,
+        false => Verdict::Accepted,
     }
 }
 
