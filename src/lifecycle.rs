@@ -44,6 +44,23 @@ pub struct Terms {
     pub deadline: Option<Timestamp>,
 }
 
+/// What every decision after an event rests on, beside what is remembered.
+#[derive(Clone, Copy)]
+struct Moment<'a> {
+    terms: &'a Terms,
+    now: Timestamp,
+    /// Drawn from [0, 1).
+    jitter: f64,
+}
+
+impl Moment<'_> {
+    /// Late enough for a second answer to count as a second one.
+    fn spaced(&self) -> Timestamp {
+        let first = self.terms.poll.first;
+        crate::backoff::plus(self.now, first.mul_f64(1.0 + self.jitter))
+    }
+}
+
 /// What is to be done with a request that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
@@ -122,8 +139,9 @@ impl Progress {
         }
     }
 
-    /// Time passes also while nobody works, or the provider is left alone: nobody is given up before
-    /// a question was begun at the end of it. Once, or a look-up that ends the worker would have no end.
+    /// Time also passes while no worker runs, or while the provider is left alone. So a request is given up
+    /// only after a look-up that was *begun* at or after the end of its schedule. Begun, not answered: one
+    /// that crashes the worker would be repeated for ever.
     fn was_asked_at_the_end(&self, terms: &Terms) -> bool {
         let end = self.waiting_since.map(|since| terms.poll.end(since));
         self.asked_at >= end
@@ -176,10 +194,11 @@ impl Progress {
 
     /// What the answer to the call on the wire leads to. `jitter` is drawn from [0, 1).
     pub fn after(&mut self, verdict: &Verdict, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+        let moment = Moment { terms, now, jitter };
         let operation = self.operation.take().unwrap_or(Operation::Lookup);
         let step = match operation {
-            Operation::Cancel => self.after_cancel(verdict, terms, now, jitter),
-            Operation::Lookup => self.after_lookup(verdict, terms, now, jitter),
+            Operation::Cancel => self.after_cancel(verdict, moment),
+            Operation::Lookup => self.after_lookup(verdict, moment),
         };
         if let Step::Finish(_) = step {
             self.finish();
@@ -194,57 +213,43 @@ impl Progress {
         self.due_at = None;
     }
 
-    fn after_cancel(
-        &mut self,
-        verdict: &Verdict,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
+    fn after_cancel(&mut self, verdict: &Verdict, moment: Moment<'_>) -> Step {
         match *verdict {
             Verdict::Cancelled {
                 reason, already, ..
             } => self.cancelled(reason, already),
             Verdict::NothingToCancel(reason) => Step::Finish(Outcome::NothingToCancel(reason)),
             Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
-            Verdict::Refused(reason) => self.refused_when_sent(reason, terms, now),
-            Verdict::NotFound => self.not_found_when_sent(terms, now, jitter),
-            Verdict::Misconfigured(why) | Verdict::Barred(why) => {
-                self.misconfigured(why, terms, now, jitter)
-            }
-            Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
+            Verdict::Refused(reason) => self.refused_when_sent(reason, moment),
+            Verdict::NotFound => self.not_found_when_sent(moment),
+            Verdict::Misconfigured(why) | Verdict::Barred(why) => self.misconfigured(why, moment),
+            Verdict::Unauthorized => self.misconfigured(Why::Credentials, moment),
             Verdict::Again { after, cause } => {
                 // If it was a repeat in doubt, then none was made.
                 self.asked_again = false;
-                self.again(after, cause, terms, now, jitter)
+                self.again(after, cause, moment)
             }
-            Verdict::StillOpen => self.again(None, Cause::Retryable, terms, now, jitter),
+            Verdict::StillOpen => self.again(None, Cause::Retryable, moment),
             Verdict::Accepted => {
                 self.accepted = true;
                 self.exposed = true;
                 self.doubtful = false;
-                self.ask(None, terms, now, jitter)
+                self.ask(None, moment)
             }
             Verdict::Doubt => {
                 self.doubtful = true;
                 self.exposed = true;
                 self.sighting = None;
-                self.ask(None, terms, now, jitter)
+                self.ask(None, moment)
             }
             Verdict::NotYet { after } => {
                 self.refusals += 1;
-                self.ask_at_once(after, terms, now, jitter)
+                self.ask_soon(after, moment)
             }
         }
     }
 
-    fn after_lookup(
-        &mut self,
-        verdict: &Verdict,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
+    fn after_lookup(&mut self, verdict: &Verdict, moment: Moment<'_>) -> Step {
         let is_sighted = matches!(
             verdict,
             Verdict::StillOpen | Verdict::NotFound | Verdict::Again { .. }
@@ -259,27 +264,23 @@ impl Progress {
             Verdict::NothingToCancel(reason) => Step::Finish(Outcome::NothingToCancel(reason)),
             Verdict::Refused(reason) => Step::Finish(Outcome::Refused(reason)),
             Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
-            Verdict::StillOpen => self.still_open(terms, now, jitter),
-            Verdict::NotFound => self.not_found_when_asked(terms, now, jitter),
+            Verdict::StillOpen => self.still_open(moment),
+            Verdict::NotFound => self.not_found_when_asked(moment),
             // It is the question that failed: what the last cancel came to is still to be asked.
             Verdict::Misconfigured(_) | Verdict::Unauthorized
                 if self.exposed || self.refusals > 0 =>
             {
-                self.ask(None, terms, now, jitter)
+                self.ask(None, moment)
             }
-            Verdict::Misconfigured(why) | Verdict::Barred(why) => {
-                self.misconfigured(why, terms, now, jitter)
-            }
-            Verdict::Unauthorized => self.misconfigured(Why::Credentials, terms, now, jitter),
-            Verdict::Again { after, cause } => {
-                self.failed_when_asked(after, cause, terms, now, jitter)
-            }
-            Verdict::NotYet { after } => self.ask(after, terms, now, jitter),
+            Verdict::Misconfigured(why) | Verdict::Barred(why) => self.misconfigured(why, moment),
+            Verdict::Unauthorized => self.misconfigured(Why::Credentials, moment),
+            Verdict::Again { after, cause } => self.failed_when_asked(after, cause, moment),
+            Verdict::NotYet { after } => self.ask(after, moment),
             Verdict::Accepted => {
                 self.under_way = true;
-                self.ask(None, terms, now, jitter)
+                self.ask(None, moment)
             }
-            Verdict::Doubt => self.ask(None, terms, now, jitter),
+            Verdict::Doubt => self.ask(None, moment),
         }
     }
 
@@ -292,21 +293,21 @@ impl Progress {
 
     /// After an attempt that may have been applied, the refusal of a repeat says nothing
     /// about the first.
-    fn refused_when_sent(&mut self, reason: Refused, terms: &Terms, now: Timestamp) -> Step {
-        match (self.exposed, terms.abilities.lookup) {
+    fn refused_when_sent(&mut self, reason: Refused, moment: Moment<'_>) -> Step {
+        match (self.exposed, moment.terms.abilities.lookup) {
             (false, _) => Step::Finish(Outcome::Refused(reason)),
             (true, false) => Step::Finish(Outcome::Unresolved(Unresolved::NoLookup)),
             (true, true) => {
                 self.refusals += 1;
-                self.ask_at_once(None, terms, now, 0.0)
+                self.ask_soon(None, moment)
             }
         }
     }
 
     /// `failed` promises that nothing was cancelled, so it needs to be certain of that.
-    fn misconfigured(&mut self, why: Why, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+    fn misconfigured(&mut self, why: Why, moment: Moment<'_>) -> Step {
         if self.doubtful || self.accepted || self.under_way {
-            return self.ask(None, terms, now, jitter);
+            return self.ask(None, moment);
         }
         Step::Finish(Outcome::Failed(match why {
             Why::Credentials => Failed::CredentialsRefused,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Plan, Progress, Seen, Terms};
+use super::{Moment, Plan, Progress, Seen, Terms};
 use crate::backoff::{elapsed, plus};
 use crate::outcome::{Operation, Outcome, Refused, Unresolved, Verdict};
 
@@ -20,8 +20,8 @@ use crate::outcome::{Operation, Outcome, Refused, Unresolved, Verdict};
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Questions of one check that find no such payment.
 const CHECKS_NOT_FOUND_MAX: u32 = 10;
-/// Checks of a result in a row that a notification during the question makes worth nothing: a flood
-/// must not keep them from their end.
+/// How often in a row a notification may restart a check that is under way, so that a flood cannot keep
+/// it from ending.
 const RESTARTS_MAX: u32 = 3;
 /// Events that are remembered, against repeats.
 const EVENTS_MAX: usize = 8;
@@ -88,8 +88,11 @@ impl Progress {
     /// A notification about an open request that nobody works on. `true` if it brought a
     /// look-up forward. One that would repeat a cancel waits for its time.
     pub fn heard(&mut self, event: Option<&str>, terms: &Terms, now: Timestamp) -> bool {
-        // What changes nothing now is listened to when it comes again.
-        if self.plan(terms, now) != Plan::Call(Operation::Lookup) || self.is_repeated(event) {
+        // A notification that changes nothing now is listened to when it comes again.
+        if self.plan(terms, now) != Plan::Call(Operation::Lookup) {
+            return false;
+        }
+        if !self.remember(event) {
             return false;
         }
         // However many come: not more often than the schedule's own shortest wait, and no
@@ -121,7 +124,8 @@ impl Progress {
     ) -> bool {
         let stands = self.stands(outcome);
         let agrees = claim.is_some_and(|claim| matches!(judge(stands, claim), Judgement::Agrees));
-        if self.is_repeated(event) || agrees || !terms.abilities.lookup || self.due_at.is_some() {
+        let is_new = self.remember(event);
+        if !is_new || agrees || !terms.abilities.lookup || self.due_at.is_some() {
             return false;
         }
         // The provider may have been asked before the notification was true: asked again.
@@ -141,17 +145,18 @@ impl Progress {
         true
     }
 
-    fn is_repeated(&mut self, event: Option<&str>) -> bool {
-        let Some(event) = event else { return false };
+    /// `false` if this event is known. One without a key is always new.
+    fn remember(&mut self, event: Option<&str>) -> bool {
+        let Some(event) = event else { return true };
         let event: String = event.chars().take(64).collect();
         if self.hints.events.contains(&event) {
-            return true;
+            return false;
         }
         if self.hints.events.len() >= EVENTS_MAX {
             self.hints.events.remove(0);
         }
         self.hints.events.push(event);
-        false
+        true
     }
 
     /// The question whether the result holds is about to be asked.
@@ -173,20 +178,19 @@ impl Progress {
         now: Timestamp,
         jitter: f64,
     ) -> Checked {
+        let moment = Moment { terms, now, jitter };
         self.operation = None;
         self.hints.restarts = 0;
         let stands = self.stands(outcome);
         match judge(stands, verdict) {
             // A look-up may lag behind the notification that it was asked for.
-            Judgement::Agrees if self.is_early(terms, now) => {
-                self.ask_check_again(terms, now, jitter)
-            }
+            Judgement::Agrees if self.is_early(terms, now) => self.ask_check_again(moment),
             Judgement::Agrees => Checked::Holds,
             Judgement::Contradicts(_)
                 if *verdict == Verdict::StillOpen && !self.agrees(Seen::StillOpen, terms, now) =>
             {
                 self.sight(Seen::StillOpen, now);
-                self.ask_check_again(terms, now, jitter)
+                self.ask_check_again(moment)
             }
             Judgement::Contradicts(found) => {
                 self.hints.corrected = Some((found.as_str().into(), found.reason().into()));
@@ -195,7 +199,7 @@ impl Progress {
                     at_stake: is_at_stake(stands, found),
                 }
             }
-            Judgement::Silent => self.check_again(verdict, terms, now, jitter),
+            Judgement::Silent => self.check_again(verdict, moment),
         }
     }
 
@@ -205,18 +209,13 @@ impl Progress {
     }
 
     /// Late enough for a second answer to count as a second one.
-    fn ask_check_again(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Checked {
-        self.due_at = Some(plus(now, terms.poll.first.mul_f64(1.0 + jitter)));
+    fn ask_check_again(&mut self, moment: Moment<'_>) -> Checked {
+        self.due_at = Some(moment.spaced());
         Checked::Again
     }
 
-    fn check_again(
-        &mut self,
-        verdict: &Verdict,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Checked {
+    fn check_again(&mut self, verdict: &Verdict, moment: Moment<'_>) -> Checked {
+        let Moment { terms, now, jitter } = moment;
         let since = self.hints.checking_since.unwrap_or(now);
         self.polls += 1;
         let missing = *verdict == Verdict::NotFound && self.polls >= CHECKS_NOT_FOUND_MAX;

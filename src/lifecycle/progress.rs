@@ -13,10 +13,10 @@ use crate::providers::Learned;
 pub struct Progress {
     /// Where it stands.
     pub state: State,
-    /// What is on the wire while `calling`.
+    /// The call under way: while `calling`, or the check of a result.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub operation: Option<Operation>,
-    /// When it is to be looked at again; `None` while calling and when finished.
+    /// When it is looked at next; `None` during a call, and when it is finished with no check pending.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub due_at: Option<Timestamp>,
     /// Calls begun, sent or not: numbers the call log.

@@ -60,7 +60,7 @@ impl Hindrance {
             Self::Unreadable => {
                 "this configuration has no account that can read it; configure the account as it was, then replay"
             }
-            Self::UnderWay => "the worker is at it at this moment; see `rescind show` in a moment",
+            Self::UnderWay => "the worker is processing it now; see `rescind show` in a moment",
             Self::NewerRequest => {
                 "a later request on the same payment may have done its work, or is about to; `rescind show` names it. Discard this dead letter, or replay it with --despite-newer if both are wanted"
             }

@@ -4,24 +4,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Progress, REFUSALS_MAX, Seen, Sighting, Step, Terms};
+use super::{Moment, Progress, REFUSALS_MAX, Seen, Sighting, Step, Terms};
 use crate::outcome::{Cause, Outcome, Refused, Unresolved};
 
 impl Progress {
-    pub(super) fn not_found_when_sent(
-        &mut self,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
-        if terms.abilities.lookup {
-            self.sight(Seen::NotFound, now);
-            return self.ask_spaced(terms, now, jitter);
+    pub(super) fn not_found_when_sent(&mut self, moment: Moment<'_>) -> Step {
+        if moment.terms.abilities.lookup {
+            self.sight(Seen::NotFound, moment.now);
+            return self.ask_spaced(moment);
         }
         if self.exposed {
             return Step::Finish(Outcome::Unresolved(Unresolved::NoLookup));
         }
-        if self.agrees(Seen::NotFound, terms, now) {
+        if self.agrees(Seen::NotFound, moment.terms, moment.now) {
             return Step::Finish(Outcome::Refused(Refused::NotFound));
         }
         if self
@@ -29,23 +24,18 @@ impl Progress {
             .as_ref()
             .is_none_or(|s| s.what != Seen::NotFound)
         {
-            self.sight(Seen::NotFound, now);
+            self.sight(Seen::NotFound, moment.now);
         }
-        self.again(Some(terms.poll.first), Cause::Retryable, terms, now, jitter)
+        self.again(Some(moment.terms.poll.first), Cause::Retryable, moment)
     }
 
-    pub(super) fn not_found_when_asked(
-        &mut self,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
-        if let Some(end) = self.quiet(now) {
-            return self.ask_by(end, terms, now, jitter);
+    pub(super) fn not_found_when_asked(&mut self, moment: Moment<'_>) -> Step {
+        if let Some(end) = self.quiet(moment.now) {
+            return self.ask_by(end, moment);
         }
-        if !self.agrees(Seen::NotFound, terms, now) {
-            self.sight(Seen::NotFound, now);
-            return self.ask_spaced(terms, now, jitter);
+        if !self.agrees(Seen::NotFound, moment.terms, moment.now) {
+            self.sight(Seen::NotFound, moment.now);
+            return self.ask_spaced(moment);
         }
         // What was accepted, seen under way or refused for its state was there, and so was what was seen
         // open; where nothing was sent since, nothing of ours has become of it.
@@ -61,37 +51,35 @@ impl Progress {
         &mut self,
         after: Option<Duration>,
         cause: Cause,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
+        moment: Moment<'_>,
     ) -> Step {
         self.was_there = true;
-        if self.quiet(now).is_some() {
-            return self.ask(after, terms, now, jitter);
+        if self.quiet(moment.now).is_some() {
+            return self.ask(after, moment);
         }
         // It may speak of an earlier attempt than the one in doubt.
-        if self.doubtful && !self.agrees(Seen::StillOpen, terms, now) {
-            self.sight(Seen::StillOpen, now);
-            return self.ask_spaced(terms, now, jitter);
+        if self.doubtful && !self.agrees(Seen::StillOpen, moment.terms, moment.now) {
+            self.sight(Seen::StillOpen, moment.now);
+            return self.ask_spaced(moment);
         }
         self.doubtful = false;
         self.accepted = false;
         self.under_way = false;
         self.sighting = None;
-        self.again(after, cause, terms, now, jitter)
+        self.again(after, cause, moment)
     }
 
-    pub(super) fn still_open(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
+    pub(super) fn still_open(&mut self, moment: Moment<'_>) -> Step {
         self.was_there = true;
         if self.accepted {
-            return self.ask(None, terms, now, jitter);
+            return self.ask(None, moment);
         }
-        if let Some(end) = self.quiet(now) {
-            return self.ask_by(end, terms, now, jitter);
+        if let Some(end) = self.quiet(moment.now) {
+            return self.ask_by(end, moment);
         }
-        if self.doubtful && !self.agrees(Seen::StillOpen, terms, now) {
-            self.sight(Seen::StillOpen, now);
-            return self.ask_spaced(terms, now, jitter);
+        if self.doubtful && !self.agrees(Seen::StillOpen, moment.terms, moment.now) {
+            self.sight(Seen::StillOpen, moment.now);
+            return self.ask_spaced(moment);
         }
         if self.refusals >= REFUSALS_MAX {
             // `refused` promises that nothing was changed, and one of ours may have been taken first.
@@ -105,9 +93,9 @@ impl Progress {
         self.looked = true;
         self.sighting = None;
         match self.attempts {
-            0 => self.send_at_once(now),
+            0 => self.send_at_once(moment.now),
             // A repetition like any other: later and later, and not for ever.
-            _ => self.again(None, Cause::Retryable, terms, now, jitter),
+            _ => self.again(None, Cause::Retryable, moment),
         }
     }
 

@@ -4,24 +4,35 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Progress, Step, Terms};
+use super::{Moment, Progress, Step};
 use crate::outcome::{Cause, Failed, Outcome, State};
 
 impl Progress {
-    /// Send again later. A wait that could only end after the deadline or after giving up
-    /// is not waited for.
+    /// Send again later. A repeat under the same key that was not processed leaves it as doubtful as before.
     pub(super) fn again(
         &mut self,
         after: Option<Duration>,
         cause: Cause,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
+        moment: Moment<'_>,
     ) -> Step {
         if self.doubtful || self.accepted {
-            // A repeat under the same key that was not processed: still as doubtful as before.
-            return self.ask(after, terms, now, jitter);
+            return self.ask_later(after, moment);
         }
+        self.send_later(after, cause, moment)
+    }
+
+    /// Ask later what became of it. Where nothing was ever sent, the look-up before the first cancel is
+    /// what failed, and is retried.
+    pub(super) fn ask(&mut self, after: Option<Duration>, moment: Moment<'_>) -> Step {
+        if self.asking_state() == State::WaitingRetry {
+            return self.send_later(after, Cause::Retryable, moment);
+        }
+        self.ask_later(after, moment)
+    }
+
+    /// A wait that could only end after the deadline or after giving up is not waited for.
+    fn send_later(&mut self, after: Option<Duration>, cause: Cause, moment: Moment<'_>) -> Step {
+        let Moment { terms, now, jitter } = moment;
         let since = *self.retrying_since.get_or_insert(now);
         let due = terms.retry.due(self.retries, after, now, jitter);
         if terms.deadline.is_some_and(|deadline| deadline <= due) {
@@ -40,58 +51,38 @@ impl Progress {
         self.wait(State::Due, now, Cause::Retryable)
     }
 
-    /// Ask later what became of it.
-    pub(super) fn ask(
-        &mut self,
-        after: Option<Duration>,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
-        let state = self.asking_state();
-        if state == State::WaitingRetry {
-            // Nothing was ever sent; the look-up before the first cancel is what failed.
-            return self.again(after, Cause::Retryable, terms, now, jitter);
-        }
+    fn ask_later(&mut self, after: Option<Duration>, moment: Moment<'_>) -> Step {
+        let Moment { terms, now, jitter } = moment;
         let since = *self.waiting_since.get_or_insert(now);
-        let end = terms.poll.end(since);
-        let due = terms.poll.due(self.polls, after, now, jitter).min(end);
+        let due = terms.poll.due(self.polls, after, now, jitter);
         self.polls += 1;
-        self.wait(state, due, self.asking_cause())
+        self.wait_for_answer(due.min(terms.poll.end(since)))
     }
 
     /// Ask as ever, but not much later than `end`.
-    pub(super) fn ask_by(
-        &mut self,
-        end: Timestamp,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
-        let step = self.ask(None, terms, now, jitter);
+    pub(super) fn ask_by(&mut self, end: Timestamp, moment: Moment<'_>) -> Step {
+        let step = self.ask(None, moment);
         self.due_at = self.due_at.map(|due| due.min(end));
         step
     }
 
-    pub(super) fn ask_at_once(
-        &mut self,
-        after: Option<Duration>,
-        terms: &Terms,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Step {
-        if after.is_some() || !terms.abilities.lookup {
-            return self.ask(after, terms, now, jitter);
+    /// Ask at once, unless the provider wants to be left alone or has no look-up.
+    pub(super) fn ask_soon(&mut self, after: Option<Duration>, moment: Moment<'_>) -> Step {
+        if after.is_some() || !moment.terms.abilities.lookup {
+            return self.ask(after, moment);
         }
-        self.waiting_since.get_or_insert(now);
-        self.wait(self.asking_state(), now, self.asking_cause())
+        self.waiting_since.get_or_insert(moment.now);
+        self.wait_for_answer(moment.now)
     }
 
     /// Ask again, late enough for a second answer to count as a second one.
-    pub(super) fn ask_spaced(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
-        self.waiting_since.get_or_insert(now);
-        let due = crate::backoff::plus(now, terms.poll.first.mul_f64(1.0 + jitter));
+    pub(super) fn ask_spaced(&mut self, moment: Moment<'_>) -> Step {
+        self.waiting_since.get_or_insert(moment.now);
         self.polls += 1;
+        self.wait_for_answer(moment.spaced())
+    }
+
+    fn wait_for_answer(&mut self, due: Timestamp) -> Step {
         self.wait(self.asking_state(), due, self.asking_cause())
     }
 
