@@ -46,8 +46,10 @@ impl Guarded {
             server.certificate.display(),
             server.key.display(),
         );
+        let broker = Broker::start_with(&settings, None);
+        import_definitions(&broker);
         Self {
-            broker: Broker::start_with(&settings, None),
+            broker,
             authority,
             client,
             tls,
@@ -66,6 +68,16 @@ impl Guarded {
         stage.set("amqp.cert_file", text(&self.client.certificate));
         stage.set("amqp.key_file", text(&self.client.key));
         stage
+    }
+}
+
+/// The definitions that are handed out, as they are; each user's password is its name. Only once, for
+/// an import takes passwords away again that other tests log in with.
+fn import_definitions(broker: &Broker) {
+    let definitions = project("deploy/rabbitmq/definitions.json");
+    broker.ctl(&["import_definitions", &text(&definitions)]);
+    for user in ["rescind", "rescind-gateway"] {
+        broker.ctl(&["change_password", user, user]);
     }
 }
 
@@ -160,18 +172,10 @@ fn a_broker_or_a_certificate_that_is_not_the_right_one_is_refused_in_a_sentence(
     refused(&stage, &[], 2, "/nonexistent.pem cannot be read");
 }
 
-/// The definitions that are handed out, imported as they are: the user in them suffices for
-/// everything, and for nothing more.
+/// The user in the definitions that are handed out suffices for everything, and for nothing more.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_least_privileged_user_suffices_and_may_do_no_more() {
     let guarded = Guarded::shared();
-    let definitions = project("deploy/rabbitmq/definitions.json");
-    guarded
-        .broker
-        .ctl(&["import_definitions", &text(&definitions)]);
-    guarded
-        .broker
-        .ctl(&["change_password", "rescind", "rescind"]);
     let names = Names::contract();
     let mut stage = guarded.stage("least");
     for (key, name) in names.table(&guarded.url("rescind")) {
@@ -249,13 +253,10 @@ async fn the_least_privileged_user_suffices_and_may_do_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_may_publish_notifications_and_no_results() {
     let broker = &Guarded::shared().broker;
-    let definitions = project("deploy/rabbitmq/definitions.json");
-    broker.ctl(&["import_definitions", &text(&definitions)]);
-    broker.ctl(&["change_password", "rescind-gateway", "gateway"]);
     let names = Names::contract();
     let url = broker
         .url()
-        .replace("guest:guest", "rescind-gateway:gateway");
+        .replace("guest:guest", "rescind-gateway:rescind-gateway");
     for (key, may) in [
         ("notification.midtrans", true),
         ("result.midtrans.cancelled", false),
