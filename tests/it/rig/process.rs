@@ -48,14 +48,7 @@ impl Process {
         let words: Vec<&String> = wrapper.iter().chain([&binary]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
-        for (key, _) in std::env::vars_os() {
-            // The tests decide what the binary reads.
-            let key_text = key.to_string_lossy();
-            if key_text.starts_with("RESCIND_") || key_text == "RUST_LOG" || key_text == "AMQP_URL"
-            {
-                command.env_remove(&key);
-            }
-        }
+        forget_environment(&mut command);
         let child = command
             .args(arguments)
             .envs(environment.iter().map(|(key, value)| (key, value)))
@@ -148,6 +141,18 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// What a program needs of this machine; all else of the environment is the tests' to give.
+const KEPT: &[&str] = &["PATH", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// A collector or a supervisor of whoever runs the tests is none of the binary's.
+pub(crate) fn forget_environment(command: &mut Command) {
+    command.env_clear();
+    let kept = KEPT
+        .iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.envs(kept);
 }
 
 /// Below the range from which the kernel takes ports, and below those of `deploy/broker`: who is

@@ -6,20 +6,17 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::process::forget_environment;
+
 /// A command that has not run yet.
 pub(crate) struct Terminal(Command);
 
 impl Terminal {
     pub(crate) fn new(config: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
-        for (key, _) in std::env::vars_os() {
-            let name = key.to_string_lossy();
-            if name.starts_with("RESCIND_") || name == "RUST_LOG" || name == "AMQP_URL" {
-                command.env_remove(&key);
-            }
-        }
+        forget_environment(&mut command);
         command.arg("--config").arg(config).args(arguments);
-        command.env("LOGNAME", "ana").env_remove("SUDO_USER");
+        command.env("LOGNAME", "ana");
         command.stdin(Stdio::null());
         Self(command)
     }
