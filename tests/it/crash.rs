@@ -62,7 +62,9 @@ fn passes(kind: &str, point: Point) -> &'static [u32] {
 }
 
 async fn one_effect_and_one_result(point: Point) {
-    let stage = Stage::new("killed");
+    let mut stage = Stage::new("killed");
+    // What a killed worker may still have sent is waited for as long.
+    stage.set("defaults.timeout", "1s");
     let mut worker = stage.worker();
     let mut results = stage.results().await;
     let client = stage.client().await;

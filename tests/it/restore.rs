@@ -15,7 +15,6 @@ use crate::rig::{Message, Messages, Money, Worker, until};
 /// Three for each account that are carried out one after the other.
 fn three_each(stage: &mut Stage) -> Vec<Value> {
     stage.set("defaults.max_in_flight", 1);
-    stage.set("defaults.timeout", "10s");
     // As long after a crash nobody believes that a call had no effect.
     stage.set("defaults.poll.give_up_after", "2m");
     let kinds = providers::ALL.iter().map(|provider| provider.kind());

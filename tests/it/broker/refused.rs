@@ -171,8 +171,6 @@ async fn results_whose_exchange_was_deleted_are_published_when_it_is_made_again(
 async fn beyond_a_bound_of_unpublished_results_nothing_is_taken_in_or_begun() {
     let mut stage = Stage::new("bound");
     stage.set("amqp.max_unpublished", 20);
-    // An answer that is only slow, on a busy machine, is no lost one.
-    stage.set("defaults.timeout", "10s");
     let worker = stage.worker();
     let names = stage.names.clone();
     let client = stage.client().await;

@@ -25,8 +25,6 @@ const SESSIONS: usize = 4;
 async fn a_frozen_broker_is_given_up_and_found_again() {
     let broker = Broker::start();
     let mut stage = unhurried(&broker, "frozen");
-    // An answer that is only slow, on a busy machine, is no lost one.
-    stage.set("defaults.timeout", "10s");
     // None that is missed ends a session: each notices by itself.
     stage.set("amqp.url", format!("{}?heartbeat=0", broker.url()));
     let worker = stage.worker();
@@ -169,7 +167,6 @@ async fn a_consumer_that_the_broker_has_forgotten_subscribes_again() {
     let mut stage = Stage::with(&muffler.url, "forgotten", Simulator::start());
     // What is swallowed counts as delivered: the rest of the queue has to be left in it.
     stage.set("amqp.prefetch", 1);
-    stage.set("defaults.timeout", "10s");
     let worker = stage.worker();
     let client = crate::rig::Client::connect(broker.url()).await;
     let mut results = client.results(&stage.names).await;

@@ -292,7 +292,8 @@ async fn what_was_published_anew_is_replayed_only_by_who_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_can_be_asked_a_doubt_is_left_to_a_person() {
-    let world = World::new("replay-nobody", "hang");
+    let mut world = World::new("replay-nobody", "hang");
+    world.set("defaults.timeout", "1s");
     let _worker = world.stage.worker();
     let mut results = world.stage.results().await;
     let request = world.have(&mut results, &["migo"]).await.remove(0);

@@ -77,6 +77,8 @@ async fn ctrl_c_leaves_what_is_begun_to_the_worker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_during_a_replay_a_worker_loses_and_repeats_nothing() {
     let mut world = World::new("stop-crash", "forbidden");
+    // What a killed worker may still have sent is waited for as long.
+    world.set("defaults.timeout", "1s");
     let mut worker = world.stage.worker();
     let mut results = world.stage.results().await;
     let requests = world.have(&mut results, &["midtrans"; 4]).await;

@@ -208,6 +208,7 @@ async fn an_opening_of_the_breaker_counts_once_whatever_it_puts_off() {
     let mut stage = Stage::new("opened");
     stage.set("providers.midtrans.breaker.failures", 3);
     stage.set("providers.midtrans.breaker.open_for", "5m");
+    stage.set("providers.midtrans.timeout", "1s");
     let worker = stage.worker();
     let client = stage.client().await;
     stage.simulator.freeze();

@@ -103,7 +103,8 @@ async fn a_202_that_only_a_notification_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn early_late_twice_forged_or_never_there_is_one_result() {
-    let (stage, address) = notified_stage("notified-words");
+    let (mut stage, address) = notified_stage("notified-words");
+    stage.set("defaults.timeout", "1s");
     let mut results = stage.results().await;
     let worker = Worker::start_at(&stage.config(), address);
     let client = stage.client().await;
