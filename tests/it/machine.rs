@@ -33,7 +33,9 @@ fn assert_cancelled_once(ending: &Ending, killed: bool) {
 
 /// Queues and a ledger that are there, and requests in them for the next worker.
 async fn stage_with_work(name: &str, work: &[Value]) -> Stage {
-    let stage = Stage::new(name);
+    let mut stage = Stage::new(name);
+    // What a worker that ended may still have sent is waited for as long.
+    stage.set("defaults.timeout", "1s");
     drop(stage.worker());
     stage.client().await.confirm_all(&stage.names, work).await;
     stage

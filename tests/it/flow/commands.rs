@@ -271,7 +271,7 @@ async fn a_check_tells_every_setting_with_its_value_and_where_that_is_from() {
         ("log.format", "text", "command line"),
         ("http.listen", "127.0.0.1:17", "RESCIND_HTTP__LISTEN"),
         ("defaults.timeout", "10s", &file),
-        ("providers.midtrans.timeout", "1s", "[defaults]"),
+        ("providers.midtrans.timeout", "10s", "[defaults]"),
         ("providers.midtrans.server_key", "***", &file),
         ("amqp.requests_queue", &stage.names.requests_queue, &file),
         ("amqp.prefetch", "256", "default"),
