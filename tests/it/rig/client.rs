@@ -19,8 +19,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Names;
 
-/// lapin can wait for ever when a connection breaks at the wrong moment: nothing is awaited longer.
+/// lapin can wait for ever when a connection breaks at the wrong moment: what is tried again is awaited
+/// no longer.
 const LIMIT: Duration = Duration::from_secs(5);
+/// What nobody tries again: a busy machine may take as long.
+const ONCE: Duration = Duration::from_secs(30);
 
 /// Messages outstanding at once in [`Client::publish_all`].
 const WINDOW: usize = 100;
@@ -128,7 +131,7 @@ impl Client {
             .iter()
             .map(|request| Outgoing::request(names, request))
             .collect();
-        for fate in self.publish_all(messages).await {
+        for fate in self.windows(messages, ONCE).await {
             assert_eq!(fate, Ok(Published::Confirmed));
         }
     }
@@ -146,12 +149,14 @@ impl Client {
 
     /// Publishes any message.
     pub(crate) async fn send(&self, message: Outgoing) -> Published {
-        self.try_send(message).await.expect("a publish")
+        let fates = self.window(vec![message], ONCE).await;
+        let fate = fates.into_iter().next().expect("a fate");
+        fate.expect("a publish")
     }
 
     /// As [`Client::send`]; an error means that nobody knows what became of it.
     pub(crate) async fn try_send(&self, message: Outgoing) -> Result<Published, String> {
-        let fates = self.window(vec![message]).await;
+        let fates = self.window(vec![message], LIMIT).await;
         fates.into_iter().next().ok_or("no fate")?
     }
 
@@ -161,25 +166,37 @@ impl Client {
         &self,
         messages: Vec<Outgoing>,
     ) -> Vec<Result<Published, String>> {
+        self.windows(messages, LIMIT).await
+    }
+
+    async fn windows(
+        &self,
+        messages: Vec<Outgoing>,
+        limit: Duration,
+    ) -> Vec<Result<Published, String>> {
         let mut fates = Vec::with_capacity(messages.len());
         let mut rest = messages.into_iter().peekable();
         while rest.peek().is_some() {
             let window = rest.by_ref().take(WINDOW).collect();
-            fates.extend(self.window(window).await);
+            fates.extend(self.window(window, limit).await);
         }
         fates
     }
 
     /// A return arrives with some confirm of its window, not always with its own: it is the
     /// message id that says whose it is.
-    async fn window(&self, messages: Vec<Outgoing>) -> Vec<Result<Published, String>> {
+    async fn window(
+        &self,
+        messages: Vec<Outgoing>,
+        limit: Duration,
+    ) -> Vec<Result<Published, String>> {
         let _one = self.one_window.lock().await;
         let mut waiting = Vec::new();
         for message in messages {
             let given = message.properties.message_id().clone();
             let id = given.unwrap_or_else(|| super::unique().into());
             let properties = message.properties.with_message_id(id.clone());
-            let sent = within(self.channel.basic_publish(
+            let publish = self.channel.basic_publish(
                 message.exchange.into(),
                 message.key.into(),
                 BasicPublishOptions {
@@ -188,15 +205,15 @@ impl Client {
                 },
                 &message.body,
                 properties,
-            ))
-            .await;
+            );
+            let sent = within_time(limit, publish).await;
             waiting.push((id, sent));
         }
         let mut returned = BTreeSet::new();
         let mut settled = Vec::new();
         for (id, sent) in waiting {
             let confirmation = match sent {
-                Ok(confirm) => within(confirm).await,
+                Ok(confirm) => within_time(limit, confirm).await,
                 Err(why) => Err(why),
             };
             let fate = match confirmation {
@@ -225,7 +242,7 @@ impl Client {
     /// Messages that are ready in a queue; `None` if there is no such queue.
     pub(crate) async fn queue_depth(&self, queue: &str) -> Option<u32> {
         // A passive declare of what does not exist closes its channel: it gets one of its own.
-        let channel = within(self.connection.create_channel())
+        let channel = once(self.connection.create_channel())
             .await
             .expect("a channel");
         let declared = within(channel.queue_declare(
@@ -285,7 +302,7 @@ impl Client {
             table.insert((*name).into(), value.clone());
         }
         let options = QueueDeclareOptions::durable();
-        within(self.channel.queue_declare(queue.into(), options, table))
+        once(self.channel.queue_declare(queue.into(), options, table))
             .await
             .expect("a queue");
     }
@@ -294,7 +311,7 @@ impl Client {
     pub(crate) async fn bind(&self, queue: &str, exchange: &str, key: &str) {
         let options = QueueBindOptions::default();
         let table = FieldTable::default();
-        within(
+        once(
             self.channel
                 .queue_bind(queue.into(), exchange.into(), key.into(), options, table),
         )
@@ -305,7 +322,7 @@ impl Client {
     /// Takes a binding away under whoever publishes.
     pub(crate) async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
         let table = FieldTable::default();
-        within(
+        once(
             self.channel
                 .queue_unbind(queue.into(), exchange.into(), key.into(), table),
         )
@@ -316,7 +333,7 @@ impl Client {
     /// Deletes a queue under whoever consumes it.
     pub(crate) async fn delete_queue(&self, queue: &str) {
         let options = QueueDeleteOptions::default();
-        within(self.channel.queue_delete(queue.into(), options))
+        once(self.channel.queue_delete(queue.into(), options))
             .await
             .expect("a queue that can be deleted");
     }
@@ -324,7 +341,7 @@ impl Client {
     /// Deletes an exchange under whoever publishes on it.
     pub(crate) async fn delete_exchange(&self, exchange: &str) {
         let options = ExchangeDeleteOptions::default();
-        within(self.channel.exchange_delete(exchange.into(), options))
+        once(self.channel.exchange_delete(exchange.into(), options))
             .await
             .expect("an exchange that can be deleted");
     }
@@ -640,8 +657,22 @@ async fn within<T, F>(step: F) -> Result<T, String>
 where
     F: Future<Output = lapin::Result<T>>,
 {
-    match timeout(LIMIT, step).await {
+    within_time(LIMIT, step).await
+}
+
+async fn once<T, F>(step: F) -> Result<T, String>
+where
+    F: Future<Output = lapin::Result<T>>,
+{
+    within_time(ONCE, step).await
+}
+
+async fn within_time<T, F>(limit: Duration, step: F) -> Result<T, String>
+where
+    F: Future<Output = lapin::Result<T>>,
+{
+    match timeout(limit, step).await {
         Ok(done) => done.map_err(|why| why.to_string()),
-        Err(_) => Err(format!("no answer within {LIMIT:?}")),
+        Err(_) => Err(format!("no answer within {limit:?}")),
     }
 }

@@ -14,6 +14,11 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> 
     send(address, "GET", path, &[], b"", QUESTION)
 }
 
+/// The same of what is there and is not asked again.
+pub(crate) fn get_once(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    send(address, "GET", path, &[], b"", ONCE)
+}
+
 /// `POST path` with headers and a body.
 pub(crate) fn post(
     address: SocketAddr,

@@ -108,7 +108,7 @@ impl Simulator {
     }
 
     fn get(&self, path: &str) -> serde_json::Value {
-        let (status, body) = http::get(self.address, path).expect("the simulator answers");
+        let (status, body) = http::get_once(self.address, path).expect("the simulator answers");
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).expect("JSON")
     }

@@ -36,7 +36,7 @@ impl Worker {
         for attempt in 0.. {
             match self.become_ready(Duration::from_secs(20)) {
                 Ok(()) => break,
-                Err(why) if attempt < 3 && why.contains("in use") => {
+                Err(why) if attempt < 3 && why.contains("Address already in use") => {
                     self.address = free_address();
                     self.process = self.run();
                 }
@@ -168,6 +168,11 @@ impl Worker {
         self.process.signal(Signal::TERM);
     }
 
+    /// Ctrl-C.
+    pub(crate) fn sigint(&self) {
+        self.process.signal(Signal::INT);
+    }
+
     /// Stops the world for it (`SIGSTOP`), as a long pause of its machine would.
     pub(crate) fn freeze(&self) {
         self.process.signal(Signal::STOP);
@@ -228,7 +233,7 @@ impl Worker {
 
     /// Every series of `/metrics`.
     pub(crate) fn metrics(&self) -> Metrics {
-        let (status, text) = http::get(self.address, "/metrics").expect("/metrics answers");
+        let (status, text) = http::get_once(self.address, "/metrics").expect("/metrics answers");
         assert_eq!(status, 200, "{text}");
         Metrics::parse(&text)
     }
