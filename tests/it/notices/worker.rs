@@ -1,7 +1,7 @@
 //! A worker and notifications, through the real broker, endpoint and simulator.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -233,10 +233,15 @@ async fn publish(client: &Client, stage: &Stage, provider: &str, body: &Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_status_under_a_genuine_signature_makes_a_result() {
     let mut stage = Stage::new("status-swap");
-    stage.set("providers.midtrans.poll.give_up_after", "1h");
+    // The worker's own second question comes in an hour: notifications cause all others, one a second.
+    for (key, value) in [("first", "1s"), ("max", "2h"), ("give_up_after", "24h")] {
+        stage.set(&format!("providers.midtrans.poll.{key}"), value);
+    }
+    stage.set("providers.midtrans.poll.factor", 3600.0);
     let mut results = stage.results().await;
     let worker = stage.worker();
     let client = stage.client().await;
+    let began = Instant::now();
     let request = request("midtrans", "accepted-forever");
     let order = payment_id(&request);
     client.publish(&stage.names, &request).await;
@@ -289,11 +294,8 @@ async fn no_status_under_a_genuine_signature_makes_a_result() {
         .filter(|m| !is_notification(m))
         .count();
     assert_eq!(told, 0);
-    assert!(
-        asked() < 40,
-        "{} look-ups for {sent} notifications",
-        asked()
-    );
+    let most = 2 + began.elapsed().as_secs();
+    assert!(asked() <= most, "{} for {sent} notifications", asked());
     assert!(stage.simulator.money("midtrans", &order).effects.is_empty());
 }
 
