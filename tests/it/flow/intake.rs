@@ -151,10 +151,16 @@ async fn what_became_due_behind_a_repeat_begins_once_that_is_known_for_one() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let held = rusqlite::Connection::open(stage.ledger()).unwrap();
     held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let state = "SELECT state FROM requests WHERE request_id = ?1";
+    let state: String = held
+        .query_one(state, [id(&limited)], |row| row.get(0))
+        .unwrap();
+    assert_eq!(state, "waiting_retry", "it is not due yet");
     client.publish(&stage.names, &first).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
     held.execute_batch("ROLLBACK").unwrap();
-    let result = results.one(&id(&limited), Duration::from_secs(2)).await;
+    // Before anybody would look by himself, 5 s after the last time.
+    let result = results.one(&id(&limited), Duration::from_secs(3)).await;
     assert_eq!(result.json()["outcome"], "cancelled");
 }
 
