@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::hop::{abort, listen, low_address};
+use crate::hop::{abort, listen};
+use crate::rig::process::free_address;
 use crate::tally::Tally;
 
 /// What can happen to an exchange. Numbers are parts of a thousand of the bytes there are.
@@ -124,7 +125,7 @@ impl ExchangeHop {
         odds: Odds,
         tally: &Tally,
     ) -> Self {
-        let listener = listen(low_address()).await;
+        let listener = listen(free_address()).await;
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(State {
             name: name.to_owned(),

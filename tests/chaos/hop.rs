@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::rig::process::free_address;
 use crate::tally::Tally;
 
 /// What can happen to a stream.
@@ -101,7 +102,7 @@ impl Default for Lane {
 impl Hop {
     /// Listens on an address of its own.
     pub(crate) async fn start(name: &str, target: SocketAddr, tally: &Tally) -> Self {
-        let listener = listen(low_address()).await;
+        let listener = listen(free_address()).await;
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(State {
             name: name.to_owned(),
@@ -313,16 +314,5 @@ pub(crate) async fn listen(address: SocketAddr) -> TcpListener {
             Err(why) => assert!(Instant::now() < end, "cannot listen on {address}: {why}"),
         }
         sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// A free address below the range from which the kernel takes outgoing ports, so that nobody
-/// takes it while its owner is down.
-pub(crate) fn low_address() -> SocketAddr {
-    loop {
-        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..15_000)));
-        if std::net::TcpListener::bind(address).is_ok() {
-            return address;
-        }
     }
 }

@@ -9,9 +9,10 @@ use tokio::task::block_in_place;
 
 use crate::disk::Disk;
 use crate::exchange::{ExchangeHop, Odds};
-use crate::hop::{Hop, low_address};
+use crate::hop::Hop;
 use crate::plan::{Event, Kind, Plan, Strike, Target};
 use crate::rig::database::Database;
+use crate::rig::process::free_address;
 use crate::rig::{Broker, Names, Simulator, Worker};
 use crate::tally::Tally;
 
@@ -54,6 +55,8 @@ pub(crate) struct Scene {
     pub(crate) recoveries: Vec<Recovery>,
     /// Ends of workers that nobody asked for, with their last words.
     pub(crate) own_ends: BTreeMap<String, u64>,
+    /// Workers that did not end in time after a SIGTERM.
+    pub(crate) overruns: usize,
     /// What happens on the network meanwhile, and when the next of it does.
     strikes: Option<(Plan, Instant, Strike)>,
     workers: Vec<Worker>,
@@ -78,7 +81,7 @@ impl Scene {
             Kind::Postgres => None,
         };
         let store = block_in_place(|| open_store(kind, dir, disk.as_ref()));
-        let seats: Vec<_> = (0..kind.workers()).map(|_| low_address()).collect();
+        let seats: Vec<_> = (0..kind.workers()).map(|_| free_address()).collect();
         let calm = Odds {
             seed: odds.seed ^ 0x0717,
             ..odds
@@ -97,6 +100,7 @@ impl Scene {
             losses: Vec::new(),
             recoveries: Vec::new(),
             own_ends: BTreeMap::new(),
+            overruns: 0,
             strikes: None,
             disk,
             workers: Vec::new(),
@@ -305,6 +309,7 @@ impl Scene {
         while self.workers[n].ended().is_none() {
             if Instant::now() > end {
                 self.note_end("SIGTERM: not ended within 12 s".to_owned());
+                self.overruns += 1;
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
