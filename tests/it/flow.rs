@@ -1,5 +1,6 @@
 //! Requests from end to end: a real broker, the real binary, every provider, every behaviour.
 
+mod accounts;
 mod commands;
 mod contract;
 mod counting;

@@ -79,6 +79,13 @@ impl Stage {
         self
     }
 
+    /// Takes a value out, by its path below one table; answers what it was.
+    pub(crate) fn unset(&mut self, path: &str) -> toml::Value {
+        let (table, key) = path.split_once('.').expect("a table");
+        let table = self.config[table].as_table_mut().expect("a table");
+        table.remove(key).expect("a value")
+    }
+
     /// The configuration as it is now.
     pub(crate) fn config(&self) -> String {
         self.config.to_string()

@@ -1,0 +1,112 @@
+//! Accounts that are limited, of another kind after a start, or gone for a while.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::PATIENCE;
+use crate::rig::checker::endings;
+use crate::rig::stage::{Stage, payment_id, request};
+use crate::rig::{Worker, until};
+
+/// A rate is two calls at once, and then one every half second.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_with_a_rate_is_called_no_faster_and_pays_no_attempt_for_it() {
+    let mut stage = Stage::new("rate");
+    stage.set("providers.migo.rate_per_second", 2.0);
+    let _worker = stage.worker();
+    let mut results = stage.results().await;
+    let all: Vec<Value> = (0..8).map(|_| request("migo", "success")).collect();
+    stage.client().await.confirm_all(&stage.names, &all).await;
+    let ended = endings(&stage, &mut results, &all, PATIENCE).await;
+    let mut times: Vec<Timestamp> = Vec::new();
+    for ending in &ended {
+        assert_eq!(ending.result["attempts"], 1, "{ending:#?}");
+        let at = ending.money.effects[0]["at"].as_str().unwrap();
+        times.push(at.parse().unwrap());
+    }
+    times.sort();
+    let took = times[7].duration_since(times[0]).as_millis();
+    // The first of them may have been slow to arrive.
+    assert!(
+        took >= 2_500,
+        "{took} ms for six calls beyond the first two"
+    );
+}
+
+/// Two requests at one account: the call of the first hangs, and the second waits for its place.
+async fn one_sent_and_one_not(stage: &mut Stage, kind: &str) -> (Worker, [Value; 2]) {
+    stage.set(&format!("providers.{kind}.max_in_flight"), 1);
+    // What the next worker waits for before it believes that the call had no effect.
+    stage.set(&format!("providers.{kind}.timeout"), "1s");
+    let worker = stage.worker();
+    let client = stage.client().await;
+    let both = [request(kind, "success"), request(kind, "success")];
+    stage.simulator.freeze();
+    let in_flight = [("provider", kind)];
+    client.publish(&stage.names, &both[0]).await;
+    until("the first is sent", PATIENCE, || {
+        worker.metric("rescind_in_flight", &in_flight) == 1.0
+    })
+    .await;
+    client.publish(&stage.names, &both[1]).await;
+    until("both are stored", PATIENCE, || {
+        worker.metric("rescind_open", &in_flight) == 2.0
+    })
+    .await;
+    (worker, both)
+}
+
+/// Their requests cannot be read any more: one that may have been applied is not said to have failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_an_account_of_another_kind_end_as_what_may_have_become_of_them() {
+    let mut stage = Stage::new("other-kind");
+    let mut results = stage.results().await;
+    let (mut worker, both) = one_sent_and_one_not(&mut stage, "midtrans").await;
+    worker.kill9();
+    stage.simulator.thaw();
+    let mut other = stage.simulator.providers()["migo"].clone();
+    let table = other.as_table_mut().unwrap();
+    table.insert("kind".to_owned(), "migo".into());
+    stage.set("providers.midtrans", other);
+    let _worker = stage.worker();
+    let ended = endings(&stage, &mut results, &both, PATIENCE).await;
+    assert_eq!(ended[0].outcome(), "unresolved/contradictory_evidence");
+    assert_eq!(ended[1].outcome(), "failed/rejected_by_provider");
+    assert_eq!(ended[1].money.cancel_calls, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_an_account_that_is_gone_wait_and_go_on_once_it_is_back() {
+    let mut stage = Stage::new("gone");
+    let mut results = stage.results().await;
+    let (mut worker, both) = one_sent_and_one_not(&mut stage, "pismo").await;
+    worker.kill9();
+    stage.simulator.thaw();
+    let account = stage.unset("providers.pismo");
+    let worker = stage.worker();
+    let open = |provider| worker.metric("rescind_open", &[("provider", provider)]);
+    assert_eq!((open("unknown"), open("pismo")), (2.0, 0.0));
+    // What is due is looked for at a start, and then whenever something else is.
+    let other = [request("migo", "success")];
+    stage.client().await.confirm_all(&stage.names, &other).await;
+    endings(&stage, &mut results, &other, PATIENCE).await;
+    results.drain(Duration::from_secs(1)).await;
+    assert_eq!(results.counts().len(), 1, "nobody carries them on");
+    assert_eq!(
+        stage
+            .simulator
+            .money("pismo", &payment_id(&both[1]))
+            .cancel_calls,
+        0
+    );
+    drop(worker);
+
+    stage.set("providers.pismo", account);
+    let worker = stage.worker();
+    for ending in endings(&stage, &mut results, &both, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+    assert_eq!(worker.metric("rescind_open", &[]), 0.0);
+}
