@@ -213,10 +213,13 @@ fn is_counted(worker: &Worker, ended: &[Ending]) -> bool {
         numbers.map(|number| number.unwrap() as f64).sum()
     };
     let of = |name, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    let ended_in: f64 = ended.iter().map(seconds).sum();
     let all_called = [("cancel", "attempts"), ("lookup", "lookups")];
     of("rescind_requests_received_total", &[("kind", "new")]) == total
         && of("rescind_cancellations_total", &[]) == total
         && of("rescind_end_to_end_seconds_count", &[]) == total
+        // Published once they have ended; their times are told to the millisecond.
+        && of("rescind_end_to_end_seconds_sum", &[]) >= ended_in - 0.001 * total
         && of("rescind_open", &[]) == 0.0
         && all_called.iter().all(|(operation, key)| {
             let labels = [("operation", *operation), ("verdict", "not_sent")];
@@ -243,11 +246,19 @@ async fn until_logged(worker: &Worker, ended: &[Ending]) {
         }
         // One that was not sent after all is none in the end.
         assert!(line["attempt"].as_u64() >= result["attempts"].as_u64());
-        let at = |key: &str| -> jiff::Timestamp { result[key].as_str().unwrap().parse().unwrap() };
-        let took = at("completed_at").duration_since(at("received_at"));
+        let took = seconds(ending);
         let told = line["duration_s"].as_f64().expect("a number of seconds");
-        assert!((told - took.as_secs_f64()).abs() < 0.01, "{line}: {took:#}");
+        assert!((told - took).abs() < 0.01, "{line}: {took} s");
     }
+}
+
+/// From the arrival of a request to its end.
+fn seconds(ending: &Ending) -> f64 {
+    let text = |key: &str| ending.result[key].as_str().unwrap();
+    let at = |key| -> jiff::Timestamp { text(key).parse().unwrap() };
+    at("completed_at")
+        .duration_since(at("received_at"))
+        .as_secs_f64()
 }
 
 /// What arrived at the provider is what the result says was sent: nothing in between sends again.
