@@ -258,6 +258,32 @@ async fn properties_metadata_and_trace_come_back_with_the_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_are_echoed_up_to_their_bound() {
+    let stage = Stage::new("headers");
+    let _worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    for (length, echoed) in [(2_048, true), (2_049, false)] {
+        let request = request("migo", "success");
+        let state = format!("a={}", "1".repeat(length - 2));
+        let mut headers = header("traceparent", TRACE);
+        headers.insert(
+            "tracestate".into(),
+            AMQPValue::LongString(state.clone().into()),
+        );
+        let properties = persistent_json().with_headers(headers);
+        client
+            .publish_with(&stage.names, &request, properties)
+            .await;
+        let id = request["request_id"].as_str().unwrap();
+        let result = results.one(id, PATIENCE).await;
+        assert_eq!(result.header("traceparent").as_deref(), Some(TRACE));
+        let expected = echoed.then_some(state);
+        assert_eq!(result.header("tracestate"), expected, "{length} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_copy_goes_to_reply_to_where_it_is_enabled() {
     let mut stage = Stage::new("reply");
     stage.set("amqp.reply_to", true);
