@@ -751,6 +751,9 @@ async fn only_what_is_finished_published_and_closed_is_purged() {
         desk.done("older", VOIDED, at(9)).await;
         desk.done("recent", VOIDED, at(30)).await;
         desk.done("dead", GIVEN_UP, at(10)).await;
+        desk.done("checked", VOIDED, at(10)).await;
+        let heard = desk.hear(&["checked"], asks_at(50)).await;
+        assert_eq!(heard, [Heard::Checking]);
         desk.begin("open", "open").await;
         desk.take_in(request("parked", "open")).await;
         let claim = desk.begin("unpublished", "unpublished").await;
@@ -767,7 +770,7 @@ async fn only_what_is_finished_published_and_closed_is_purged() {
         for gone in ["old", "older"] {
             assert!(!desk.is_known(gone).await, "{gone}");
         }
-        for kept in ["recent", "dead", "open", "parked", "unpublished"] {
+        for kept in ["recent", "dead", "open", "parked", "unpublished", "checked"] {
             assert!(desk.is_known(kept).await, "{kept}");
         }
         // Nothing of the old one is left: the id begins anew.
