@@ -201,31 +201,57 @@ async fn what_the_broker_moved_for_a_worker_that_kept_ending_is_carried_out() {
     );
 }
 
-/// A message that ends the worker whenever it is looked at is given to a person, not to the
-/// worker for ever.
+/// A message that ends the worker whenever it is looked at is given to a person after the third time,
+/// not to the worker for ever. Those behind it have done nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_stops_the_worker_each_time_is_given_up() {
-    let stage = Stage::new("poison");
-    let mut worker = stage.worker();
-    let mut dead_letters = stage.dead_letters().await;
-    let request = request("migo", "success");
-    worker.arm("after_deliver:1");
-    let mut message = Outgoing::request(&stage.names, &request);
-    message.exchange.clone_from(&stage.names.dropped_exchange);
-    stage.client().await.send(message).await;
-    for _ in 0..3 {
-        let status = worker.wait(PATIENCE);
-        assert_eq!(status.signal(), Some(9), "{}", worker.log());
-        worker.respawn();
-    }
-    worker.wait(PATIENCE);
-    worker.restart_with(&[NOWHERE]);
+    let (stage, _worker, all) = stopped_by_the_first_of_three(3).await;
+    let mut dead_letters = stage.client().await.consume(&stage.names.dead_queue).await;
     let dead = dead_letters.about([""], PATIENCE).await;
     let dead = &dead[""][0];
-    assert_eq!(dead.body, request.to_string().into_bytes());
+    assert_eq!(dead.body, all[0].to_string().into_bytes());
     assert_eq!(dead.routing_key, "dead.unknown.schema");
-    let money = stage.simulator.money("migo", &payment_id(&request));
+    let money = stage.simulator.money("migo", &payment_id(&all[0]));
     assert_eq!(money.cancel_calls, 0);
+    are_carried_out(&stage, &all[1..]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_stopped_the_worker_twice_is_carried_out() {
+    let (stage, _worker, all) = stopped_by_the_first_of_three(2).await;
+    are_carried_out(&stage, &all).await;
+}
+
+async fn are_carried_out(stage: &Stage, requests: &[Value]) {
+    let client = stage.client().await;
+    let mut results = client.consume(&stage.names.results_queue).await;
+    for ending in endings(stage, &mut results, requests, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+    }
+}
+
+/// A worker that was ended so often by the first of three messages that the broker had dropped. It works
+/// on them in the end.
+async fn stopped_by_the_first_of_three(deaths: u32) -> (Stage, Worker, Vec<Value>) {
+    let stage = Stage::new("poison");
+    let mut worker = stage.worker();
+    worker.arm("after_deliver:1");
+    let all: Vec<Value> = (0..3).map(|_| request("migo", "success")).collect();
+    let client = stage.client().await;
+    for request in &all {
+        let mut message = Outgoing::request(&stage.names, request);
+        message.exchange.clone_from(&stage.names.dropped_exchange);
+        client.send(message).await;
+    }
+    for death in 1..=deaths {
+        let status = worker.wait(PATIENCE);
+        assert_eq!(status.signal(), Some(9), "{}", worker.log());
+        match death == deaths {
+            true => worker.restart_with(&[NOWHERE]),
+            false => worker.respawn(),
+        }
+    }
+    (stage, worker, all)
 }
 
 #[tokio::test(flavor = "multi_thread")]
