@@ -215,6 +215,24 @@ async fn while_the_broker_is_away_the_provider_is_asked_to_send_it_again() {
     until_count(&worker, "unmatched", 2.0).await;
 }
 
+/// Its provider sends it again, and by then somebody has bound the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_queue_takes_is_not_said_to_be_taken() {
+    let stage = Stage::new("unbound");
+    let worker = stage.worker();
+    let names = &stage.names;
+    let (queue, exchange) = (&names.notifications_queue, &names.results_exchange);
+    let client = stage.client().await;
+    client.unbind(queue, exchange, "notification.#").await;
+    let genuine = midtrans("never-asked", "200", "10000.00", "settlement", KEY);
+    assert_eq!(notify(&worker, "midtrans", &genuine), 503);
+    let returned = [("kind", "notification"), ("status", "returned")];
+    assert_eq!(worker.metric("rescind_publishes_total", &returned), 1.0);
+    client.bind(queue, exchange, "notification.#").await;
+    assert_eq!(notify(&worker, "midtrans", &genuine), 200);
+    until_count(&worker, "unmatched", 1.0).await;
+}
+
 /// As a gateway of the user's own does it.
 async fn publish(client: &Client, stage: &Stage, provider: &str, body: &Value) {
     let fate = client
@@ -303,26 +321,26 @@ async fn no_status_under_a_genuine_signature_makes_a_result() {
 struct Changing {
     stage: Stage,
     rules: std::path::PathBuf,
+    _folder: tempfile::TempDir,
 }
 
 impl Changing {
     fn new(name: &str, behaviour: &str) -> Self {
-        let rules = std::env::temp_dir().join(format!("{name}-{}.toml", std::process::id()));
+        let folder = crate::rig::folder(name);
+        let rules = folder.path().join("rules.toml");
         write_rule(&rules, behaviour);
         let simulator = Simulator::with_scenario(&rules);
         let stage = Stage::with(Broker::shared().url(), name, simulator);
-        Self { stage, rules }
+        Self {
+            stage,
+            rules,
+            _folder: folder,
+        }
     }
 
     fn change(&mut self, behaviour: &str) {
         write_rule(&self.rules, behaviour);
         self.stage.simulator.restart();
-    }
-}
-
-impl Drop for Changing {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.rules).ok();
     }
 }
 
@@ -400,6 +418,65 @@ async fn a_result_that_does_not_hold_is_corrected_and_dead_lettered() {
             .lookup_calls,
         1
     );
+}
+
+/// Results are checked a minute apart at the least.
+fn let_a_minute_pass(stage: &Stage) {
+    let ledger = rusqlite::Connection::open(stage.ledger()).unwrap();
+    let earlier = "UPDATE requests SET progress = json_remove(progress, '$.hints.checked_at')
+                   WHERE json_extract(progress, '$.hints.checked_at') IS NOT NULL";
+    assert_eq!(ledger.execute(earlier, []).unwrap(), 1);
+}
+
+/// Each correction is of the last thing that was said, and each dead letter is one of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_changes_again_and_again_is_corrected_each_time() {
+    let mut changing = Changing::new("flips", "success");
+    let mut results = changing.stage.results().await;
+    let mut dead = changing.stage.dead_letters().await;
+    let worker = changing.stage.worker();
+    let request = request("gr4vy", "payment");
+    let (id, payment) = (
+        request["request_id"].as_str().unwrap(),
+        payment_id(&request),
+    );
+    let client = changing.stage.client().await;
+    client.publish(&changing.stage.names, &request).await;
+    let mut last = results.one(id, PATIENCE).await.json();
+    assert_eq!(last["outcome"], "cancelled");
+    let mut letters = Vec::new();
+    for (n, (behaviour, status, outcome)) in [
+        ("settled", "capture_succeeded", "refused"),
+        ("already-cancelled", "authorization_voided", "cancelled"),
+        ("settled", "capture_succeeded", "refused"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if n > 0 {
+            let_a_minute_pass(&changing.stage);
+        }
+        changing.change(behaviour);
+        assert_eq!(gr4vy(&worker, &payment, status), 200);
+        let correction = next_correction(&mut results).await;
+        assert_eq!(correction["outcome"], outcome);
+        assert_eq!(correction["supersedes"], last["result_id"]);
+        last = correction;
+        if outcome == "refused" {
+            let letter = dead.next(PATIENCE).await.expect("a dead letter");
+            letters.push(letter.message_id());
+        }
+    }
+    assert_ne!(letters[0], letters[1]);
+}
+
+async fn next_correction(results: &mut crate::rig::Messages) -> Value {
+    loop {
+        let message = results.next(PATIENCE).await.expect("a correction");
+        if message.routing_key.starts_with("correction.") {
+            return message.json();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
