@@ -314,8 +314,20 @@ mod tests {
 
     #[test]
     fn no_color_and_dumb_terminals_are_respected() {
-        assert!(!Screen::new(Some("1"), None).colour);
-        assert!(!Screen::new(None, Some("dumb")).colour);
+        for (no_color, term, may) in [
+            (None, None, true),
+            (None, Some("xterm"), true),
+            (Some(""), Some("xterm"), true),
+            (Some("1"), Some("xterm"), false),
+            (Some("0"), Some("xterm"), false),
+            (None, Some("dumb"), false),
+        ] {
+            assert_eq!(
+                may_have_colour(no_color, term),
+                may,
+                "{no_color:?} {term:?}"
+            );
+        }
     }
 
     #[test]
