@@ -25,31 +25,27 @@ const IMPORTS: &str = include_str!("tidy/imports.txt");
 /// Which modules may name a library that has a place of its own.
 const LIBRARIES: &str = include_str!("tidy/libraries.txt");
 
-/// Same input, same answer: these neither wait, nor ask a clock, nor draw a number.
-const PURE: &[&str] = &[
-    "backoff",
-    "es512",
-    "finding",
-    "gate",
-    "job",
-    "lifecycle",
-    "notified",
-    "oauth",
-    "outcome",
-    "providers",
-    "reading",
-    "settings",
-    "wall",
-    "wire",
-];
+/// Its table says of each file what it is, and of some that they are pure.
+const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
+/// What same input, same answer rules out: to wait, to ask a clock, to draw a number, and the world.
 const IMPURE: &[&str] = &[
     "Instant",
     "SystemTime",
+    "TcpListener",
+    "TcpStream",
+    "ToSocketAddrs",
+    "UdpSocket",
+    "Zoned",
     "axum",
+    "env",
+    "fs",
     "lapin",
+    "new_v4",
     "rand",
     "reqwest",
     "rusqlite",
+    "sleep",
+    "thread",
     "tokio",
 ];
 
@@ -144,9 +140,43 @@ fn every_file_opens_with_a_sentence_that_says_what_it_is() {
     nothing_wrong(without_opening(&sources()));
 }
 
-fn impure(sources: &[Source]) -> Vec<String> {
+/// The files that the architecture calls pure; what is in their folders is theirs.
+fn pure(architecture: &str) -> BTreeSet<String> {
+    let rows = architecture.lines().filter_map(|l| l.strip_prefix("| `"));
+    let pure = rows.filter(|row| row.ends_with("Pure |"));
+    let named = pure.filter_map(|row| row.split(" | ").next());
+    named
+        .flat_map(|names| names.split(", "))
+        .flat_map(|name| alternatives(name.trim_matches('`')))
+        .collect()
+}
+
+/// `a/{b,c}.rs` is two files.
+fn alternatives(name: &str) -> Vec<String> {
+    match name.split_once('{').zip(name.split_once('}')) {
+        None => vec![format!("src/{name}")],
+        Some(((head, rest), (_, tail))) => {
+            let words = rest.split('}').next().unwrap_or_default().split(',');
+            words
+                .map(|word| format!("src/{head}{word}{tail}"))
+                .collect()
+        }
+    }
+}
+
+fn is_pure(path: &str, pure: &BTreeSet<String>) -> bool {
+    let folder = |file: &str| {
+        format!(
+            "{}/",
+            file.trim_end_matches("/mod.rs").trim_end_matches(".rs")
+        )
+    };
+    pure.contains(path) || pure.iter().any(|file| path.starts_with(&folder(file)))
+}
+
+fn impure(sources: &[Source], pure: &BTreeSet<String>) -> Vec<String> {
     let mut complaints = Vec::new();
-    for source in sources.iter().filter(|s| PURE.contains(&s.module())) {
+    for source in sources.iter().filter(|s| is_pure(&s.path, pure)) {
         let named = words(&source.code);
         let mut found: Vec<&str> = IMPURE
             .iter()
@@ -169,14 +199,12 @@ fn impure(sources: &[Source]) -> Vec<String> {
 
 #[test]
 fn pure_files_neither_wait_nor_read_a_clock_nor_draw_a_number() {
-    let production = production();
-    for module in PURE {
-        assert!(
-            production.iter().any(|s| s.module() == *module),
-            "{module} is gone"
-        );
+    let (production, pure) = (production(), pure(ARCHITECTURE));
+    assert!(pure.len() > 25, "the table was not found: {pure:?}");
+    for file in &pure {
+        assert!(production.iter().any(|s| s.path == *file), "{file} is gone");
     }
-    nothing_wrong(impure(&production));
+    nothing_wrong(impure(&production, &pure));
 }
 
 fn unexpected_imports(sources: &[Source], allowed: &str) -> Vec<String> {
@@ -389,20 +417,18 @@ fn every_rule_sees_what_it_forbids() {
     let wrong = |complaints: Vec<String>| assert_eq!(complaints.len(), 1, "{complaints:?}");
     wrong(without_opening(&one("src/a.rs", "use std::fmt;")));
     wrong(without_opening(&one("src/a.rs", "//! no sentence")));
-    for code in [
-        "use tokio::sync;",
-        "fn a() { Timestamp::now() }",
-        "use std::time::{Duration, Instant};",
+    let pure = pure("| `a/mod.rs`, `b/{c,d}.rs` | e. Pure |\n| `f.rs` | g |\n");
+    for (path, code) in [
+        ("src/a/mod.rs", "use tokio::sync;"),
+        ("src/a/b.rs", "fn a() { Timestamp::now() }"),
+        ("src/b/c.rs", "use std::time::{Duration, Instant};"),
+        ("src/b/d/e.rs", "fn a() { Uuid::new_v4() }"),
     ] {
-        wrong(impure(&one("src/providers/a.rs", code)));
+        wrong(impure(&one(path, code), &pure));
     }
-    assert!(
-        impure(&one(
-            "src/job.rs",
-            "// tokio\nfn operand() -> &str { \"rand\" }"
-        ))
-        .is_empty()
-    );
+    let harmless = "// tokio\nfn operand() -> &str { \"rand\" }";
+    assert!(impure(&one("src/b/c.rs", harmless), &pure).is_empty());
+    assert!(impure(&one("src/f.rs", "use tokio::sync;"), &pure).is_empty());
     for code in [
         "use crate::job;",
         "use crate::{wire, job::{Job, run}};",
