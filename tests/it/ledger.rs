@@ -516,6 +516,28 @@ async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
     .await;
 }
 
+/// Of many requests on one payment, the last ones: a flood of notifications must not ask about all.
+#[tokio::test]
+async fn the_last_four_requests_on_a_payment_hear_of_a_notification() {
+    on_each(async |desk| {
+        for id in ["a", "b", "c", "d", "e"] {
+            let claim = desk.begin(id, "p").await;
+            desk.settle(finish(&claim, VOIDED, at(4))).await;
+        }
+        let checking = [Heard::Checking; 4];
+        assert_eq!(desk.hear(&["p"], asks_at(50)).await, checking);
+        assert_eq!(desk.seen("a").await.progress.due_at, None);
+        desk.begin("open", "p").await;
+        let expected = [&[Heard::Open], &checking[..3]].concat();
+        assert_eq!(desk.hear(&["p"], asks_at(60)).await, expected);
+        for (id, due) in [("b", 50), ("c", 60), ("d", 60), ("e", 60)] {
+            let found = desk.seen(id).await.progress.due_at;
+            assert_eq!(found, Some(at(due)), "{id}");
+        }
+    })
+    .await;
+}
+
 /// The provider may have been asked before what the notification tells of was so.
 #[tokio::test]
 async fn a_notification_during_a_check_makes_another_one_follow() {
