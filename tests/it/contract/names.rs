@@ -8,7 +8,7 @@ use rescind::amqp::{Argument, Topology};
 use rescind::config::{Config, Loaded, Sources, load};
 use rescind::ledger::Stats;
 use rescind::metrics::Metrics;
-use rescind::outcome::State;
+use rescind::outcome::{Invalid, Outcome, State};
 use rescind::providers;
 
 use super::lines;
@@ -177,6 +177,30 @@ fn the_help_of_the_calls_says_what_is_counted() {
     }
 }
 
+/// The sum of its series about that account.
+fn of_provider(metrics: &Metrics, name: &str, provider: &str) -> f64 {
+    let (_, series) = exported(metrics);
+    let about = |l: &Labels| l.get("provider").is_some_and(|p| p == provider);
+    let of_it = series.iter().filter(|(n, l, _)| n == name && about(l));
+    of_it.map(|(.., value)| value).sum()
+}
+
+/// A publisher can name what it likes, and must not make series by it.
+#[test]
+fn an_account_that_nobody_configured_is_counted_as_unknown() {
+    let metrics = metrics();
+    metrics.finished("nowhere", Outcome::Invalid(Invalid::UnknownProvider));
+    let name = "rescind_cancellations_total";
+    for (provider, expected) in [("unknown", 1.0), ("nowhere", 0.0), ("migo", 0.0)] {
+        assert_eq!(
+            of_provider(&metrics, name, provider),
+            expected,
+            "{provider}"
+        );
+    }
+    assert!(!metrics.text().unwrap().contains("nowhere"));
+}
+
 #[test]
 fn gauges_of_the_ledger_follow_it_down_to_zero() {
     let metrics = metrics();
@@ -207,6 +231,16 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
     ];
     for (name, expected) in names {
         assert_eq!(sum(name), expected, "{name}");
+    }
+    // The alert RescindAccountMissing looks for this label.
+    for (name, provider, expected) in [
+        ("rescind_open", "migo", 7.0),
+        ("rescind_open", "unknown", 7.0),
+        ("rescind_dead_letters", "migo", 0.0),
+        ("rescind_dead_letters", "unknown", 2.0),
+    ] {
+        let found = of_provider(&metrics, name, provider);
+        assert_eq!(found, expected, "{name} of {provider}");
     }
     metrics.stats(&Stats::default());
     for (name, _) in names {
