@@ -59,6 +59,23 @@ impl Broker {
         })
     }
 
+    /// The same for tests that set something up at it, which they never do at one that somebody lent us.
+    pub(crate) fn ours() -> &'static Self {
+        static OURS: OnceLock<Broker> = OnceLock::new();
+        match std::env::var_os("AMQP_URL") {
+            None => Self::shared(),
+            Some(_) => OURS.get_or_init(Self::start),
+        }
+    }
+
+    /// Makes a user who may do everything, and answers its URL.
+    pub(crate) fn add_user(&self, name: &str, password: &str) -> String {
+        self.ctl(&["add_user", name, password]);
+        self.ctl(&["set_permissions", name, ".*", ".*", ".*"]);
+        let user = format!("{name}:{password}");
+        self.url.replace("guest:guest", &user)
+    }
+
     /// Stays the same over every stop, kill and start.
     pub(crate) fn url(&self) -> &str {
         &self.url
