@@ -7,7 +7,7 @@ use crate::rig::checker::{all_money, endings, id};
 use crate::rig::client::persistent_json;
 use crate::rig::recorder::Recorder;
 use crate::rig::stage::{Stage, request};
-use crate::rig::{http, until};
+use crate::rig::{Broker, Worker, http, until};
 use crate::spans::{exporting_to, spans};
 
 /// A decision without a call gives its place on at once, not at the next scan of the ledger.
@@ -474,7 +474,11 @@ const CARD: &str = "4811111111111114";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_and_no_payload_is_ever_logged() {
-    let mut stage = Stage::new("canary");
+    let broker = Broker::ours();
+    let mut stage = Stage::on(broker, "canary");
+    let user = format!("canary-{}", crate::rig::unique());
+    let url = broker.add_user(&user, "canary-url-password");
+    stage.set("amqp.url", url.clone());
     let mut providers = stage.simulator.providers().clone();
     // Beside the accounts that work, some whose credentials are refused.
     for (kind, key, value) in [
@@ -530,11 +534,14 @@ async fn no_secret_and_no_payload_is_ever_logged() {
     for name in ["process ", "POST cancel", "publish "] {
         assert!(told.contains(name), "much was told");
     }
+    assert_each_line_is_an_object(&worker);
     let log = worker.log();
     assert!(
         log.contains("finished") && log.contains("call ended"),
         "much was logged"
     );
+    stage.set("amqp.url", url.replace(&user, "nobody"));
+    let log = log + &refused_by_the_broker(&stage).await;
     for canary in CANARIES {
         assert!(!metrics.contains(canary), "{canary} is in the metrics");
         assert!(!told.contains(canary), "{canary} is in a span");
@@ -546,7 +553,24 @@ async fn no_secret_and_no_payload_is_ever_logged() {
             .find(|line| line.contains(canary) || line.contains(bytes));
         assert_eq!(line, None, "{canary} is in the log");
     }
-    for line in worker.log_lines() {
+}
+
+/// What a worker says that the broker knows nothing of.
+async fn refused_by_the_broker(stage: &Stage) -> String {
+    let worker = Worker::spawn(&stage.config(), &[("RUST_LOG", "trace")]);
+    until("it is refused", PATIENCE, || {
+        worker.log().contains("ACCESS_REFUSED")
+    })
+    .await;
+    worker.log()
+}
+
+/// Programs read the log.
+fn assert_each_line_is_an_object(worker: &Worker) {
+    let text = worker.stdout();
+    assert!(text.lines().count() > 100, "{text}");
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
         for key in ["timestamp", "level", "target", "message"] {
             assert!(line.get(key).is_some(), "{key}: {line}");
         }
@@ -630,6 +654,7 @@ async fn a_log_of_text_has_no_colour_in_a_file_and_levels_that_cannot_be_read_ar
         "{log}"
     );
     assert!(!log.contains("RUST_LOG"), "an empty one is none: {log}");
+    assert_eq!(worker.stdout(), "", "people read stderr");
     drop(worker);
     let worker = stage.worker_with(&[("RUST_LOG", "rescind=debg")]);
     let log = worker.log();

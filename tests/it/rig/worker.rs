@@ -249,6 +249,11 @@ impl Worker {
         self.process.log()
     }
 
+    /// Stdout of all its runs.
+    pub(crate) fn stdout(&self) -> String {
+        self.process.stdout()
+    }
+
     /// The log's lines that are JSON objects.
     pub(crate) fn log_lines(&self) -> Vec<serde_json::Value> {
         let text = self.process.stdout();
