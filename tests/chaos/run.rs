@@ -335,7 +335,7 @@ fn disk(scene: &Scene) -> String {
 /// Everything for whoever wants to know why.
 fn keep(settings: &Settings, scene: &Scene, folder: &Path) {
     let name = format!("chaos-kept-{}-{}", settings.seed, scene.kind.name());
-    let kept = rig::scratch().join(name);
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     drop(std::fs::remove_dir_all(&kept));
     std::fs::create_dir_all(&kept).expect("a folder");
     drop(std::fs::copy(

@@ -1,13 +1,13 @@
 //! `rescind submit` as a part of a pipe.
 
 use std::io::Read as _;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::PATIENCE;
 use crate::rig::checker::endings;
 use crate::rig::stage::{Stage, request};
+use crate::rig::terminal::Terminal;
 
 /// Enough for several windows, of which the first results come before the last request is out.
 const REQUESTS: usize = 3_000;
@@ -27,14 +27,8 @@ async fn all_that_was_given_is_published_also_if_nobody_reads_the_results() {
     std::fs::write(&config, stage.config()).unwrap();
     std::fs::write(&file, lines.join("\n")).unwrap();
 
-    let mut submit = Command::new(env!("CARGO_BIN_EXE_rescind"))
-        .arg("submit")
-        .arg("--config")
-        .args([&config, &file])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let file = file.display().to_string();
+    let (mut submit, _guard) = Terminal::new(&config, &["submit", &file]).spawn();
     let mut shown = submit.stdout.take().unwrap();
     shown.read_exact(&mut [0; 80]).unwrap();
     drop(shown);

@@ -26,6 +26,7 @@ pub(crate) mod worker;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "the short names, for the subjects")]
@@ -57,7 +58,7 @@ pub(crate) fn until_blocking(what: &str, within: Duration, mut holds: impl FnMut
     }
 }
 
-/// A folder that goes with its owner, below Cargo's folder for tests.
+/// A folder that goes with its owner, below that of this run.
 pub(crate) fn folder(name: &str) -> tempfile::TempDir {
     tempfile::Builder::new()
         .prefix(&format!("{name}-"))
@@ -65,12 +66,30 @@ pub(crate) fn folder(name: &str) -> tempfile::TempDir {
         .expect("a temporary folder")
 }
 
-/// Cargo's folder for tests; somebody may have cleaned it since the build.
+/// This run's folder; somebody may have cleaned it meanwhile. What all tests share is dropped by nobody:
+/// the next run removes it.
 pub(crate) fn scratch() -> PathBuf {
+    static OTHERS: Once = Once::new();
     watchdog::watch();
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    std::fs::create_dir_all(&path).expect("Cargo's folder for tests");
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    OTHERS.call_once(|| remove_ended_runs(all));
+    let path = all.join(format!("{RUN}{}", std::process::id()));
+    std::fs::create_dir_all(&path).expect("a folder for this run");
     path
+}
+
+/// Before the id of its process.
+const RUN: &str = "run-";
+
+fn remove_ended_runs(all: &Path) {
+    for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(RUN));
+        if id.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+            // Who watched over it may be at it, too.
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
+    }
 }
 
 /// A file of the project.

@@ -16,8 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A running `rescind`, its output in files.
 pub(crate) struct Process {
     child: Child,
-    /// Kills the child when the pipe to it breaks, which a `kill -9` of the tests also does.
-    guard: Child,
+    guard: Option<Guard>,
     stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -60,17 +59,9 @@ impl Process {
             .unwrap_or_else(|why| {
                 panic!("{words:?} does not start, {why}; install it with deploy/package")
             });
-        let guard = Command::new("bash")
-            .args(["-c", "trap '' INT TERM HUP; read -r; kill -KILL \"$0\""])
-            .arg(child.id().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("bash starts");
         Self {
+            guard: Some(Guard::of(&child)),
             child,
-            guard,
             stdout,
             stderr,
         }
@@ -115,8 +106,7 @@ impl Process {
 
     /// Before the child is reaped or just after: later its id may belong to somebody else.
     fn dismiss_guard(&mut self) {
-        drop(self.guard.kill());
-        drop(self.guard.wait());
+        self.guard = None;
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -140,6 +130,31 @@ impl Drop for Process {
         self.dismiss_guard();
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// Kills a child when the pipe to it breaks, which a `kill -9` of the tests also does. Dropping it
+/// dismisses it.
+pub(crate) struct Guard(Child);
+
+impl Guard {
+    pub(crate) fn of(child: &Child) -> Self {
+        let guard = Command::new("bash")
+            .args(["-c", "trap '' INT TERM HUP; read -r; kill -KILL \"$0\""])
+            .arg(child.id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(guard.expect("bash starts"))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Before its pipe breaks.
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::process::forget_environment;
+use super::process::{Guard, forget_environment};
 
 /// A command that has not run yet.
 pub(crate) struct Terminal(Command);
@@ -33,8 +33,17 @@ impl Terminal {
         self
     }
 
-    pub(crate) fn spawn_and_wait(mut self) -> Done {
-        let output = self.0.output().unwrap();
+    /// Its output is for who asked. The guard is kept until its end.
+    pub(crate) fn spawn(mut self) -> (Child, Guard) {
+        self.0.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = self.0.spawn().unwrap();
+        let guard = Guard::of(&child);
+        (child, guard)
+    }
+
+    pub(crate) fn spawn_and_wait(self) -> Done {
+        let (child, _guard) = self.spawn();
+        let output = child.wait_with_output().unwrap();
         Done {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
