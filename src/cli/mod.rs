@@ -367,6 +367,19 @@ mod tests {
     }
 
     #[test]
+    fn a_person_is_who_became_another_user() {
+        let named = |variables: &[(&str, &str)]| {
+            let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            login(&variables.iter().map(own).collect::<Vec<_>>())
+        };
+        let all = [("USER", "c"), ("LOGNAME", "b"), ("SUDO_USER", "a")];
+        assert_eq!(named(&all), "a");
+        assert_eq!(named(&all[..2]), "b");
+        assert_eq!(named(&[("SUDO_USER", " "), ("USER", "c")]), "c");
+        assert!(named(&[]).starts_with("uid "));
+    }
+
+    #[test]
     fn the_help_names_every_code() {
         let own = [
             Exit::Done,

@@ -510,6 +510,28 @@ fn every_setting_changes_the_configuration() {
     }
 }
 
+/// The same of what an account has of its own.
+#[test]
+fn every_default_can_be_another_one_for_an_account() {
+    let file = format!("{SHOP}server_key = 'k'\n");
+    let result = |flags: &[(&str, &str)]| format!("{:?}", with(&file, &[], flags).unwrap().config);
+    let before = result(&[]);
+    let defaults = FIELDS
+        .iter()
+        .filter_map(|f| Some((f.path.strip_prefix("defaults.")?, f.form)));
+    let mut all = std::collections::BTreeSet::new();
+    for (name, form) in defaults {
+        let value = match form {
+            Form::Span | Form::SpanOrZero => "3m",
+            _ => "17",
+        };
+        let own = result(&[(&format!("providers.shop.{name}"), value)]);
+        assert_ne!(own, before, "{name}");
+        all.insert(own);
+    }
+    assert!(all.len() >= 13, "each is another one: {}", all.len());
+}
+
 #[test]
 fn the_address_of_a_database_names_a_host_and_a_mode_that_is_offered() {
     let told = |url: &str| {
