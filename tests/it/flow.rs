@@ -1,9 +1,10 @@
 //! Requests from end to end: a real broker, the real binary, every provider, every behaviour.
 
-mod accounts;
+pub(crate) mod accounts;
 mod commands;
 mod contract;
 mod counting;
+mod exits;
 pub(crate) mod intake;
 mod logins;
 mod others;

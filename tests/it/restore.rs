@@ -8,9 +8,10 @@ use rescind::providers;
 use serde_json::Value;
 
 use crate::flow::PATIENCE;
-use crate::rig::checker::{all_money, id};
+use crate::flow::accounts::one_sent_and_one_not;
+use crate::rig::checker::{all_money, endings, id};
 use crate::rig::stage::{Stage, payment_id, request};
-use crate::rig::{Message, Messages, Money, Worker, until};
+use crate::rig::{Database, Message, Messages, Money, Worker, until};
 
 /// Three for each account that are carried out one after the other.
 fn three_each(stage: &mut Stage) -> Vec<Value> {
@@ -134,6 +135,36 @@ async fn without_a_ledger_what_is_published_again_is_not_done_again() {
         assert_eq!(again.json()["outcome"], expected, "{id}: {later:#?}");
         assert_eq!(later.effects, money.effects, "{id}: {later:#?}");
     }
+}
+
+/// A database that is away when the worker starts is not one that needs no questions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_reconciled_once_it_is_back() {
+    let database = Database::start();
+    let mut stage = Stage::new("reconciled");
+    stage.set("ledger.url", database.create());
+    let mut results = stage.results().await;
+    let (mut worker, [_, waiting]) = one_sent_and_one_not(&mut stage, "midtrans").await;
+    worker.kill9();
+    stage.simulator.thaw();
+    database.stop();
+    worker.reconcile();
+    worker.respawn();
+    until("it waits", PATIENCE, || {
+        worker.log().contains("--reconcile waits for the ledger")
+    })
+    .await;
+    database.start_again();
+    worker.become_ready(PATIENCE).unwrap();
+    // It was never sent, and would not be asked about otherwise.
+    let ended = endings(&stage, &mut results, &[waiting], PATIENCE).await;
+    assert_eq!(ended[0].result["outcome"], "cancelled", "{ended:#?}");
+    assert!(ended[0].result["lookups"].as_u64() >= Some(1), "{ended:#?}");
+    assert!(
+        worker
+            .log()
+            .contains("asked about every open request first")
+    );
 }
 
 async fn all_noted(worker: &Worker) {

@@ -36,7 +36,7 @@ async fn an_account_with_a_rate_is_called_no_faster_and_pays_no_attempt_for_it()
 }
 
 /// Two requests at one account: the call of the first hangs, and the second waits for its place.
-async fn one_sent_and_one_not(stage: &mut Stage, kind: &str) -> (Worker, [Value; 2]) {
+pub(crate) async fn one_sent_and_one_not(stage: &mut Stage, kind: &str) -> (Worker, [Value; 2]) {
     stage.set(&format!("providers.{kind}.max_in_flight"), 1);
     // What the next worker waits for before it believes that the call had no effect.
     stage.set(&format!("providers.{kind}.timeout"), "1s");
