@@ -20,7 +20,7 @@ use crate::flow::PATIENCE;
 use crate::rig::checker::{all_money, endings, id};
 use crate::rig::client::{Client, Outgoing, Published};
 use crate::rig::stage::{Stage, payment_id, request};
-use crate::rig::{Broker, Messages, Names, Simulator, Worker, until};
+use crate::rig::{Broker, Messages, Names, Simulator, Worker, http, until};
 
 pub(crate) fn requests(count: usize, behaviour: &str) -> Vec<Value> {
     let kinds = providers::ALL.iter().map(|provider| provider.kind());
@@ -143,6 +143,47 @@ async fn a_worker_waits_for_its_broker() {
     let all = requests(6, "success");
     stage.client().await.confirm_all(&stage.names, &all).await;
     endings(&stage, &mut results, &all, PATIENCE).await;
+}
+
+/// The broker's own minute would leave a dead connection unnoticed for as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_heard_of_every_ten_seconds_or_as_the_url_says() {
+    let broker = Broker::ours();
+    for (query, seconds) in [("", "10"), ("?heartbeat=30", "30")] {
+        let mut stage = Stage::on(broker, "heartbeat");
+        let user = format!("beat-{}", crate::rig::unique());
+        let url = broker.add_user(&user, "word");
+        stage.set("amqp.url", format!("{url}{query}"));
+        let _worker = stage.worker();
+        let all = broker.ctl(&["list_connections", "--silent", "user", "timeout"]);
+        let own = all.lines().filter_map(|line| line.strip_prefix(&user));
+        let own: Vec<&str> = own.map(str::trim).collect();
+        assert!(own.len() >= 3, "{all}");
+        assert!(own.iter().all(|timeout| *timeout == seconds), "{all}");
+    }
+}
+
+/// Requests are taken in where notifications cannot be; who looks is told that something is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_may_not_read_notifications_is_not_ready_and_says_why() {
+    let broker = Broker::ours();
+    let mut stage = Stage::on(broker, "unheard");
+    let user = format!("deaf-{}", crate::rig::unique());
+    let url = broker.add_user(&user, "word");
+    let all_but = "^(?!.*notifications$)";
+    broker.ctl(&["set_permissions", &user, ".*", ".*", all_but]);
+    stage.set("amqp.url", url);
+    let worker = Worker::spawn(&stage.config(), &[]);
+    let health = || http::get(worker.address(), "/readyz").map_or(String::new(), |(_, body)| body);
+    until("it consumes", PATIENCE, || {
+        health().contains("\"broker_consuming\":true")
+    })
+    .await;
+    let (status, body) = http::get(worker.address(), "/readyz").unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("\"notifications\":false"), "{body}");
+    broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]);
+    until("it is ready", PATIENCE, || worker.ready()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

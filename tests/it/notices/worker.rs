@@ -291,6 +291,10 @@ async fn no_status_under_a_genuine_signature_makes_a_result() {
             sent += 1.0;
         }
     }
+    // Larger than any that a provider sends.
+    let mut large = midtrans(&order, "200", "100.00", "cancel", KEY);
+    large["padding"] = "x".repeat(64 * 1024).into();
+    publish(&client, &stage, "midtrans", &large).await;
     // The same signature for another payment, another amount, and a forged one.
     publish(
         &client,
@@ -303,7 +307,7 @@ async fn no_status_under_a_genuine_signature_makes_a_result() {
     publish(&client, &stage, "midtrans", &forged).await;
     until_count(&worker, "applied", sent).await;
     until_count(&worker, "unmatched", 1.0).await;
-    until_count(&worker, "forged", 1.0).await;
+    until_count(&worker, "forged", 2.0).await;
     until("it is asked", PATIENCE, || asked() >= 2).await;
     results.drain(QUIET).await;
     let told = results
