@@ -15,12 +15,14 @@ const BATCH: usize = 200;
 const REST: u32 = 9;
 /// Shortest rest.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often it looks.
+/// How often it looks; more often where the retention is shorter than that, down to the second.
 const EVERY: Duration = Duration::from_secs(60);
+const EVERY_LEAST: Duration = Duration::from_secs(1);
 
 /// Until the worker stops.
 pub async fn run(shared: Arc<Shared>, retention: Duration) {
-    while rest(&shared, EVERY).await {
+    let every = retention.clamp(EVERY_LEAST, EVERY);
+    while rest(&shared, every).await {
         let retention = jiff::SignedDuration::try_from(retention).unwrap_or_default();
         if let Ok(before) = (shared.clock)().checked_sub(retention) {
             purge(&shared, before).await;

@@ -577,7 +577,6 @@ fn assert_each_line_is_an_object(worker: &Worker) {
     }
 }
 
-/// It looks once a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ended_before_the_retention_is_removed_and_its_id_is_free_again() {
     let mut stage = Stage::new("retention");
@@ -588,18 +587,19 @@ async fn what_ended_before_the_retention_is_removed_and_its_id_is_free_again() {
     let all: Vec<Value> = kinds().map(|kind| request(kind, "success")).collect();
     client.confirm_all(&stage.names, &all).await;
     endings(&stage, &mut results, &all, PATIENCE).await;
-    until("they are removed", 2 * PATIENCE, || {
-        worker.log().contains("removed finished requests")
-    })
-    .await;
     let file = rusqlite::Connection::open(stage.ledger()).unwrap();
     let rows = |table: &str| -> i64 {
         let count = format!("SELECT count(*) FROM {table}");
         file.query_row(&count, [], |row| row.get(0)).unwrap()
     };
-    for table in ["requests", "calls", "messages"] {
+    until("they are removed", PATIENCE, || rows("requests") == 0).await;
+    for table in ["calls", "messages"] {
         assert_eq!(rows(table), 0, "{table}");
     }
+    until("it says so", PATIENCE, || {
+        worker.log().contains("removed finished requests")
+    })
+    .await;
     client.confirm_all(&stage.names, &all[..1]).await;
     let new = [("kind", "new")];
     until("it is new", PATIENCE, || {
