@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 /// Bits of the properties that are used, in their order (AMQP 0-9-1, 4.2.6.1).
 const HEADERS: u16 = 1 << 13;
 const DELIVERY_MODE: u16 = 1 << 12;
@@ -23,7 +25,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Logs in as guest.
+    /// Logs in as the URL says.
     pub(crate) fn connect(url: &str) -> Self {
         let url = url::Url::parse(url).expect("an address");
         let address = (url.host_str().expect("a host"), url.port().expect("a port"));
@@ -33,18 +35,24 @@ impl Raw {
         let mut raw = Self { stream };
         raw.stream.write_all(b"AMQP\0\0\x09\x01").expect("written");
         raw.wait(10, 10);
-        let login = b"\0guest\0guest";
+        let word = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+        let (user, password) = (word(url.username()), word(url.password().expect("one")));
+        let login = [&[0], &user[..], &[0], &password].concat();
+        let host = match url.path() {
+            "" | "/" => b"/".to_vec(),
+            path => word(path.trim_start_matches('/')),
+        };
         let start = [
             &[0; 4],
             &short(b"PLAIN")[..],
-            &long(login),
+            &long(&login),
             &short(b"en_US"),
         ]
         .concat();
         raw.method(0, 10, 11, &start);
         raw.wait(10, 30);
         raw.method(0, 10, 31, &[7, 255, 0, 2, 0, 0, 0, 0]);
-        raw.method(0, 10, 40, &[&short(b"/")[..], &[0, 0]].concat());
+        raw.method(0, 10, 40, &[&short(&host)[..], &[0, 0]].concat());
         raw.wait(10, 41);
         raw.method(1, 20, 10, &short(b""));
         raw.wait(20, 11);

@@ -66,10 +66,11 @@ async fn a_database_of_an_older_version_is_migrated_by_a_worker_alone() {
 /// One day a request would hold a character that it cannot.
 #[tokio::test]
 async fn a_database_that_holds_some_characters_only_gets_no_ledger() {
-    let url = Database::shared().address("latin");
-    let latin =
-        "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'";
-    Database::shared().sql(latin);
+    // The server may be one that somebody lent us, also to an earlier run.
+    let name = format!("latin_{}", crate::rig::unique());
+    let url = Database::shared().address(&name);
+    let form = "TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'";
+    Database::shared().sql(&format!("CREATE DATABASE {name} {form}"));
     let refused = Postgres::open(&settings(&url), |_, _| ()).await.err();
     let Some(LedgerError::Refused { why, .. }) = refused else {
         panic!("{refused:?}");
