@@ -1,8 +1,8 @@
 //! The ledger: where everything meets, and the only truth after a crash.
 //!
-//! A trait of a few operations, each one transaction. A request is accepted once, claimed
-//! with its intent, and committed with its messages; nothing that was promised lives
-//! anywhere else.
+//! A trait of a few operations. Each is atomic, except `hasten` and `reconcile`: on PostgreSQL
+//! these run in batches, and may be repeated. A request is accepted once, claimed with its
+//! intent, and committed with its messages; nothing that was promised lives anywhere else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,14 @@ use crate::wire::{Envelope, Outgoing};
 
 mod asked;
 mod dead;
+mod error;
 mod heard;
 mod pending;
 mod place;
 pub mod postgres;
 pub mod sqlite;
 
+pub use error::LedgerError;
 pub use pending::{About, Delivered, PENDING_BYTES_MAX, Pending};
 pub use place::Place;
 
@@ -34,74 +36,8 @@ pub use dead::{Action, ActionRecord, Closed, Closing, DeadFilter, DeadRecord, De
 /// An operation's answer; it is durable when it arrives.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
 
-/// What keeps a ledger from doing what it was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LedgerError {
-    /// Another worker has the file.
-    #[error(
-        "the ledger {path} is in use by another worker; one file has one worker: end the other one, or give this one a file of its own"
-    )]
-    InUse {
-        /// The file, or the database's address.
-        path: String,
-    },
-    /// Written by an older Rescind, for a command that only reads.
-    #[error(
-        "the ledger {path} has schema {found}, this version needs {known}; start the worker once, it migrates the ledger"
-    )]
-    TooOld {
-        /// The file, or the database's address.
-        path: String,
-        /// Its schema.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// Written by a newer Rescind.
-    #[error(
-        "the ledger {path} has schema {found}, this version knows up to {known}; run the newer version"
-    )]
-    TooNew {
-        /// The file, or the database's address.
-        path: String,
-        /// Its schema.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// There is no such ledger, for a command that makes none.
-    #[error(
-        "there is no ledger at {path}; name the worker's configuration with --config, and run this as the worker's user: a file or folder that is closed to others looks the same"
-    )]
-    Missing {
-        /// The file, or the database's address.
-        path: String,
-    },
-    /// Somebody else holds the file's lock for long.
-    #[error(
-        "the ledger is locked by another process for more than 5 s, and nothing was done; try again, and see who has it open"
-    )]
-    Busy,
-    /// It is no ledger, or was cut short.
-    #[error(
-        "the ledger's file is damaged, or is no ledger ({0}); check ledger.url, or stop the worker, remove the file with its -wal and -shm, and restore a backup"
-    )]
-    Damaged(String),
-    /// The database will not have us, or its address is no address: a person has to act.
-    #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
-    Refused {
-        /// Its address, without a password.
-        url: String,
-        /// Its words.
-        why: String,
-    },
-    /// The operation did not happen, or nobody can tell: disk full, no connection, an answer to a
-    /// commit that was lost, shut down.
-    #[error("the ledger did not answer: {0}")]
-    Failed(String),
-}
-
-/// The operations. Every one is a transaction, and atomic.
+/// The operations. Each is atomic, except [`hasten`](Self::hasten) and
+/// [`reconcile`](Self::reconcile): on PostgreSQL these run in batches, and may be repeated.
 pub trait Ledger: Send + Sync {
     /// Takes in what intake has read. Answers are in the order of the arrivals.
     fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>>;

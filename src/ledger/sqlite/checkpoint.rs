@@ -38,7 +38,7 @@ pub(super) fn beside(writer: &mut Connection, copier: Connection) -> Result<(), 
                 settle(copier.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE));
             }
         })
-        .map_err(super::open::unstarted)?;
+        .map_err(LedgerError::unstarted)?;
     let mut copied = 0;
     at_each_commit(writer, move |pages| wake_if_due(&wake, &mut copied, pages))
 }

@@ -56,9 +56,9 @@ where
 
     fn answer(self: Box<Self>, committed: Result<(), LedgerError>) {
         let Unit { result, reply, .. } = *self;
-        let lost = LedgerError::Failed("the operation gave no result".into());
+        let answer = committed.and_then(|()| result.ok_or_else(LedgerError::without_result));
         // The asker may have gone away; what it asked for stays done.
-        drop(reply.send(committed.and_then(|()| result.ok_or(lost))));
+        drop(reply.send(answer));
     }
 }
 
@@ -111,15 +111,14 @@ impl Lane {
         operation: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<'static, T> {
         let (reply, answer) = oneshot::channel();
-        let ended = || LedgerError::Failed("it is shut down".into());
         let sent = self.0.send(Box::new(Unit {
             operation,
             result: None,
             reply,
         }));
         Box::pin(async move {
-            sent.map_err(|_| ended())?;
-            answer.await.map_err(|_| ended())?
+            sent.map_err(|_| LedgerError::shut_down())?;
+            answer.await.map_err(|_| LedgerError::shut_down())?
         })
     }
 }

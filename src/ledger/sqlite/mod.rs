@@ -16,7 +16,6 @@ use tracing::warn;
 use self::lane::Lane;
 use self::open::{
     absolute, check_schema, is_there, lock, migrate, open_operator, open_reader, open_writer,
-    unstarted,
 };
 use super::{
     Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, DeadFilter, DeadRecord,
@@ -66,8 +65,8 @@ impl Sqlite {
             );
         }
         checkpoint::beside(&mut writer, open_operator(path)?)?;
-        let write = Lane::writer(writer, Box::new(observer)).map_err(unstarted)?;
-        let read = Lane::reader(open_reader(path)?).map_err(unstarted)?;
+        let write = Lane::writer(writer, Box::new(observer)).map_err(LedgerError::unstarted)?;
+        let read = Lane::reader(open_reader(path)?).map_err(LedgerError::unstarted)?;
         Ok(Self {
             write: Some(write),
             read,
@@ -80,7 +79,7 @@ impl Sqlite {
     pub fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
         Ok(Self {
             write: None,
-            read: Lane::reader(existing(path)?).map_err(unstarted)?,
+            read: Lane::reader(existing(path)?).map_err(LedgerError::unstarted)?,
             recovered: AtomicBool::new(true),
             _lock: None,
         })
@@ -92,8 +91,8 @@ impl Sqlite {
         let reader = existing(path)?;
         let writer = open_operator(path)?;
         Ok(Self {
-            write: Some(Lane::writer(writer, Box::new(|_, _| ())).map_err(unstarted)?),
-            read: Lane::reader(reader).map_err(unstarted)?,
+            write: Some(Lane::writer(writer, Box::new(|_, _| ())).map_err(LedgerError::unstarted)?),
+            read: Lane::reader(reader).map_err(LedgerError::unstarted)?,
             recovered: AtomicBool::new(true),
             _lock: None,
         })
@@ -105,9 +104,7 @@ impl Sqlite {
     ) -> Answer<'_, T> {
         match &self.write {
             Some(lane) => lane.run(operation),
-            None => {
-                Box::pin(async { Err(LedgerError::Failed("it was opened to be read only".into())) })
-            }
+            None => Box::pin(async { Err(LedgerError::read_only()) }),
         }
     }
 }

@@ -146,10 +146,6 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
     Ok(())
 }
 
-pub(super) fn unstarted(error: std::io::Error) -> LedgerError {
-    LedgerError::Failed(format!("cannot start its thread: {error}"))
-}
-
 /// Whether the file is there. Where this user may not look, it may well be, and in use.
 pub(super) fn is_there(path: &Path) -> Result<bool, LedgerError> {
     path.try_exists().map_err(|error| {

@@ -1,0 +1,90 @@
+//! What keeps a ledger from doing what it was asked, in words that say what to do.
+
+/// What keeps a ledger from doing what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// Another worker has the file.
+    #[error(
+        "the ledger {path} is in use by another worker; one file has one worker: end the other one, or give this one a file of its own"
+    )]
+    InUse {
+        /// The file, or the database's address.
+        path: String,
+    },
+    /// Written by an older Rescind, for a command that only reads.
+    #[error(
+        "the ledger {path} has schema {found}, this version needs {known}; start the worker once, it migrates the ledger"
+    )]
+    TooOld {
+        /// The file, or the database's address.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Written by a newer Rescind.
+    #[error(
+        "the ledger {path} has schema {found}, this version knows up to {known}; run the newer version"
+    )]
+    TooNew {
+        /// The file, or the database's address.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// There is no such ledger, for a command that makes none.
+    #[error(
+        "there is no ledger at {path}; name the worker's configuration with --config, and run this as the worker's user: a file or folder that is closed to others looks the same"
+    )]
+    Missing {
+        /// The file, or the database's address.
+        path: String,
+    },
+    /// Somebody else holds the file's lock for long.
+    #[error(
+        "the ledger is locked by another process for more than 5 s, and nothing was done; try again, and see who has it open"
+    )]
+    Busy,
+    /// It is no ledger, or was cut short.
+    #[error(
+        "the ledger's file is damaged, or is no ledger ({0}); check ledger.url, or stop the worker, remove the file with its -wal and -shm, and restore a backup"
+    )]
+    Damaged(String),
+    /// The database will not have us, or its address is no address: a person has to act.
+    #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
+    Refused {
+        /// Its address, without a password.
+        url: String,
+        /// Its words.
+        why: String,
+    },
+    /// The operation did not happen, or nobody can tell: disk full, no connection, an answer to a
+    /// commit that was lost, shut down.
+    #[error("ledger operation failed: {0}")]
+    Failed(String),
+}
+
+impl LedgerError {
+    /// A write to a ledger that was opened to be read.
+    pub(super) fn read_only() -> Self {
+        Self::Failed("the ledger was opened read-only".into())
+    }
+
+    /// The thread or task that serves the ledger has ended.
+    pub(super) fn shut_down() -> Self {
+        Self::Failed("the ledger is shut down".into())
+    }
+
+    /// An operation ended without an error and without a result.
+    pub(super) fn without_result() -> Self {
+        Self::Failed("the operation gave no result".into())
+    }
+
+    /// The system gave no thread to the ledger.
+    pub(super) fn unstarted(error: std::io::Error) -> Self {
+        Self::Failed(format!("cannot start a thread for the ledger: {error}"))
+    }
+}
