@@ -40,25 +40,18 @@ impl<I, O: Send + 'static> Asked<I, O> {
             output,
             reply,
         };
-        (
-            asked,
-            Box::pin(async { answer.await.map_err(|_| shut_down())? }),
-        )
+        let answer = Box::pin(async { answer.await.map_err(|_| LedgerError::shut_down())? });
+        (asked, answer)
     }
 
     fn answer(self, done: &Result<(), LedgerError>) {
-        let lost = || LedgerError::Failed("the operation gave no result".into());
         let answer = match done {
-            Ok(()) => self.output.ok_or_else(lost),
+            Ok(()) => self.output.ok_or_else(LedgerError::without_result),
             Err(error) => Err(error.clone()),
         };
         // The asker may have gone away; what it asked for stays done.
         drop(self.reply.send(answer));
     }
-}
-
-pub(super) fn shut_down() -> LedgerError {
-    LedgerError::Failed("it is shut down".into())
 }
 
 /// Confirmed messages, and when.
@@ -85,132 +78,141 @@ pub(super) enum Item {
     Chore(Asked<Chore, u64>),
 }
 
-/// Several of them, by kind.
-#[derive(Default)]
-pub(super) struct Group {
-    accepts: Vec<Asked<Arc<[Arrival]>, Vec<Accepted>>>,
-    commits: Vec<Asked<Arc<[Change]>, Vec<Settled>>>,
-    published: Vec<Asked<Confirmed, ()>>,
-    notified: Vec<Asked<Notification, Vec<Heard>>>,
-    claims: Vec<Asked<Wanted, Claims>>,
-    closings: Vec<Asked<(String, Closing), Closed>>,
-    chores: Vec<Asked<Chore, u64>>,
+impl Item {
+    /// How many rows it is likely to touch.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Accept(asked) => asked.input.len(),
+            Self::Commit(asked) => asked.input.len(),
+            Self::Published(asked) => asked.input.0.len(),
+            Self::Claim(asked) => asked.input.most,
+            Self::Notified(_) | Self::Close(_) | Self::Chore(_) => 1,
+        }
+    }
+
+    fn answer(self, done: &Result<(), LedgerError>) {
+        match self {
+            Self::Accept(asked) => asked.answer(done),
+            Self::Commit(asked) => asked.answer(done),
+            Self::Published(asked) => asked.answer(done),
+            Self::Notified(asked) => asked.answer(done),
+            Self::Claim(asked) => asked.answer(done),
+            Self::Close(asked) => asked.answer(done),
+            Self::Chore(asked) => asked.answer(done),
+        }
+    }
 }
 
+/// Questions that share a transaction, in the order of their arrival.
+pub(super) struct Group(pub(super) Vec<Item>);
+
 impl Group {
-    /// Says how many rows it adds.
-    pub(super) fn push(&mut self, item: Item) -> usize {
-        let rows = match &item {
-            Item::Accept(asked) => asked.input.len(),
-            Item::Commit(asked) => asked.input.len(),
-            Item::Published(asked) => asked.input.0.len(),
-            Item::Claim(asked) => asked.input.most,
-            Item::Notified(_) | Item::Close(_) | Item::Chore(_) => 1,
-        };
-        match item {
-            Item::Accept(asked) => self.accepts.push(asked),
-            Item::Commit(asked) => self.commits.push(asked),
-            Item::Published(asked) => self.published.push(asked),
-            Item::Notified(asked) => self.notified.push(asked),
-            Item::Claim(asked) => self.claims.push(asked),
-            Item::Close(asked) => self.closings.push(asked),
-            Item::Chore(asked) => self.chores.push(asked),
-        }
-        rows
-    }
-
     pub(super) fn len(&self) -> usize {
-        self.accepts.len()
-            + self.commits.len()
-            + self.published.len()
-            + self.notified.len()
-            + self.claims.len()
-            + self.closings.len()
-            + self.chores.len()
+        self.0.len()
     }
 
-    /// Each for itself.
+    /// Each question as a group of its own.
     pub(super) fn apart(self) -> impl Iterator<Item = Self> {
-        let alone = |item| {
-            let mut group = Self::default();
-            group.push(item);
-            group
-        };
-        let accepts = self.accepts.into_iter().map(Item::Accept);
-        accepts
-            .chain(self.commits.into_iter().map(Item::Commit))
-            .chain(self.published.into_iter().map(Item::Published))
-            .chain(self.notified.into_iter().map(Item::Notified))
-            .chain(self.claims.into_iter().map(Item::Claim))
-            .chain(self.closings.into_iter().map(Item::Close))
-            .chain(self.chores.into_iter().map(Item::Chore))
-            .map(alone)
+        self.0.into_iter().map(|item| Self(vec![item]))
     }
 
     pub(super) fn answer(self, done: &Result<(), LedgerError>) {
-        self.accepts
-            .into_iter()
-            .for_each(|asked| asked.answer(done));
-        self.commits
-            .into_iter()
-            .for_each(|asked| asked.answer(done));
-        self.published
-            .into_iter()
-            .for_each(|asked| asked.answer(done));
-        self.notified
-            .into_iter()
-            .for_each(|asked| asked.answer(done));
-        self.claims.into_iter().for_each(|asked| asked.answer(done));
-        self.closings
-            .into_iter()
-            .for_each(|asked| asked.answer(done));
-        self.chores.into_iter().for_each(|asked| asked.answer(done));
+        self.0.into_iter().for_each(|item| item.answer(done));
     }
 
-    /// Does it all, inside a transaction. May be run again if that is not committed.
+    /// Runs every question inside the open transaction, kind by kind: so every worker takes its
+    /// locks in one order. May be run again if the transaction is not committed.
     pub(super) async fn run(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), Trouble> {
-        let arrivals: Vec<&Arrival> = self.accepts.iter().flat_map(|a| a.input.iter()).collect();
-        let answers = accept(db, worker, &arrivals).await?;
-        spread(&mut self.accepts, answers);
-        let changes: Vec<&Change> = self.commits.iter().flat_map(|c| c.input.iter()).collect();
-        let answers = commit(db, worker, &changes).await?;
-        spread(&mut self.commits, answers);
-        let confirmed = self.published.iter().flat_map(|asked| {
-            let (messages, now) = &asked.input;
-            messages.iter().map(|message| (*message, millis(*now)))
-        });
-        published(db, &confirmed.collect::<Vec<_>>()).await?;
-        for asked in &mut self.published {
-            asked.output = Some(());
+        self.accept(db, worker).await?;
+        self.commit(db, worker).await?;
+        self.mark_published(db).await?;
+        for item in &mut self.0 {
+            if let Item::Notified(asked) = item {
+                asked.output = Some(notified(db, &asked.input).await?);
+            }
         }
-        for asked in &mut self.notified {
-            asked.output = Some(notified(db, &asked.input).await?);
+        for item in &mut self.0 {
+            if let Item::Claim(asked) = item {
+                asked.output = Some(claim(db, worker, &asked.input).await?);
+            }
         }
-        for asked in &mut self.claims {
-            asked.output = Some(claim(db, worker, &asked.input).await?);
+        for item in &mut self.0 {
+            if let Item::Close(asked) = item {
+                let (letter, closing) = &asked.input;
+                asked.output = Some(close(db, letter, closing).await?);
+            }
         }
-        for asked in &mut self.closings {
-            let (letter, closing) = &asked.input;
-            asked.output = Some(close(db, letter, closing).await?);
-        }
-        for asked in &mut self.chores {
-            asked.output = Some(match &asked.input {
-                Chore::TakeOver(now, asked, quiet) => {
-                    let waited = Duration::from_secs(asked.elapsed().as_secs());
-                    let now = now.checked_add(waited).unwrap_or(*now);
-                    take_over(db, worker, now, quiet).await?
-                }
-                Chore::Reconcile(now, seqs) => reconcile(db, *now, seqs).await?,
-                Chore::Hasten(provider, latest, now) => hasten(db, provider, *latest, *now).await?,
-                Chore::Purge(before, most) => purge(db, *before, *most).await?,
-            });
+        for item in &mut self.0 {
+            if let Item::Chore(asked) = item {
+                asked.output = Some(asked.input.run(db, worker).await?);
+            }
         }
         Ok(())
+    }
+
+    /// All arrivals together.
+    async fn accept(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), Trouble> {
+        let mut accepts: Vec<_> = self
+            .0
+            .iter_mut()
+            .filter_map(|item| match item {
+                Item::Accept(asked) => Some(asked),
+                _ => None,
+            })
+            .collect();
+        let arrivals: Vec<&Arrival> = accepts.iter().flat_map(|a| a.input.iter()).collect();
+        let answers = accept(db, worker, &arrivals).await?;
+        spread(&mut accepts, answers);
+        Ok(())
+    }
+
+    /// All changes together.
+    async fn commit(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), Trouble> {
+        let mut commits: Vec<_> = self
+            .0
+            .iter_mut()
+            .filter_map(|item| match item {
+                Item::Commit(asked) => Some(asked),
+                _ => None,
+            })
+            .collect();
+        let changes: Vec<&Change> = commits.iter().flat_map(|c| c.input.iter()).collect();
+        let answers = commit(db, worker, &changes).await?;
+        spread(&mut commits, answers);
+        Ok(())
+    }
+
+    /// All confirmed messages together.
+    async fn mark_published(&mut self, db: &ClientWrapper) -> Result<(), Trouble> {
+        let mut confirmed = Vec::new();
+        for item in &mut self.0 {
+            if let Item::Published(asked) = item {
+                let (messages, now) = &asked.input;
+                confirmed.extend(messages.iter().map(|message| (*message, millis(*now))));
+                asked.output = Some(());
+            }
+        }
+        published(db, &confirmed).await
+    }
+}
+
+impl Chore {
+    async fn run(&self, db: &ClientWrapper, worker: i64) -> Result<u64, Trouble> {
+        match self {
+            Self::TakeOver(now, asked, quiet) => {
+                let waited = Duration::from_secs(asked.elapsed().as_secs());
+                let now = now.checked_add(waited).unwrap_or(*now);
+                take_over(db, worker, now, quiet).await
+            }
+            Self::Reconcile(now, seqs) => reconcile(db, *now, seqs).await,
+            Self::Hasten(provider, latest, now) => hasten(db, provider, *latest, *now).await,
+            Self::Purge(before, most) => purge(db, *before, *most).await,
+        }
     }
 }
 
 /// Gives each question its part of the answers; an empty question has an empty one.
-fn spread<I, O>(asked: &mut [Asked<Arc<[I]>, Vec<O>>], answers: Vec<O>) {
+fn spread<I, O>(asked: &mut [&mut Asked<Arc<[I]>, Vec<O>>], answers: Vec<O>) {
     let mut answers = answers.into_iter();
     for asked in asked {
         asked.output = Some(answers.by_ref().take(asked.input.len()).collect());

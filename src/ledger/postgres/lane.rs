@@ -54,15 +54,15 @@ impl Lane {
     /// Serves until nobody can ask any more.
     pub(super) async fn run(mut self, mut queue: UnboundedReceiver<Item>) {
         while let Some(first) = queue.recv().await {
-            let mut group = Group::default();
-            let mut rows = group.push(first);
-            while rows < ROWS_MAX {
-                match queue.try_recv() {
-                    Ok(item) => rows += group.push(item),
-                    Err(_) => break,
-                }
+            let mut rows = first.rows();
+            let mut items = vec![first];
+            while rows < ROWS_MAX
+                && let Ok(item) = queue.try_recv()
+            {
+                rows += item.rows();
+                items.push(item);
             }
-            self.serve(group).await;
+            self.serve(Group(items)).await;
         }
     }
 

@@ -21,7 +21,7 @@ use tracing::warn;
 use self::claim::Wanted;
 use self::connect::Database;
 pub use self::connect::Settings;
-use self::group::{Asked, Chore, Item, shut_down};
+use self::group::{Asked, Chore, Item};
 use self::lane::{Lane, Observer, PATIENCE, forget};
 use self::lease::Lease;
 use self::notify::Notification;
@@ -169,12 +169,11 @@ impl Postgres {
     ) -> Answer<'static, O> {
         let (asked, answer) = Asked::new(input);
         let Some(lane) = &self.write else {
-            let error = LedgerError::Failed("it was opened to be read only".into());
-            return Box::pin(async { Err(error) });
+            return Box::pin(async { Err(LedgerError::read_only()) });
         };
         match lane.send(item(asked)) {
             Ok(()) => answer,
-            Err(_) => Box::pin(async { Err(shut_down()) }),
+            Err(_) => Box::pin(async { Err(LedgerError::shut_down()) }),
         }
     }
 
@@ -194,7 +193,7 @@ impl Postgres {
                 .unwrap_or_else(|_| Err(forget(&pool)))
                 .map_err(Trouble::told)
         });
-        Box::pin(async { answer.await.map_err(|_| shut_down())? })
+        Box::pin(async { answer.await.map_err(|_| LedgerError::shut_down())? })
     }
 }
 
@@ -203,24 +202,22 @@ fn background(
     name: &str,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Handle, LedgerError> {
-    let unstarted =
-        |error: std::io::Error| LedgerError::Failed(format!("cannot start its thread: {error}"));
     let runtime: Runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(unstarted)?;
+        .map_err(LedgerError::unstarted)?;
     let handle = runtime.handle().clone();
     thread::Builder::new()
         .name(name.into())
         .spawn(move || runtime.block_on(until))
-        .map_err(unstarted)?;
+        .map_err(LedgerError::unstarted)?;
     Ok(handle)
 }
 
 /// The first connection: what a person has to correct is told at once.
 async fn prepare(reads: &Handle, pool: Pool, database: Database) -> Result<(), LedgerError> {
     let first = reads.spawn(async move { lane::connect(&pool, &database).await.map(drop) });
-    match first.await.map_err(|_| shut_down())? {
+    match first.await.map_err(|_| LedgerError::shut_down())? {
         Err(Trouble::Broken(why) | Trouble::Again(why)) => {
             warn!(
                 why,
