@@ -39,8 +39,10 @@ const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 /// Told of every commit: seconds it took, operations in it.
 pub(super) type Observer = Arc<dyn Fn(f64, usize) + Send + Sync>;
 
+/// The number of a worker's only lane; the schema could hold several.
+pub(super) const LANE: i16 = 1;
+
 pub(super) struct Lane {
-    pub(super) lane: i16,
     pub(super) database: Database,
     pub(super) pool: Pool,
     pub(super) lease: Arc<Lease>,
@@ -118,9 +120,9 @@ impl Lane {
             worker => worker,
         };
         self.number += 1;
-        let (lane, number) = (self.lane, self.number);
+        let number = self.number;
         let written = timeout(PATIENCE, async {
-            hold(&db, worker, lane, number).await?;
+            begin_transaction(&db, worker, number).await?;
             group.run(&db, worker).await
         });
         if let Err(trouble) = written.await.unwrap_or_else(|_| Err(silent())) {
@@ -204,14 +206,14 @@ impl Lane {
     async fn last_number(&mut self, worker: i64) -> Result<Option<i64>, Trouble> {
         let db = self.connected().await?;
         let query = "SELECT number FROM lanes WHERE worker = $1 AND lane = $2 FOR UPDATE";
-        let row = db.query_opt(query, &[&worker, &self.lane]).await?;
+        let row = db.query_opt(query, &[&worker, &LANE]).await?;
         self.client = Some(db);
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 }
 
 /// Opens a transaction that holds the lease and leaves its number.
-async fn hold(db: &Object, worker: i64, lane: i16, number: i64) -> Result<(), Trouble> {
+async fn begin_transaction(db: &Object, worker: i64, number: i64) -> Result<(), Trouble> {
     let mark = db
         .prepare_cached(
             "WITH alive AS (SELECT id FROM workers
@@ -219,7 +221,7 @@ async fn hold(db: &Object, worker: i64, lane: i16, number: i64) -> Result<(), Tr
              UPDATE lanes SET number = $3 FROM alive WHERE lanes.worker = alive.id AND lanes.lane = $2",
         )
         .await?;
-    let row: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&worker, &lane, &number];
+    let row: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&worker, &LANE, &number];
     let (_, held) = tokio::try_join!(db.batch_execute("BEGIN"), db.execute(&mark, &row))?;
     match held {
         0 => Err(Trouble::Expired),

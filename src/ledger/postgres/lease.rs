@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::lane::forget;
+use super::lane::{LANE, forget};
 use super::trouble::Trouble;
 
 /// A worker that has not been heard of for so long is gone.
@@ -28,16 +28,14 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The one lease of this worker, shared by all that writes.
 pub(super) struct Lease {
     name: String,
-    lanes: i16,
     /// 0: none yet.
     worker: Mutex<i64>,
 }
 
 impl Lease {
-    pub(super) fn new(name: String, lanes: i16) -> Self {
+    pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            lanes,
             worker: Mutex::new(0),
         }
     }
@@ -58,9 +56,9 @@ impl Lease {
                 "WITH new AS (INSERT INTO workers (name, alive_until)
                    VALUES ($1, clock_timestamp() + $2::text::interval) RETURNING id),
                  own AS (INSERT INTO lanes (worker, lane, number)
-                   SELECT id, lane, 0 FROM new, generate_series(1, $3::int) lane)
+                   SELECT id, $3::smallint, 0 FROM new)
                  SELECT id FROM new",
-                &[&self.name, &LEASE, &i32::from(self.lanes)],
+                &[&self.name, &LEASE, &LANE],
             )
             .await?;
         *worker = row.try_get(0)?;

@@ -1,6 +1,6 @@
 //! The ledger on PostgreSQL: several workers on one database.
 //!
-//! Each worker holds a lease and writes through lanes, which commit in groups; each claim has
+//! Each worker holds a lease and writes through one lane, which commits in groups; each claim has
 //! a token. Work of a worker whose lease has run out is taken over by the others.
 
 use std::future::Future;
@@ -72,7 +72,7 @@ pub struct Postgres {
     /// Has the lease given up, and says when it is.
     leaving: CancellationToken,
     left: CancellationToken,
-    /// Ends the readers' thread; with lanes, these do.
+    /// Ends the readers' thread; with a lane, the lane does.
     _end: Option<DropGuard>,
 }
 
@@ -87,7 +87,7 @@ impl Postgres {
         let database = Database::new(settings)?;
         let stop = CancellationToken::new();
         let name = format!("rescind {}", std::process::id());
-        let lease = Arc::new(Lease::new(name, 1));
+        let lease = Arc::new(Lease::new(name));
         let keeper = database.writers(2)?;
         let (leaving, left) = (stop.clone(), CancellationToken::new());
         let reads = background("ledger-read", {
@@ -102,7 +102,6 @@ impl Postgres {
         prepare(&reads, keeper, database.clone()).await?;
         let (write, queue) = unbounded_channel();
         let lane = Lane {
-            lane: 1,
             pool: database.writers(1)?,
             database: database.clone(),
             lease: Arc::clone(&lease),
@@ -136,7 +135,7 @@ impl Postgres {
             write: None,
             readers: database.readers(READERS)?,
             reads,
-            lease: Arc::new(Lease::new(String::new(), 0)),
+            lease: Arc::new(Lease::new(String::new())),
             counted: Arc::default(),
             database: database.clone(),
             leaving: stop.clone(),
