@@ -9,6 +9,15 @@ use crate::backoff::plus;
 use crate::outcome::{Operation, State};
 
 impl Progress {
+    /// The worker that had the request is gone: a call that was under way is lost, and anything
+    /// else is due now.
+    pub fn recovered(&mut self, now: Timestamp, quiet: Duration) {
+        match self.state {
+            State::Calling => self.lost(now, quiet),
+            _ => self.due_at = Some(now),
+        }
+    }
+
     /// The worker died during the call, or lost its claim: it may have been applied, or may
     /// be for another `quiet`, if the worker is only out of reach.
     pub fn lost(&mut self, now: Timestamp, quiet: Duration) {

@@ -38,7 +38,7 @@ pub(super) async fn claim(
     let claims = rows.iter().map(|row| planned(row, &wanted.begin));
     let claims: Vec<Claim> = claims.collect::<Result<_, _>>()?;
     let taken: Vec<_> = claims.iter().map(|c| (c.id, &c.progress)).collect();
-    take(db, Some(worker), &taken).await?;
+    write_claims(db, Some(worker), &taken).await?;
     begin_calls(db, &claims, wanted.now).await?;
     let next_due = match claims.len() < wanted.most {
         true => next_due(db, wanted).await?,
@@ -69,7 +69,7 @@ pub(super) fn next_id(row: &Row) -> Result<ClaimId, Trouble> {
 }
 
 /// Writes requests under a new token. Without an owner they are due as their progress says.
-pub(super) async fn take(
+pub(super) async fn write_claims(
     db: &ClientWrapper,
     owner: Option<i64>,
     taken: &[(ClaimId, &Progress)],

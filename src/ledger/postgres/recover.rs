@@ -6,13 +6,12 @@ use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use super::claim::{next_id, take};
+use super::claim::{next_id, write_claims};
 use super::lease::LEASE;
 use super::rows::{json, millis, parse, time};
 use super::trouble::Trouble;
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
-use crate::outcome::State;
 
 /// Rows that are hastened in one transaction, which keeps others waiting.
 pub(super) const HASTENED_MOST: i64 = 5_000;
@@ -41,7 +40,7 @@ pub(super) async fn take_over(
     let lost = claimed.iter().map(|row| lost(row, now, quiet));
     let lost: Vec<(ClaimId, Progress)> = lost.collect::<Result<_, _>>()?;
     let taken: Vec<_> = lost.iter().map(|(id, progress)| (*id, progress)).collect();
-    take(db, None, &taken).await?;
+    write_claims(db, None, &taken).await?;
     if inherit(db, worker, &gone).await? < INHERITED_MOST.unsigned_abs() {
         forget(db, &gone).await?;
     }
@@ -75,10 +74,7 @@ async fn gone(db: &ClientWrapper) -> Result<Vec<i64>, Trouble> {
 
 fn lost(row: &Row, now: Timestamp, quiet: &Quiet) -> Result<(ClaimId, Progress), Trouble> {
     let mut progress: Progress = parse(row.try_get("progress")?)?;
-    match progress.state {
-        State::Calling => progress.lost(now, quiet(row.try_get("provider")?)),
-        _ => progress.due_at = Some(now),
-    }
+    progress.recovered(now, quiet(row.try_get("provider")?));
     Ok((next_id(row)?, progress))
 }
 

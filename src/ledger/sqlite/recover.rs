@@ -4,10 +4,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::rows::{json, millis, parse, time};
-use super::write::take;
+use super::write::write_claim;
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
-use crate::outcome::State;
 
 pub(super) fn recover(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlite::Result<u64> {
     let claimed: Vec<(i64, i64, String, Progress)> = db
@@ -24,20 +23,12 @@ pub(super) fn recover(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlit
         .collect::<rusqlite::Result<_>>()?;
     let found = claimed.len();
     for (seq, token, provider, mut progress) in claimed {
-        match progress.state {
-            State::Calling => progress.lost(now, quiet(&provider)),
-            _ => progress.due_at = Some(now),
-        }
-        take(
-            db,
-            ClaimId {
-                seq,
-                token: token + 1,
-            },
-            &progress,
-        )?;
-        db.prepare_cached("UPDATE requests SET due_at = ?2 WHERE seq = ?1")?
-            .execute(params![seq, progress.due_at.map(millis)])?;
+        progress.recovered(now, quiet(&provider));
+        let id = ClaimId {
+            seq,
+            token: token + 1,
+        };
+        write_claim(db, id, &progress, progress.due_at)?;
     }
     Ok(found as u64)
 }

@@ -183,7 +183,7 @@ pub(super) fn claim(
         .query_map(params![provider, millis(now), most], |row| planned(row, begin))?
         .collect::<rusqlite::Result<_>>()?;
     for claim in &claims {
-        take(db, claim.id, &claim.progress)?;
+        write_claim(db, claim.id, &claim.progress, None)?;
         if let Some(operation) = claim.operation() {
             insert_call(db, claim.id.seq, &claim.progress, operation, now)?;
         }
@@ -211,9 +211,15 @@ fn planned(row: &Row<'_>, begin: &Begin) -> rusqlite::Result<Claim> {
     })
 }
 
-pub(super) fn take(db: &Connection, id: ClaimId, progress: &Progress) -> rusqlite::Result<()> {
+/// Writes a request under a new token. While it is claimed it has no due time.
+pub(super) fn write_claim(
+    db: &Connection,
+    id: ClaimId,
+    progress: &Progress,
+    due_at: Option<Timestamp>,
+) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "UPDATE requests SET token = ?2, state = ?3, due_at = NULL, attempts = ?4, lookups = ?5, progress = ?6,
+        "UPDATE requests SET token = ?2, state = ?3, due_at = ?7, attempts = ?4, lookups = ?5, progress = ?6,
            notified = (state = 'finished')
          WHERE seq = ?1",
     )?
@@ -223,7 +229,8 @@ pub(super) fn take(db: &Connection, id: ClaimId, progress: &Progress) -> rusqlit
         progress.state.as_str(),
         progress.attempts,
         progress.lookups,
-        json(progress)?
+        json(progress)?,
+        due_at.map(millis),
     ])
     .map(drop)
 }
