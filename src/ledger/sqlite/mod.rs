@@ -23,7 +23,10 @@ use super::{
     Summary,
 };
 
+mod accept;
 mod checkpoint;
+mod claim;
+mod commit;
 mod dead;
 mod lane;
 mod notify;
@@ -33,7 +36,6 @@ mod purge;
 mod read;
 mod recover;
 mod rows;
-mod write;
 
 pub(crate) use self::open::lock_file;
 
@@ -126,7 +128,7 @@ impl Ledger for Sqlite {
         self.write(move |db| {
             arrivals
                 .iter()
-                .map(|arrival| write::accept(db, arrival))
+                .map(|arrival| accept::accept(db, arrival))
                 .collect()
         })
     }
@@ -139,7 +141,7 @@ impl Ledger for Sqlite {
         begin: Begin,
     ) -> Answer<'_, Claims> {
         let provider = provider.to_owned();
-        self.write(move |db| write::claim(db, &provider, most, now, &begin))
+        self.write(move |db| claim::claim(db, &provider, most, now, &begin))
     }
 
     fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64> {
@@ -151,7 +153,7 @@ impl Ledger for Sqlite {
         self.write(move |db| {
             changes
                 .iter()
-                .map(|change| write::commit(db, change))
+                .map(|change| commit::commit(db, change))
                 .collect()
         })
     }

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use super::claim::write_claim;
 use super::rows::{json, millis, parse, time};
-use super::write::write_claim;
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 

@@ -1,0 +1,146 @@
+//! Taking in what intake has read, inside a transaction.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::claim::insert_call;
+use super::outbox;
+use super::rows::{json, millis};
+use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
+use crate::lifecycle::Progress;
+
+pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Accepted> {
+    match arrival {
+        Arrival::Request(request) => accept_request(db, request),
+        Arrival::Invalid(dead_letter, _) if repeats(db, dead_letter)? => Ok(Accepted::Repeated),
+        Arrival::Invalid(dead_letter, messages) => {
+            outbox::open_again(db, dead_letter)?;
+            outbox::dead_letter(db, None, dead_letter)?;
+            outbox::insert(db, None, messages, dead_letter.dead_at)?;
+            Ok(Accepted::Recorded)
+        }
+    }
+}
+
+fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
+    if insert_request(db, request, &request.progress, Some(TURN))? {
+        return begun(db, request);
+    }
+    let known = db
+        .prepare_cached(
+            "SELECT seq, digest, outcome IS NOT NULL FROM requests WHERE request_id = ?1",
+        )?
+        .query_row([&request.request_id], |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, Vec<u8>>(1)?,
+                row.get::<_, bool>(2)?,
+            ))
+        })
+        .optional()?;
+    match known {
+        Some((_, digest, _)) if digest != request.digest => Ok(Accepted::Conflicting),
+        Some((seq, _, has_result)) => {
+            if has_result {
+                outbox::publish_again(db, seq)?;
+            }
+            Ok(Accepted::Repeated)
+        }
+        // Not the id was taken but the payment's turn: by one that has finished, or it waits.
+        None if free_turn(db, &request.provider, &request.payment_key)? => {
+            kept(insert_request(db, request, &request.progress, Some(TURN))?)?;
+            begun(db, request)
+        }
+        None => {
+            let waits = Progress::new(request.envelope.received_at);
+            kept(insert_request(db, request, &waits, None)?)?;
+            Ok(Accepted::New(None))
+        }
+    }
+}
+
+/// The same bytes as a request that was taken, when its account was still configured, or by an older
+/// version: a repeat all the same.
+fn repeats(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<bool> {
+    let known = db
+        .prepare_cached(
+            "SELECT seq, outcome IS NOT NULL FROM requests WHERE request_id = ?1 AND body = ?2",
+        )?
+        .query_row(params![dead.request_id, dead.body], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    if let Some((seq, true)) = known {
+        outbox::publish_again(db, seq)?;
+    }
+    Ok(known.is_some())
+}
+
+/// What is neither stored nor known must not be acknowledged, whatever kept it out.
+fn kept(inserted: bool) -> rusqlite::Result<()> {
+    match inserted {
+        true => Ok(()),
+        false => Err(rusqlite::Error::StatementChangedRows(0)),
+    }
+}
+
+/// The intent of a request that begins at once.
+fn begun(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
+    let seq = db.last_insert_rowid();
+    let (progress, at) = (&request.progress, request.envelope.received_at);
+    let Some(operation) = progress.operation else {
+        return Ok(Accepted::New(None));
+    };
+    insert_call(db, seq, progress, operation, at)?;
+    Ok(Accepted::New(Some(ClaimId { seq, token: 0 })))
+}
+
+/// The request that works on its payment, or was the last to.
+const TURN: i64 = 0;
+
+/// One that has finished gives the payment's turn up, if it has it.
+fn free_turn(db: &Connection, provider: &str, payment_key: &str) -> rusqlite::Result<bool> {
+    let freed = db
+        .prepare_cached(
+            "UPDATE requests SET turn = NULL
+             WHERE provider = ?1 AND payment_key = ?2 AND turn = 0 AND state = 'finished'",
+        )?
+        .execute([provider, payment_key])?;
+    Ok(freed > 0)
+}
+
+fn insert_request(
+    db: &Connection,
+    request: &NewRequest,
+    progress: &Progress,
+    turn: Option<i64>,
+) -> rusqlite::Result<bool> {
+    let (envelope, parked) = (&request.envelope, turn.is_none());
+    let due_at = progress.due_at.filter(|_| !parked).map(millis);
+    let inserted = db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO requests (request_id, provider, payment_key, digest, body, correlation_id,
+               reply_to, traceparent, tracestate, received_at, state, parked, due_at, attempts, lookups, progress,
+               turn)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+        )?
+        .execute(params![
+            request.request_id,
+            request.provider,
+            request.payment_key,
+            request.digest,
+            envelope.body,
+            envelope.correlation_id,
+            envelope.reply_to,
+            envelope.traceparent,
+            envelope.tracestate,
+            millis(envelope.received_at),
+            progress.state.as_str(),
+            parked,
+            due_at,
+            progress.attempts,
+            progress.lookups,
+            json(progress)?,
+            turn,
+        ])?;
+    Ok(inserted == 1)
+}

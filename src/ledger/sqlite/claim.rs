@@ -1,0 +1,104 @@
+//! Taking up what is due, inside a transaction that also writes the intents of the calls.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, params};
+
+use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
+use crate::ledger::{Begin, Claim, ClaimId, Claims};
+use crate::lifecycle::Progress;
+use crate::outcome::Operation;
+
+pub(super) fn claim(
+    db: &Connection,
+    provider: &str,
+    most: usize,
+    now: Timestamp,
+    begin: &Begin,
+) -> rusqlite::Result<Claims> {
+    let claims: Vec<Claim> = db
+        .prepare_cached(&format!(
+            "SELECT seq, token, {OUTCOME}, {STORED} FROM requests WHERE provider = ?1 AND due_at <= ?2
+             ORDER BY due_at LIMIT ?3"
+        ))?
+        .query_map(params![provider, millis(now), most], |row| planned(row, begin))?
+        .collect::<rusqlite::Result<_>>()?;
+    for claim in &claims {
+        write_claim(db, claim.id, &claim.progress, None)?;
+        if let Some(operation) = claim.operation() {
+            insert_call(db, claim.id.seq, &claim.progress, operation, now)?;
+        }
+    }
+    let next_due = if claims.len() < most {
+        next_due(db, provider)?
+    } else {
+        None
+    };
+    Ok(Claims { claims, next_due })
+}
+
+fn planned(row: &Row<'_>, begin: &Begin) -> rusqlite::Result<Claim> {
+    let (stored, mut progress) = stored(row)?;
+    let plan = begin(&stored, &mut progress);
+    Ok(Claim {
+        id: ClaimId {
+            seq: row.get("seq")?,
+            token: row.get::<_, i64>("token")? + 1,
+        },
+        outcome: outcome(row)?,
+        stored,
+        progress,
+        plan,
+    })
+}
+
+/// Writes a request under a new token. While it is claimed it has no due time.
+pub(super) fn write_claim(
+    db: &Connection,
+    id: ClaimId,
+    progress: &Progress,
+    due_at: Option<Timestamp>,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE requests SET token = ?2, state = ?3, due_at = ?7, attempts = ?4, lookups = ?5, progress = ?6,
+           notified = (state = 'finished')
+         WHERE seq = ?1",
+    )?
+    .execute(params![
+        id.seq,
+        id.token,
+        progress.state.as_str(),
+        progress.attempts,
+        progress.lookups,
+        json(progress)?,
+        due_at.map(millis),
+    ])
+    .map(drop)
+}
+
+fn next_due(db: &Connection, provider: &str) -> rusqlite::Result<Option<Timestamp>> {
+    db.prepare_cached(
+        "SELECT min(due_at) FROM requests WHERE provider = ?1 AND due_at IS NOT NULL",
+    )?
+    .query_row([provider], |row| row.get::<_, Option<i64>>(0))
+    .map(|due| due.map(time))
+}
+
+/// The intent of a call.
+pub(super) fn insert_call(
+    db: &Connection,
+    request: i64,
+    progress: &Progress,
+    operation: Operation,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO calls (request, number, operation, started_at) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        request,
+        progress.calls,
+        operation.as_str(),
+        millis(now)
+    ])
+    .map(drop)
+}
