@@ -155,6 +155,10 @@ impl Deed {
 pub type Reopen =
     Arc<dyn Fn(&Stored, &Progress, Outcome, bool) -> Result<Progress, Hindrance> + Send + Sync>;
 
+/// Outcomes of a later request that overtake an earlier one on the same payment, as a list in SQL:
+/// the later one may have moved money, or may be replayed and then move it.
+pub(super) const OVERTAKING: &str = "('cancelled', 'unresolved', 'failed')";
+
 /// A dead letter that is to be worked on.
 pub(super) struct Letter {
     pub(super) request: Option<i64>,
@@ -218,4 +222,18 @@ pub enum Closed {
     Hindered(Hindrance),
     /// There is no such dead letter.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_overtakes_but_those_in_which_no_money_moves() {
+        let harmless = ["nothing_to_cancel", "refused", "invalid"];
+        for name in Outcome::NAMES {
+            let overtakes = OVERTAKING.contains(&format!("'{name}'"));
+            assert_eq!(overtakes, !harmless.contains(&name), "{name}");
+        }
+    }
 }

@@ -8,6 +8,9 @@ use crate::wire::{Kind, Outgoing};
 /// Bytes of bodies with which a look at what waits is enough, whatever else waits.
 pub const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Kinds of message that say how a request ended, as a list in SQL.
+pub(super) const RESULT_KINDS: &str = "('result', 'correction')";
+
 /// A message that the broker has confirmed, as it was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivered {
@@ -75,5 +78,19 @@ impl About {
                 received_at: created_at,
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_and_corrections_say_how_a_request_ended() {
+        for kind in Kind::ALL {
+            let listed = RESULT_KINDS.contains(&format!("'{}'", kind.as_str()));
+            let says = matches!(kind, Kind::Result | Kind::Correction);
+            assert_eq!(listed, says, "{kind:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::rows::{STORED, count, json, millis, most, parse, stored, text, time};
 use super::trouble::Trouble;
-use crate::ledger::dead::{Dead, Letter};
+use crate::ledger::dead::{Dead, Letter, OVERTAKING};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;
@@ -210,12 +210,12 @@ async fn begin_again(
 /// The last request on the same payment that came later and may have moved money, or may still.
 pub(super) async fn newer(db: &ClientWrapper, request: i64) -> Result<Option<String>, Trouble> {
     let query = db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT o.request_id FROM requests r JOIN requests o
                ON o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq > r.seq
-             WHERE r.seq = $1 AND (o.outcome IS NULL OR o.outcome IN ('cancelled', 'unresolved', 'failed'))
+             WHERE r.seq = $1 AND (o.outcome IS NULL OR o.outcome IN {OVERTAKING})
              ORDER BY o.seq DESC LIMIT 1",
-        )
+        ))
         .await?;
     let row = db.query_opt(&query, &[&request]).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::rows::{column, json, millis, text};
 use super::trouble::Trouble;
+use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::{DeadLetter, Delivered};
 use crate::wire::Outgoing;
 
@@ -134,10 +135,10 @@ pub(super) async fn publish_again(
         return Ok(());
     }
     let statement = db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "UPDATE messages SET published_at = NULL, owner = $2, repeats = repeats + 1 WHERE seq IN (
-               SELECT seq FROM messages WHERE request = ANY ($1) AND kind IN ('result', 'correction') ORDER BY seq FOR UPDATE)",
-        )
+               SELECT seq FROM messages WHERE request = ANY ($1) AND kind IN {RESULT_KINDS} ORDER BY seq FOR UPDATE)",
+        ))
         .await?;
     db.execute(&statement, &[&requests, &worker]).await?;
     Ok(())

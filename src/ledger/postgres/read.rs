@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use super::dead;
 use super::rows::{STORED, count, kind, millis, most, parse, state, stored, text, time};
 use super::trouble::Trouble;
+use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };
@@ -30,7 +31,7 @@ pub(super) async fn pending(
     limit: usize,
 ) -> Result<Vec<Pending>, Trouble> {
     let query = db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT * FROM (SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
                     r.provider, r.outcome, r.received_at, m.repeats, m.created_at,
                     sum(octet_length(m.body)) OVER (ORDER BY m.seq ROWS UNBOUNDED PRECEDING)
@@ -41,9 +42,9 @@ pub(super) async fn pending(
                  OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = m.owner AND w.alive_until > clock_timestamp()))
                AND (m.kind <> 'correction' OR NOT EXISTS (
                  SELECT 1 FROM messages e WHERE e.request = m.request AND e.seq < m.seq
-                   AND e.published_at IS NULL AND e.kind IN ('result', 'correction')))
+                   AND e.published_at IS NULL AND e.kind IN {RESULT_KINDS}))
              ORDER BY m.seq LIMIT $2) p WHERE bytes_before < $4 ORDER BY seq",
-        )
+        ))
         .await?;
     let rows = db
         .query(

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{STORED, json, millis, parse, stored, time};
-use crate::ledger::dead::{Dead, Letter};
+use crate::ledger::dead::{Dead, Letter, OVERTAKING};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;
@@ -179,12 +179,12 @@ fn begin_again(
 
 /// The last request on the same payment that came later and may have moved money, or may still.
 pub(super) fn newer(db: &Connection, request: i64) -> rusqlite::Result<Option<String>> {
-    db.prepare_cached(
+    db.prepare_cached(&format!(
         "SELECT o.request_id FROM requests r JOIN requests o
            ON o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq > r.seq
-         WHERE r.seq = ?1 AND (o.outcome IS NULL OR o.outcome IN ('cancelled', 'unresolved', 'failed'))
+         WHERE r.seq = ?1 AND (o.outcome IS NULL OR o.outcome IN {OVERTAKING})
          ORDER BY o.seq DESC LIMIT 1",
-    )?
+    ))?
     .query_row([request], |row| row.get(0))
     .optional()
 }

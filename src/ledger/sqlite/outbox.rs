@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::rows::{json, millis};
+use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::{DeadLetter, Delivered};
 use crate::wire::Outgoing;
 
@@ -72,9 +73,10 @@ pub(super) fn open_again(db: &Connection, dead: &DeadLetter) -> rusqlite::Result
 }
 
 pub(super) fn publish_again(db: &Connection, request: i64) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "UPDATE messages SET published_at = NULL, repeats = repeats + 1 WHERE request = ?1 AND kind IN ('result', 'correction')",
-    )?
+    db.prepare_cached(&format!(
+        "UPDATE messages SET published_at = NULL, repeats = repeats + 1
+         WHERE request = ?1 AND kind IN {RESULT_KINDS}"
+    ))?
     .execute([request])
     .map(drop)
 }

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::dead;
 use super::rows::{STORED, kind, millis, parse, state, stored, time, unreadable};
+use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };
@@ -11,16 +12,16 @@ use crate::wire::Outgoing;
 
 /// A correction comes after what it corrects, which the broker has to have by then.
 pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Result<Vec<Pending>> {
-    let mut query = db.prepare_cached(
+    let mut query = db.prepare_cached(&format!(
         "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
                 r.provider, r.outcome, r.received_at, m.repeats, m.created_at
          FROM messages m LEFT JOIN requests r ON r.seq = m.request
          WHERE m.published_at IS NULL AND m.seq > ?1
            AND (m.kind <> 'correction' OR NOT EXISTS (
              SELECT 1 FROM messages e WHERE e.request = m.request AND e.seq < m.seq
-               AND e.published_at IS NULL AND e.kind IN ('result', 'correction')))
+               AND e.published_at IS NULL AND e.kind IN {RESULT_KINDS}))
          ORDER BY m.seq LIMIT ?2",
-    )?;
+    ))?;
     let mut rows = query.query(params![after, most])?;
     let (mut pending, mut bytes) = (Vec::new(), 0);
     while bytes < PENDING_BYTES_MAX
