@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
 use serde_json::value::RawValue;
@@ -18,7 +18,7 @@ use super::text::{self, Screen};
 use super::{Exit, Stop, connect, forbidden};
 use crate::amqp::{self, AmqpError, NOT_FOUND, step};
 use crate::config::{Amqp, Loaded};
-use crate::wire;
+use crate::{publish, wire};
 
 /// Publications that wait for their confirm at once.
 const WINDOW: usize = 64;
@@ -145,9 +145,7 @@ async fn publish(connection: &Connection, settings: &Amqp, items: &[Item]) -> an
     expect_exchange(connection, &settings.requests_exchange)
         .await
         .map_err(|error| explained(error.into(), settings))?;
-    let channel = step("open a channel", connection.create_channel()).await?;
-    let confirming = channel.confirm_select(ConfirmSelectOptions::default());
-    step("ask for confirms", confirming).await?;
+    let channel = publish::channel(connection).await?;
     for window in items.chunks(WINDOW) {
         let published = publish_window(&channel, &settings.requests_exchange, window).await;
         published

@@ -25,6 +25,7 @@ mod pending;
 mod place;
 pub mod postgres;
 pub mod sqlite;
+mod time;
 
 pub use error::LedgerError;
 pub use pending::{About, Delivered, PENDING_BYTES_MAX, Pending};

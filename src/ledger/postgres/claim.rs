@@ -4,8 +4,9 @@ use deadpool_postgres::ClientWrapper;
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Row;
 
-use super::rows::{STORED, json, millis, most, outcome, stored, time};
+use super::rows::{STORED, column, json, most, outcome, stored};
 use super::trouble::Trouble;
+use crate::ledger::time::{millis, time};
 use crate::ledger::{Begin, Claim, ClaimId, Claims};
 use crate::lifecycle::Progress;
 
@@ -86,19 +87,20 @@ pub(super) async fn write_claims(
              WHERE r.seq = t.seq",
         )
         .await?;
-    let seqs: Vec<i64> = taken.iter().map(|(id, _)| id.seq).collect();
-    let tokens: Vec<i64> = taken.iter().map(|(id, _)| id.token).collect();
-    let states: Vec<&str> = taken.iter().map(|(_, p)| p.state.as_str()).collect();
     let due = |progress: &Progress| progress.due_at.filter(|_| owner.is_none()).map(millis);
-    let due: Vec<Option<i64>> = taken.iter().map(|(_, progress)| due(progress)).collect();
-    let attempts: Vec<i64> = taken.iter().map(|(_, p)| p.attempts.into()).collect();
-    let lookups: Vec<i64> = taken.iter().map(|(_, p)| p.lookups.into()).collect();
     let progress = taken.iter().map(|(_, progress)| json(progress));
     let progress: Vec<String> = progress.collect::<Result<_, _>>()?;
     db.execute(
         &statement,
         &[
-            &seqs, &tokens, &states, &due, &attempts, &lookups, &progress, &owner,
+            &column(taken, |(id, _)| id.seq),
+            &column(taken, |(id, _)| id.token),
+            &column(taken, |(_, progress)| progress.state.as_str()),
+            &column(taken, |(_, progress)| due(progress)),
+            &column(taken, |(_, progress)| i64::from(progress.attempts)),
+            &column(taken, |(_, progress)| i64::from(progress.lookups)),
+            &progress,
+            &owner,
         ],
     )
     .await?;
@@ -118,12 +120,14 @@ async fn begin_calls(db: &ClientWrapper, claims: &[Claim], now: Timestamp) -> Re
              SELECT c.*, $4::bigint FROM unnest($1::bigint[], $2::bigint[], $3::text[]) c",
         )
         .await?;
-    let requests: Vec<i64> = calls.iter().map(|(claim, _)| claim.id.seq).collect();
-    let numbers: Vec<i64> = calls.iter().map(|(c, _)| c.progress.calls.into()).collect();
-    let operations: Vec<&str> = calls.iter().map(|(_, call)| call.as_str()).collect();
     db.execute(
         &statement,
-        &[&requests, &numbers, &operations, &millis(now)],
+        &[
+            &column(&calls, |(claim, _)| claim.id.seq),
+            &column(&calls, |(claim, _)| i64::from(claim.progress.calls)),
+            &column(&calls, |(_, operation)| operation.as_str()),
+            &millis(now),
+        ],
     )
     .await?;
     Ok(())

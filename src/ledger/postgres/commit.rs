@@ -6,8 +6,9 @@ use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Row;
 
 use super::outbox::{self, Message, Rows};
-use super::rows::{json, millis};
+use super::rows::{column, json};
 use super::trouble::Trouble;
+use crate::ledger::time::millis;
 use crate::ledger::{Change, Committed, Settled};
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
@@ -40,8 +41,8 @@ pub(super) async fn commit(
     Ok(answers)
 }
 
-/// A change whose claim is held.
-struct Held<'a> {
+/// A change whose claim is still ours.
+struct Owned<'a> {
     change: &'a Change,
     progress: &'a Progress,
     hinted: bool,
@@ -53,21 +54,21 @@ async fn make(
     changes: &[&Change],
 ) -> Result<Vec<Settled>, Trouble> {
     let rows = lock(db, changes).await?;
-    let mut held = Vec::with_capacity(changes.len());
+    let mut owned = Vec::with_capacity(changes.len());
     for change in changes {
         if let Some(row) = rows.get(&change.id.seq) {
-            held.extend(check(change, row)?);
+            owned.extend(check(change, row)?);
         }
     }
-    let messages: Vec<Message<'_>> = held.iter().flat_map(|held| messages(held.change)).collect();
-    let dead = held.iter().filter_map(|held| {
-        let letter = held.change.dead_letter.as_ref()?;
-        Some((Some(held.change.id.seq), letter))
+    let messages: Vec<Message<'_>> = owned.iter().flat_map(|o| messages(o.change)).collect();
+    let dead = owned.iter().filter_map(|o| {
+        let letter = o.change.dead_letter.as_ref()?;
+        Some((Some(o.change.id.seq), letter))
     });
     let dead: Vec<_> = dead.collect();
     let done = tokio::join!(
-        write(db, &held),
-        end_calls(db, &held),
+        write(db, &owned),
+        end_calls(db, &owned),
         outbox::insert(db, worker, &messages),
         outbox::dead_letters(db, &dead),
     );
@@ -77,8 +78,8 @@ async fn make(
     };
     together([done.0, done.1, rest, done.3])?;
     // After that: a payment has one active request at a time.
-    let freed = unpark(db, &held).await?;
-    let hinted: HashMap<i64, bool> = held.iter().map(|h| (h.change.id.seq, h.hinted)).collect();
+    let freed = unpark(db, &owned).await?;
+    let hinted: HashMap<i64, bool> = owned.iter().map(|o| (o.change.id.seq, o.hinted)).collect();
     let answer = |change: &&Change| {
         let committed = match hinted.get(&change.id.seq) {
             None => return lost(),
@@ -131,8 +132,8 @@ async fn lock(db: &ClientWrapper, changes: &[&Change]) -> Result<HashMap<i64, Ro
         .collect()
 }
 
-/// Whether the claim is still held, and which of its two outcomes is written.
-fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Held<'a>>, Trouble> {
+/// Whether the claim is still owned, and which of its two outcomes is written.
+fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Owned<'a>>, Trouble> {
     let finished = row.try_get::<_, &str>("state")? == State::Finished.as_str();
     let notified: bool = row.try_get("notified")?;
     let ours = row.try_get::<_, i64>("token")? == change.id.token
@@ -147,12 +148,12 @@ fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Held<'a>>, Trouble>
         return Ok(None);
     }
     Ok(Some(match &change.hinted {
-        Some(progress) if notified => Held {
+        Some(progress) if notified => Owned {
             change,
             progress,
             hinted: true,
         },
-        _ => Held {
+        _ => Owned {
             change,
             progress: &change.progress,
             hinted: false,
@@ -160,8 +161,8 @@ fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Held<'a>>, Trouble>
     }))
 }
 
-async fn write(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
-    if held.is_empty() {
+async fn write(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), Trouble> {
+    if owned.is_empty() {
         return Ok(());
     }
     let statement = db
@@ -177,36 +178,31 @@ async fn write(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
              WHERE r.seq = c.seq",
         )
         .await?;
-    let seqs: Vec<i64> = held.iter().map(|h| h.change.id.seq).collect();
-    let states: Vec<&str> = held.iter().map(|h| h.progress.state.as_str()).collect();
-    let due: Vec<Option<i64>> = held.iter().map(|h| h.progress.due_at.map(millis)).collect();
-    let attempts: Vec<i64> = held.iter().map(|h| h.progress.attempts.into()).collect();
-    let lookups: Vec<i64> = held.iter().map(|h| h.progress.lookups.into()).collect();
-    let progress = held.iter().map(|h| json(h.progress));
+    let progress = owned.iter().map(|o| json(o.progress));
     let progress: Vec<String> = progress.collect::<Result<_, _>>()?;
-    let ends: Vec<Option<Outcome>> = held.iter().map(|h| h.change.outcome).collect();
-    let outcomes: Vec<_> = ends.iter().map(|end| end.map(Outcome::as_str)).collect();
-    let reasons: Vec<_> = ends.iter().map(|end| end.map(Outcome::reason)).collect();
-    let finished = held
-        .iter()
-        .map(|h| h.change.outcome.map(|_| millis(h.change.at)));
-    let finished: Vec<Option<i64>> = finished.collect();
-    let checked: Vec<bool> = held.iter().map(|h| h.change.is_check()).collect();
     db.execute(
         &statement,
         &[
-            &seqs, &states, &due, &attempts, &lookups, &progress, &outcomes, &reasons, &finished,
-            &checked,
+            &column(owned, |o| o.change.id.seq),
+            &column(owned, |o| o.progress.state.as_str()),
+            &column(owned, |o| o.progress.due_at.map(millis)),
+            &column(owned, |o| i64::from(o.progress.attempts)),
+            &column(owned, |o| i64::from(o.progress.lookups)),
+            &progress,
+            &column(owned, |o| o.change.outcome.map(Outcome::as_str)),
+            &column(owned, |o| o.change.outcome.map(Outcome::reason)),
+            &column(owned, |o| o.change.outcome.map(|_| millis(o.change.at))),
+            &column(owned, |o| o.change.is_check()),
         ],
     )
     .await?;
     Ok(())
 }
 
-async fn end_calls(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble> {
-    let ends = held
+async fn end_calls(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), Trouble> {
+    let ends = owned
         .iter()
-        .filter_map(|h| Some((h.change, h.change.call.as_ref()?)));
+        .filter_map(|o| Some((o.change, o.change.call.as_ref()?)));
     let ends: Vec<_> = ends.collect();
     if ends.is_empty() {
         return Ok(());
@@ -219,15 +215,17 @@ async fn end_calls(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble>
              WHERE calls.request = e.request AND calls.number = e.number",
         )
         .await?;
-    let requests: Vec<i64> = ends.iter().map(|(change, _)| change.id.seq).collect();
-    let numbers: Vec<i64> = ends.iter().map(|(c, _)| c.progress.calls.into()).collect();
-    let times: Vec<i64> = ends.iter().map(|(change, _)| millis(change.at)).collect();
-    let verdicts: Vec<&str> = ends.iter().map(|(_, end)| end.verdict).collect();
     let evidence = ends.iter().map(|(_, end)| json(&end.evidence));
     let evidence: Vec<String> = evidence.collect::<Result<_, _>>()?;
     db.execute(
         &statement,
-        &[&requests, &numbers, &times, &verdicts, &evidence],
+        &[
+            &column(&ends, |(change, _)| change.id.seq),
+            &column(&ends, |(change, _)| i64::from(change.progress.calls)),
+            &column(&ends, |(change, _)| millis(change.at)),
+            &column(&ends, |(_, end)| end.verdict),
+            &evidence,
+        ],
     )
     .await?;
     Ok(())
@@ -235,10 +233,10 @@ async fn end_calls(db: &ClientWrapper, held: &[Held<'_>]) -> Result<(), Trouble>
 
 /// The next request on the same payment has its turn. Says whose end let it. Nobody else can give
 /// it: the rows of those ends are locked.
-async fn unpark(db: &ClientWrapper, held: &[Held<'_>]) -> Result<HashSet<i64>, Trouble> {
-    let ends = held.iter().filter(|h| h.change.outcome.is_some());
+async fn unpark(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<HashSet<i64>, Trouble> {
+    let ends = owned.iter().filter(|o| o.change.outcome.is_some());
     let (seqs, times): (Vec<i64>, Vec<i64>) =
-        ends.map(|h| (h.change.id.seq, millis(h.change.at))).unzip();
+        ends.map(|o| (o.change.id.seq, millis(o.change.at))).unzip();
     if seqs.is_empty() {
         return Ok(HashSet::new());
     }

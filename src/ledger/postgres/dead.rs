@@ -5,9 +5,10 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
-use super::rows::{STORED, count, json, millis, most, parse, stored, text, time};
+use super::rows::{STORED, count, json, most, parse, stored, text};
 use super::trouble::Trouble;
 use crate::ledger::dead::{Dead, Letter, OVERTAKING};
+use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;

@@ -17,8 +17,8 @@ use super::notify::{Notification, notified};
 use super::outbox::published;
 use super::purge::purge;
 use super::recover::{hasten, reconcile, take_over};
-use super::rows::millis;
 use super::trouble::Trouble;
+use crate::ledger::time::millis;
 use crate::ledger::{
     Accepted, Answer, Arrival, Change, Claims, Closed, Closing, Delivered, Heard, LedgerError,
     Quiet, Settled,

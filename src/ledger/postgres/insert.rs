@@ -7,9 +7,10 @@ use deadpool_postgres::ClientWrapper;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
-use super::rows::{delivery, json, millis, text};
+use super::rows::{delivery, json, text};
 use super::trouble::Trouble;
 use crate::ledger::NewRequest;
+use crate::ledger::time::millis;
 use crate::lifecycle::Progress;
 
 /// Inserts what can be, with the intent of a call that begins at once; says which it was.

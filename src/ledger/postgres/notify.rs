@@ -3,9 +3,10 @@
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Row;
 
-use super::rows::{STORED, json, millis, outcome, stored, text, time};
+use super::rows::{STORED, json, outcome, stored, text};
 use super::trouble::Trouble;
 use crate::ledger::heard::{Change, Found};
+use crate::ledger::time::{millis, time};
 use crate::ledger::{HEARERS_MAX, Hear, Heard};
 use crate::outcome::State;
 

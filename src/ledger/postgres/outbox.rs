@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::rows::{column, json, millis, text};
+use super::rows::{column, json, text};
 use super::trouble::Trouble;
 use crate::ledger::pending::RESULT_KINDS;
+use crate::ledger::time::millis;
 use crate::ledger::{DeadLetter, Delivered};
 use crate::wire::Outgoing;
 

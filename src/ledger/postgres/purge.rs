@@ -3,8 +3,9 @@
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 
-use super::rows::{millis, most};
+use super::rows::most;
 use super::trouble::Trouble;
+use crate::ledger::time::millis;
 
 /// Of a request `r`: all that it says is published, and its dead letter was closed before $1.
 const NOBODY_NEEDS: &str =

@@ -6,9 +6,10 @@ use deadpool_postgres::Object;
 use tokio_postgres::Row;
 
 use super::dead;
-use super::rows::{STORED, count, kind, millis, most, parse, state, stored, text, time};
+use super::rows::{STORED, count, kind, most, parse, state, stored, text};
 use super::trouble::Trouble;
 use crate::ledger::pending::RESULT_KINDS;
+use crate::ledger::time::{millis, time};
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };

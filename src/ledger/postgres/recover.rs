@@ -8,8 +8,9 @@ use tokio_postgres::Row;
 
 use super::claim::{next_id, write_claims};
 use super::lease::LEASE;
-use super::rows::{json, millis, parse, time};
+use super::rows::{json, parse};
 use super::trouble::Trouble;
+use crate::ledger::time::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 

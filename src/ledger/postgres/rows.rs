@@ -1,13 +1,13 @@
-//! Values in rows: times as milliseconds, nouns as text and JSON.
+//! Values in rows: nouns as text and JSON.
 
 use std::borrow::Cow;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
 use super::trouble::Trouble;
 use crate::ledger::Stored;
+use crate::ledger::time::time;
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
 use crate::wire::{Envelope, Kind};
@@ -71,14 +71,6 @@ pub(super) fn kind(name: &str) -> Result<Kind, Trouble> {
 
 pub(super) fn state(name: &str) -> Result<State, Trouble> {
     State::named(name).ok_or_else(|| Trouble::unreadable(format_args!("unknown state {name:?}")))
-}
-
-pub(super) fn millis(time: Timestamp) -> i64 {
-    time.as_millisecond()
-}
-
-pub(super) fn time(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or_default()
 }
 
 pub(super) fn json(value: &impl Serialize) -> Result<String, Trouble> {

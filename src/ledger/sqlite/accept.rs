@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::claim::insert_call;
 use super::outbox;
-use super::rows::{json, millis};
+use super::rows::json;
+use crate::ledger::time::millis;
 use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
 use crate::lifecycle::Progress;
 

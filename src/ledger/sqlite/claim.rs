@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
-use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
+use super::rows::{OUTCOME, STORED, json, outcome, stored};
+use crate::ledger::time::{millis, time};
 use crate::ledger::{Begin, Claim, ClaimId, Claims};
 use crate::lifecycle::Progress;
 use crate::outcome::Operation;

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::outbox;
-use super::rows::{json, millis};
+use super::rows::json;
+use crate::ledger::time::millis;
 use crate::ledger::{Change, Committed, Settled};
 use crate::lifecycle::Progress;
 use crate::outcome::Outcome;

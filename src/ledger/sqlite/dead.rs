@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{STORED, json, millis, parse, stored, time};
+use super::rows::{STORED, json, parse, stored};
 use crate::ledger::dead::{Dead, Letter, OVERTAKING};
+use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;

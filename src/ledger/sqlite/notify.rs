@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::rows::{OUTCOME, STORED, json, millis, outcome, stored, time};
+use super::rows::{OUTCOME, STORED, json, outcome, stored};
 use crate::ledger::heard::{Change, Found};
+use crate::ledger::time::{millis, time};
 use crate::ledger::{HEARERS_MAX, Hear, Heard};
 
 /// Once for each request on the payment that hears of it.

@@ -1,9 +1,8 @@
 //! What retention removes from the ledger, inside a transaction.
 
+use crate::ledger::time::millis;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
-
-use super::rows::millis;
 
 /// Requests that ended before and are not being checked, with all that is about them. What was closed
 /// since can still be taken back.

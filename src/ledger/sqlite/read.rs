@@ -3,8 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::dead;
-use super::rows::{STORED, kind, millis, parse, state, stored, time, unreadable};
+use super::rows::{STORED, kind, parse, state, stored, unreadable};
 use crate::ledger::pending::RESULT_KINDS;
+use crate::ledger::time::{millis, time};
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };

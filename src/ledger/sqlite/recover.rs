@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::claim::write_claim;
-use super::rows::{json, millis, parse, time};
+use super::rows::{json, parse};
+use crate::ledger::time::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 

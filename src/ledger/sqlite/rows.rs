@@ -1,9 +1,9 @@
-//! Values in rows: times as milliseconds, nouns as text and JSON.
+//! Values in rows: nouns as text and JSON.
 
-use jiff::Timestamp;
 use rusqlite::Row;
 
 use crate::ledger::Stored;
+use crate::ledger::time::time;
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
 use crate::wire::{Envelope, Kind};
@@ -50,14 +50,6 @@ pub(super) fn state(name: &str) -> rusqlite::Result<State> {
 
 fn unknown(what: &str, name: &str) -> rusqlite::Error {
     unreadable(std::io::Error::other(format!("unknown {what} {name:?}")))
-}
-
-pub(super) fn millis(time: Timestamp) -> i64 {
-    time.as_millisecond()
-}
-
-pub(super) fn time(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or_default()
 }
 
 pub(super) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
