@@ -24,7 +24,7 @@ use crate::handover::Handover;
 use crate::hold::Hold;
 use crate::intake::Intake;
 use crate::ledger::postgres::Settings;
-use crate::ledger::{Ledger, LedgerError, Place, Quiet};
+use crate::ledger::{Ledger, LedgerError, Location, Quiet};
 use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
@@ -142,16 +142,16 @@ async fn open_ledger(
     metrics: Arc<Metrics>,
 ) -> Result<Arc<dyn Ledger>, LedgerError> {
     let observer = move |seconds, operations| metrics.committed(seconds, operations);
-    place(config).open(observer).await
+    location(config).open(observer).await
 }
 
 /// Where the configured ledger is kept.
-pub fn place(config: &Config) -> Place {
+pub fn location(config: &Config) -> Location {
     let ledger = &config.ledger;
     let url = ledger.url.expose_secret();
     match url.strip_prefix("sqlite:") {
-        Some(path) => Place::File(path.into()),
-        None => Place::Database(Settings {
+        Some(path) => Location::File(path.into()),
+        None => Location::Database(Settings {
             url: url.to_owned(),
             ca_file: ledger.ca_file.clone(),
             cert_file: ledger.cert_file.clone(),
@@ -163,7 +163,7 @@ pub fn place(config: &Config) -> Place {
 /// What has to be done before anything is begun. A database that cannot be reached is waited
 /// for: without it nothing begins, and who is gone is looked for again and again anyway.
 async fn begin(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Result<(), LedgerError> {
-    let waits = matches!(place(config), Place::Database(_));
+    let waits = matches!(location(config), Location::Database(_));
     match ledger.recover(now(), quiet(config)).await {
         Ok(in_doubt) => info!(
             in_doubt,

@@ -18,7 +18,7 @@ use crate::call;
 use crate::config::{AccountConfig, Amqp, Config, Loaded, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
 use crate::ledger::sqlite::{Sqlite, lock_file};
-use crate::ledger::{LedgerError, Place};
+use crate::ledger::{LedgerError, Location};
 use crate::run;
 
 /// How long a provider's address may take to answer.
@@ -34,7 +34,7 @@ pub(super) struct Args {
 
 /// What one look found.
 #[derive(Debug, Serialize)]
-struct Finding {
+struct Check {
     /// `broker`, `topology`, `ledger` or `providers.<name>`.
     subject: String,
     ok: bool,
@@ -43,7 +43,7 @@ struct Finding {
     exit: Exit,
 }
 
-impl Finding {
+impl Check {
     fn good(subject: &str, says: impl Into<String>) -> Self {
         Self {
             subject: subject.to_owned(),
@@ -65,76 +65,72 @@ impl Finding {
 
 /// Looks at everything; a configuration that cannot be used has ended the command before.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
-    let (mut findings, providers) = tokio::join!(broker(loaded), providers(&loaded.config));
-    findings.extend(ledger(&loaded.config).await);
-    findings.extend(providers);
+    let (mut checks, providers) = tokio::join!(broker(loaded), providers(&loaded.config));
+    checks.extend(ledger(&loaded.config).await);
+    checks.extend(providers);
     match args.json {
-        true => screen.document(&document(loaded, &findings))?,
-        false => print(loaded, &findings, screen)?,
+        true => screen.document(&document(loaded, &checks))?,
+        false => print(loaded, &checks, screen)?,
     }
-    Ok(verdict(&findings))
+    Ok(verdict(&checks))
 }
 
 /// What cannot be reached says more than a difference.
-fn verdict(findings: &[Finding]) -> Exit {
-    let has = |exit| findings.iter().any(|finding| finding.exit == exit);
+fn verdict(checks: &[Check]) -> Exit {
+    let has = |exit| checks.iter().any(|check| check.exit == exit);
     [Exit::Usage, Exit::Unreachable, Exit::Found]
         .into_iter()
         .find(|exit| has(*exit))
         .unwrap_or(Exit::Done)
 }
 
-async fn broker(loaded: &Loaded) -> Vec<Finding> {
+async fn broker(loaded: &Loaded) -> Vec<Check> {
     let settings = &loaded.config.amqp;
     let connection = match connect(loaded, "rescind check").await {
         Ok(connection) => connection,
         Err(error) => {
-            return vec![Finding::bad(
-                "broker",
-                Exit::of(&error),
-                format!("{error:#}"),
-            )];
+            return vec![Check::bad("broker", Exit::of(&error), format!("{error:#}"))];
         }
     };
     let verified = amqp::verify(&connection, &Topology::of(settings)).await;
     amqp::close(&connection).await;
-    let mut findings = vec![Finding::good("broker", "takes our connection")];
+    let mut checks = vec![Check::good("broker", "takes our connection")];
     match verified {
         Ok(found) if found.differences.is_empty() => {
-            findings.push(Finding::good("topology", found.sentence()));
+            checks.push(Check::good("topology", found.sentence()));
         }
-        Ok(found) => findings.extend(differing(settings, found.differences)),
+        Ok(found) => checks.extend(differing(settings, found.differences)),
         Err(error) => {
             let says = error.to_string();
-            findings.push(Finding::bad("topology", Exit::Unreachable, says));
+            checks.push(Check::bad("topology", Exit::Unreachable, says));
         }
     }
-    findings
+    checks
 }
 
-fn differing(settings: &Amqp, differences: Vec<String>) -> Vec<Finding> {
-    let finding = |line: String| match settings.topology {
+fn differing(settings: &Amqp, differences: Vec<String>) -> Vec<Check> {
+    let check = |line: String| match settings.topology {
         TopologyMode::Declare if line.ends_with(" is missing") => {
-            Finding::good("topology", format!("{line}; the worker will declare it"))
+            Check::good("topology", format!("{line}; the worker will declare it"))
         }
-        _ => Finding::bad("topology", Exit::Found, line),
+        _ => Check::bad("topology", Exit::Found, line),
     };
-    differences.into_iter().map(finding).collect()
+    differences.into_iter().map(check).collect()
 }
 
-async fn ledger(config: &Config) -> Vec<Finding> {
-    match run::place(config) {
-        Place::File(path) => vec![file(&path)],
-        Place::Database(settings) => database(&settings).await,
+async fn ledger(config: &Config) -> Vec<Check> {
+    match run::location(config) {
+        Location::File(path) => vec![file(&path)],
+        Location::Database(settings) => database(&settings).await,
     }
 }
 
-async fn database(settings: &Settings) -> Vec<Finding> {
+async fn database(settings: &Settings) -> Vec<Check> {
     let opened = match Postgres::open_to_read(settings).await {
         Ok(ledger) => ledger.risks().await,
         Err(LedgerError::Missing { path }) => {
             let says = format!("{path} will get its tables from the worker");
-            return vec![Finding::good("ledger", says)];
+            return vec![Check::good("ledger", says)];
         }
         Err(LedgerError::TooOld { path, found, known }) => {
             return vec![migrated(&path, found, known)];
@@ -144,22 +140,22 @@ async fn database(settings: &Settings) -> Vec<Finding> {
     let risks = match opened {
         Ok(risks) => risks,
         Err(error) => {
-            return vec![Finding::bad("ledger", Exit::Unreachable, error.to_string())];
+            return vec![Check::bad("ledger", Exit::Unreachable, error.to_string())];
         }
     };
     let risk = |setting: String| {
         let says = format!(
             "{setting} at the server: a crash there can lose what was confirmed; set it to on"
         );
-        Finding::bad("ledger", Exit::Found, says)
+        Check::bad("ledger", Exit::Found, says)
     };
-    let good = Finding::good("ledger", "the database has the schema of this version");
+    let good = Check::good("ledger", "the database has the schema of this version");
     std::iter::once(good)
         .chain(risks.into_iter().map(risk))
         .collect()
 }
 
-fn file(path: &Path) -> Finding {
+fn file(path: &Path) -> Check {
     match Sqlite::open_to_read(path) {
         Ok(_) => {
             let user = match in_use(path) {
@@ -167,24 +163,24 @@ fn file(path: &Path) -> Finding {
                 false => "",
             };
             let says = format!("{} has the schema of this version{user}", path.display());
-            Finding::good("ledger", says)
+            Check::good("ledger", says)
         }
         Err(LedgerError::Missing { .. }) => new_ledger(path),
         Err(LedgerError::TooOld { path, found, known }) => migrated(&path, found, known),
-        Err(error) => Finding::bad("ledger", Exit::Unreachable, error.to_string()),
+        Err(error) => Check::bad("ledger", Exit::Unreachable, error.to_string()),
     }
 }
 
 /// Between a new binary and its first start, which is when it is checked.
-fn migrated(place: &str, found: i64, known: i64) -> Finding {
+fn migrated(place: &str, found: i64, known: i64) -> Check {
     let says = format!(
         "{place} has schema {found}; the worker brings it to {known} when it starts, so have a backup"
     );
-    Finding::good("ledger", says)
+    Check::good("ledger", says)
 }
 
 /// The path is told as an absolute one: the worker may have been started in another folder.
-fn new_ledger(path: &Path) -> Finding {
+fn new_ledger(path: &Path) -> Check {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
@@ -192,10 +188,10 @@ fn new_ledger(path: &Path) -> Finding {
     };
     if folder.is_dir() {
         let says = format!("{} will be created by the worker", path.display());
-        return Finding::good("ledger", says);
+        return Check::good("ledger", says);
     }
     let says = format!("the folder {} does not exist; create it", folder.display());
-    Finding::bad("ledger", Exit::Unreachable, says)
+    Check::bad("ledger", Exit::Unreachable, says)
 }
 
 /// Whether a worker holds the lock. Read from the kernel's list: trying the lock would keep
@@ -212,24 +208,24 @@ fn in_use(path: &Path) -> bool {
         .any(|line| line.contains(" FLOCK ") && line.contains(&inode))
 }
 
-async fn providers(config: &Config) -> Vec<Finding> {
+async fn providers(config: &Config) -> Vec<Check> {
     join_all(config.accounts.values().map(provider)).await
 }
 
-async fn provider(account: &AccountConfig) -> Finding {
+async fn provider(account: &AccountConfig) -> Check {
     let subject = format!("providers.{}", account.account.name);
     let base = &account.account.base_url;
     let unreachable =
-        |why: String| Finding::bad(&subject, Exit::Unreachable, format!("{base}: {why}"));
+        |why: String| Check::bad(&subject, Exit::Unreachable, format!("{base}: {why}"));
     if let Some(Err(why)) = account.ca_file.as_deref().map(call::authorities) {
-        return Finding::bad(&subject, Exit::Usage, why.to_string());
+        return Check::bad(&subject, Exit::Usage, why.to_string());
     }
     let url = Url::parse(base).ok();
     let Some((host, port)) = url.as_ref().and_then(address) else {
         return unreachable("no address can be read".into());
     };
     match timeout(REACH, TcpStream::connect((host.as_str(), port))).await {
-        Ok(Ok(_)) => Finding::good(&subject, format!("{base} takes connections")),
+        Ok(Ok(_)) => Check::good(&subject, format!("{base} takes connections")),
         Ok(Err(error)) => unreachable(error.to_string()),
         Err(_) => unreachable("no answer within 3 s".into()),
     }
@@ -241,21 +237,21 @@ fn address(url: &Url) -> Option<(String, u16)> {
     Some((host.to_owned(), url.port_or_known_default()?))
 }
 
-fn document(loaded: &Loaded, findings: &[Finding]) -> serde_json::Value {
+fn document(loaded: &Loaded, checks: &[Check]) -> serde_json::Value {
     let values = loaded.effective.iter().map(|value| {
         serde_json::json!({
             "path": value.path, "value": value.value, "origin": value.origin.to_string(),
         })
     });
     serde_json::json!({
-        "ok": findings.iter().all(|finding| finding.ok),
+        "ok": checks.iter().all(|check| check.ok),
         "file": loaded.file,
         "configuration": values.collect::<Vec<_>>(),
-        "checks": findings,
+        "checks": checks,
     })
 }
 
-fn print(loaded: &Loaded, findings: &[Finding], screen: Screen) -> std::io::Result<()> {
+fn print(loaded: &Loaded, checks: &[Check], screen: Screen) -> std::io::Result<()> {
     let values = loaded.effective.iter();
     let rows: Vec<_> = values
         .map(|value| {
@@ -273,14 +269,14 @@ fn print(loaded: &Loaded, findings: &[Finding], screen: Screen) -> std::io::Resu
         Some(file) => file.display().to_string(),
         None => "no file; defaults and environment".into(),
     };
-    let first = Finding::good("configuration", file);
-    for finding in std::iter::once(&first).chain(findings) {
-        let mark = match finding.ok {
+    let first = Check::good("configuration", file);
+    for check in std::iter::once(&first).chain(checks) {
+        let mark = match check.ok {
             true => screen.paint(Style::Good, "✓"),
             false => screen.paint(Style::Bad, "✗"),
         };
-        let says = text::printable(&finding.says);
-        screen.line(&format!("{mark} {:<20} {says}", finding.subject))?;
+        let says = text::printable(&check.says);
+        screen.line(&format!("{mark} {:<20} {says}", check.subject))?;
     }
     Ok(())
 }
@@ -291,8 +287,8 @@ mod tests {
 
     #[test]
     fn the_code_says_the_worst() {
-        let good = || Finding::good("ledger", "");
-        let bad = |exit| Finding::bad("broker", exit, "");
+        let good = || Check::good("ledger", "");
+        let bad = |exit| Check::bad("broker", exit, "");
         assert_eq!(verdict(&[good()]), Exit::Done);
         assert_eq!(verdict(&[good(), bad(Exit::Found)]), Exit::Found);
         assert_eq!(
@@ -317,9 +313,9 @@ mod tests {
         assert!(new_ledger(&dir.path().join("rescind.db")).ok);
         assert!(!new_ledger(&dir.path().join("no/rescind.db")).ok);
         let here = std::path::absolute("new.db").unwrap();
-        let finding = file(Path::new("new.db"));
+        let check = file(Path::new("new.db"));
         let says = format!("{} will be created by the worker", here.display());
-        assert_eq!((finding.ok, finding.says), (true, says));
+        assert_eq!((check.ok, check.says), (true, says));
     }
 
     /// `rescind check` stands between a new binary and its first start.
@@ -328,13 +324,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rescind.db");
         fs::write(&path, "").unwrap();
-        let finding = file(&path);
-        assert!(finding.ok, "{finding:?}");
+        let check = file(&path);
+        assert!(check.ok, "{check:?}");
         assert!(
-            finding
+            check
                 .says
                 .contains("has schema 0; the worker brings it to "),
-            "{finding:?}"
+            "{check:?}"
         );
     }
 
@@ -344,10 +340,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let no_folder = dir.path().join("file");
         fs::write(&no_folder, "").unwrap();
-        let finding = file(&no_folder.join("rescind.db"));
-        assert_eq!((finding.ok, finding.exit), (false, Exit::Unreachable));
+        let check = file(&no_folder.join("rescind.db"));
+        assert_eq!((check.ok, check.exit), (false, Exit::Unreachable));
         for says in ["file/rescind.db cannot be looked at", "the worker's user"] {
-            assert!(finding.says.contains(says), "{finding:?}");
+            assert!(check.says.contains(says), "{check:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::text::Screen;
-use super::{Exit, Stop};
+use super::{CommandError, Exit};
 use crate::config::Config;
 
 /// Longest wait for an answer; the worker gives its ledger two seconds.
@@ -37,7 +37,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         } else {
             "nobody answers"
         };
-        Stop::unreachable(format!("no worker at http.listen, {url}: {why}"))
+        CommandError::unreachable(format!("no worker at http.listen, {url}: {why}"))
     };
     let answer = client.get(&url).send().await.map_err(nobody)?;
     let status = answer.status();

@@ -114,12 +114,12 @@ pub enum Exit {
 /// An error of the command line's own, and the code that it ends with.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
-pub struct Stop {
+pub struct CommandError {
     exit: Exit,
     what: String,
 }
 
-impl Stop {
+impl CommandError {
     /// What was given to a command cannot be used.
     pub fn usage(what: impl Into<String>) -> Self {
         let (exit, what) = (Exit::Usage, what.into());
@@ -149,8 +149,8 @@ impl Exit {
     }
 
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        if let Some(stop) = cause.downcast_ref::<Stop>() {
-            return Some(stop.exit);
+        if let Some(command) = cause.downcast_ref::<CommandError>() {
+            return Some(command.exit);
         }
         if cause.is::<ConfigError>() || cause.is::<ClientError>() {
             return Some(Self::Usage);
@@ -210,7 +210,7 @@ async fn command(cli: Cli, environment: Vec<(String, String)>) -> anyhow::Result
     match cli.command {
         Command::Worker { reconcile } => worker(load()?.config, &environment, reconcile).await,
         Command::Simulate(args) => {
-            let wrong = |error: anyhow::Error| Stop::usage(format!("{error:#}"));
+            let wrong = |error: anyhow::Error| CommandError::usage(format!("{error:#}"));
             let scenario = args.check().map_err(wrong)?;
             simulate::run(args, scenario).await.map(|()| Exit::Done)
         }
@@ -294,11 +294,11 @@ async fn connect(loaded: &Loaded, name: &str) -> anyhow::Result<Link> {
 
 /// Opens the configured ledger beside the worker that writes it.
 async fn ledger(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
-    Ok(run::place(config).open_to_read().await?)
+    Ok(run::location(config).open_to_read().await?)
 }
 
 /// Where nothing matches, the name may be wrong. `what` is looked for.
-fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(), Stop> {
+fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(), CommandError> {
     let Some(name) = name else { return Ok(()) };
     if config.accounts.contains_key(name) {
         return Ok(());
@@ -310,7 +310,7 @@ fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(),
         return Ok(());
     }
     let names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
-    Err(Stop::usage(format!(
+    Err(CommandError::usage(format!(
         "--provider {name}: no account has that name, and no {what}; there are {}",
         names.join(", ")
     )))
@@ -419,8 +419,8 @@ mod tests {
         let problems = Vec::new();
         assert_eq!(code(anyhow::anyhow!("something")), 1);
         assert_eq!(code(ConfigError { problems }.into()), 2);
-        assert_eq!(code(Stop::usage("that").into()), 2);
-        assert_eq!(code(Stop::unreachable("that").into()), 7);
+        assert_eq!(code(CommandError::usage("that").into()), 2);
+        assert_eq!(code(CommandError::unreachable("that").into()), 7);
         assert_eq!(code(AmqpError::Settings("that".into()).into()), 2);
         assert_eq!(code(AmqpError::Lost.into()), 7);
         assert_eq!(code(AmqpError::Timeout("connect", amqp::STEP).into()), 7);

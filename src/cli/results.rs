@@ -96,7 +96,10 @@ impl Feed {
     }
 
     /// The next one that can be read.
-    pub(super) async fn next(&mut self, connection: &Connection) -> Result<Report, AmqpError> {
+    pub(super) async fn next(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<ResultMessage, AmqpError> {
         loop {
             let channels = [&self.channel];
             let next = tokio::select! {
@@ -108,8 +111,8 @@ impl Feed {
                 Some(Err(error)) => return Err(AmqpError::Protocol("receive", error)),
                 None => return Err(AmqpError::Cancelled("our own results".into())),
             };
-            match Report::read(delivery.data) {
-                Ok(report) => return Ok(report),
+            match ResultMessage::read(delivery.data) {
+                Ok(result) => return Ok(result),
                 Err(error) => text::say(&format!(
                     "a message under {} is no result and is passed over: {error}",
                     text::printable(delivery.routing_key.as_str())
@@ -121,7 +124,7 @@ impl Feed {
 
 /// A result or correction, as far as it is shown.
 #[derive(Debug, Deserialize)]
-pub(super) struct Report {
+pub(super) struct ResultMessage {
     pub(super) result_id: String,
     pub(super) supersedes: Option<String>,
     pub(super) request_id: String,
@@ -136,11 +139,11 @@ pub(super) struct Report {
     body: Vec<u8>,
 }
 
-impl Report {
+impl ResultMessage {
     pub(super) fn read(body: Vec<u8>) -> serde_json::Result<Self> {
-        let mut report: Self = serde_json::from_slice(&body)?;
-        report.body = body;
-        Ok(report)
+        let mut result: Self = serde_json::from_slice(&body)?;
+        result.body = body;
+        Ok(result)
     }
 
     /// As it came, on one line: in JSON a line break can only stand between tokens.
@@ -200,15 +203,15 @@ impl Printer {
         }
     }
 
-    /// One report.
-    pub(super) fn print(&self, report: &Report) -> std::io::Result<()> {
+    /// One result.
+    pub(super) fn print(&self, result: &ResultMessage) -> std::io::Result<()> {
         match self.json {
-            true => self.screen.line(&report.line()),
-            false => self.cells(&report.cells()),
+            true => self.screen.line(&result.line()),
+            false => self.cells(&result.cells()),
         }
     }
 
-    /// A row that is no report; programs do not get it.
+    /// A row that is no result; programs do not get it.
     pub(super) fn note(&self, request: &str, provider: &str, note: &str) -> std::io::Result<()> {
         if self.json {
             text::say(&format!("{request}: {note}"));
@@ -236,17 +239,17 @@ mod tests {
 
     #[test]
     fn a_result_is_one_row_and_one_line() {
-        let report = Report::read(RESULT.into()).unwrap();
+        let result = ResultMessage::read(RESULT.into()).unwrap();
         let screen = Screen::new(Some("1"), None);
         let printer = Printer::new(false, screen, 3, 8);
-        let row = printer.table.row(screen, &report.cells());
+        let row = printer.table.row(screen, &result.cells());
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(
             words,
             ["a", "midtrans", "cancelled", "voided", "1", "0", "1.3", "s"]
         );
-        assert!(!report.line().contains('\n'));
-        let again: serde_json::Value = serde_json::from_str(&report.line()).unwrap();
+        assert!(!result.line().contains('\n'));
+        let again: serde_json::Value = serde_json::from_str(&result.line()).unwrap();
         assert_eq!(
             again,
             serde_json::from_str::<serde_json::Value>(RESULT).unwrap()
@@ -255,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_is_no_result_is_told_apart() {
-        assert!(Report::read(b"{}".to_vec()).is_err());
-        assert!(Report::read(b"garbage".to_vec()).is_err());
+        assert!(ResultMessage::read(b"{}".to_vec()).is_err());
+        assert!(ResultMessage::read(b"garbage".to_vec()).is_err());
     }
 }

@@ -13,9 +13,9 @@ use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::results::{Feed, Printer, Report};
+use super::results::{Feed, Printer, ResultMessage};
 use super::text::{self, Screen};
-use super::{Exit, Stop, connect, forbidden};
+use super::{CommandError, Exit, connect, forbidden};
 use crate::amqp::{self, AmqpError, NOT_FOUND, step};
 use crate::config::{Amqp, Loaded};
 use crate::{publish, wire};
@@ -47,7 +47,7 @@ pub(super) struct Args {
 /// Publishes, then follows.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
     let items = read_items(&read_input(&args.file)?)
-        .map_err(|what| Stop::usage(format!("{}: {what}", args.file.display())))?;
+        .map_err(|what| CommandError::usage(format!("{}: {what}", args.file.display())))?;
     let connection = connect(loaded, "rescind submit").await?;
     let settings = &loaded.config.amqp;
     let exit = match args.no_wait {
@@ -73,7 +73,7 @@ fn read_input(file: &Path) -> anyhow::Result<Vec<u8>> {
     }
     std::fs::read(file).map_err(|error| {
         let what = format!("cannot read {}: {error}", file.display());
-        Stop::usage(what).into()
+        CommandError::usage(what).into()
     })
 }
 
@@ -171,7 +171,11 @@ async fn expect_exchange(connection: &Connection, name: &str) -> Result<(), Amqp
 
 /// lapin may attach a returned message to another one's confirm, so a window succeeds as a
 /// whole or not at all.
-async fn publish_window(channel: &Channel, exchange: &str, window: &[Item]) -> Result<(), Trouble> {
+async fn publish_window(
+    channel: &Channel,
+    exchange: &str,
+    window: &[Item],
+) -> Result<(), PublishError> {
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
@@ -195,20 +199,20 @@ async fn publish_window(channel: &Channel, exchange: &str, window: &[Item]) -> R
         returned |= answer.take_message().is_some();
     }
     match (returned, refused) {
-        (true, _) => Err(Trouble::Returned),
-        (_, true) => Err(Trouble::Refused),
+        (true, _) => Err(PublishError::Returned),
+        (_, true) => Err(PublishError::Refused),
         _ => Ok(()),
     }
 }
 
 /// Why a window was not published.
-enum Trouble {
+enum PublishError {
     Broker(AmqpError),
     Returned,
     Refused,
 }
 
-impl From<AmqpError> for Trouble {
+impl From<AmqpError> for PublishError {
     fn from(error: AmqpError) -> Self {
         match error.refusal() {
             Some((NOT_FOUND, _)) => Self::Returned,
@@ -217,24 +221,24 @@ impl From<AmqpError> for Trouble {
     }
 }
 
-fn explained(trouble: Trouble, settings: &Amqp) -> anyhow::Error {
+fn explained(error: PublishError, settings: &Amqp) -> anyhow::Error {
     let exchange = &settings.requests_exchange;
-    let what = match trouble {
-        Trouble::Broker(error) => {
+    let what = match error {
+        PublishError::Broker(error) => {
             return match forbidden(&error, &format!("publish to the exchange {exchange}")) {
                 Some(what) => anyhow::Error::new(error).context(what),
                 None => error.into(),
             };
         }
-        Trouble::Returned => format!(
+        PublishError::Returned => format!(
             "the broker has no queue for requests to the exchange {exchange}; is the worker's topology declared? `rescind topology declare` does it"
         ),
-        Trouble::Refused => format!(
+        PublishError::Refused => format!(
             "the broker refused requests to the exchange {exchange}; is the queue {} full?",
             settings.requests_queue
         ),
     };
-    Stop::unreachable(what).into()
+    CommandError::unreachable(what).into()
 }
 
 async fn follow(
@@ -263,8 +267,8 @@ async fn follow(
                 deadline = Instant::now() + args.timeout;
             }
             next = feed.next(connection) => {
-                let report = next.context("the results can no longer be followed; the requests are carried out all the same")?;
-                if let Err(closed) = followed.take(&report) {
+                let result = next.context("the results can no longer be followed; the requests are carried out all the same")?;
+                if let Err(closed) = followed.take(&result) {
                     // Nobody reads any more; all that was given is published all the same.
                     if !published {
                         publishing.await?;
@@ -329,15 +333,15 @@ impl Followed {
         Ok(())
     }
 
-    fn take(&mut self, report: &Report) -> std::io::Result<()> {
-        if !self.known.contains(&report.request_id)
-            || !self.printed.insert(report.result_id.clone())
+    fn take(&mut self, result: &ResultMessage) -> std::io::Result<()> {
+        if !self.known.contains(&result.request_id)
+            || !self.printed.insert(result.result_id.clone())
         {
             return Ok(());
         }
-        self.bar.suspend(|| self.printer.print(report))?;
-        if report.supersedes.is_none() && self.waiting.remove(&report.request_id) {
-            *self.outcomes.entry(report.outcome.clone()).or_default() += 1;
+        self.bar.suspend(|| self.printer.print(result))?;
+        if result.supersedes.is_none() && self.waiting.remove(&result.request_id) {
+            *self.outcomes.entry(result.outcome.clone()).or_default() += 1;
             self.bar.inc(1);
         }
         Ok(())
@@ -444,9 +448,9 @@ mod tests {
         let result = r#"{"result_id":"r","request_id":"a","provider":"midtrans","outcome":"refused",
             "reason":"settled","attempts":1,"lookups":0,
             "received_at":"2026-11-20T10:00:00Z","completed_at":"2026-11-20T10:00:01Z"}"#;
-        let report = Report::read(result.into()).unwrap();
-        followed.take(&report).unwrap();
-        followed.take(&report).unwrap();
+        let result = ResultMessage::read(result.into()).unwrap();
+        followed.take(&result).unwrap();
+        followed.take(&result).unwrap();
         assert_eq!(followed.summary(1), "1 request: 1 refused");
     }
 }

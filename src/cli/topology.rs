@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value, json};
 
 use super::text::{self, Screen};
-use super::{Exit, Stop, connect};
+use super::{CommandError, Exit, connect};
 use crate::amqp::{self, Argument, Queue, Topology};
 use crate::config::{Amqp, Loaded};
 
@@ -101,7 +101,7 @@ async fn verify(loaded: &Loaded, json: bool, screen: Screen) -> anyhow::Result<E
 fn definitions(settings: &Amqp, user: Option<&str>) -> anyhow::Result<Value> {
     let uri: Result<AMQPUri, String> = settings.url.expose_secret().parse();
     let vhost = uri
-        .map_err(|why| Stop::usage(format!("amqp.url cannot be read: {why}")))?
+        .map_err(|why| CommandError::usage(format!("amqp.url cannot be read: {why}")))?
         .vhost;
     let topology = Topology::of(settings);
     let exchanges = topology.exchanges.iter().map(|exchange| {

@@ -1,4 +1,4 @@
-//! Dead letters as a person works on them: looking, replaying, discarding, taking back.
+//! DeadRequest letters as a person works on them: looking, replaying, discarding, taking back.
 
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ impl Action {
 #[derive(Clone)]
 pub struct Closing {
     /// What.
-    pub deed: Deed,
+    pub resolution: Resolution,
     /// By whom.
     pub who: String,
     /// Why.
@@ -129,7 +129,7 @@ pub struct Closing {
 
 /// See [`Action`].
 #[derive(Clone)]
-pub enum Deed {
+pub enum Resolution {
     /// Carries the request out again.
     Replay(Reopen),
     /// Closes the dead letter.
@@ -138,7 +138,7 @@ pub enum Deed {
     TakeBack,
 }
 
-impl Deed {
+impl Resolution {
     /// What is written down of it.
     pub const fn action(&self) -> Action {
         match self {
@@ -168,16 +168,16 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    pub(super) fn allows(&self, deed: &Deed) -> bool {
-        match deed {
-            Deed::Replay(_) | Deed::Discard => !self.closed,
-            Deed::TakeBack => self.closed_by.as_deref() == Some(Action::Discarded.as_str()),
+    pub(super) fn allows(&self, resolution: &Resolution) -> bool {
+        match resolution {
+            Resolution::Replay(_) | Resolution::Discard => !self.closed,
+            Resolution::TakeBack => self.closed_by.as_deref() == Some(Action::Discarded.as_str()),
         }
     }
 }
 
 /// The request of a dead letter, as its row is.
-pub(super) struct Dead {
+pub(super) struct DeadRequest {
     pub(super) stored: Stored,
     pub(super) progress: Progress,
     /// Somebody looks at this moment whether its result holds.
@@ -186,7 +186,7 @@ pub(super) struct Dead {
     pub(super) overtaken: bool,
 }
 
-impl Dead {
+impl DeadRequest {
     pub(super) fn reopened(
         &self,
         reopen: &Reopen,
@@ -202,10 +202,10 @@ impl Dead {
 impl Closing {
     /// When it was closed, and by what; nothing once it is open again.
     pub(super) fn mark(&self) -> Option<(i64, &'static str)> {
-        match self.deed {
-            Deed::TakeBack => None,
-            Deed::Replay(_) | Deed::Discard => {
-                Some((self.at.as_millisecond(), self.deed.action().as_str()))
+        match self.resolution {
+            Resolution::TakeBack => None,
+            Resolution::Replay(_) | Resolution::Discard => {
+                Some((self.at.as_millisecond(), self.resolution.action().as_str()))
             }
         }
     }

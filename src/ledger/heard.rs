@@ -15,7 +15,7 @@ pub(super) struct Found {
 }
 
 /// What is to be written of it.
-pub(super) enum Change {
+pub(super) enum Update {
     Nothing,
     /// That a notification came: a call is under way, and its commit looks.
     Remember,
@@ -24,11 +24,11 @@ pub(super) enum Change {
 }
 
 impl Found {
-    pub(super) fn tell(mut self, hear: &Hear) -> (Heard, Change) {
+    pub(super) fn tell(mut self, hear: &Hear) -> (Heard, Update) {
         let finished = self.progress.state == State::Finished;
         let claimed = self.progress.due_at.is_none();
         if claimed && !finished {
-            return (Heard::Open, Change::Remember);
+            return (Heard::Open, Update::Remember);
         }
         let checked = claimed && finished && self.notified;
         let before = self.progress.clone();
@@ -39,8 +39,8 @@ impl Found {
         // A new due time takes the claim of a check that is under way: its answer may be too old.
         let changed = self.progress != before && (due || !checked);
         match changed {
-            true => (heard, Change::Stands(self.progress.into(), finished && due)),
-            false => (heard, Change::Nothing),
+            true => (heard, Update::Stands(self.progress.into(), finished && due)),
+            false => (heard, Update::Nothing),
         }
     }
 }
@@ -86,9 +86,9 @@ mod tests {
             Heard::Known
         });
         match found.tell(&hear) {
-            (Heard::Open, Change::Remember) => None,
-            (Heard::Known, Change::Nothing) => Some((false, false)),
-            (Heard::Known, Change::Stands(_, checks)) => Some((true, checks)),
+            (Heard::Open, Update::Remember) => None,
+            (Heard::Known, Update::Nothing) => Some((false, false)),
+            (Heard::Known, Update::Stands(_, checks)) => Some((true, checks)),
             _ => panic!("it was heard in another way"),
         }
     }

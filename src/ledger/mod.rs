@@ -21,18 +21,18 @@ mod asked;
 mod dead;
 mod error;
 mod heard;
+mod location;
 mod pending;
-mod place;
 pub mod postgres;
 pub mod sqlite;
 mod time;
 
 pub use error::LedgerError;
+pub use location::Location;
 pub use pending::{About, Delivered, PENDING_BYTES_MAX, Pending};
-pub use place::Place;
 
 pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
-pub use dead::{Action, ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
+pub use dead::{Action, ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 
 /// An operation's answer; it is durable when it arrives.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
@@ -59,7 +59,7 @@ pub trait Ledger: Send + Sync {
 
     /// Commits what calls led to, with the messages that say so. Answers are in the order of the
     /// changes.
-    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Settled>>;
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<CommitAnswer>>;
 
     /// A notification about the payment of these names. Of each name's requests the open one
     /// hears it, and the last ones that have finished: `hear` decides, inside the transaction,
@@ -184,7 +184,7 @@ pub enum Accepted {
 
 /// The answer to a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
+pub struct CommitAnswer {
     /// What became of it.
     pub committed: Committed,
     /// Rows of its messages in the outbox, in the order of the messages; none if it was lost.

@@ -3,10 +3,10 @@
 
 use super::super::text::{self, Screen};
 use super::super::{Exit, ledger};
-use super::report::{Fate, Report, changed, kept};
-use super::{Chosen, Signed, operate, why};
+use super::report::{Fate, Report, changed, refusal};
+use super::{ChangeArgs, Chosen, operate, why};
 use crate::config::Config;
-use crate::ledger::{Action, Closed, Closing, DeadFilter, DeadRecord, Deed, Ledger};
+use crate::ledger::{Action, Closed, Closing, DeadFilter, DeadRecord, Ledger, Resolution};
 use crate::run::now;
 
 /// Close dead letters about which nothing is to be done. --undo opens them again, until
@@ -22,14 +22,14 @@ pub(super) struct Args {
     #[arg(long)]
     undo: bool,
     #[command(flatten)]
-    signed: Signed,
+    change: ChangeArgs,
 }
 
 impl Args {
-    fn deed(&self) -> Deed {
+    fn resolution(&self) -> Resolution {
         match self.undo {
-            true => Deed::TakeBack,
-            false => Deed::Discard,
+            true => Resolution::TakeBack,
+            false => Resolution::Discard,
         }
     }
 
@@ -49,12 +49,12 @@ pub(super) async fn run(
     screen: Screen,
 ) -> anyhow::Result<Exit> {
     args.chosen.check_reason(args.reason.as_deref())?;
-    let who = args.signed.who(login)?;
-    let why = match (&args.reason, args.undo || args.signed.dry_run) {
+    let who = args.change.who(login)?;
+    let why = match (&args.reason, args.undo || args.change.dry_run) {
         (None, true) => String::new(),
         (reason, _) => why(reason.as_deref())?,
     };
-    if args.signed.dry_run {
+    if args.change.dry_run {
         let letters = find(&args, &*ledger(config).await?, config).await?;
         return dry_run(&args, &letters, screen);
     }
@@ -62,10 +62,10 @@ pub(super) async fn run(
     let letters = find(&args, &*ledger, config).await?;
     let number = text::count(letters.len(), "dead letter");
     let question = format!("{number} will be {}.", args.verb());
-    if !args.signed.is_confirmed(args.chosen.all, &question)? {
+    if !args.change.is_confirmed(args.chosen.all, &question)? {
         return Ok(Exit::Interrupted);
     }
-    let mut report = Report::new(args.signed.json, screen);
+    let mut report = Report::new(args.change.json, screen);
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     for letter in &letters {
         // Between two of them, never in the middle of one.
@@ -78,7 +78,7 @@ pub(super) async fn run(
             () = std::future::ready(()) => {}
         }
         let closing = Closing {
-            deed: args.deed(),
+            resolution: args.resolution(),
             who: who.clone(),
             why: why.clone(),
             at: now(),
@@ -97,7 +97,7 @@ fn take(
     closed: Closed,
 ) -> anyhow::Result<()> {
     let done = || (Fate::Done, args.verb().into());
-    let (fate, says) = kept(closed, now()).unwrap_or_else(done);
+    let (fate, says) = refusal(closed, now()).unwrap_or_else(done);
     report.line(letter, fate, says)
 }
 
@@ -125,7 +125,7 @@ fn is_discarded(letter: &DeadRecord) -> bool {
 }
 
 fn dry_run(args: &Args, letters: &[DeadRecord], screen: Screen) -> anyhow::Result<Exit> {
-    let mut report = Report::new(args.signed.json, screen);
+    let mut report = Report::new(args.change.json, screen);
     for letter in letters {
         let fits = match args.undo {
             true => is_discarded(letter),

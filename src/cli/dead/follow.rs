@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::super::Exit;
 use super::super::text;
-use super::report::{Fate, GONE, Report, kept};
-use crate::ledger::{Closing, DeadRecord, Deed, History, Ledger, Reopen};
+use super::report::{Fate, GONE, Report, refusal};
+use crate::ledger::{Closing, DeadRecord, History, Ledger, Reopen, Resolution};
 use crate::outcome::State;
 use crate::run::now;
 
@@ -20,7 +20,7 @@ const UNDER_WAY_MAX: usize = 50;
 /// How often the ledger is asked where they stand.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// So long without any end is worth a word.
-const QUIET_MAX: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(20);
 /// So many have to have ended before anything is stopped.
 const ENDED_MIN: usize = 20;
 
@@ -109,14 +109,14 @@ impl<'a> Following<'a> {
             return Ok(());
         };
         let closing = Closing {
-            deed: Deed::Replay((self.orders.reopen)()),
+            resolution: Resolution::Replay((self.orders.reopen)()),
             who: self.orders.who.clone(),
             why: self.orders.why.clone(),
             at: now(),
         };
         let closed = self.ledger.close(&letter.id, closing).await?;
         self.waiting.pop_front();
-        match kept(closed, now()) {
+        match refusal(closed, now()) {
             Some((fate, says)) => self.end(&letter, fate, says),
             None if self.orders.wait => {
                 if self.under_way.is_empty() {
@@ -195,7 +195,7 @@ impl<'a> Following<'a> {
     }
 
     fn warn_if_quiet(&mut self) {
-        let quiet = self.last_end.elapsed() > QUIET_MAX && !self.under_way.is_empty();
+        let quiet = self.last_end.elapsed() > SILENCE && !self.under_way.is_empty();
         if quiet && !self.has_warned {
             self.has_warned = true;
             let says = "no replay has ended for 20 s; does a worker run? They wait for it in the ledger, and Ctrl-C loses nothing";

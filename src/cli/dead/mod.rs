@@ -9,7 +9,7 @@ use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 
 use super::text::{self, Screen};
-use super::{Exit, Stop, is_unread, known_provider};
+use super::{CommandError, Exit, is_unread, known_provider};
 use crate::config::Config;
 use crate::ledger::{DeadFilter, DeadRecord, Ledger};
 use crate::outcome::dead_reasons;
@@ -133,12 +133,12 @@ struct Chosen {
 impl Chosen {
     /// In `list` and `export` --reason is the filter. Whoever takes it for one here too would
     /// change far more than they have looked at.
-    fn check_reason(&self, reason: Option<&str>) -> Result<(), Stop> {
+    fn check_reason(&self, reason: Option<&str>) -> Result<(), CommandError> {
         let given = reason.unwrap_or_default().trim();
         if !self.all || self.dead_reason.is_some() || dead_reasons().all(|name| name != given) {
             return Ok(());
         }
-        Err(Stop::usage(format!(
+        Err(CommandError::usage(format!(
             "--reason {given}: did you mean --dead-reason {given}? --reason is the text that is kept with the action: say why in words of your own; nothing was done"
         )))
     }
@@ -160,7 +160,7 @@ impl Chosen {
         if self.filters.is_any() || self.dead_reason.is_some() {
             let what =
                 "the filters choose among all dead letters: give them with --all, or give ids only";
-            return Err(Stop::usage(what).into());
+            return Err(CommandError::usage(what).into());
         }
         named(ledger, &self.ids).await
     }
@@ -243,7 +243,7 @@ async fn next_page(
 
 /// Who says what about it. Required where something is changed.
 #[derive(Debug, clap::Args)]
-struct Signed {
+struct ChangeArgs {
     /// Who does it [default: the login name]
     #[arg(long = "as", value_name = "NAME")]
     who: Option<String>,
@@ -258,11 +258,11 @@ struct Signed {
     json: bool,
 }
 
-impl Signed {
-    fn who(&self, login: &str) -> Result<String, Stop> {
+impl ChangeArgs {
+    fn who(&self, login: &str) -> Result<String, CommandError> {
         let who = self.who.as_deref().unwrap_or(login).trim();
         match who.is_empty() || who.chars().count() > 128 {
-            true => Err(Stop::usage(
+            true => Err(CommandError::usage(
                 "--as: give the name of a person, at most 128 characters",
             )),
             false => Ok(who.to_owned()),
@@ -287,17 +287,19 @@ impl Signed {
 }
 
 /// The words of a person, for the ledger.
-fn why(reason: Option<&str>) -> Result<String, Stop> {
+fn why(reason: Option<&str>) -> Result<String, CommandError> {
     let why = reason.unwrap_or_default().trim();
     match why.chars().count() {
         1..=1_000 => Ok(why.to_owned()),
-        _ => Err(Stop::usage("--reason: say why, in 1 to 1000 characters")),
+        _ => Err(CommandError::usage(
+            "--reason: say why, in 1 to 1000 characters",
+        )),
     }
 }
 
 /// Opens the ledger to change it, beside the worker.
 async fn operate(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
-    Ok(crate::run::place(config).open_to_operate().await?)
+    Ok(crate::run::location(config).open_to_operate().await?)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::super::text::{self, Cell, Screen};
 use super::super::{Exit, ledger};
 use super::follow::{Following, Orders};
 use super::report::{Fate, GONE, Report, changed};
-use super::{Chosen, Signed, operate, why};
+use super::{ChangeArgs, Chosen, operate, why};
 use crate::config::Config;
 use crate::dispatch::{first_call, reopening};
 use crate::ledger::{DeadRecord, Ledger};
@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long)]
     no_wait: bool,
     #[command(flatten)]
-    signed: Signed,
+    change: ChangeArgs,
 }
 
 /// `5/s`, `0.5/s`, or just `5`.
@@ -58,8 +58,8 @@ pub(super) async fn run(
     screen: Screen,
 ) -> anyhow::Result<Exit> {
     args.chosen.check_reason(args.reason.as_deref())?;
-    let who = args.signed.who(login)?;
-    if args.signed.dry_run {
+    let who = args.change.who(login)?;
+    if args.change.dry_run {
         let ledger = ledger(config).await?;
         let letters = args.chosen.find(&*ledger, config).await?;
         return dry_run(&*ledger, &letters, config, &args, screen).await;
@@ -78,10 +78,10 @@ pub(super) async fn run(
         "{} will be replayed.",
         text::count(letters.len(), "dead letter")
     );
-    if !args.signed.is_confirmed(args.chosen.all, &question)? {
+    if !args.change.is_confirmed(args.chosen.all, &question)? {
         return Ok(Exit::Interrupted);
     }
-    let report = Report::new(args.signed.json, screen);
+    let report = Report::new(args.change.json, screen);
     Following::new(&*ledger, orders, letters, report)
         .run()
         .await
@@ -95,7 +95,7 @@ async fn dry_run(
     args: &Args,
     screen: Screen,
 ) -> anyhow::Result<Exit> {
-    let json = args.signed.json;
+    let json = args.change.json;
     let mut groups = BTreeMap::<(Fate, String), usize>::new();
     let mut report = Report::new(json, screen);
     for letter in letters {

@@ -143,8 +143,8 @@ impl Report {
     }
 }
 
-/// Why nothing was written, unless it was.
-pub(super) fn kept(closed: Closed, now: Timestamp) -> Option<(Fate, String)> {
+/// Why nothing was written, and `None` where it was.
+pub(super) fn refusal(closed: Closed, now: Timestamp) -> Option<(Fate, String)> {
     match closed {
         Closed::Done => None,
         Closed::Changed(action) => Some((Fate::Changed, changed(action.as_ref(), now))),

@@ -8,10 +8,10 @@ use std::collections::{HashMap, HashSet};
 use deadpool_postgres::ClientWrapper;
 use uuid::Uuid;
 
+use super::error::TxError;
 use super::insert::insert;
 use super::outbox;
 use super::rows::text;
-use super::trouble::Trouble;
 use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
 use crate::lifecycle::Progress;
 use crate::wire::Outgoing;
@@ -23,7 +23,7 @@ pub(super) async fn accept(
     db: &ClientWrapper,
     worker: i64,
     arrivals: &[&Arrival],
-) -> Result<Vec<Accepted>, Trouble> {
+) -> Result<Vec<Accepted>, TxError> {
     let mut batch = Batch::of(arrivals);
     batch.take_in(db, worker).await?;
     let repeated = repeated(db, arrivals, &mut batch.again).await?;
@@ -52,7 +52,7 @@ async fn repeated(
     db: &ClientWrapper,
     arrivals: &[&Arrival],
     again: &mut HashSet<i64>,
-) -> Result<HashSet<Uuid>, Trouble> {
+) -> Result<HashSet<Uuid>, TxError> {
     let letters: Vec<(&str, &DeadLetter)> = arrivals
         .iter()
         .filter_map(|arrival| match arrival {
@@ -92,7 +92,7 @@ async fn record(
     worker: i64,
     dead: &[(Option<i64>, &DeadLetter)],
     messages: &[(jiff::Timestamp, &Outgoing)],
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     // A statement may not touch a row twice.
     let mut seen = HashSet::new();
     let messages: Vec<outbox::Message<'_>> = messages
@@ -148,7 +148,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    async fn take_in(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), Trouble> {
+    async fn take_in(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), TxError> {
         let mut open = self.first.clone();
         for _ in 0..ROUNDS_MAX {
             if open.is_empty() {
@@ -160,7 +160,7 @@ impl<'a> Batch<'a> {
         }
         match open.is_empty() {
             true => Ok(()),
-            false => Err(Trouble::Again("other workers were in the way".into())),
+            false => Err(TxError::Again("other workers were in the way".into())),
         }
     }
 
@@ -170,7 +170,7 @@ impl<'a> Batch<'a> {
         db: &ClientWrapper,
         worker: i64,
         open: &mut Vec<&'a NewRequest>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), TxError> {
         let rows = open
             .iter()
             .map(|request| (*request, request.progress.clone()));
@@ -182,13 +182,13 @@ impl<'a> Batch<'a> {
             };
             let begun = request.progress.operation.is_some();
             let claim = begun.then_some(ClaimId { seq, token });
-            self.settle(request, Fate::New(claim), request.digest);
+            self.note(request, Fate::New(claim), request.digest);
             false
         });
         Ok(())
     }
 
-    fn settle(&mut self, request: &'a NewRequest, fate: Fate, digest: [u8; 32]) {
+    fn note(&mut self, request: &'a NewRequest, fate: Fate, digest: [u8; 32]) {
         self.fates.insert(&request.request_id, (fate, digest));
     }
 
@@ -196,7 +196,7 @@ impl<'a> Batch<'a> {
         &mut self,
         db: &ClientWrapper,
         open: &mut Vec<&'a NewRequest>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), TxError> {
         if open.is_empty() {
             return Ok(());
         }
@@ -214,7 +214,7 @@ impl<'a> Batch<'a> {
         for row in db.query(&query, &[&ids]).await? {
             let id: String = row.try_get(0)?;
             let digest: &[u8] = row.try_get(2)?;
-            let digest: [u8; 32] = digest.try_into().map_err(Trouble::unreadable)?;
+            let digest: [u8; 32] = digest.try_into().map_err(TxError::unreadable)?;
             let has_result: bool = row.try_get(3)?;
             known.insert(id, (row.try_get::<_, i64>(1)?, digest, has_result));
         }
@@ -222,7 +222,7 @@ impl<'a> Batch<'a> {
             let Some(&(seq, digest, has_result)) = known.get(&*text(&request.request_id)) else {
                 return true;
             };
-            self.settle(request, Fate::Known, digest);
+            self.note(request, Fate::Known, digest);
             if has_result && digest == request.digest {
                 self.again.insert(seq);
             }
@@ -238,11 +238,11 @@ impl<'a> Batch<'a> {
         db: &ClientWrapper,
         worker: i64,
         open: &mut Vec<&'a NewRequest>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), TxError> {
         if open.is_empty() {
             return Ok(());
         }
-        let held = hold(db, open).await?;
+        let held = lock_payments(db, open).await?;
         let waits = |request: &NewRequest| {
             held.contains(&(
                 request.provider.clone(),
@@ -257,17 +257,17 @@ impl<'a> Batch<'a> {
         open.retain(|request| {
             let parked = new.contains_key(&*text(&request.request_id));
             if parked {
-                self.settle(request, Fate::New(None), request.digest);
+                self.note(request, Fate::New(None), request.digest);
             }
             !parked
         });
         Ok(())
     }
 
-    fn answer(&mut self, request: &'a NewRequest) -> Result<Accepted, Trouble> {
+    fn answer(&mut self, request: &'a NewRequest) -> Result<Accepted, TxError> {
         let known = self.fates.get(request.request_id.as_str());
         let &(fate, digest) =
-            known.ok_or_else(|| Trouble::Again("an arrival was not answered".into()))?;
+            known.ok_or_else(|| TxError::Again("an arrival was not answered".into()))?;
         let first = self.answered.insert(&request.request_id);
         Ok(match fate {
             Fate::New(claim) if first => Accepted::New(claim),
@@ -278,10 +278,10 @@ impl<'a> Batch<'a> {
 }
 
 /// The payments that somebody has, held until the end of the transaction.
-async fn hold(
+async fn lock_payments(
     db: &ClientWrapper,
     open: &[&NewRequest],
-) -> Result<HashSet<(String, String)>, Trouble> {
+) -> Result<HashSet<(String, String)>, TxError> {
     let providers: Vec<&str> = open
         .iter()
         .map(|request| request.provider.as_str())

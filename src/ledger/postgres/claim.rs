@@ -4,8 +4,8 @@ use deadpool_postgres::ClientWrapper;
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Row;
 
+use super::error::TxError;
 use super::rows::{STORED, column, json, most, outcome, stored};
-use super::trouble::Trouble;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{Begin, Claim, ClaimId, Claims};
 use crate::lifecycle::Progress;
@@ -26,7 +26,7 @@ pub(super) async fn claim(
     db: &ClientWrapper,
     worker: i64,
     wanted: &Wanted,
-) -> Result<Claims, Trouble> {
+) -> Result<Claims, TxError> {
     let query = format!(
         "SELECT seq, outcome, reason, {STORED} FROM requests
          WHERE provider = $1 AND due_at <= $2 ORDER BY due_at, seq LIMIT $3 FOR UPDATE SKIP LOCKED"
@@ -48,7 +48,7 @@ pub(super) async fn claim(
     Ok(Claims { claims, next_due })
 }
 
-fn planned(row: &Row, begin: &Begin) -> Result<Claim, Trouble> {
+fn planned(row: &Row, begin: &Begin) -> Result<Claim, TxError> {
     let (stored, mut progress) = stored(row)?;
     let plan = begin(&stored, &mut progress);
     Ok(Claim {
@@ -62,7 +62,7 @@ fn planned(row: &Row, begin: &Begin) -> Result<Claim, Trouble> {
 
 /// From the column `seq`. The token is drawn, not counted: a standby that takes over without the last
 /// commits gives their row numbers and counts again, to other requests and other claims.
-pub(super) fn next_id(row: &Row) -> Result<ClaimId, Trouble> {
+pub(super) fn next_id(row: &Row) -> Result<ClaimId, TxError> {
     Ok(ClaimId {
         seq: row.try_get("seq")?,
         token: rand::random(),
@@ -74,7 +74,7 @@ pub(super) async fn write_claims(
     db: &ClientWrapper,
     owner: Option<i64>,
     taken: &[(ClaimId, &Progress)],
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     if taken.is_empty() {
         return Ok(());
     }
@@ -108,7 +108,7 @@ pub(super) async fn write_claims(
 }
 
 /// The intents of calls.
-async fn begin_calls(db: &ClientWrapper, claims: &[Claim], now: Timestamp) -> Result<(), Trouble> {
+async fn begin_calls(db: &ClientWrapper, claims: &[Claim], now: Timestamp) -> Result<(), TxError> {
     let calls = claims.iter().filter_map(|c| Some((c, c.operation()?)));
     let calls: Vec<_> = calls.collect();
     if calls.is_empty() {
@@ -133,7 +133,7 @@ async fn begin_calls(db: &ClientWrapper, claims: &[Claim], now: Timestamp) -> Re
     Ok(())
 }
 
-async fn next_due(db: &ClientWrapper, wanted: &Wanted) -> Result<Option<Timestamp>, Trouble> {
+async fn next_due(db: &ClientWrapper, wanted: &Wanted) -> Result<Option<Timestamp>, TxError> {
     let query = db
         .prepare_cached(
             "SELECT min(due_at) FROM requests WHERE provider = $1 AND due_at IS NOT NULL",

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Row;
 
+use super::error::TxError;
 use super::outbox::{self, Message, Rows};
 use super::rows::{column, json};
-use super::trouble::Trouble;
 use crate::ledger::time::millis;
-use crate::ledger::{Change, Committed, Settled};
+use crate::ledger::{Change, CommitAnswer, Committed};
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
 use crate::wire::Outgoing;
@@ -18,7 +18,7 @@ pub(super) async fn commit(
     db: &ClientWrapper,
     worker: i64,
     changes: &[&Change],
-) -> Result<Vec<Settled>, Trouble> {
+) -> Result<Vec<CommitAnswer>, TxError> {
     let mut answers = vec![lost(); changes.len()];
     let mut open: Vec<usize> = (0..changes.len()).collect();
     while !open.is_empty() {
@@ -52,7 +52,7 @@ async fn make(
     db: &ClientWrapper,
     worker: i64,
     changes: &[&Change],
-) -> Result<Vec<Settled>, Trouble> {
+) -> Result<Vec<CommitAnswer>, TxError> {
     let rows = lock(db, changes).await?;
     let mut owned = Vec::with_capacity(changes.len());
     for change in changes {
@@ -74,7 +74,7 @@ async fn make(
     );
     let (inserted, rest) = match done.2 {
         Ok(rows) => (rows, Ok(())),
-        Err(trouble) => (Rows::new(), Err(trouble)),
+        Err(error) => (Rows::new(), Err(error)),
     };
     together([done.0, done.1, rest, done.3])?;
     // After that: a payment has one active request at a time.
@@ -89,23 +89,23 @@ async fn make(
         };
         let row = |message: &Outgoing| inserted.get(&(Some(change.id.seq), message.id)).copied();
         let rows = change.messages.iter().filter_map(row).collect();
-        Settled { committed, rows }
+        CommitAnswer { committed, rows }
     };
     Ok(changes.iter().map(answer).collect())
 }
 
-fn lost() -> Settled {
-    Settled {
+fn lost() -> CommitAnswer {
+    CommitAnswer {
         committed: Committed::Lost,
         rows: Vec::new(),
     }
 }
 
 /// Of statements that were sent at once, one fails and takes the others with it, in whatever order
-/// they are looked at: its trouble counts, and not that of those.
-fn together(done: [Result<(), Trouble>; 4]) -> Result<(), Trouble> {
-    let troubles = done.into_iter().filter_map(Result::err);
-    let cause = troubles.min_by_key(|trouble| matches!(trouble, Trouble::Again(_)));
+/// they are looked at: its error counts, and not that of those.
+fn together(done: [Result<(), TxError>; 4]) -> Result<(), TxError> {
+    let errors = done.into_iter().filter_map(Result::err);
+    let cause = errors.min_by_key(|error| matches!(error, TxError::Again(_)));
     cause.map_or(Ok(()), Err)
 }
 
@@ -118,7 +118,7 @@ fn messages(change: &Change) -> impl Iterator<Item = Message<'_>> {
 }
 
 /// In the order of their rows, at every worker.
-async fn lock(db: &ClientWrapper, changes: &[&Change]) -> Result<HashMap<i64, Row>, Trouble> {
+async fn lock(db: &ClientWrapper, changes: &[&Change]) -> Result<HashMap<i64, Row>, TxError> {
     let query = db
         .prepare_cached(
             "SELECT seq, token, state, parked, due_at, notified FROM requests
@@ -133,7 +133,7 @@ async fn lock(db: &ClientWrapper, changes: &[&Change]) -> Result<HashMap<i64, Ro
 }
 
 /// Whether the claim is still owned, and which of its two outcomes is written.
-fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Owned<'a>>, Trouble> {
+fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Owned<'a>>, TxError> {
     let finished = row.try_get::<_, &str>("state")? == State::Finished.as_str();
     let notified: bool = row.try_get("notified")?;
     let ours = row.try_get::<_, i64>("token")? == change.id.token
@@ -161,7 +161,7 @@ fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Owned<'a>>, Trouble
     }))
 }
 
-async fn write(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), Trouble> {
+async fn write(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxError> {
     if owned.is_empty() {
         return Ok(());
     }
@@ -199,7 +199,7 @@ async fn write(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn end_calls(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), Trouble> {
+async fn end_calls(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxError> {
     let ends = owned
         .iter()
         .filter_map(|o| Some((o.change, o.change.call.as_ref()?)));
@@ -233,7 +233,7 @@ async fn end_calls(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), Troubl
 
 /// The next request on the same payment has its turn. Says whose end let it. Nobody else can give
 /// it: the rows of those ends are locked.
-async fn unpark(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<HashSet<i64>, Trouble> {
+async fn unpark(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<HashSet<i64>, TxError> {
     let ends = owned.iter().filter(|o| o.change.outcome.is_some());
     let (seqs, times): (Vec<i64>, Vec<i64>) =
         ends.map(|o| (o.change.id.seq, millis(o.change.at))).unzip();
@@ -261,12 +261,12 @@ mod tests {
 
     #[test]
     fn what_failed_counts_and_not_what_it_took_with_it() {
-        let aborted = || Err(Trouble::Again("the transaction is aborted".into()));
-        let refused = Err(Trouble::Refused(LedgerError::Busy));
+        let aborted = || Err(TxError::Again("the transaction is aborted".into()));
+        let refused = Err(TxError::Refused(LedgerError::Busy));
         let done = together([Ok(()), aborted(), refused, aborted()]);
-        assert!(matches!(done, Err(Trouble::Refused(_))));
+        assert!(matches!(done, Err(TxError::Refused(_))));
         let again = together([Ok(()), Ok(()), aborted(), Ok(())]);
-        assert!(matches!(again, Err(Trouble::Again(_))));
+        assert!(matches!(again, Err(TxError::Again(_))));
         assert!(together([Ok(()), Ok(()), Ok(()), Ok(())]).is_ok());
     }
 }

@@ -17,7 +17,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
-use super::trouble::{no_connection, words};
+use super::error::{no_connection, words};
 use crate::ledger::LedgerError;
 
 /// How long a connection may take to come about.

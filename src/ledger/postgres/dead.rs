@@ -1,20 +1,20 @@
-//! Dead letters: finding them, and what a person does about one, inside a transaction.
+//! DeadRequest letters: finding them, and what a person does about one, inside a transaction.
 
 use deadpool_postgres::{ClientWrapper, Object};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::error::TxError;
 use super::rows::{STORED, count, json, most, parse, stored, text};
-use super::trouble::Trouble;
-use crate::ledger::dead::{Dead, Letter, OVERTAKING};
+use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING};
 use crate::ledger::time::{millis, time};
-use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
+use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;
 
 /// Oldest first.
-pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRecord>, Trouble> {
+pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRecord>, TxError> {
     let open = match filter.open {
         Some(true) => "d.closed_at IS NULL",
         Some(false) => "d.closed_at IS NOT NULL",
@@ -60,7 +60,7 @@ pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRec
     rows.iter().map(record).collect()
 }
 
-fn record(row: &Row) -> Result<DeadRecord, Trouble> {
+fn record(row: &Row) -> Result<DeadRecord, TxError> {
     let evidence: Option<&str> = row.try_get(11)?;
     Ok(DeadRecord {
         id: row.try_get(0)?,
@@ -82,7 +82,7 @@ fn record(row: &Row) -> Result<DeadRecord, Trouble> {
     })
 }
 
-fn action(row: &Row, from: usize) -> Result<ActionRecord, Trouble> {
+fn action(row: &Row, from: usize) -> Result<ActionRecord, TxError> {
     Ok(ActionRecord {
         letter: row.try_get(from)?,
         action: row.try_get(from + 1)?,
@@ -93,7 +93,7 @@ fn action(row: &Row, from: usize) -> Result<ActionRecord, Trouble> {
 }
 
 /// The dead letters of a request, oldest first.
-pub(super) async fn of_request(db: &Object, request_id: &str) -> Result<Vec<DeadRecord>, Trouble> {
+pub(super) async fn of_request(db: &Object, request_id: &str) -> Result<Vec<DeadRecord>, TxError> {
     let mut letters = list(db, &DeadFilter::of_request(request_id)).await?;
     // A message that took the request's id and was refused is none of it.
     letters.retain(|letter| letter.is_request);
@@ -101,7 +101,7 @@ pub(super) async fn of_request(db: &Object, request_id: &str) -> Result<Vec<Dead
 }
 
 /// What people did about a request, oldest first.
-pub(super) async fn actions(db: &Object, request: i64) -> Result<Vec<ActionRecord>, Trouble> {
+pub(super) async fn actions(db: &Object, request: i64) -> Result<Vec<ActionRecord>, TxError> {
     let query = db
         .prepare_cached(
             "SELECT dead_letter, action, who, why, at FROM actions WHERE request = $1 ORDER BY seq",
@@ -112,7 +112,7 @@ pub(super) async fn actions(db: &Object, request: i64) -> Result<Vec<ActionRecor
 }
 
 /// How many were ever closed, by action.
-pub(super) async fn closings(db: &Object) -> Result<Vec<(String, u64)>, Trouble> {
+pub(super) async fn closings(db: &Object) -> Result<Vec<(String, u64)>, TxError> {
     let rows = db.query("SELECT action, number FROM closings", &[]).await?;
     let closing = |row: &Row| Ok((row.try_get(0)?, count(row.try_get(1)?)));
     rows.iter().map(closing).collect()
@@ -122,15 +122,15 @@ pub(super) async fn close(
     db: &ClientWrapper,
     id: &str,
     closing: &Closing,
-) -> Result<Closed, Trouble> {
-    hold_request(db, id).await?;
+) -> Result<Closed, TxError> {
+    lock_request(db, id).await?;
     let Some(letter) = find(db, id).await? else {
         return Ok(Closed::Unknown);
     };
-    if !letter.allows(&closing.deed) {
+    if !letter.allows(&closing.resolution) {
         return last_action(db, id).await.map(Closed::Changed);
     }
-    if let Deed::Replay(reopen) = &closing.deed
+    if let Resolution::Replay(reopen) = &closing.resolution
         && let Some(hindrance) = begin_again(db, &letter, reopen, closing.at).await?
     {
         return Ok(Closed::Hindered(hindrance));
@@ -140,7 +140,7 @@ pub(super) async fn close(
 }
 
 /// Retention begins with the request, too: whoever has it keeps the other from its letters.
-async fn hold_request(db: &ClientWrapper, id: &str) -> Result<(), Trouble> {
+async fn lock_request(db: &ClientWrapper, id: &str) -> Result<(), TxError> {
     let query = db
         .prepare_cached(
             "SELECT 1 FROM requests WHERE seq = (SELECT request FROM dead_letters WHERE id = $1) FOR UPDATE",
@@ -150,7 +150,7 @@ async fn hold_request(db: &ClientWrapper, id: &str) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn find(db: &ClientWrapper, id: &str) -> Result<Option<Letter>, Trouble> {
+async fn find(db: &ClientWrapper, id: &str) -> Result<Option<Letter>, TxError> {
     let query = db
         .prepare_cached(
             "SELECT request, outcome, reason, closed_at IS NOT NULL, closed_by FROM dead_letters
@@ -169,7 +169,7 @@ async fn find(db: &ClientWrapper, id: &str) -> Result<Option<Letter>, Trouble> {
     row.map(letter).transpose()
 }
 
-async fn last_action(db: &ClientWrapper, id: &str) -> Result<Option<ActionRecord>, Trouble> {
+async fn last_action(db: &ClientWrapper, id: &str) -> Result<Option<ActionRecord>, TxError> {
     let query = db
         .prepare_cached(
             "SELECT dead_letter, action, who, why, at FROM actions WHERE dead_letter = $1
@@ -186,7 +186,7 @@ async fn begin_again(
     letter: &Letter,
     reopen: &Reopen,
     now: Timestamp,
-) -> Result<Option<Hindrance>, Trouble> {
+) -> Result<Option<Hindrance>, TxError> {
     let (Some(request), Some(outcome)) = (letter.request, letter.outcome) else {
         return Ok(Some(Hindrance::Invalid));
     };
@@ -196,7 +196,7 @@ async fn begin_again(
     let query = db.prepare_cached(&query).await?;
     let row = db.query_one(&query, &[&request]).await?;
     let (stored, progress) = stored(&row)?;
-    let dead = Dead {
+    let dead = DeadRequest {
         stored,
         progress,
         is_checked: row.try_get("is_checked")?,
@@ -209,7 +209,7 @@ async fn begin_again(
 }
 
 /// The last request on the same payment that came later and may have moved money, or may still.
-pub(super) async fn newer(db: &ClientWrapper, request: i64) -> Result<Option<String>, Trouble> {
+pub(super) async fn newer(db: &ClientWrapper, request: i64) -> Result<Option<String>, TxError> {
     let query = db
         .prepare_cached(&format!(
             "SELECT o.request_id FROM requests r JOIN requests o
@@ -229,7 +229,7 @@ async fn take_up(
     request: i64,
     progress: &Progress,
     now: Timestamp,
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     let holder = db
         .prepare_cached(
             "SELECT o.seq FROM requests o JOIN requests r
@@ -252,7 +252,7 @@ async fn take_up(
     match taken {
         // Somebody took the payment a moment ago: then this one waits for its turn.
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-            Err(Trouble::Again("another request took the payment".into()))
+            Err(TxError::Again("another request took the payment".into()))
         }
         taken => Ok(taken.map(drop)?),
     }
@@ -263,8 +263,8 @@ async fn write_down(
     id: &str,
     request: Option<i64>,
     closing: &Closing,
-) -> Result<(), Trouble> {
-    let (action, at) = (closing.deed.action().as_str(), millis(closing.at));
+) -> Result<(), TxError> {
+    let (action, at) = (closing.resolution.action().as_str(), millis(closing.at));
     let closed = closing.mark();
     let close = db
         .prepare_cached("UPDATE dead_letters SET closed_at = $2, closed_by = $3 WHERE id = $1")

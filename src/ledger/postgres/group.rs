@@ -13,15 +13,15 @@ use super::accept::accept;
 use super::claim::{Wanted, claim};
 use super::commit::commit;
 use super::dead::close;
+use super::error::TxError;
 use super::notify::{Notification, notified};
 use super::outbox::published;
 use super::purge::purge;
 use super::recover::{hasten, reconcile, take_over};
-use super::trouble::Trouble;
 use crate::ledger::time::millis;
 use crate::ledger::{
-    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, Delivered, Heard, LedgerError,
-    Quiet, Settled,
+    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, CommitAnswer, Delivered, Heard,
+    LedgerError, Quiet,
 };
 
 /// A question, its answer as far as it is known, and who waits for it.
@@ -58,7 +58,7 @@ impl<I, O: Send + 'static> Asked<I, O> {
 pub(super) type Confirmed = (Vec<Delivered>, Timestamp);
 
 /// What a worker does beside its work.
-pub(super) enum Chore {
+pub(super) enum Maintenance {
     /// With the time of asking: it may wait behind a lane that seeks its server, and calls that were on
     /// the wire then are given their time from when they are taken over.
     TakeOver(Timestamp, Instant, Quiet),
@@ -70,12 +70,12 @@ pub(super) enum Chore {
 /// One question to the lane.
 pub(super) enum Item {
     Accept(Asked<Arc<[Arrival]>, Vec<Accepted>>),
-    Commit(Asked<Arc<[Change]>, Vec<Settled>>),
+    Commit(Asked<Arc<[Change]>, Vec<CommitAnswer>>),
     Published(Asked<Confirmed, ()>),
     Notified(Asked<Notification, Vec<Heard>>),
     Claim(Asked<Wanted, Claims>),
     Close(Asked<(String, Closing), Closed>),
-    Chore(Asked<Chore, u64>),
+    Maintenance(Asked<Maintenance, u64>),
 }
 
 impl Item {
@@ -86,7 +86,7 @@ impl Item {
             Self::Commit(asked) => asked.input.len(),
             Self::Published(asked) => asked.input.0.len(),
             Self::Claim(asked) => asked.input.most,
-            Self::Notified(_) | Self::Close(_) | Self::Chore(_) => 1,
+            Self::Notified(_) | Self::Close(_) | Self::Maintenance(_) => 1,
         }
     }
 
@@ -98,7 +98,7 @@ impl Item {
             Self::Notified(asked) => asked.answer(done),
             Self::Claim(asked) => asked.answer(done),
             Self::Close(asked) => asked.answer(done),
-            Self::Chore(asked) => asked.answer(done),
+            Self::Maintenance(asked) => asked.answer(done),
         }
     }
 }
@@ -122,7 +122,7 @@ impl Group {
 
     /// Runs every question inside the open transaction, kind by kind: so every worker takes its
     /// locks in one order. May be run again if the transaction is not committed.
-    pub(super) async fn run(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), Trouble> {
+    pub(super) async fn run(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), TxError> {
         self.accept(db, worker).await?;
         self.commit(db, worker).await?;
         self.mark_published(db).await?;
@@ -143,7 +143,7 @@ impl Group {
             }
         }
         for item in &mut self.0 {
-            if let Item::Chore(asked) = item {
+            if let Item::Maintenance(asked) = item {
                 asked.output = Some(asked.input.run(db, worker).await?);
             }
         }
@@ -151,7 +151,7 @@ impl Group {
     }
 
     /// All arrivals together.
-    async fn accept(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), Trouble> {
+    async fn accept(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), TxError> {
         let mut accepts: Vec<_> = self
             .0
             .iter_mut()
@@ -167,7 +167,7 @@ impl Group {
     }
 
     /// All changes together.
-    async fn commit(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), Trouble> {
+    async fn commit(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), TxError> {
         let mut commits: Vec<_> = self
             .0
             .iter_mut()
@@ -183,7 +183,7 @@ impl Group {
     }
 
     /// All confirmed messages together.
-    async fn mark_published(&mut self, db: &ClientWrapper) -> Result<(), Trouble> {
+    async fn mark_published(&mut self, db: &ClientWrapper) -> Result<(), TxError> {
         let mut confirmed = Vec::new();
         for item in &mut self.0 {
             if let Item::Published(asked) = item {
@@ -196,8 +196,8 @@ impl Group {
     }
 }
 
-impl Chore {
-    async fn run(&self, db: &ClientWrapper, worker: i64) -> Result<u64, Trouble> {
+impl Maintenance {
+    async fn run(&self, db: &ClientWrapper, worker: i64) -> Result<u64, TxError> {
         match self {
             Self::TakeOver(now, asked, quiet) => {
                 let waited = Duration::from_secs(asked.elapsed().as_secs());

@@ -7,8 +7,8 @@ use deadpool_postgres::ClientWrapper;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
+use super::error::TxError;
 use super::rows::{delivery, json, text};
-use super::trouble::Trouble;
 use crate::ledger::NewRequest;
 use crate::ledger::time::millis;
 use crate::lifecycle::Progress;
@@ -20,7 +20,7 @@ pub(super) async fn insert(
     rows: Vec<(&NewRequest, Progress)>,
     parked: bool,
     token: i64,
-) -> Result<HashMap<String, i64>, Trouble> {
+) -> Result<HashMap<String, i64>, TxError> {
     if rows.is_empty() {
         return Ok(HashMap::new());
     }
@@ -80,7 +80,7 @@ impl<'a> Columns<'a> {
         request: &'a NewRequest,
         progress: &Progress,
         parked: bool,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), TxError> {
         let envelope = &request.envelope;
         self.ids.push(text(&request.request_id));
         self.providers.push(&request.provider);
@@ -108,7 +108,7 @@ impl<'a> Columns<'a> {
         parked: bool,
         worker: i64,
         token: i64,
-    ) -> Result<Vec<Row>, Trouble> {
+    ) -> Result<Vec<Row>, TxError> {
         let columns: [&(dyn ToSql + Sync); 17] = [
             &self.ids,
             &self.providers,

@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::connect::Database;
+use super::error::TxError;
 use super::group::{Group, Item};
 use super::lease::Lease;
 use super::schema;
-use super::trouble::Trouble;
 use crate::ledger::LedgerError;
 
 /// Rows of one transaction; keeps the longest one in the tens of milliseconds.
@@ -72,20 +72,20 @@ impl Lane {
     /// that cannot be done takes no other with it.
     async fn serve(&mut self, mut group: Group) {
         let started = Instant::now();
-        let together = self.settle(&mut group).await;
+        let together = self.commit_group(&mut group).await;
         (self.observer)(started.elapsed().as_secs_f64(), group.len());
-        if group.len() > 1 && matches!(together, Err(Trouble::Refused(_) | Trouble::Again(_))) {
+        if group.len() > 1 && matches!(together, Err(TxError::Refused(_) | TxError::Again(_))) {
             for mut alone in group.apart() {
-                let done = self.settle(&mut alone).await;
-                alone.answer(&done.map_err(Trouble::told));
+                let done = self.commit_group(&mut alone).await;
+                alone.answer(&done.map_err(LedgerError::from));
             }
             return;
         }
-        group.answer(&together.map_err(Trouble::told));
+        group.answer(&together.map_err(LedgerError::from));
     }
 
     /// Until it is done, or it is known that it is not.
-    async fn settle(&mut self, group: &mut Group) -> Result<(), Trouble> {
+    async fn commit_group(&mut self, group: &mut Group) -> Result<(), TxError> {
         let end = Instant::now() + SEEK;
         let (mut tries, mut pause) = (1, Duration::from_millis(5));
         let tries_max = match group.len() {
@@ -93,16 +93,16 @@ impl Lane {
             _ => TRIES_TOGETHER,
         };
         loop {
-            let trouble = match self.attempt(group).await {
+            let error = match self.attempt(group).await {
                 Ok(()) => return Ok(()),
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
-            match &trouble {
-                Trouble::Again(_) if tries < tries_max => {}
-                Trouble::Broken(_) if Instant::now() < end => {}
+            match &error {
+                TxError::Again(_) if tries < tries_max => {}
+                TxError::Broken(_) if Instant::now() < end => {}
                 // Nothing was written, and nothing is under way by it: on under a new one.
-                Trouble::Expired if tries < TRIES_MAX => {}
-                _ => return Err(trouble),
+                TxError::Expired if tries < TRIES_MAX => {}
+                _ => return Err(error),
             }
             tries += 1;
             sleep(pause).await;
@@ -110,7 +110,7 @@ impl Lane {
         }
     }
 
-    async fn attempt(&mut self, group: &mut Group) -> Result<(), Trouble> {
+    async fn attempt(&mut self, group: &mut Group) -> Result<(), TxError> {
         let db = self.connected().await?;
         let worker = match self.lease.worker().await {
             0 => match timeout(PATIENCE, self.lease.renew(&db, 0)).await {
@@ -125,8 +125,8 @@ impl Lane {
             begin_transaction(&db, worker, number).await?;
             group.run(&db, worker).await
         });
-        if let Err(trouble) = written.await.unwrap_or_else(|_| Err(silent())) {
-            return self.give_up(db, worker, trouble).await;
+        if let Err(error) = written.await.unwrap_or_else(|_| Err(silent())) {
+            return self.give_up(db, worker, error).await;
         }
         let committed = timeout(PATIENCE, db.batch_execute(COMMIT)).await;
         let why = match committed {
@@ -134,7 +134,7 @@ impl Lane {
                 self.client = Some(db);
                 return Ok(());
             }
-            Ok(Err(error)) => super::trouble::words(&error),
+            Ok(Err(error)) => super::error::words(&error),
             Err(_) => "no answer".into(),
         };
         drop(Object::take(db));
@@ -142,16 +142,16 @@ impl Lane {
     }
 
     /// A connection of our own, on a schema that we know.
-    async fn connected(&mut self) -> Result<Object, Trouble> {
+    async fn connected(&mut self) -> Result<Object, TxError> {
         match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => Ok(client),
             None => connect(&self.pool, &self.database).await,
         }
     }
 
-    async fn give_up(&mut self, db: Object, worker: i64, trouble: Trouble) -> Result<(), Trouble> {
-        let rolled_back = match &trouble {
-            Trouble::Broken(_) => false,
+    async fn give_up(&mut self, db: Object, worker: i64, error: TxError) -> Result<(), TxError> {
+        let rolled_back = match &error {
+            TxError::Broken(_) => false,
             _ => matches!(
                 timeout(PATIENCE, db.batch_execute("ROLLBACK")).await,
                 Ok(Ok(()))
@@ -159,21 +159,21 @@ impl Lane {
         };
         if !rolled_back {
             drop(Object::take(db));
-            return Err(trouble);
+            return Err(error);
         }
-        if matches!(trouble, Trouble::Expired) {
+        if matches!(error, TxError::Expired) {
             match timeout(PATIENCE, self.lease.renew(&db, worker)).await {
                 Ok(renewed) => drop(renewed?),
                 Err(_) => return Err(unheard(db)),
             }
         }
         self.client = Some(db);
-        Err(trouble)
+        Err(error)
     }
 
     /// Whether a transaction was committed whose answer is lost. It wrote its number; reading
     /// that waits until the transaction has ended.
-    async fn find_out(&mut self, worker: i64, number: i64, why: String) -> Result<(), Trouble> {
+    async fn find_out(&mut self, worker: i64, number: i64, why: String) -> Result<(), TxError> {
         warn!(
             why,
             "the answer to a commit is lost; asking what became of it"
@@ -186,12 +186,12 @@ impl Lane {
                     info!("it was committed");
                     return Ok(());
                 }
-                Ok(Ok(Some(_))) => return Err(Trouble::Broken(why)),
+                Ok(Ok(Some(_))) => return Err(TxError::Broken(why)),
                 // Somebody has taken over: nobody knows any more.
                 Ok(Ok(None)) => break,
                 // It is still under way, as where a standby is away that it waits for. Nobody takes over
                 // meanwhile, and another transaction would only join it.
-                Ok(Err(Trouble::Again(_))) => end = Instant::now() + ASK,
+                Ok(Err(TxError::Again(_))) => end = Instant::now() + ASK,
                 Ok(Err(_)) | Err(_) if Instant::now() >= end => break,
                 Ok(Err(_)) | Err(_) => {}
             }
@@ -200,10 +200,10 @@ impl Lane {
         }
         // What it may have claimed is nobody's work here: it ends with the lease.
         self.lease.abandon(worker).await;
-        Err(Trouble::Unknown(why))
+        Err(TxError::Unknown(why))
     }
 
-    async fn last_number(&mut self, worker: i64) -> Result<Option<i64>, Trouble> {
+    async fn last_number(&mut self, worker: i64) -> Result<Option<i64>, TxError> {
         let db = self.connected().await?;
         let query = "SELECT number FROM lanes WHERE worker = $1 AND lane = $2 FOR UPDATE";
         let row = db.query_opt(query, &[&worker, &LANE]).await?;
@@ -213,7 +213,7 @@ impl Lane {
 }
 
 /// Opens a transaction that holds the lease and leaves its number.
-async fn begin_transaction(db: &Object, worker: i64, number: i64) -> Result<(), Trouble> {
+async fn begin_transaction(db: &Object, worker: i64, number: i64) -> Result<(), TxError> {
     let mark = db
         .prepare_cached(
             "WITH alive AS (SELECT id FROM workers
@@ -224,19 +224,19 @@ async fn begin_transaction(db: &Object, worker: i64, number: i64) -> Result<(), 
     let row: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&worker, &LANE, &number];
     let (_, held) = tokio::try_join!(db.batch_execute("BEGIN"), db.execute(&mark, &row))?;
     match held {
-        0 => Err(Trouble::Expired),
+        0 => Err(TxError::Expired),
         _ => Ok(()),
     }
 }
 
 /// A connection on a schema that we know.
-pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, Trouble> {
+pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, TxError> {
     let connected = pool
         .get()
         .await
         .map_err(|error| match database.kept_out(&error) {
-            LedgerError::Failed(why) => Trouble::Broken(why),
-            refused => Trouble::Refused(refused),
+            LedgerError::Failed(why) => TxError::Broken(why),
+            refused => TxError::Refused(refused),
         });
     let client = connected?;
     // What takes connections may be in front of the server. A migration takes as long as it takes.
@@ -249,17 +249,17 @@ pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, 
 }
 
 /// A connection that said nothing went back to its pool: none of those there is used any more.
-pub(super) fn forget(pool: &Pool) -> Trouble {
+pub(super) fn forget(pool: &Pool) -> TxError {
     pool.retain(|_, _| false);
     silent()
 }
 
 /// One that said nothing is not used any more.
-fn unheard(db: Object) -> Trouble {
+fn unheard(db: Object) -> TxError {
     drop(Object::take(db));
     silent()
 }
 
-fn silent() -> Trouble {
-    Trouble::Broken("the database does not answer".into())
+fn silent() -> TxError {
+    TxError::Broken("the database does not answer".into())
 }

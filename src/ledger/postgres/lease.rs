@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::error::TxError;
 use super::lane::{LANE, forget};
-use super::trouble::Trouble;
+use crate::ledger::LedgerError;
 
 /// A worker that has not been heard of for so long is gone.
 pub(super) const LEASE: &str = "10 seconds";
@@ -46,7 +47,7 @@ impl Lease {
     }
 
     /// Who we are from now on, if we still were `old`.
-    pub(super) async fn renew(&self, db: &ClientWrapper, old: i64) -> Result<i64, Trouble> {
+    pub(super) async fn renew(&self, db: &ClientWrapper, old: i64) -> Result<i64, TxError> {
         let mut worker = self.worker.lock().await;
         if *worker != old {
             return Ok(*worker);
@@ -87,10 +88,10 @@ impl Lease {
             let wait = match beat.unwrap_or_else(|_| Err(forget(&pool))) {
                 Ok(()) => BEAT,
                 Err(error) => {
-                    if matches!(error, Trouble::Broken(_)) {
+                    if matches!(error, TxError::Broken(_)) {
                         pool.retain(|_, _| false);
                     }
-                    error!(error = ?error.told(), "cannot renew the lease; trying again");
+                    error!(error = ?LedgerError::from(error), "cannot renew the lease; trying again");
                     PAUSE
                 }
             };
@@ -105,7 +106,7 @@ impl Lease {
 
     /// Waits for no standby, or a lease would run out for as long as one is away, and each try leave a
     /// connection behind. A standby that takes over without a beat takes the worker for gone too early.
-    async fn beat(&self, pool: &Pool) -> Result<(), Trouble> {
+    async fn beat(&self, pool: &Pool) -> Result<(), TxError> {
         let worker = self.worker().await;
         if worker == 0 {
             return Ok(());
@@ -124,7 +125,7 @@ impl Lease {
         }
     }
 
-    async fn give_up(&self, pool: &Pool) -> Result<(), Trouble> {
+    async fn give_up(&self, pool: &Pool) -> Result<(), TxError> {
         let db = pool.get().await?;
         let end = "UPDATE workers SET alive_until = clock_timestamp() WHERE id = $1
                    AND set_config('synchronous_commit', 'local', true) IS NOT NULL";

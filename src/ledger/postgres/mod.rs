@@ -21,16 +21,16 @@ use tracing::warn;
 use self::claim::Wanted;
 use self::connect::Database;
 pub use self::connect::Settings;
-use self::group::{Asked, Chore, Item};
+use self::error::TxError;
+use self::group::{Asked, Item, Maintenance};
 use self::lane::{Lane, Observer, PATIENCE, forget};
 use self::lease::Lease;
 use self::notify::Notification;
 use self::recover::HASTENED_MOST;
-use self::trouble::Trouble;
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, DeadFilter, DeadRecord,
-    Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Settled, Stats,
-    Summary,
+    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
+    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet,
+    Stats, Summary,
 };
 
 mod accept;
@@ -38,6 +38,7 @@ mod claim;
 mod commit;
 mod connect;
 mod dead;
+mod error;
 mod group;
 mod insert;
 mod lane;
@@ -49,7 +50,6 @@ mod read;
 mod recover;
 mod rows;
 mod schema;
-mod trouble;
 
 /// Rows that a reconcile looks at in one transaction, which keeps others waiting.
 const RECONCILED_MOST: usize = 5_000;
@@ -179,7 +179,7 @@ impl Postgres {
     fn read<T, F>(&self, query: impl FnOnce(Object) -> F + Send + 'static) -> Answer<'static, T>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, Trouble>> + Send,
+        F: Future<Output = Result<T, TxError>> + Send,
     {
         let (pool, database) = (self.readers.clone(), self.database.clone());
         let answer = self.reads.spawn(async move {
@@ -190,7 +190,7 @@ impl Postgres {
             let answered = timeout(PATIENCE, query(db)).await;
             answered
                 .unwrap_or_else(|_| Err(forget(&pool)))
-                .map_err(Trouble::told)
+                .map_err(LedgerError::from)
         });
         Box::pin(async { answer.await.map_err(|_| LedgerError::shut_down())? })
     }
@@ -217,14 +217,14 @@ fn background(
 async fn prepare(reads: &Handle, pool: Pool, database: Database) -> Result<(), LedgerError> {
     let first = reads.spawn(async move { lane::connect(&pool, &database).await.map(drop) });
     match first.await.map_err(|_| LedgerError::shut_down())? {
-        Err(Trouble::Broken(why) | Trouble::Again(why)) => {
+        Err(TxError::Broken(why) | TxError::Again(why)) => {
             warn!(
                 why,
                 "the ledger cannot be used yet; trying for as long as it takes"
             );
             Ok(())
         }
-        done => done.map_err(Trouble::told),
+        done => done.map_err(LedgerError::from),
     }
 }
 
@@ -255,8 +255,8 @@ impl Ledger for Postgres {
         Box::pin(async move {
             let mut hastened = 0;
             loop {
-                let chore = Chore::Hasten(provider.clone(), latest, now);
-                let some = self.write(Item::Chore, chore).await?;
+                let maintenance = Maintenance::Hasten(provider.clone(), latest, now);
+                let some = self.write(Item::Maintenance, maintenance).await?;
                 hastened += some;
                 if some < HASTENED_MOST.unsigned_abs() {
                     return Ok(hastened);
@@ -265,7 +265,7 @@ impl Ledger for Postgres {
         })
     }
 
-    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Settled>> {
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<CommitAnswer>> {
         self.write(Item::Commit, changes)
     }
 
@@ -310,7 +310,10 @@ impl Ledger for Postgres {
     }
 
     fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
-        self.write(Item::Chore, Chore::TakeOver(now, Instant::now(), quiet))
+        self.write(
+            Item::Maintenance,
+            Maintenance::TakeOver(now, Instant::now(), quiet),
+        )
     }
 
     fn reconcile(&self, now: Timestamp) -> Answer<'_, u64> {
@@ -319,14 +322,16 @@ impl Ledger for Postgres {
             let mut in_doubt = 0;
             for start in all.clone().step_by(RECONCILED_MOST) {
                 let seqs = start..all.end.min(start.saturating_add(RECONCILED_MOST as i64));
-                in_doubt += self.write(Item::Chore, Chore::Reconcile(now, seqs)).await?;
+                in_doubt += self
+                    .write(Item::Maintenance, Maintenance::Reconcile(now, seqs))
+                    .await?;
             }
             Ok(in_doubt)
         })
     }
 
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {
-        self.write(Item::Chore, Chore::Purge(before, most))
+        self.write(Item::Maintenance, Maintenance::Purge(before, most))
     }
 
     /// One at a time, or slow ones would take every reader: who has asked before a count began has its

@@ -3,9 +3,9 @@
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Row;
 
+use super::error::TxError;
 use super::rows::{STORED, json, outcome, stored, text};
-use super::trouble::Trouble;
-use crate::ledger::heard::{Change, Found};
+use crate::ledger::heard::{Found, Update};
 use crate::ledger::time::{millis, time};
 use crate::ledger::{HEARERS_MAX, Hear, Heard};
 use crate::outcome::State;
@@ -21,7 +21,7 @@ pub(super) struct Notification {
 pub(super) async fn notified(
     db: &ClientWrapper,
     notification: &Notification,
-) -> Result<Vec<Heard>, Trouble> {
+) -> Result<Vec<Heard>, TxError> {
     let mut heard = Vec::with_capacity(notification.payment_keys.len());
     for key in &notification.payment_keys {
         for found in find(db, &notification.provider, &text(key)).await? {
@@ -35,7 +35,7 @@ pub(super) async fn notified(
 /// their results, each of which may be contradicted. Locked before they are read: what they are may
 /// change until then, and the first of those that wait may have its turn. A payment can have more
 /// requests than can be read at once.
-async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Vec<Found>, Trouble> {
+async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Vec<Found>, TxError> {
     let query = format!(
         "SELECT seq, parked, due_at, notified, outcome, reason, {STORED} FROM requests WHERE seq IN (
            (SELECT seq FROM requests WHERE provider = $1 AND payment_key = $2 AND NOT parked AND state <> 'finished')
@@ -60,7 +60,7 @@ async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Vec<Found
     Ok(all)
 }
 
-fn found(row: &Row) -> Result<Found, Trouble> {
+fn found(row: &Row) -> Result<Found, TxError> {
     let (stored, mut progress) = stored(row)?;
     progress.due_at = row.try_get::<_, Option<i64>>("due_at")?.map(time);
     Ok(Found {
@@ -72,18 +72,18 @@ fn found(row: &Row) -> Result<Found, Trouble> {
     })
 }
 
-async fn tell(db: &ClientWrapper, found: Found, hear: &Hear) -> Result<Heard, Trouble> {
+async fn tell(db: &ClientWrapper, found: Found, hear: &Hear) -> Result<Heard, TxError> {
     let seq = found.seq;
     let (heard, change) = found.tell(hear);
     match change {
-        Change::Nothing => {}
-        Change::Remember => {
+        Update::Nothing => {}
+        Update::Remember => {
             let remember = db
                 .prepare_cached("UPDATE requests SET notified = true WHERE seq = $1")
                 .await?;
             db.execute(&remember, &[&seq]).await?;
         }
-        Change::Stands(progress, checks) => {
+        Update::Stands(progress, checks) => {
             let stands = db
                 .prepare_cached(
                     "UPDATE requests SET due_at = $2, progress = $3, notified = $4, owner = NULL WHERE seq = $1",

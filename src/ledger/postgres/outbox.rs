@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::error::TxError;
 use super::rows::{column, json, text};
-use super::trouble::Trouble;
 use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::time::millis;
 use crate::ledger::{DeadLetter, Delivered};
@@ -29,7 +29,7 @@ pub(super) async fn insert(
     db: &ClientWrapper,
     worker: i64,
     messages: &[Message<'_>],
-) -> Result<Rows, Trouble> {
+) -> Result<Rows, TxError> {
     if messages.is_empty() {
         return Ok(Rows::new());
     }
@@ -64,16 +64,16 @@ pub(super) async fn insert(
     .collect()
 }
 
-fn row(row: &Row) -> Result<((Option<i64>, Uuid), i64), Trouble> {
+fn row(row: &Row) -> Result<((Option<i64>, Uuid), i64), TxError> {
     let id = row.try_get::<_, &str>(2)?.parse();
-    let id = id.map_err(Trouble::unreadable)?;
+    let id = id.map_err(TxError::unreadable)?;
     Ok(((row.try_get(1)?, id), row.try_get(0)?))
 }
 
 pub(super) async fn dead_letters(
     db: &ClientWrapper,
     dead: &[(Option<i64>, &DeadLetter)],
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     if dead.is_empty() {
         return Ok(());
     }
@@ -109,7 +109,7 @@ pub(super) async fn dead_letters(
 pub(super) async fn open_again(
     db: &ClientWrapper,
     dead: &[(Option<i64>, &DeadLetter)],
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     if dead.is_empty() {
         return Ok(());
     }
@@ -131,7 +131,7 @@ pub(super) async fn publish_again(
     db: &ClientWrapper,
     worker: i64,
     requests: &[i64],
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     if requests.is_empty() {
         return Ok(());
     }
@@ -149,7 +149,7 @@ pub(super) async fn publish_again(
 pub(super) async fn published(
     db: &ClientWrapper,
     messages: &[(Delivered, i64)],
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     if messages.is_empty() {
         return Ok(());
     }

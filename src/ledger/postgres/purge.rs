@@ -3,8 +3,8 @@
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 
+use super::error::TxError;
 use super::rows::most;
-use super::trouble::Trouble;
 use crate::ledger::time::millis;
 
 /// Of a request `r`: all that it says is published, and its dead letter was closed before $1.
@@ -18,7 +18,7 @@ pub(super) async fn purge(
     db: &ClientWrapper,
     before: Timestamp,
     limit: usize,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     let (before, limit) = (millis(before), most(limit));
     let old = db
         .prepare_cached(&format!(
@@ -59,7 +59,7 @@ pub(super) async fn purge(
 }
 
 /// Of these, which are locked now, those that nobody has asked for since they were found.
-async fn still(db: &ClientWrapper, old: &[i64], before: i64) -> Result<Vec<i64>, Trouble> {
+async fn still(db: &ClientWrapper, old: &[i64], before: i64) -> Result<Vec<i64>, TxError> {
     let still = db
         .prepare_cached(&format!(
             "SELECT seq FROM requests r WHERE seq = ANY ($2) AND {NOBODY_NEEDS}"

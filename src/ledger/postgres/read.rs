@@ -6,8 +6,8 @@ use deadpool_postgres::Object;
 use tokio_postgres::Row;
 
 use super::dead;
+use super::error::TxError;
 use super::rows::{STORED, count, kind, most, parse, state, stored, text};
-use super::trouble::Trouble;
 use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{
@@ -17,7 +17,7 @@ use crate::outcome::State;
 use crate::wire::Outgoing;
 
 /// From the first request to behind the last one.
-pub(super) async fn seqs(db: Object) -> Result<Range<i64>, Trouble> {
+pub(super) async fn seqs(db: Object) -> Result<Range<i64>, TxError> {
     let query = "SELECT coalesce(min(seq), 0), coalesce(max(seq), -1) + 1 FROM requests";
     let row = db.query_one(query, &[]).await?;
     Ok(row.try_get(0)?..row.try_get(1)?)
@@ -30,7 +30,7 @@ pub(super) async fn pending(
     worker: i64,
     after: i64,
     limit: usize,
-) -> Result<Vec<Pending>, Trouble> {
+) -> Result<Vec<Pending>, TxError> {
     let query = db
         .prepare_cached(&format!(
             "SELECT * FROM (SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
@@ -56,10 +56,10 @@ pub(super) async fn pending(
     rows.iter().map(waiting).collect()
 }
 
-fn waiting(row: &Row) -> Result<Pending, Trouble> {
+fn waiting(row: &Row) -> Result<Pending, TxError> {
     let id: &str = row.try_get(1)?;
     let message = Outgoing {
-        id: id.parse().map_err(Trouble::unreadable)?,
+        id: id.parse().map_err(TxError::unreadable)?,
         kind: kind(row.try_get(2)?)?,
         routing_key: row.try_get(3)?,
         properties: parse(row.try_get(4)?)?,
@@ -82,7 +82,7 @@ fn waiting(row: &Row) -> Result<Pending, Trouble> {
 }
 
 /// Whether a payment of one of these names has a request.
-pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Result<bool, Trouble> {
+pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Result<bool, TxError> {
     let query = db
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM requests WHERE provider = $1 AND payment_key = ANY ($2))",
@@ -95,7 +95,7 @@ pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Resu
         .try_get(0)?)
 }
 
-pub(super) async fn unpublished(db: Object, most: u64) -> Result<u64, Trouble> {
+pub(super) async fn unpublished(db: Object, most: u64) -> Result<u64, TxError> {
     let waiting = db
         .prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM messages WHERE published_at IS NULL LIMIT $1) waiting",
@@ -105,7 +105,7 @@ pub(super) async fn unpublished(db: Object, most: u64) -> Result<u64, Trouble> {
     Ok(count(db.query_one(&waiting, &[&most]).await?.try_get(0)?))
 }
 
-pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
+pub(super) async fn stats(db: Object) -> Result<Stats, TxError> {
     let open = db
         .query(
             "SELECT provider, state, count(*), min(received_at) FILTER (WHERE NOT parked) FROM requests
@@ -122,7 +122,7 @@ pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
             row.try_get::<_, Option<i64>>(3)?.map(time),
         ))
     });
-    let open = open.collect::<Result<_, Trouble>>()?;
+    let open = open.collect::<Result<_, TxError>>()?;
     let dead = db
         .query(
             "SELECT provider, reason, count(*) FROM dead_letters WHERE closed_at IS NULL GROUP BY 1, 2",
@@ -141,14 +141,14 @@ pub(super) async fn stats(db: Object) -> Result<Stats, Trouble> {
         .await?;
     Ok(Stats {
         open,
-        dead: dead.collect::<Result<_, Trouble>>()?,
+        dead: dead.collect::<Result<_, TxError>>()?,
         oldest_dead: last.try_get::<_, Option<i64>>(0)?.map(time),
         outbox: count(last.try_get(1)?),
         closed: dead::closings(&db).await?,
     })
 }
 
-pub(super) async fn history(db: Object, request_id: String) -> Result<Option<History>, Trouble> {
+pub(super) async fn history(db: Object, request_id: String) -> Result<Option<History>, TxError> {
     let query = format!(
         "SELECT seq, parked, due_at, outcome, reason, finished_at, {STORED} FROM requests WHERE request_id = $1"
     );
@@ -174,7 +174,7 @@ pub(super) async fn history(db: Object, request_id: String) -> Result<Option<His
     }))
 }
 
-async fn calls(db: &Object, request: i64) -> Result<Vec<CallRecord>, Trouble> {
+async fn calls(db: &Object, request: i64) -> Result<Vec<CallRecord>, TxError> {
     let query = db
         .prepare_cached(
             "SELECT operation, started_at, finished_at, verdict, evidence FROM calls WHERE request = $1 ORDER BY number",
@@ -194,7 +194,7 @@ async fn calls(db: &Object, request: i64) -> Result<Vec<CallRecord>, Trouble> {
     rows.iter().map(record).collect()
 }
 
-async fn messages(db: &Object, request: i64) -> Result<Vec<MessageRecord>, Trouble> {
+async fn messages(db: &Object, request: i64) -> Result<Vec<MessageRecord>, TxError> {
     let query = db
         .prepare_cached(
             "SELECT message_id, kind, routing_key, body, published_at FROM messages WHERE request = $1 ORDER BY seq",
@@ -213,7 +213,7 @@ async fn messages(db: &Object, request: i64) -> Result<Vec<MessageRecord>, Troub
     rows.iter().map(record).collect()
 }
 
-pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, Trouble> {
+pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxError> {
     let wanted = wanted(filter.state.as_deref());
     let query = db
         .prepare_cached(&format!(
@@ -264,7 +264,7 @@ fn number(number: i64) -> u32 {
 
 /// Settings of the server under which a confirmed commit can be lost. `local` waits for the disk here
 /// and for no standby, also where some are named.
-pub(super) async fn risks(db: Object) -> Result<Vec<String>, Trouble> {
+pub(super) async fn risks(db: Object) -> Result<Vec<String>, TxError> {
     let query = "SELECT name || ' is ' || setting FROM pg_settings
                  WHERE (name IN ('fsync', 'synchronous_commit', 'full_page_writes') AND setting = 'off')
                    OR (name = 'synchronous_commit' AND setting = 'local'

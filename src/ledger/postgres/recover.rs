@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::claim::{next_id, write_claims};
+use super::error::TxError;
 use super::lease::LEASE;
 use super::rows::{json, parse};
-use super::trouble::Trouble;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
@@ -26,7 +26,7 @@ pub(super) async fn take_over(
     worker: i64,
     now: Timestamp,
     quiet: &Quiet,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     shorten(db).await?;
     let gone = gone(db).await?;
     if gone.is_empty() {
@@ -50,7 +50,7 @@ pub(super) async fn take_over(
 
 /// The database's clock went back: who is gone would be alive for as long as that. A lease is as long
 /// as it is, and who is alive renews it in time.
-async fn shorten(db: &ClientWrapper) -> Result<(), Trouble> {
+async fn shorten(db: &ClientWrapper) -> Result<(), TxError> {
     let shorten = db
         .prepare_cached(
             "UPDATE workers SET alive_until = clock_timestamp() + $1::text::interval WHERE id IN (
@@ -63,7 +63,7 @@ async fn shorten(db: &ClientWrapper) -> Result<(), Trouble> {
 }
 
 /// One that is just writing is not gone, whatever the clock says: its lease is held.
-async fn gone(db: &ClientWrapper) -> Result<Vec<i64>, Trouble> {
+async fn gone(db: &ClientWrapper) -> Result<Vec<i64>, TxError> {
     let gone = db
         .prepare_cached(
             "SELECT id FROM workers WHERE alive_until <= clock_timestamp() ORDER BY id FOR UPDATE SKIP LOCKED",
@@ -73,13 +73,13 @@ async fn gone(db: &ClientWrapper) -> Result<Vec<i64>, Trouble> {
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-fn lost(row: &Row, now: Timestamp, quiet: &Quiet) -> Result<(ClaimId, Progress), Trouble> {
+fn lost(row: &Row, now: Timestamp, quiet: &Quiet) -> Result<(ClaimId, Progress), TxError> {
     let mut progress: Progress = parse(row.try_get("progress")?)?;
     progress.recovered(now, quiet(row.try_get("provider")?));
     Ok((next_id(row)?, progress))
 }
 
-async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<u64, Trouble> {
+async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<u64, TxError> {
     let messages = db
         .prepare_cached(
             "UPDATE messages SET owner = $2 WHERE seq IN (
@@ -92,7 +92,7 @@ async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<u64, T
 }
 
 /// Nothing is theirs any more.
-async fn forget(db: &ClientWrapper, gone: &[i64]) -> Result<(), Trouble> {
+async fn forget(db: &ClientWrapper, gone: &[i64]) -> Result<(), TxError> {
     for statement in [
         "DELETE FROM lanes WHERE worker = ANY ($1)",
         "DELETE FROM workers WHERE id = ANY ($1)",
@@ -108,7 +108,7 @@ pub(super) async fn reconcile(
     db: &ClientWrapper,
     now: Timestamp,
     seqs: &Range<i64>,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     let open = db
         .query(
             "SELECT seq, parked, due_at, received_at, progress FROM requests
@@ -143,7 +143,7 @@ pub(super) async fn hasten(
     provider: &str,
     latest: Timestamp,
     now: Timestamp,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     let hasten = db
         .prepare_cached(
             "UPDATE requests SET due_at = $3 WHERE due_at > $2 AND seq IN (

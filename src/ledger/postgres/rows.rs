@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
-use super::trouble::Trouble;
+use super::error::TxError;
 use crate::ledger::Stored;
 use crate::ledger::time::time;
 use crate::lifecycle::Progress;
@@ -28,7 +28,7 @@ struct Delivery<'a> {
     tracestate: Option<Cow<'a, str>>,
 }
 
-pub(super) fn delivery(envelope: &Envelope) -> Result<String, Trouble> {
+pub(super) fn delivery(envelope: &Envelope) -> Result<String, TxError> {
     json(&Delivery {
         correlation_id: envelope.correlation_id.as_deref().map(Into::into),
         reply_to: envelope.reply_to.as_deref().map(Into::into),
@@ -37,7 +37,7 @@ pub(super) fn delivery(envelope: &Envelope) -> Result<String, Trouble> {
     })
 }
 
-pub(super) fn stored(row: &Row) -> Result<(Stored, Progress), Trouble> {
+pub(super) fn stored(row: &Row) -> Result<(Stored, Progress), TxError> {
     let delivery: Delivery<'_> = parse(row.try_get("envelope")?)?;
     let envelope = Envelope {
         body: row.try_get("body")?,
@@ -56,7 +56,7 @@ pub(super) fn stored(row: &Row) -> Result<(Stored, Progress), Trouble> {
 }
 
 /// The end of a finished request, from the columns `outcome` and `reason`.
-pub(super) fn outcome(row: &Row) -> Result<Option<Outcome>, Trouble> {
+pub(super) fn outcome(row: &Row) -> Result<Option<Outcome>, TxError> {
     let (outcome, reason): (Option<&str>, Option<&str>) =
         (row.try_get("outcome")?, row.try_get("reason")?);
     Ok(outcome
@@ -64,21 +64,21 @@ pub(super) fn outcome(row: &Row) -> Result<Option<Outcome>, Trouble> {
         .and_then(|(outcome, reason)| Outcome::named(outcome, reason)))
 }
 
-pub(super) fn kind(name: &str) -> Result<Kind, Trouble> {
+pub(super) fn kind(name: &str) -> Result<Kind, TxError> {
     Kind::named(name)
-        .ok_or_else(|| Trouble::unreadable(format_args!("unknown kind of message {name:?}")))
+        .ok_or_else(|| TxError::unreadable(format_args!("unknown kind of message {name:?}")))
 }
 
-pub(super) fn state(name: &str) -> Result<State, Trouble> {
-    State::named(name).ok_or_else(|| Trouble::unreadable(format_args!("unknown state {name:?}")))
+pub(super) fn state(name: &str) -> Result<State, TxError> {
+    State::named(name).ok_or_else(|| TxError::unreadable(format_args!("unknown state {name:?}")))
 }
 
-pub(super) fn json(value: &impl Serialize) -> Result<String, Trouble> {
-    serde_json::to_string(value).map_err(Trouble::unreadable)
+pub(super) fn json(value: &impl Serialize) -> Result<String, TxError> {
+    serde_json::to_string(value).map_err(TxError::unreadable)
 }
 
-pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Trouble> {
-    serde_json::from_str(text).map_err(Trouble::unreadable)
+pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, TxError> {
+    serde_json::from_str(text).map_err(TxError::unreadable)
 }
 
 /// One column of what is written together.

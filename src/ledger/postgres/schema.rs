@@ -5,7 +5,7 @@
 
 use deadpool_postgres::ClientWrapper;
 
-use super::trouble::Trouble;
+use super::error::TxError;
 use crate::ledger::LedgerError;
 
 /// A change of the schema, and the oldest schema whose workers can live with it.
@@ -70,7 +70,7 @@ fn known() -> i64 {
 }
 
 /// Brings the database to our schema, unless it is there or beyond.
-pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
+pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     match look(db).await? {
         Some(found) if found.version >= known() => return compatible(&found, shown),
         _ => {}
@@ -86,7 +86,7 @@ pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), Troub
 }
 
 /// Somebody else may have made it meanwhile: looked at again under the lock.
-async fn make(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
+async fn make(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     db.batch_execute("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min'")
         .await?;
     db.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
@@ -112,18 +112,18 @@ async fn make(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
 }
 
 /// A database that cannot hold every character would refuse a request one day, again and again.
-async fn fits(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
+async fn fits(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     let row = db.query_one("SHOW server_encoding", &[]).await?;
     match row.try_get::<_, &str>(0)? {
         "UTF8" => Ok(()),
-        encoding => Err(Trouble::Refused(LedgerError::Refused {
+        encoding => Err(TxError::Refused(LedgerError::Refused {
             url: shown.into(),
             why: format!("its encoding is {encoding}; create it with ENCODING 'UTF8'"),
         })),
     }
 }
 
-async fn look(db: &ClientWrapper) -> Result<Option<Found>, Trouble> {
+async fn look(db: &ClientWrapper) -> Result<Option<Found>, TxError> {
     // Not to_regclass: in a transaction that waited, it still knows that there was none.
     let there = db
         .query_one(
@@ -150,10 +150,10 @@ async fn look(db: &ClientWrapper) -> Result<Option<Found>, Trouble> {
 }
 
 /// A newer schema may be one that we can live with.
-fn compatible(found: &Found, shown: &str) -> Result<(), Trouble> {
+fn compatible(found: &Found, shown: &str) -> Result<(), TxError> {
     match found.minimum <= known() {
         true => Ok(()),
-        false => Err(Trouble::Refused(LedgerError::TooNew {
+        false => Err(TxError::Refused(LedgerError::TooNew {
             path: shown.into(),
             found: found.version,
             known: known(),
@@ -162,12 +162,12 @@ fn compatible(found: &Found, shown: &str) -> Result<(), Trouble> {
 }
 
 /// For a command that only reads.
-pub(super) async fn check(db: &ClientWrapper, shown: &str) -> Result<(), Trouble> {
+pub(super) async fn check(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     match look(db).await? {
-        None => Err(Trouble::Refused(LedgerError::Missing {
+        None => Err(TxError::Refused(LedgerError::Missing {
             path: shown.into(),
         })),
-        Some(found) if found.version < known() => Err(Trouble::Refused(LedgerError::TooOld {
+        Some(found) if found.version < known() => Err(TxError::Refused(LedgerError::TooOld {
             path: shown.into(),
             found: found.version,
             known: known(),

@@ -35,7 +35,7 @@ pub(super) fn beside(writer: &mut Connection, copier: Connection) -> Result<(), 
         .name("ledger-copy".into())
         .spawn(move || {
             while let Ok(()) = wakes.recv() {
-                settle(copier.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE));
+                check_copy(copier.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE));
             }
         })
         .map_err(LedgerError::unstarted)?;
@@ -51,7 +51,7 @@ fn at_each_commit(
     let hook = move |log: &mut rusqlite::hooks::Wal, pages| {
         match pages < RENEWED_AT {
             true => copy(pages),
-            false => settle(log.checkpoint_v2(CheckpointMode::PASSIVE)),
+            false => check_copy(log.checkpoint_v2(CheckpointMode::PASSIVE)),
         }
         // The commit is done, whatever became of the copy.
         Ok(())
@@ -72,7 +72,7 @@ fn wake_if_due(wake: &SyncSender<()>, copied: &mut i32, pages: i32) {
 
 /// What could not be copied stays in the log, and the next copy begins there: a copy that is
 /// under way already, a full disk. A disk that failed is nothing to go on with.
-fn settle(copied: rusqlite::Result<(i32, i32)>) {
+fn check_copy(copied: rusqlite::Result<(i32, i32)>) {
     match copied {
         Err(error) if is_broken(&error) => die(&error),
         Err(error) => debug!(%error, "the ledger's log was not copied; it grows until it is"),
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_copy_that_cannot_be_made_now_is_no_disk_that_failed() {
         for code in [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_IOERR_READ] {
-            settle(Err(Error::SqliteFailure(ffi::Error::new(code), None)));
+            check_copy(Err(Error::SqliteFailure(ffi::Error::new(code), None)));
         }
     }
 

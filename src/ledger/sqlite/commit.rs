@@ -6,18 +6,18 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::outbox;
 use super::rows::json;
 use crate::ledger::time::millis;
-use crate::ledger::{Change, Committed, Settled};
+use crate::ledger::{Change, CommitAnswer, Committed};
 use crate::lifecycle::Progress;
 use crate::outcome::Outcome;
 
-pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Settled> {
+pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<CommitAnswer> {
     let hinted = is_hinted(db, change)?;
     let progress = match &change.hinted {
         Some(hinted_progress) if hinted => hinted_progress,
         _ => &change.progress,
     };
     if !write_progress(db, change, progress)? {
-        return Ok(Settled {
+        return Ok(CommitAnswer {
             committed: Committed::Lost,
             rows: Vec::new(),
         });
@@ -43,7 +43,7 @@ pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<Settl
         false if hinted => Committed::Hinted,
         false => Committed::Done,
     };
-    Ok(Settled { committed, rows })
+    Ok(CommitAnswer { committed, rows })
 }
 
 /// Whether a notification came since the claim, and means something to this change.

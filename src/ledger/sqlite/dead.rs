@@ -1,12 +1,12 @@
-//! Dead letters: finding them, and what a person does about one, inside a transaction.
+//! DeadRequest letters: finding them, and what a person does about one, inside a transaction.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{STORED, json, parse, stored};
-use crate::ledger::dead::{Dead, Letter, OVERTAKING};
+use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING};
 use crate::ledger::time::{millis, time};
-use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Deed, Reopen};
+use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;
 
@@ -112,10 +112,10 @@ pub(super) fn close(db: &Connection, id: &str, closing: &Closing) -> rusqlite::R
     let Some(letter) = find(db, id)? else {
         return Ok(Closed::Unknown);
     };
-    if !letter.allows(&closing.deed) {
+    if !letter.allows(&closing.resolution) {
         return last_action(db, id).map(Closed::Changed);
     }
-    if let Deed::Replay(reopen) = &closing.deed
+    if let Resolution::Replay(reopen) = &closing.resolution
         && let Some(hindrance) = begin_again(db, &letter, reopen, closing.at)?
     {
         return Ok(Closed::Hindered(hindrance));
@@ -165,7 +165,7 @@ fn begin_again(
         ))?
         .query_row([request], |row| {
             let (stored, progress) = stored(row)?;
-            Ok(Dead {
+            Ok(DeadRequest {
                 stored,
                 progress,
                 is_checked: row.get("is_checked")?,
@@ -229,7 +229,7 @@ fn write_down(
     request: Option<i64>,
     closing: &Closing,
 ) -> rusqlite::Result<()> {
-    let (action, at) = (closing.deed.action().as_str(), millis(closing.at));
+    let (action, at) = (closing.resolution.action().as_str(), millis(closing.at));
     let closed = closing.mark();
     db.prepare_cached("UPDATE dead_letters SET closed_at = ?2, closed_by = ?3 WHERE id = ?1")?
         .execute(params![

@@ -18,9 +18,9 @@ use self::open::{
     absolute, check_schema, is_there, lock, migrate, open_operator, open_reader, open_writer,
 };
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, DeadFilter, DeadRecord,
-    Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet, Settled, Stats,
-    Summary,
+    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
+    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet,
+    Stats, Summary,
 };
 
 mod accept;
@@ -149,7 +149,7 @@ impl Ledger for Sqlite {
         self.write(move |db| recover::hasten(db, &provider, latest, now))
     }
 
-    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<Settled>> {
+    fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<CommitAnswer>> {
         self.write(move |db| {
             changes
                 .iter()

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::rows::{OUTCOME, STORED, json, outcome, stored};
-use crate::ledger::heard::{Change, Found};
+use crate::ledger::heard::{Found, Update};
 use crate::ledger::time::{millis, time};
 use crate::ledger::{HEARERS_MAX, Hear, Heard};
 
@@ -51,12 +51,12 @@ fn tell(db: &Connection, found: Found, hear: &Hear) -> rusqlite::Result<Heard> {
     let seq = found.seq;
     let (heard, change) = found.tell(hear);
     match change {
-        Change::Nothing => {}
-        Change::Remember => {
+        Update::Nothing => {}
+        Update::Remember => {
             db.prepare_cached("UPDATE requests SET notified = 1 WHERE seq = ?1")?
                 .execute([seq])?;
         }
-        Change::Stands(progress, checks) => {
+        Update::Stands(progress, checks) => {
             db.prepare_cached(
                 "UPDATE requests SET due_at = ?2, progress = ?3, notified = ?4 WHERE seq = ?1",
             )?

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rescind::ledger::{Accepted, Closed, Committed, DeadFilter, Deed};
+use rescind::ledger::{Accepted, Closed, Committed, DeadFilter, Resolution};
 use rescind::lifecycle::Hindrance;
 use rescind::outcome::{Nothing, Operation, Outcome, Refused, State, Unresolved};
 use rescind::wire::Kind;
@@ -21,7 +21,7 @@ async fn dead(desk: &Desk, id: &str, now: i64) -> String {
 }
 
 async fn replay(desk: &Desk, letter: &str, now: i64) -> Closed {
-    let closing = by("ana", Deed::Replay(reopens(at(now))), at(now));
+    let closing = by("ana", Resolution::Replay(reopens(at(now))), at(now));
     desk.close(letter, closing).await.unwrap()
 }
 
@@ -116,12 +116,12 @@ async fn of_several_who_close_a_dead_letter_one_does() {
         let letter = dead(&desk, "a", 1).await;
         let people = (0..10).map(|n| {
             let (ledger, letter) = (desk.shared(), letter.clone());
-            let deed = match n % 2 {
-                0 => Deed::Replay(reopens(at(5))),
-                _ => Deed::Discard,
+            let resolution = match n % 2 {
+                0 => Resolution::Replay(reopens(at(5))),
+                _ => Resolution::Discard,
             };
             tokio::spawn(async move {
-                let closing = by(&format!("person {n}"), deed, at(5));
+                let closing = by(&format!("person {n}"), resolution, at(5));
                 (n, ledger.close(&letter, closing).await.unwrap())
             })
         });
@@ -154,11 +154,16 @@ async fn of_several_who_close_a_dead_letter_one_does() {
 async fn what_is_discarded_can_be_taken_back_and_what_is_replayed_cannot() {
     on_each(async |mut desk| {
         let letter = dead(&desk, "a", 1).await;
-        let close = async |desk: &Desk, deed, now| {
-            desk.close(&letter, by("ana", deed, at(now))).await.unwrap()
+        let close = async |desk: &Desk, resolution, now| {
+            desk.close(&letter, by("ana", resolution, at(now)))
+                .await
+                .unwrap()
         };
-        assert_eq!(close(&desk, Deed::TakeBack, 2).await, Closed::Changed(None));
-        assert_eq!(close(&desk, Deed::Discard, 3).await, Closed::Done);
+        assert_eq!(
+            close(&desk, Resolution::TakeBack, 2).await,
+            Closed::Changed(None)
+        );
+        assert_eq!(close(&desk, Resolution::Discard, 3).await, Closed::Done);
         let stats = desk.stats().await.unwrap();
         assert!(stats.dead.is_empty() && stats.oldest_dead.is_none());
         desk.reopen().await;
@@ -166,15 +171,18 @@ async fn what_is_discarded_can_be_taken_back_and_what_is_replayed_cannot() {
         assert_eq!(closed.closed_at, Some(at(3)));
         assert_eq!(closed.last.as_ref().unwrap().action, "discarded");
         assert_eq!(
-            close(&desk, Deed::Discard, 4).await,
+            close(&desk, Resolution::Discard, 4).await,
             Closed::Changed(closed.last)
         );
-        assert_eq!(close(&desk, Deed::TakeBack, 5).await, Closed::Done);
+        assert_eq!(close(&desk, Resolution::TakeBack, 5).await, Closed::Done);
         assert_eq!(desk.letter_of("a").await.unwrap().closed_at, None);
         assert_eq!(desk.stats().await.unwrap().oldest_dead, Some(at(1)));
         assert_eq!(replay(&desk, &letter, 6).await, Closed::Done);
         let last = desk.letter_of("a").await.unwrap().last;
-        assert_eq!(close(&desk, Deed::TakeBack, 7).await, Closed::Changed(last));
+        assert_eq!(
+            close(&desk, Resolution::TakeBack, 7).await,
+            Closed::Changed(last)
+        );
         let actions = desk.seen("a").await.actions.into_iter();
         let names: Vec<_> = actions.map(|action| action.action).collect();
         assert_eq!(names, ["discarded", "taken_back", "replayed"]);
@@ -182,7 +190,7 @@ async fn what_is_discarded_can_be_taken_back_and_what_is_replayed_cannot() {
         closed.sort();
         let count = |name: &str| (name.to_owned(), 1);
         assert_eq!(closed, [count("discarded"), count("replayed")]);
-        let unknown = by("ana", Deed::Discard, at(8));
+        let unknown = by("ana", Resolution::Discard, at(8));
         assert_eq!(
             desk.close("nothing", unknown).await.unwrap(),
             Closed::Unknown
@@ -339,7 +347,7 @@ async fn what_cannot_be_replayed_stays_as_it_was() {
             hindered(Hindrance::Invalid)
         );
         for &hindrance in Hindrance::ALL {
-            let refuses = Deed::Replay(Arc::new(move |_, _, outcome, _| {
+            let refuses = Resolution::Replay(Arc::new(move |_, _, outcome, _| {
                 assert_eq!(outcome, GIVEN_UP);
                 Err(hindrance)
             }));
@@ -388,7 +396,7 @@ async fn a_replay_is_told_of_a_later_request_on_its_payment_that_may_have_done_i
             let newer = overtaken.then_some(later.as_str());
             assert_eq!(desk.seen(&first).await.newer.as_deref(), newer, "{end:?}");
             assert_eq!(desk.seen(&later).await.newer, None);
-            let told = Deed::Replay(Arc::new(|_, _, _, overtaken| match overtaken {
+            let told = Resolution::Replay(Arc::new(|_, _, _, overtaken| match overtaken {
                 true => Err(Hindrance::NewerRequest),
                 false => Err(Hindrance::NobodyToAsk),
             }));
@@ -410,7 +418,7 @@ async fn an_invalid_message_that_comes_again_is_open_again() {
     on_each(async |desk| {
         desk.take_in_invalid(b"{", at(1)).await;
         let letter = desk.letter_of("x").await.unwrap().id;
-        let discard = by("ana", Deed::Discard, at(2));
+        let discard = by("ana", Resolution::Discard, at(2));
         assert_eq!(desk.close(&letter, discard).await.unwrap(), Closed::Done);
         assert_eq!(desk.stats().await.unwrap().dead, []);
         desk.take_in_invalid(b"{", at(3)).await;
@@ -457,7 +465,7 @@ async fn what_was_closed_is_kept_as_long_as_what_has_ended() {
             "the messages of the invalid one"
         );
         for id in [&letter, &invalid] {
-            let closing = by("ana", Deed::Discard, at(50));
+            let closing = by("ana", Resolution::Discard, at(50));
             assert_eq!(desk.close(id, closing).await.unwrap(), Closed::Done);
         }
         assert_eq!(

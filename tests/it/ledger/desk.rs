@@ -8,9 +8,9 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use rescind::finding::{Finding, Source};
 use rescind::ledger::{
-    Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Closing, Committed,
-    DeadFilter, DeadLetter, DeadRecord, Deed, Delivered, Hear, Heard, History, Ledger, NewRequest,
-    Pending, Quiet, Reopen, Settled, Stored,
+    Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Closing, CommitAnswer,
+    Committed, DeadFilter, DeadLetter, DeadRecord, Delivered, Hear, Heard, History, Ledger,
+    NewRequest, Pending, Quiet, Reopen, Resolution, Stored,
 };
 use rescind::lifecycle::{Plan, Progress};
 use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
@@ -95,7 +95,7 @@ pub(super) fn gives_up() -> Begin {
 }
 
 /// What became of changes, apart from where their messages are.
-pub(super) fn outcomes(answers: &[Settled]) -> Vec<Committed> {
+pub(super) fn outcomes(answers: &[CommitAnswer]) -> Vec<Committed> {
     answers.iter().map(|answer| answer.committed).collect()
 }
 
@@ -156,9 +156,9 @@ pub(super) fn wait(claim: &Claim, due: Timestamp) -> Change {
 }
 
 /// What `who` does about a dead letter.
-pub(super) fn by(who: &str, deed: Deed, at: Timestamp) -> Closing {
+pub(super) fn by(who: &str, resolution: Resolution, at: Timestamp) -> Closing {
     Closing {
-        deed,
+        resolution,
         who: who.to_owned(),
         why: "the provider is well again".to_owned(),
         at,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rescind::ledger::{Accepted, Claim, Closed, Committed, Deed, Hear, Heard};
+use rescind::ledger::{Accepted, Claim, Closed, Committed, Hear, Heard, Resolution};
 use rescind::outcome::Operation;
 
 use super::desk::{
@@ -136,16 +136,16 @@ impl Model {
         due
     }
 
-    /// What a deed answers: whether it is done.
-    fn close(&mut self, id: &str, deed: &Deed) -> bool {
+    /// What a resolution answers: whether it is done.
+    fn close(&mut self, id: &str, resolution: &Resolution) -> bool {
         let now = self.now;
         let payment = self.row(id).payment.clone();
         let active = |row: &Row| matches!(row.stand, Stand::Due(_) | Stand::Held);
         let mut rows = self.rows.iter();
         let taken = rows.any(|row| row.payment == payment && active(row));
         let row = self.row(id);
-        match (deed, row.letter) {
-            (Deed::Replay(_), Letter::Open) => {
+        match (resolution, row.letter) {
+            (Resolution::Replay(_), Letter::Open) => {
                 row.letter = Letter::Replayed;
                 row.closed.push(now);
                 row.stand = match taken {
@@ -153,11 +153,11 @@ impl Model {
                     false => Stand::Due(now),
                 };
             }
-            (Deed::Discard, Letter::Open) => {
+            (Resolution::Discard, Letter::Open) => {
                 row.letter = Letter::Discarded;
                 row.closed.push(now);
             }
-            (Deed::TakeBack, Letter::Discarded) => {
+            (Resolution::TakeBack, Letter::Discarded) => {
                 row.letter = Letter::Open;
                 row.closed.pop();
             }
@@ -223,9 +223,9 @@ impl Both {
                     self.stale.push(claim);
                 }
             }
-            Act::Replay { id } => self.close(id, Deed::Replay(reopens(now))).await,
-            Act::Discard { id } => self.close(id, Deed::Discard).await,
-            Act::TakeBack { id } => self.close(id, Deed::TakeBack).await,
+            Act::Replay { id } => self.close(id, Resolution::Replay(reopens(now))).await,
+            Act::Discard { id } => self.close(id, Resolution::Discard).await,
+            Act::TakeBack { id } => self.close(id, Resolution::TakeBack).await,
             Act::Stale { claim } => {
                 if let Some(claim) = take(&mut self.stale, claim) {
                     let lost = self.desk.settle(finish(&claim, VOIDED, now)).await;
@@ -265,15 +265,15 @@ impl Both {
         }
     }
 
-    async fn close(&mut self, id: u8, deed: Deed) {
+    async fn close(&mut self, id: u8, resolution: Resolution) {
         let id = format!("r{id}");
         let Some(letter) = self.desk.letter_of(&id).await else {
             let mut rows = self.model.rows.iter();
             assert!(rows.all(|row| row.id != id || row.letter == Letter::None));
             return;
         };
-        let done = self.model.close(&id, &deed);
-        let closing = by("ana", deed, at(self.model.now));
+        let done = self.model.close(&id, &resolution);
+        let closing = by("ana", resolution, at(self.model.now));
         match self.desk.close(&letter.id, closing).await.unwrap() {
             Closed::Done => assert!(done, "{id}"),
             Closed::Changed(_) => assert!(!done, "{id}"),

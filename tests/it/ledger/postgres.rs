@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rescind::ledger::postgres::{Postgres, Settings};
-use rescind::ledger::{Accepted, Closed, Committed, Deed, Ledger, LedgerError};
+use rescind::ledger::{Accepted, Closed, Committed, Ledger, LedgerError, Resolution};
 use rescind::outcome::State;
 
 use super::desk::{
@@ -287,7 +287,7 @@ async fn a_person_writes_beside_workers_and_leaves_nothing_to_take_over() {
     worker.done("a", GIVEN_UP, at(1)).await;
     let person = Postgres::open_to_operate(&settings(&url)).await.unwrap();
     let letter = worker.letters().await.remove(0).id;
-    let replay = by("ana", Deed::Replay(reopens(at(5))), at(5));
+    let replay = by("ana", Resolution::Replay(reopens(at(5))), at(5));
     assert_eq!(person.close(&letter, replay).await.unwrap(), Closed::Done);
     drop(person);
     expire(&url);
@@ -305,7 +305,7 @@ async fn a_replay_and_an_arrival_at_once_have_their_turns() {
         let (id, other) = (format!("a{round}"), format!("b{round}"));
         one.done(&id, GIVEN_UP, at(1)).await;
         let letter = one.letter_of(&id).await.unwrap().id;
-        let replay = by("ana", Deed::Replay(reopens(at(5))), at(5));
+        let replay = by("ana", Resolution::Replay(reopens(at(5))), at(5));
         let (closed, taken) = tokio::join!(
             one.close(&letter, replay),
             two.take_in(request(&other, &id)),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rescind::ledger::sqlite::Sqlite;
-use rescind::ledger::{Accepted, Arrival, Closed, Committed, Deed, Filter, Ledger, LedgerError};
+use rescind::ledger::{
+    Accepted, Arrival, Closed, Committed, Filter, Ledger, LedgerError, Resolution,
+};
 use rescind::outcome::State;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -208,7 +210,7 @@ async fn a_purge_leaves_no_row_behind() {
     desk.publish_all(at(1)).await;
     for letter in desk.letters().await {
         let done = desk
-            .close(&letter.id, by("ana", Deed::Discard, at(2)))
+            .close(&letter.id, by("ana", Resolution::Discard, at(2)))
             .await;
         assert_eq!(done.unwrap(), Closed::Done);
     }
@@ -229,12 +231,12 @@ async fn an_operator_writes_beside_the_worker_and_makes_no_ledger() {
     desk.done("a", GIVEN_UP, at(1)).await;
     let operator = Sqlite::open_to_operate(&path).unwrap();
     let letter = desk.letters().await.remove(0).id;
-    let replay = by("ana", Deed::Replay(reopens(at(5))), at(5));
+    let replay = by("ana", Resolution::Replay(reopens(at(5))), at(5));
     assert_eq!(operator.close(&letter, replay).await.unwrap(), Closed::Done);
     assert_eq!(desk.claimed_ids(9, at(5)).await, ["a"]);
     assert_eq!(operator.recover(at(6), at_once()).await.unwrap(), 0);
     let reader = Sqlite::open_to_read(&path).unwrap();
-    let discard = by("ana", Deed::Discard, at(6));
+    let discard = by("ana", Resolution::Discard, at(6));
     assert!(is_failed(reader.close(&letter, discard).await));
 }
 
@@ -248,7 +250,7 @@ async fn a_ledger_that_is_locked_for_long_is_busy_for_everybody() {
     let letter = desk.letters().await.remove(0).id;
     let beside = Connection::open(&path).unwrap();
     beside.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let closing = || by("ana", Deed::Discard, at(5));
+    let closing = || by("ana", Resolution::Discard, at(5));
     let (closed, claimed) = tokio::join!(
         operator.close(&letter, closing()),
         desk.claim(ACCOUNT, 9, at(5), sends()),

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use rescind::ledger::postgres::Postgres;
-use rescind::ledger::{Accepted, Arrival, Closed, Committed, Deed, Heard, Ledger, LedgerError};
+use rescind::ledger::{
+    Accepted, Arrival, Closed, Committed, Heard, Ledger, LedgerError, Resolution,
+};
 
 use super::super::asks_at;
 use super::super::desk::{
@@ -38,7 +40,7 @@ async fn of_every_commit_it_is_told_how_much_was_in_it() {
     assert_eq!(desk.hear(&["p"], asks_at(5)).await, [Heard::Checking]);
     desk.claims(9, at(1)).await;
     let letter = desk.letter_of("a").await.unwrap().id;
-    let closing = by("ana", Deed::Discard, at(1));
+    let closing = by("ana", Resolution::Discard, at(1));
     assert_eq!(desk.close(&letter, closing).await.unwrap(), Closed::Done);
     desk.recover(at(2), at_once()).await.unwrap();
     assert_eq!(*sizes.lock().unwrap(), [1; 7]);
@@ -77,7 +79,7 @@ async fn what_cannot_be_done_takes_nothing_with_it_that_was_asked_at_once() {
     let failing = desk.commit(vec![finish(&fails, GIVEN_UP, at(2))].into());
     let ended = desk.commit(vec![finish(&ends, VOIDED, at(2))].into());
     let claimed = desk.claim(ACCOUNT, 9, at(0), sends());
-    let closed = desk.close(&letter, by("ana", Deed::Discard, at(3)));
+    let closed = desk.close(&letter, by("ana", Resolution::Discard, at(3)));
     let removed = desk.purge(at(0), 9);
     holder.batch_execute("ROLLBACK").await.unwrap();
 

@@ -1,6 +1,6 @@
 //! What the server says in the middle of a transaction: what may go better is tried again.
 
-use rescind::ledger::{Closed, Committed, Deed, LedgerError};
+use rescind::ledger::{Closed, Committed, LedgerError, Resolution};
 
 use super::super::desk::{GIVEN_UP, at, by, finish, reopens};
 use super::{Database, desk};
@@ -82,7 +82,7 @@ async fn only_a_payment_that_was_just_taken_is_a_reason_to_replay_once_more() {
     let desk = desk(&url).await;
     desk.done("a", GIVEN_UP, at(1)).await;
     let letter = desk.letter_of("a").await.unwrap().id;
-    let replay = || by("ana", Deed::Replay(reopens(at(2))), at(2));
+    let replay = || by("ana", Resolution::Replay(reopens(at(2))), at(2));
     trap_at("UPDATE ON requests", &url, "23514", 99);
     let told = desk.close(&letter, replay()).await;
     assert!(matches!(told, Err(LedgerError::Failed(_))), "{told:?}");

@@ -9,7 +9,7 @@ use crate::ledger::LedgerError;
 
 /// Why something was not done.
 #[derive(Debug, Clone)]
-pub(super) enum Trouble {
+pub(super) enum TxError {
     /// The connection is gone, and with it what was not committed.
     Broken(String),
     /// Another transaction was in the way: it can be run again.
@@ -22,21 +22,7 @@ pub(super) enum Trouble {
     Refused(LedgerError),
 }
 
-impl Trouble {
-    /// What the asker is told.
-    pub(super) fn told(self) -> LedgerError {
-        match self {
-            Self::Broken(why) | Self::Again(why) => LedgerError::Failed(why),
-            Self::Expired => LedgerError::Failed(
-                "this worker's lease ran out; it goes on under a new one".into(),
-            ),
-            Self::Unknown(why) => LedgerError::Failed(format!(
-                "what became of a commit is not known ({why}); what it took up is taken over"
-            )),
-            Self::Refused(error) => error,
-        }
-    }
-
+impl TxError {
     /// A row that cannot be understood.
     pub(super) fn unreadable(error: impl std::fmt::Display) -> Self {
         Self::Refused(LedgerError::Failed(format!(
@@ -45,7 +31,22 @@ impl Trouble {
     }
 }
 
-impl From<Error> for Trouble {
+impl From<TxError> for LedgerError {
+    fn from(error: TxError) -> Self {
+        match error {
+            TxError::Broken(why) | TxError::Again(why) => Self::Failed(why),
+            TxError::Expired => {
+                Self::Failed("this worker's lease ran out; it continues under a new one".into())
+            }
+            TxError::Unknown(why) => Self::Failed(format!(
+                "outcome of a commit unknown ({why}); the requests it may have claimed will be recovered"
+            )),
+            TxError::Refused(error) => error,
+        }
+    }
+}
+
+impl From<Error> for TxError {
     fn from(error: Error) -> Self {
         let why = words(&error);
         let Some(state) = error.code() else {
@@ -81,7 +82,7 @@ impl From<Error> for Trouble {
     }
 }
 
-impl From<PoolError> for Trouble {
+impl From<PoolError> for TxError {
     fn from(error: PoolError) -> Self {
         Self::Broken(no_connection(&error))
     }
@@ -137,13 +138,13 @@ mod tests {
             .user("r")
             .connect(NoTls)
             .await;
-        let Trouble::Broken(why) = Trouble::from(nobody.err().unwrap()) else {
+        let TxError::Broken(why) = TxError::from(nobody.err().unwrap()) else {
             panic!("nobody answered");
         };
         assert_eq!(why.matches("refused").count(), 1, "once, and why: {why}");
         let nonsense = "port=nonsense".parse::<Config>();
-        let trouble = Trouble::from(nonsense.err().unwrap());
-        assert!(matches!(trouble, Trouble::Refused(_)));
+        let trouble = TxError::from(nonsense.err().unwrap());
+        assert!(matches!(trouble, TxError::Refused(_)));
     }
 
     #[test]

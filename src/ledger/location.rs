@@ -9,14 +9,14 @@ use super::{Ledger, LedgerError};
 
 /// A ledger that can be opened.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum Location {
     /// One worker, embedded.
     File(PathBuf),
     /// Several workers.
     Database(Settings),
 }
 
-impl Place {
+impl Location {
     /// Opens it for a worker, creating or migrating it. `observer` is told seconds and
     /// operations of every commit.
     pub async fn open(
