@@ -342,7 +342,7 @@ mod tests {
         fs::write(&no_folder, "").unwrap();
         let check = file(&no_folder.join("rescind.db"));
         assert_eq!((check.ok, check.exit), (false, Exit::Unreachable));
-        for says in ["file/rescind.db cannot be looked at", "the worker's user"] {
+        for says in ["file/rescind.db cannot be accessed", "the worker's user"] {
             assert!(check.says.contains(says), "{check:?}");
         }
     }

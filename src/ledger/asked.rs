@@ -1,4 +1,4 @@
-//! What a ledger answers to those who only ask: counts, histories, lists.
+//! A ledger's answers to callers that only read: counts, histories, lists.
 
 use jiff::Timestamp;
 
@@ -10,8 +10,8 @@ use crate::providers::Evidence;
 /// Counts for the gauges.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
-    /// Open requests by account and state, with the oldest arrival of those that wait for no other
-    /// request on their payment.
+    /// Open requests by account and state, with the oldest arrival among those that do not wait for
+    /// another request on their payment.
     pub open: Vec<(String, State, u64, Option<Timestamp>)>,
     /// Open dead letters by account and reason.
     pub dead: Vec<(String, String, u64)>,
@@ -23,14 +23,14 @@ pub struct Stats {
     pub closed: Vec<(String, u64)>,
 }
 
-/// All that is known of one request.
+/// Everything that is known of one request.
 #[derive(Debug, Clone)]
 pub struct History {
     /// The request.
     pub stored: Stored,
     /// Where it stands.
     pub progress: Progress,
-    /// Waits for another request on the same payment.
+    /// Whether it waits for another request on the same payment.
     pub parked: bool,
     /// Outcome and reason of its result; they stay while it is replayed.
     pub outcome: Option<(String, String)>,
@@ -42,7 +42,7 @@ pub struct History {
     pub messages: Vec<MessageRecord>,
     /// Its dead letters, oldest first.
     pub letters: Vec<DeadRecord>,
-    /// What people did about them.
+    /// People's decisions about them.
     pub actions: Vec<ActionRecord>,
     /// The last later request on the same payment that may have moved money, or may still.
     pub newer: Option<String>,

@@ -1,4 +1,4 @@
-//! DeadRequest letters as a person works on them: looking, replaying, discarding, taking back.
+//! Dead letters as a person works on them: looking, replaying, discarding, taking back.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub struct DeadRecord {
     pub id: String,
     /// Where it could be read.
     pub request_id: Option<String>,
-    /// It is a request in the ledger; else a message that was not understood.
+    /// Whether it belongs to a request in the ledger; if not, to a message that was not understood.
     pub is_request: bool,
     /// Account, or `unknown`.
     pub provider: String,
@@ -78,27 +78,27 @@ pub struct DeadRecord {
     pub dead_at: Timestamp,
     /// When it was closed.
     pub closed_at: Option<Timestamp>,
-    /// What a person did about it last.
+    /// A person's last decision about it.
     pub last: Option<ActionRecord>,
 }
 
-/// What a person did about a dead letter.
+/// A person's decision about a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionRecord {
     /// The dead letter.
     pub letter: String,
     /// [`Action`]'s name.
     pub action: String,
-    /// Who did it.
+    /// The person.
     pub who: String,
-    /// Why, in their words.
+    /// The reason, in their words.
     pub why: String,
     /// When.
     pub at: Timestamp,
 }
 
 names! {
-    /// What a person can do about a dead letter, in the ledger and in the metric.
+    /// A kind of decision about a dead letter, in the ledger and in the metric.
     Action {
         /// The request was carried out again.
         Replayed = "replayed",
@@ -114,20 +114,20 @@ impl Action {
     pub const CLOSING: [Self; 2] = [Self::Replayed, Self::Discarded];
 }
 
-/// What is to be done about a dead letter, by whom and why.
+/// A decision about a dead letter that is to be carried out.
 #[derive(Clone)]
 pub struct Closing {
-    /// What.
+    /// The decision.
     pub resolution: Resolution,
-    /// By whom.
+    /// The person who decided.
     pub who: String,
-    /// Why.
+    /// The reason.
     pub why: String,
     /// Now.
     pub at: Timestamp,
 }
 
-/// See [`Action`].
+/// How a dead letter is resolved; see [`Action`].
 #[derive(Clone)]
 pub enum Resolution {
     /// Carries the request out again.
@@ -139,7 +139,7 @@ pub enum Resolution {
 }
 
 impl Resolution {
-    /// What is written down of it.
+    /// The action that is recorded.
     pub const fn action(&self) -> Action {
         match self {
             Self::Replay(_) => Action::Replayed,
@@ -149,9 +149,9 @@ impl Resolution {
     }
 }
 
-/// Where a request stands that is carried out again after it was given up with that outcome, and
-/// whether it was overtaken: a later request on the same payment is open, or may have moved money,
-/// or may be replayed. Decides inside the transaction. Pure.
+/// Decides, inside the transaction, where a request stands when it is replayed after it was given
+/// up with that outcome. The flag says whether it was overtaken: a later request on the same
+/// payment is open, or may have moved money, or may be replayed. Pure.
 pub type Reopen =
     Arc<dyn Fn(&Stored, &Progress, Outcome, bool) -> Result<Progress, Hindrance> + Send + Sync>;
 
@@ -159,7 +159,7 @@ pub type Reopen =
 /// the later one may have moved money, or may be replayed and then move it.
 pub(super) const OVERTAKING: &str = "('cancelled', 'unresolved', 'failed')";
 
-/// A dead letter that is to be worked on.
+/// A dead letter, as its row is.
 pub(super) struct Letter {
     pub(super) request: Option<i64>,
     pub(super) outcome: Option<Outcome>,
@@ -180,7 +180,7 @@ impl Letter {
 pub(super) struct DeadRequest {
     pub(super) stored: Stored,
     pub(super) progress: Progress,
-    /// Somebody looks at this moment whether its result holds.
+    /// Whether its result is being checked at this moment.
     pub(super) is_checked: bool,
     /// See [`Reopen`].
     pub(super) overtaken: bool,
@@ -200,7 +200,7 @@ impl DeadRequest {
 }
 
 impl Closing {
-    /// When it was closed, and by what; nothing once it is open again.
+    /// When and by which action the letter is closed; `None` if the decision opens it again.
     pub(super) fn mark(&self) -> Option<(i64, &'static str)> {
         match self.resolution {
             Resolution::TakeBack => None,
@@ -211,12 +211,12 @@ impl Closing {
     }
 }
 
-/// What became of it.
+/// The answer to a [`Closing`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closed {
-    /// Done, and written down.
+    /// Carried out and recorded.
     Done,
-    /// It was done before, or something else was; nothing was written.
+    /// Another decision came first, which is given; nothing was written.
     Changed(Option<ActionRecord>),
     /// It cannot be replayed; nothing was written.
     Hindered(Hindrance),

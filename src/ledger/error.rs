@@ -1,6 +1,6 @@
-//! What keeps a ledger from doing what it was asked, in words that say what to do.
+//! Why a ledger operation failed, in words that say what a person can do about it.
 
-/// What keeps a ledger from doing what it was asked.
+/// Why a ledger operation failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LedgerError {
     /// Another worker has the file.
@@ -43,26 +43,26 @@ pub enum LedgerError {
         /// The file, or the database's address.
         path: String,
     },
-    /// Somebody else holds the file's lock for long.
+    /// Another process holds the file's lock for too long.
     #[error(
-        "the ledger is locked by another process for more than 5 s, and nothing was done; try again, and see who has it open"
+        "the ledger is locked by another process for more than 5 s, and nothing was done; try again, and look for the process that has it open"
     )]
     Busy,
-    /// It is no ledger, or was cut short.
+    /// The file is not a ledger, or was cut short.
     #[error(
-        "the ledger's file is damaged, or is no ledger ({0}); check ledger.url, or stop the worker, remove the file with its -wal and -shm, and restore a backup"
+        "the ledger's file is damaged, or is not a ledger ({0}); check ledger.url, or stop the worker, remove the file with its -wal and -shm, and restore a backup"
     )]
     Damaged(String),
-    /// The database will not have us, or its address is no address: a person has to act.
+    /// The database rejects the worker, or its address is not valid: a person has to act.
     #[error("the ledger {url} cannot be used: {why}; correct [ledger] or the database")]
     Refused {
         /// Its address, without a password.
         url: String,
-        /// Its words.
+        /// The database's words, or the reason.
         why: String,
     },
-    /// The operation did not happen, or nobody can tell: disk full, no connection, an answer to a
-    /// commit that was lost, shut down.
+    /// The operation did not happen, or its outcome cannot be known: disk full, no connection, a
+    /// lost answer to a commit, shut down.
     #[error("ledger operation failed: {0}")]
     Failed(String),
 }

@@ -8,18 +8,18 @@ use crate::outcome::{Outcome, State};
 pub(super) struct Found {
     pub(super) seq: i64,
     pub(super) stored: Stored,
-    /// With the row's due time, which is empty while somebody works on it.
+    /// With the row's due time, which is empty while the request is claimed.
     pub(super) progress: Progress,
     pub(super) outcome: Option<Outcome>,
     pub(super) notified: bool,
 }
 
-/// What is to be written of it.
+/// The update of the request's row.
 pub(super) enum Update {
     Nothing,
-    /// That a notification came: a call is under way, and its commit looks.
+    /// Note that a notification came: a call is under way, and its commit will look.
     Remember,
-    /// Where it stands, and whether its result is to be checked.
+    /// The new progress, and whether the result is to be checked.
     Stands(Box<Progress>, bool),
 }
 
@@ -32,11 +32,11 @@ impl Found {
         }
         let checked = claimed && finished && self.notified;
         let before = self.progress.clone();
-        // One that is replayed has its outcome, and is open.
+        // A replayed request has its outcome already, and is open.
         let outcome = self.outcome.filter(|_| finished);
         let heard = hear(&self.stored, &mut self.progress, outcome);
         let due = self.progress.due_at.is_some();
-        // A new due time takes the claim of a check that is under way: its answer may be too old.
+        // A new due time takes the claim from a check that is under way: its answer may be too old.
         let changed = self.progress != before && (due || !checked);
         match changed {
             true => (heard, Update::Stands(self.progress.into(), finished && due)),
@@ -58,7 +58,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
     const ENDED: Option<Outcome> = Some(Outcome::Refused(Refused::Settled));
 
-    /// What is written when the listener leaves that due time, and remembers something or not.
+    /// The update that follows when the listener leaves that due time, and changes something or not.
     fn written(
         state: State,
         due: bool,
@@ -97,7 +97,7 @@ mod tests {
     fn what_is_written_depends_on_who_works_on_it() {
         use State::{Calling, Finished, InDoubt};
         for (state, due, notified, leaves, expected) in [
-            // On the wire: its commit looks, and nobody else decides.
+            // On the wire: the call's commit will look and decide.
             (Calling, false, false, (true, true), None),
             (InDoubt, true, false, (true, true), Some((true, false))),
             (InDoubt, true, false, (true, false), Some((false, false))),

@@ -40,7 +40,7 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
 /// The operations. Each is atomic, except [`hasten`](Self::hasten) and
 /// [`reconcile`](Self::reconcile): on PostgreSQL these run in batches, and may be repeated.
 pub trait Ledger: Send + Sync {
-    /// Takes in what intake has read. Answers are in the order of the arrivals.
+    /// Stores the messages that intake has read. Answers are in the order of the arrivals.
     fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>>;
 
     /// Takes up to `most` due requests of an account and commits what `begin` plans for
@@ -54,17 +54,17 @@ pub trait Ledger: Send + Sync {
     ) -> Answer<'_, Claims>;
 
     /// The clock went back: requests of an account that are due later than `latest`, which no
-    /// wait can reach, are due now. Says how many.
+    /// wait can reach, are due now. Answers their number.
     fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64>;
 
-    /// Commits what calls led to, with the messages that say so. Answers are in the order of the
-    /// changes.
+    /// Commits the changes that calls led to, with the messages that report them. Answers are in
+    /// the order of the changes.
     fn commit(&self, changes: Arc<[Change]>) -> Answer<'_, Vec<CommitAnswer>>;
 
     /// A notification about the payment of these names. Of each name's requests the open one
-    /// hears it, and the last ones that have finished: `hear` decides, inside the transaction,
-    /// for one that nobody works on; one that is worked on remembers it for its commit.
-    /// Nothing for a payment that nobody asked to cancel, and nothing is written then.
+    /// hears it, and so do the last finished ones. For a request without a claim `hear` decides,
+    /// inside the transaction; a claimed request remembers the notification for its commit.
+    /// Answers nothing, and writes nothing, for a payment that has no request.
     fn notified(
         &self,
         provider: &str,
@@ -83,22 +83,22 @@ pub trait Ledger: Send + Sync {
     /// since they were read.
     fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, ()>;
 
-    /// What was on the wire at a worker that is gone is in doubt; says how many requests. At
-    /// the start, and again and again where several workers share the ledger.
+    /// Puts in doubt the calls that a worker had on the wire before it was gone; answers the
+    /// number of requests. Run at the start, and repeatedly where several workers share the ledger.
     fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64>;
 
-    /// Puts every open request in doubt, a claimed one for who takes it over; says how many. For
-    /// a ledger that may have forgotten what was sent.
+    /// Puts every open request in doubt; answers their number. A claimed one stays with its owner;
+    /// whoever takes it over finds it in doubt. For a ledger that may have forgotten calls.
     fn reconcile(&self, now: Timestamp) -> Answer<'_, u64>;
 
     /// Removes up to `most` finished requests older than `before`, with all that is about them;
-    /// says how many. A dead letter keeps its request while it is open, and a while longer.
+    /// answers their number. A dead letter keeps its request while it is open, and a while longer.
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64>;
 
     /// Counts for the gauges.
     fn stats(&self) -> Answer<'_, Stats>;
 
-    /// All that is known of one request.
+    /// Everything that is known of one request.
     fn history(&self, request_id: &str) -> Answer<'_, Option<History>>;
 
     /// Requests by filter, oldest first.
@@ -107,48 +107,48 @@ pub trait Ledger: Send + Sync {
     /// Dead letters by filter, oldest first.
     fn dead(&self, filter: DeadFilter) -> Answer<'_, Vec<DeadRecord>>;
 
-    /// The worker stops and asks for nothing more: what is its own is given up, so that others need not
-    /// wait until it is missed.
+    /// The worker stops and runs no more operations: it gives up its lease, so that other workers
+    /// need not wait until the lease has run out.
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
 
-    /// What a person does about a dead letter: of several who try at once, one does it. A
-    /// replay takes its request up again in the same transaction.
+    /// Carries out a person's decision about a dead letter: of several people who decide at once,
+    /// one succeeds. A replay reopens its request in the same transaction.
     fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed>;
 }
 
-/// Decides, inside the claiming transaction, what is to be done with a due request. Pure.
+/// Plans a due request's next step, inside the claiming transaction. Pure.
 pub type Begin = Arc<dyn Fn(&Stored, &mut Progress) -> Plan + Send + Sync>;
 
-/// How long a call of an account that was begun before may still reach the provider, although
-/// its worker cannot reach the ledger any more.
+/// How long a call that an account has begun may still reach the provider, although its worker
+/// can no longer reach the ledger.
 pub type Quiet = Arc<dyn Fn(&str) -> Duration + Send + Sync>;
 
-/// What a notification means to a request, with its outcome if it is finished. Pure. A new
-/// due time is when the provider is asked, also about a result.
+/// Decides what a notification means to a request, given its outcome if it is finished. Pure. A
+/// new due time is when the provider is asked, also about a result.
 pub type Hear = Arc<dyn Fn(&Stored, &mut Progress, Option<Outcome>) -> Heard + Send + Sync>;
 
-/// Most requests on one payment that hear of a notification.
+/// The most requests on one payment that hear of a notification.
 const HEARERS_MAX: usize = 4;
 
-/// What became of a notification at one request.
+/// How one request took a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Heard {
-    /// It changes nothing: the request has its result, which says the same.
+    /// Nothing changes: the request has its result, which says the same.
     Known,
     /// The result is checked.
     Checking,
-    /// The request is open, and the provider is asked at once where that is what comes next.
+    /// The request is open; if its next step is to ask the provider, that happens at once.
     Open,
 }
 
-/// What intake has read.
+/// A message that intake has read.
 #[derive(Debug, Clone)]
 pub enum Arrival {
     /// A request that was understood.
     Request(Box<NewRequest>),
-    /// A message that was not: its dead letter and, where an id could be read, its result.
+    /// A message that was not understood: its dead letter and, where an id could be read, its result.
     Invalid(Box<DeadLetter>, Vec<Outgoing>),
 }
 
@@ -169,14 +169,14 @@ pub struct NewRequest {
     pub progress: Progress,
 }
 
-/// What became of an arrival.
+/// The answer to an arrival.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {
     /// Stored. With a claim when it entered as `calling` and its payment was free.
     New(Option<ClaimId>),
-    /// Known, with the same content; a stored result will be published again.
+    /// The request is known, with the same content; a stored result will be published again.
     Repeated,
-    /// The id is taken by other content. Nothing was stored.
+    /// The id belongs to a request with other content. Nothing was stored.
     Conflicting,
     /// An invalid message was stored.
     Recorded,
@@ -185,26 +185,26 @@ pub enum Accepted {
 /// The answer to a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitAnswer {
-    /// What became of it.
+    /// Whether and how the change was written.
     pub committed: Committed,
-    /// Rows of its messages in the outbox, in the order of the messages; none if it was lost.
+    /// Rows of its messages in the outbox, in the order of the messages; none if the claim was lost.
     pub rows: Vec<i64>,
 }
 
-/// What became of a change.
+/// Whether and how a change was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
     /// The claim was no longer held; nothing was written.
     Lost,
     /// Written.
     Done,
-    /// Written, and another request on the same payment became due by it.
+    /// Written, and it made another request on the same payment due.
     Freed,
     /// Written as [`Change::hinted`] says.
     Hinted,
 }
 
-/// The right to change one request: lost when somebody else takes it over.
+/// The right to change one request: lost when another worker takes the request over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimId {
     /// Row of the request.
@@ -224,23 +224,23 @@ pub struct Stored {
     pub envelope: Envelope,
 }
 
-/// A request that is ours to work on.
+/// A request that this worker may work on.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// The right to it.
+    /// The right to the request.
     pub id: ClaimId,
     /// The request.
     pub stored: Stored,
     /// Where it stands; `calling` when the plan is a call.
     pub progress: Progress,
-    /// What is to be done.
+    /// The next step.
     pub plan: Plan,
-    /// The outcome that it has already: of one that is checked, or replayed.
+    /// The outcome that a request already has while its result is checked or it is replayed.
     pub outcome: Option<Outcome>,
 }
 
 impl Claim {
-    /// The call that was begun with it.
+    /// The call that began with the claim.
     pub fn operation(&self) -> Option<Operation> {
         match self.plan {
             Plan::Call(operation) => Some(operation),
@@ -266,22 +266,23 @@ pub struct Claims {
     pub next_due: Option<Timestamp>,
 }
 
-/// What a call, or a decision without one, led to.
+/// The consequence of a call, or of a decision without a call.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// The right to it; given up by this change.
+    /// The right to the request; given up by this change.
     pub id: ClaimId,
-    /// Where it stands now. Finished without an outcome: its result was checked.
+    /// Where the request stands now. Finished without an outcome: its result was checked.
     pub progress: Progress,
-    /// Where it stands instead if a notification came since it was claimed.
+    /// Where the request stands instead if a notification came since the claim.
     pub hinted: Option<Box<Progress>>,
     /// The call that ended, for the call log.
     pub call: Option<CallEnd>,
-    /// Its end, if this is it. Of a replay: what was found, beside the outcome that it has.
+    /// The request's outcome, if the change ends it. A replay keeps the outcome of its result; this
+    /// is the outcome that the replay found.
     pub outcome: Option<Outcome>,
     /// For the outbox.
     pub messages: Vec<Outgoing>,
-    /// Beside a result that a person has to look at.
+    /// The dead letter beside a result that a person has to look at.
     pub dead_letter: Option<DeadLetter>,
     /// Now.
     pub at: Timestamp,

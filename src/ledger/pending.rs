@@ -1,11 +1,11 @@
-//! A message in the outbox: what waits to be published, and what was.
+//! A message in the outbox: pending, or delivered.
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::wire::{Kind, Outgoing};
 
-/// Bytes of bodies with which a look at what waits is enough, whatever else waits.
+/// A look at the pending messages ends once their bodies have this many bytes.
 pub const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Kinds of message that say how a request ended, as a list in SQL.
@@ -16,9 +16,9 @@ pub(super) const RESULT_KINDS: &str = "('result', 'correction')";
 pub struct Delivered {
     /// Row.
     pub seq: i64,
-    /// What it is: a database that lost its last commits gives a row's number once more.
+    /// The message's id: a database that lost its last commits gives a row's number once more.
     pub id: Uuid,
-    /// How often it had entered the outbox again.
+    /// How often the message had entered the outbox again.
     pub repeats: i64,
 }
 
@@ -29,14 +29,14 @@ pub struct Pending {
     pub seq: i64,
     /// How often it has entered the outbox again.
     pub repeats: i64,
-    /// What is to be published.
+    /// The message to publish.
     pub message: Outgoing,
     /// Account and outcome, for the metric of time from intake to confirmed result.
     pub about: Option<About>,
 }
 
 impl Pending {
-    /// The broker has it.
+    /// The same message once the broker has it.
     pub fn delivered(&self) -> Delivered {
         Delivered {
             seq: self.seq,
@@ -58,8 +58,8 @@ pub struct About {
 }
 
 impl About {
-    /// Of a result that is published for the first time, of this request. A message that was not
-    /// understood has none: its key says whose it was, and it had its end as it came.
+    /// For the first publication of a result only. An invalid message has no request: provider and
+    /// outcome come from its routing key.
     pub(super) fn of_first(
         message: &Outgoing,
         publications: i64,

@@ -1,7 +1,7 @@
-//! Taking in what intake has read: one statement for a batch, more where it meets others.
+//! Accepting the messages that intake has read: one statement for a batch, more on a conflict.
 //!
-//! Two workers may take in the same request, or two on one payment, at the same moment. Who
-//! comes second waits for the first one's commit and then sees what it wrote.
+//! Two workers may accept the same request, or two on one payment, at the same moment. The second
+//! one waits for the first one's commit and then sees its rows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +16,7 @@ use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
 use crate::lifecycle::Progress;
 use crate::wire::Outgoing;
 
-/// Rounds in which somebody else may get in between.
+/// Rounds in which another worker may interfere.
 const ROUNDS_MAX: usize = 8;
 
 pub(super) async fn accept(
@@ -46,8 +46,9 @@ pub(super) async fn accept(
     Ok(answers)
 }
 
-/// The same bytes as a request that was taken, when its account was still configured, or by an older
-/// version: a repeat all the same. Notes those whose results are published again.
+/// Messages with the same bytes as a stored request, which was accepted while its account was still
+/// configured, or by an older version: repeats all the same. Notes in `again` the requests whose
+/// results are published again.
 async fn repeated(
     db: &ClientWrapper,
     arrivals: &[&Arrival],
@@ -86,7 +87,7 @@ async fn repeated(
     Ok(repeated)
 }
 
-/// What could not be understood.
+/// Stores the messages that could not be understood, as dead letters with their results.
 async fn record(
     db: &ClientWrapper,
     worker: i64,
@@ -109,7 +110,7 @@ async fn record(
     outbox::insert(db, worker, &messages).await.map(drop)
 }
 
-/// What is known of an id, to answer for it.
+/// Whether the request of an id was new or known.
 #[derive(Clone, Copy)]
 enum Fate {
     New(Option<ClaimId>),
@@ -120,7 +121,7 @@ struct Batch<'a> {
     /// The first arrival of each id, in the order in which they are inserted.
     first: Vec<&'a NewRequest>,
     fates: HashMap<&'a str, (Fate, [u8; 32])>,
-    /// Finished requests that came again.
+    /// Requests that came again and have a result.
     again: HashSet<i64>,
     /// Ids whose first arrival was answered.
     answered: HashSet<&'a str>,
@@ -137,8 +138,8 @@ impl<'a> Batch<'a> {
             })
             .filter(|request| seen.insert(request.request_id.as_str()))
             .collect();
-        // In one order at every worker, so that two of them never wait for each other. Stable:
-        // what arrived first on a payment has its turn first.
+        // In the same order at every worker, so that two of them never wait for each other. Stable:
+        // the request that arrived first on a payment has its turn first.
         first.sort_by_key(|request| (&request.provider, &request.payment_key));
         Self {
             first,
@@ -164,7 +165,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Inserts those whose id and whose payment are free.
+    /// Inserts the requests whose id and whose payment are free.
     async fn insert(
         &mut self,
         db: &ClientWrapper,
@@ -206,7 +207,7 @@ impl<'a> Batch<'a> {
             .collect();
         let query = db
             .prepare_cached(
-                // Locked against retention, or what is answered with its result may be gone before.
+                // Locked against retention, which could remove a request before its result is repeated.
                 "SELECT request_id, seq, digest, outcome IS NOT NULL FROM requests WHERE request_id = ANY ($1) FOR KEY SHARE",
             )
             .await?;
@@ -231,8 +232,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Not the id was taken but the payment: they wait for their turn. Whoever has the payment
-    /// is held until that is written, or else its end would not see them.
+    /// Their ids are free, but their payments have an open request: they wait for their turn. The
+    /// open request is locked until that is written, or its end would not see those that wait.
     async fn park(
         &mut self,
         db: &ClientWrapper,
@@ -242,9 +243,9 @@ impl<'a> Batch<'a> {
         if open.is_empty() {
             return Ok(());
         }
-        let held = lock_payments(db, open).await?;
+        let busy = lock_payments(db, open).await?;
         let waits = |request: &NewRequest| {
-            held.contains(&(
+            busy.contains(&(
                 request.provider.clone(),
                 text(&request.payment_key).into_owned(),
             ))
@@ -277,7 +278,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The payments that somebody has, held until the end of the transaction.
+/// The payments that have an open request, locked until the end of the transaction.
 async fn lock_payments(
     db: &ClientWrapper,
     open: &[&NewRequest],

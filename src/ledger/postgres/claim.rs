@@ -1,4 +1,4 @@
-//! Taking up what is due: what is to be done is decided inside the transaction.
+//! Claiming due requests: the plan for each is made inside the transaction.
 
 use deadpool_postgres::ClientWrapper;
 use jiff::{SignedDuration, Timestamp};
@@ -10,10 +10,10 @@ use crate::ledger::time::{millis, time};
 use crate::ledger::{Begin, Claim, ClaimId, Claims};
 use crate::lifecycle::Progress;
 
-/// A look at what another worker is just taking up is repeated after this.
+/// After this the dispatcher looks again for requests that another worker had locked.
 const PASSED_BY: SignedDuration = SignedDuration::from_millis(25);
 
-/// What a dispatcher wants.
+/// A dispatcher's wish for due requests.
 pub(super) struct Wanted {
     pub(super) provider: String,
     pub(super) most: usize,
@@ -21,7 +21,7 @@ pub(super) struct Wanted {
     pub(super) begin: Begin,
 }
 
-/// What is locked by another worker is passed by.
+/// Passes by the rows that another worker has locked.
 pub(super) async fn claim(
     db: &ClientWrapper,
     worker: i64,
@@ -107,7 +107,7 @@ pub(super) async fn write_claims(
     Ok(())
 }
 
-/// The intents of calls.
+/// Writes the intents of calls.
 async fn begin_calls(db: &ClientWrapper, claims: &[Claim], now: Timestamp) -> Result<(), TxError> {
     let calls = claims.iter().filter_map(|c| Some((c, c.operation()?)));
     let calls: Vec<_> = calls.collect();

@@ -1,4 +1,4 @@
-//! Committing what calls led to: a batch is locked and looked at, then written at once.
+//! Committing the changes that calls led to: a batch is locked and checked, then written at once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -41,7 +41,7 @@ pub(super) async fn commit(
     Ok(answers)
 }
 
-/// A change whose claim is still ours.
+/// A change whose claim still holds.
 struct Owned<'a> {
     change: &'a Change,
     progress: &'a Progress,
@@ -77,7 +77,7 @@ async fn make(
         Err(error) => (Rows::new(), Err(error)),
     };
     together([done.0, done.1, rest, done.3])?;
-    // After that: a payment has one active request at a time.
+    // Afterwards, as a payment has one active request at a time.
     let freed = unpark(db, &owned).await?;
     let hinted: HashMap<i64, bool> = owned.iter().map(|o| (o.change.id.seq, o.hinted)).collect();
     let answer = |change: &&Change| {
@@ -101,8 +101,8 @@ fn lost() -> CommitAnswer {
     }
 }
 
-/// Of statements that were sent at once, one fails and takes the others with it, in whatever order
-/// they are looked at: its error counts, and not that of those.
+/// Of statements that were sent at once, one fails and takes the others with it. Its error counts,
+/// and not the errors of those that it took along.
 fn together(done: [Result<(), TxError>; 4]) -> Result<(), TxError> {
     let errors = done.into_iter().filter_map(Result::err);
     let cause = errors.min_by_key(|error| matches!(error, TxError::Again(_)));
@@ -117,7 +117,7 @@ fn messages(change: &Change) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// In the order of their rows, at every worker.
+/// Locks the requests in the order of their rows, as every worker does.
 async fn lock(db: &ClientWrapper, changes: &[&Change]) -> Result<HashMap<i64, Row>, TxError> {
     let query = db
         .prepare_cached(
@@ -132,14 +132,14 @@ async fn lock(db: &ClientWrapper, changes: &[&Change]) -> Result<HashMap<i64, Ro
         .collect()
 }
 
-/// Whether the claim is still owned, and which of its two outcomes is written.
+/// The change if its claim still holds, with the one of its two progresses that is written.
 fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Owned<'a>>, TxError> {
     let finished = row.try_get::<_, &str>("state")? == State::Finished.as_str();
     let notified: bool = row.try_get("notified")?;
     let ours = row.try_get::<_, i64>("token")? == change.id.token
         && row.try_get::<_, Option<i64>>("due_at")?.is_none();
-    // What was finished may only have been checked: then its end stays as it is. What was
-    // replayed ends once more, and its outcome stays what its result said.
+    // The check of a finished request leaves its end as it is. A replayed request ends once more,
+    // and keeps the outcome of its result.
     let fits = match change.is_check() {
         true => finished && notified,
         false => !finished && !row.try_get::<_, bool>("parked")?,
@@ -231,8 +231,8 @@ async fn end_calls(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxErro
     Ok(())
 }
 
-/// The next request on the same payment has its turn. Says whose end let it. Nobody else can give
-/// it: the rows of those ends are locked.
+/// Gives the turn to the next request on the same payment. Returns the ended requests that made way.
+/// No other worker can do the same: the rows of the ended requests are locked.
 async fn unpark(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<HashSet<i64>, TxError> {
     let ends = owned.iter().filter(|o| o.change.outcome.is_some());
     let (seqs, times): (Vec<i64>, Vec<i64>) =

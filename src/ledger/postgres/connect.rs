@@ -1,4 +1,4 @@
-//! Where the database is and how it is spoken to: address, TLS, limits of time.
+//! The connection to the database: address, TLS, time limits.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,26 +20,26 @@ use url::Url;
 use super::error::{no_connection, words};
 use crate::ledger::LedgerError;
 
-/// How long a connection may take to come about.
+/// How long a connection may take to be made.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
-/// One address of it, so that a silent one leaves time for the next: several hosts may be named, and
-/// a name may have several addresses.
+/// The same for one address, so that a silent one leaves time for the next: the URL may name several
+/// hosts, and a name may have several addresses.
 const ADDRESS: Duration = Duration::from_millis(1_500);
 /// A line on which nothing comes back for so long is dead.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Statements end after this; nobody holds a row while it waits for another one for long; and a
-/// worker that stops in the middle of a transaction keeps its rows from others no longer than
-/// that. Plans are made once: each statement has one good plan, by an index.
+/// Limits the time of a statement, the time that a transaction waits for a row while it has locked
+/// others, and the time that a worker which stops in the middle of a transaction keeps its rows
+/// locked. Plans are made once: each statement has one good plan, by an index.
 const WRITER: &str = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=3s \
     -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c default_transaction_isolation=read\\ committed";
 const READER: &str =
     "-c statement_timeout=10s -c idle_in_transaction_session_timeout=10s -c jit=off";
-/// At the server, for both: none of those limits holds while it sends a result, and to somebody who is
-/// gone it would send for a quarter of an hour, with its rows locked.
+/// At the server, for both: none of those limits applies while it sends a result. To a worker that
+/// is gone it would send for a quarter of an hour, with its rows locked.
 const LINE: &str = "-c tcp_user_timeout=10s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3";
-/// Not among the options: a `target_session_attrs=read-write` in the address would take the connection
-/// for one to a standby.
+/// Not among the options: with `target_session_attrs=read-write` in the address, the driver would
+/// take the connection for one to a standby.
 const READ_ONLY: &str = "SET default_transaction_read_only = on";
 
 /// Where a ledger is.
@@ -74,7 +74,7 @@ impl Database {
             config.application_name("rescind");
         }
         let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
-        // Of several, the one that can be written to, which may be another one tomorrow.
+        // Of several hosts, the one that takes writes, which may be another one tomorrow.
         if hosts > 1 && !says(&url, "target_session_attrs") {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
@@ -101,12 +101,12 @@ impl Database {
         })
     }
 
-    /// Connections for what writes.
+    /// Connections for the lane and the keeper of the lease.
     pub(super) fn writers(&self, most: usize) -> Result<Pool, LedgerError> {
         built(self.pool(WRITER, most))
     }
 
-    /// Connections for what only looks.
+    /// Connections for queries that change nothing.
     pub(super) fn readers(&self, most: usize) -> Result<Pool, LedgerError> {
         let read_only = Hook::async_fn(|db: &mut ClientWrapper, _| {
             Box::pin(async {
@@ -139,8 +139,8 @@ impl Database {
             })
     }
 
-    /// What keeps us from a connection: a mistake that a person has to correct, or the state
-    /// of things, which may change.
+    /// Why there is no connection: a mistake that a person has to correct, or a condition that may
+    /// pass.
     pub(super) fn kept_out(&self, error: &PoolError) -> LedgerError {
         let why = no_connection(error);
         let PoolError::Backend(error) = error else {
@@ -186,7 +186,7 @@ fn is_tls(error: &tokio_postgres::Error) -> bool {
     false
 }
 
-/// Whether the line is encrypted. There is no way to encrypt without a look at who it is.
+/// Whether the connection is encrypted. An encrypted one always verifies the server.
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     Plain,
@@ -194,7 +194,7 @@ enum Mode {
 }
 
 impl Mode {
-    /// Without a word of it: encrypted, unless it stays on this machine.
+    /// If the URL does not say: TLS, unless the server is on this machine.
     fn of(url: &Url) -> Result<Self, LedgerError> {
         let written = url.query_pairs().find(|(key, _)| key == "sslmode");
         let further = url.query_pairs().filter(|(key, _)| key.starts_with("host"));
@@ -207,7 +207,7 @@ impl Mode {
             Some("disable") => Ok(Self::Plain),
             Some("require" | "verify-ca" | "verify-full") => Ok(Self::Verified),
             Some(_) => Err(unusable(
-                "sslmode is disable, or verify-full (require means the same); a connection that may be encrypted or not is not offered",
+                "sslmode can be disable or verify-full (require means the same); a mode that may or may not encrypt is not supported",
             )),
             None if here => Ok(Self::Plain),
             None => Ok(Self::Verified),
@@ -220,8 +220,9 @@ fn is_here(host: &str) -> bool {
     ["127.0.0.1", "localhost", "[::1]", "::1"].contains(&host) || host.starts_with('/')
 }
 
-/// The address without what is ours to handle. The rest as it is written: written anew, a space
-/// would be a plus, and that is a plus to the driver. Hosts one by one: it takes a list for one name.
+/// The URL without the parameter that is handled here. The rest stays as written: encoded again, a
+/// space would become a plus, which the driver reads as a plus. Hosts are given one by one: the
+/// driver takes a list for one name.
 fn plain(url: &Url) -> String {
     let mut plain = url.clone();
     let pairs = url.query().unwrap_or_default().split('&');
@@ -235,7 +236,7 @@ fn plain(url: &Url) -> String {
     plain.into()
 }
 
-/// For people: the server and the database, nothing else.
+/// The URL for people: the server and the database, without user and password.
 fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or("(local socket)");
     let port = url.port().unwrap_or(5432);
@@ -246,7 +247,8 @@ fn says(url: &Url, what: &str) -> bool {
     url.query_pairs().any(|(key, _)| key == what)
 }
 
-/// All hosts are tried within the time for a connection. A shorter limit that is given stays.
+/// The time for one address, so that all hosts are tried within the time for a connection. A shorter
+/// limit in the URL stays.
 fn of_an_address(hosts: usize, given: Option<Duration>) -> Duration {
     let share = CONNECT * 9 / 10 / u32::try_from(hosts.max(1)).unwrap_or(u32::MAX);
     let most = ADDRESS.min(share);
@@ -383,7 +385,7 @@ mod tests {
         assert_eq!(of(addresses), (1_500, writable));
     }
 
-    /// Without a word, plain only to this machine, however it is named.
+    /// If the URL does not say: plain only to this machine, however it is named.
     #[test]
     fn a_host_in_the_query_is_looked_at_too() {
         for (url, mode) in [

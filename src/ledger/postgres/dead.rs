@@ -1,4 +1,4 @@
-//! DeadRequest letters: finding them, and what a person does about one, inside a transaction.
+//! Dead letters: finding them, and carrying out a person's decision inside a transaction.
 
 use deadpool_postgres::{ClientWrapper, Object};
 use jiff::Timestamp;
@@ -95,12 +95,12 @@ fn action(row: &Row, from: usize) -> Result<ActionRecord, TxError> {
 /// The dead letters of a request, oldest first.
 pub(super) async fn of_request(db: &Object, request_id: &str) -> Result<Vec<DeadRecord>, TxError> {
     let mut letters = list(db, &DeadFilter::of_request(request_id)).await?;
-    // A message that took the request's id and was refused is none of it.
+    // A message that took the request's id and was refused is not one of the request's own.
     letters.retain(|letter| letter.is_request);
     Ok(letters)
 }
 
-/// What people did about a request, oldest first.
+/// People's decisions about a request, oldest first.
 pub(super) async fn actions(db: &Object, request: i64) -> Result<Vec<ActionRecord>, TxError> {
     let query = db
         .prepare_cached(
@@ -139,7 +139,7 @@ pub(super) async fn close(
     Ok(Closed::Done)
 }
 
-/// Retention begins with the request, too: whoever has it keeps the other from its letters.
+/// Retention locks the request first, too: so only one of both is at its letters.
 async fn lock_request(db: &ClientWrapper, id: &str) -> Result<(), TxError> {
     let query = db
         .prepare_cached(
@@ -180,7 +180,7 @@ async fn last_action(db: &ClientWrapper, id: &str) -> Result<Option<ActionRecord
     row.map(|row| action(&row, 0)).transpose()
 }
 
-/// The request is open again, or waits for its turn. A claim of before is good for nothing.
+/// Reopens the request, or lets it wait for its turn. Its earlier claims no longer count.
 async fn begin_again(
     db: &ClientWrapper,
     letter: &Letter,
@@ -208,7 +208,7 @@ async fn begin_again(
     }
 }
 
-/// The last request on the same payment that came later and may have moved money, or may still.
+/// The last of the later requests on the same payment that may have moved money, or may still.
 pub(super) async fn newer(db: &ClientWrapper, request: i64) -> Result<Option<String>, TxError> {
     let query = db
         .prepare_cached(&format!(
@@ -222,8 +222,8 @@ pub(super) async fn newer(db: &ClientWrapper, request: i64) -> Result<Option<Str
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Whoever has the payment is held until that is written, or else its end would not see what
-/// waits for it.
+/// Locks the payment's open request until this is written, or its end would not see that this one
+/// waits.
 async fn take_up(
     db: &ClientWrapper,
     request: i64,
@@ -250,7 +250,7 @@ async fn take_up(
         .execute(&take, &[&request, &state, &due_at, &progress, &parked])
         .await;
     match taken {
-        // Somebody took the payment a moment ago: then this one waits for its turn.
+        // Another request took the payment a moment ago: run again, this one waits for its turn.
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
             Err(TxError::Again("another request took the payment".into()))
         }

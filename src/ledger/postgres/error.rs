@@ -1,4 +1,4 @@
-//! What can go wrong between the worker and its database, and what follows from it.
+//! Failures between the worker and its database, and their consequences.
 
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::Error;
@@ -7,23 +7,23 @@ use tokio_postgres::error::SqlState;
 use super::connect::CONNECT;
 use crate::ledger::LedgerError;
 
-/// Why something was not done.
+/// Why a transaction or query failed.
 #[derive(Debug, Clone)]
 pub(super) enum TxError {
-    /// The connection is gone, and with it what was not committed.
+    /// The connection is lost, and with it the uncommitted transaction.
     Broken(String),
-    /// Another transaction was in the way: it can be run again.
+    /// Another transaction was in the way: this one can be run again.
     Again(String),
-    /// The lease has run out; somebody may have taken over.
+    /// The lease has run out; another worker may have taken over.
     Expired,
-    /// The answer to a commit is lost, and nobody can tell any more what became of it.
+    /// The answer to a commit is lost, and whether it was committed can no longer be found out.
     Unknown(String),
     /// It cannot be done, now or later.
     Refused(LedgerError),
 }
 
 impl TxError {
-    /// A row that cannot be understood.
+    /// A row whose contents cannot be understood.
     pub(super) fn unreadable(error: impl std::fmt::Display) -> Self {
         Self::Refused(LedgerError::Failed(format!(
             "a row cannot be read: {error}"
@@ -50,7 +50,7 @@ impl From<Error> for TxError {
     fn from(error: Error) -> Self {
         let why = words(&error);
         let Some(state) = error.code() else {
-            // Not the server's words: the line is cut, or a value has another type than thought.
+            // Not from the server: the connection is cut, or a value does not have the expected type.
             let cut = error.is_closed() || std::error::Error::source(&error).is_some_and(is_io);
             return match cut {
                 true => Self::Broken(why),
@@ -62,7 +62,7 @@ impl From<Error> for TxError {
             SqlState::T_R_DEADLOCK_DETECTED,
             SqlState::LOCK_NOT_AVAILABLE,
             SqlState::QUERY_CANCELED,
-            // Says nothing itself: another statement that was sent with it has failed.
+            // Only a consequence: another statement that was sent with it has failed.
             SqlState::IN_FAILED_SQL_TRANSACTION,
         ];
         let gone = [
@@ -88,7 +88,7 @@ impl From<PoolError> for TxError {
     }
 }
 
-/// Why there is no connection. The pool's own words for a server that is silent are about objects.
+/// Why there is no connection. The pool's own words for a silent server are about objects.
 pub(super) fn no_connection(error: &PoolError) -> String {
     match error {
         PoolError::Backend(error) => words(error),

@@ -1,4 +1,4 @@
-//! What is done in one transaction: everything that was asked while the last one ran.
+//! The operations of one transaction: those that were queued while the last one ran.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::ledger::{
     LedgerError, Quiet,
 };
 
-/// A question, its answer as far as it is known, and who waits for it.
+/// An operation's input, its output once there is one, and the channel to its caller.
 pub(super) struct Asked<I, O> {
     input: I,
     output: Option<O>,
@@ -49,25 +49,25 @@ impl<I, O: Send + 'static> Asked<I, O> {
             Ok(()) => self.output.ok_or_else(LedgerError::without_result),
             Err(error) => Err(error.clone()),
         };
-        // The asker may have gone away; what it asked for stays done.
+        // The caller may have gone away; its operation stays done.
         drop(self.reply.send(answer));
     }
 }
 
-/// Confirmed messages, and when.
+/// Messages that the broker has confirmed, and when.
 pub(super) type Confirmed = (Vec<Delivered>, Timestamp);
 
-/// What a worker does beside its work.
+/// Work that keeps the ledger in order.
 pub(super) enum Maintenance {
-    /// With the time of asking: it may wait behind a lane that seeks its server, and calls that were on
-    /// the wire then are given their time from when they are taken over.
+    /// With the time it was queued: the lane may have been reconnecting, and the quiet time starts
+    /// when the takeover runs.
     TakeOver(Timestamp, Instant, Quiet),
     Reconcile(Timestamp, Range<i64>),
     Hasten(String, Timestamp, Timestamp),
     Purge(Timestamp, usize),
 }
 
-/// One question to the lane.
+/// An operation for the lane.
 pub(super) enum Item {
     Accept(Asked<Arc<[Arrival]>, Vec<Accepted>>),
     Commit(Asked<Arc<[Change]>, Vec<CommitAnswer>>),
@@ -79,7 +79,7 @@ pub(super) enum Item {
 }
 
 impl Item {
-    /// How many rows it is likely to touch.
+    /// About how many rows the operation touches.
     pub(super) fn rows(&self) -> usize {
         match self {
             Self::Accept(asked) => asked.input.len(),
@@ -103,7 +103,7 @@ impl Item {
     }
 }
 
-/// Questions that share a transaction, in the order of their arrival.
+/// Operations that share a transaction, in the order of their arrival.
 pub(super) struct Group(pub(super) Vec<Item>);
 
 impl Group {
@@ -111,7 +111,7 @@ impl Group {
         self.0.len()
     }
 
-    /// Each question as a group of its own.
+    /// Each operation as a group of its own.
     pub(super) fn apart(self) -> impl Iterator<Item = Self> {
         self.0.into_iter().map(|item| Self(vec![item]))
     }
@@ -120,8 +120,8 @@ impl Group {
         self.0.into_iter().for_each(|item| item.answer(done));
     }
 
-    /// Runs every question inside the open transaction, kind by kind: so every worker takes its
-    /// locks in one order. May be run again if the transaction is not committed.
+    /// Runs every operation inside the open transaction, kind by kind, in the same order at every
+    /// worker. May be run again if the transaction is not committed.
     pub(super) async fn run(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), TxError> {
         self.accept(db, worker).await?;
         self.commit(db, worker).await?;
@@ -211,7 +211,7 @@ impl Maintenance {
     }
 }
 
-/// Gives each question its part of the answers; an empty question has an empty one.
+/// Gives each operation its part of the answers; one with an empty input gets an empty answer.
 fn spread<I, O>(asked: &mut [&mut Asked<Arc<[I]>, Vec<O>>], answers: Vec<O>) {
     let mut answers = answers.into_iter();
     for asked in asked {

@@ -13,7 +13,8 @@ use crate::ledger::NewRequest;
 use crate::ledger::time::millis;
 use crate::lifecycle::Progress;
 
-/// Inserts what can be, with the intent of a call that begins at once; says which it was.
+/// Inserts the rows that conflict with none, with the intents of calls that begin at once. Returns
+/// the inserted ones: request id and row.
 pub(super) async fn insert(
     db: &ClientWrapper,
     worker: i64,

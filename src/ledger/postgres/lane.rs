@@ -1,8 +1,8 @@
-//! A task that owns one connection and commits whatever has queued up as a group.
+//! A task that owns one connection and commits the queued operations as a group.
 //!
-//! Whatever arrived while the last commit was running goes into the next one. There is no
-//! timer: a lone operation commits at once, a crowd shares its flush and its round trips.
-//! A connection that is lost at COMMIT says nothing about the commit: it is asked.
+//! Operations that arrive during a commit go into the next one. There is no timer: a lone operation
+//! commits at once, a crowd shares its flush and its round trips. When a connection is lost at
+//! COMMIT, the lane asks the database whether the transaction was committed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,22 +21,22 @@ use crate::ledger::LedgerError;
 
 /// Rows of one transaction; keeps the longest one in the tens of milliseconds.
 const ROWS_MAX: usize = 1000;
-/// A transaction that was in another one's way is run so often.
+/// How often a transaction is run that conflicts with other ones.
 const TRIES_MAX: u32 = 6;
-/// The same of several operations together: what holds one of them up is not to hold up all.
+/// The same for several operations together: one that conflicts must not delay all of them.
 const TRIES_TOGETHER: u32 = 2;
-/// How long a lost connection is sought before the askers are told.
+/// How long the lane tries to connect again before its callers get an error.
 const SEEK: Duration = Duration::from_secs(5);
-/// How long it is asked what became of a commit.
+/// How long the lane asks whether a transaction was committed.
 const ASK: Duration = Duration::from_secs(20);
 /// Longest wait for a transaction's statements, and for its commit.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Without a limit of time at the server: one that waits for its standby would, at the end of it,
-/// answer that all is well.
+/// Without a time limit at the server: a commit that waits for its standby would, when the limit
+/// ends it, report success.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// Told of every commit: seconds it took, operations in it.
+/// Called after every commit with the seconds it took and the operations in it.
 pub(super) type Observer = Arc<dyn Fn(f64, usize) + Send + Sync>;
 
 /// The number of a worker's only lane; the schema could hold several.
@@ -53,7 +53,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Serves until nobody can ask any more.
+    /// Serves until the last handle to the queue is dropped.
     pub(super) async fn run(mut self, mut queue: UnboundedReceiver<Item>) {
         while let Some(first) = queue.recv().await {
             let mut rows = first.rows();
@@ -68,8 +68,8 @@ impl Lane {
         }
     }
 
-    /// All in one transaction; if that cannot be done, each in its own, so that one operation
-    /// that cannot be done takes no other with it.
+    /// Commits all operations in one transaction; if that cannot be done, each in its own, so that
+    /// one operation that cannot be done takes no other with it.
     async fn serve(&mut self, mut group: Group) {
         let started = Instant::now();
         let together = self.commit_group(&mut group).await;
@@ -84,7 +84,7 @@ impl Lane {
         group.answer(&together.map_err(LedgerError::from));
     }
 
-    /// Until it is done, or it is known that it is not.
+    /// Retries until the group is committed, or certainly not, or its fate cannot be known.
     async fn commit_group(&mut self, group: &mut Group) -> Result<(), TxError> {
         let end = Instant::now() + SEEK;
         let (mut tries, mut pause) = (1, Duration::from_millis(5));
@@ -100,7 +100,7 @@ impl Lane {
             match &error {
                 TxError::Again(_) if tries < tries_max => {}
                 TxError::Broken(_) if Instant::now() < end => {}
-                // Nothing was written, and nothing is under way by it: on under a new one.
+                // Nothing was written under the lost lease: the next try is under a new one.
                 TxError::Expired if tries < TRIES_MAX => {}
                 _ => return Err(error),
             }
@@ -141,7 +141,7 @@ impl Lane {
         self.find_out(worker, number, why).await
     }
 
-    /// A connection of our own, on a schema that we know.
+    /// The lane's own connection, on a schema that this version knows.
     async fn connected(&mut self) -> Result<Object, TxError> {
         match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => Ok(client),
@@ -171,26 +171,26 @@ impl Lane {
         Err(error)
     }
 
-    /// Whether a transaction was committed whose answer is lost. It wrote its number; reading
-    /// that waits until the transaction has ended.
+    /// Finds out whether a transaction was committed whose answer is lost. It wrote its number;
+    /// reading that number waits until the transaction has ended.
     async fn find_out(&mut self, worker: i64, number: i64, why: String) -> Result<(), TxError> {
         warn!(
             why,
-            "the answer to a commit is lost; asking what became of it"
+            "answer to a commit lost; asking the database whether it was committed"
         );
         let mut end = Instant::now() + ASK;
         let mut pause = Duration::from_millis(20);
         loop {
             match timeout(PATIENCE, self.last_number(worker)).await {
                 Ok(Ok(Some(last))) if last == number => {
-                    info!("it was committed");
+                    info!("the commit whose answer was lost is done");
                     return Ok(());
                 }
                 Ok(Ok(Some(_))) => return Err(TxError::Broken(why)),
-                // Somebody has taken over: nobody knows any more.
+                // Another worker has taken over and removed the number.
                 Ok(Ok(None)) => break,
-                // It is still under way, as where a standby is away that it waits for. Nobody takes over
-                // meanwhile, and another transaction would only join it.
+                // The commit is still under way, as when it waits for a standby that is away. No worker
+                // takes over meanwhile, and another transaction would only wait as well.
                 Ok(Err(TxError::Again(_))) => end = Instant::now() + ASK,
                 Ok(Err(_)) | Err(_) if Instant::now() >= end => break,
                 Ok(Err(_)) | Err(_) => {}
@@ -198,7 +198,7 @@ impl Lane {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
-        // What it may have claimed is nobody's work here: it ends with the lease.
+        // This worker does not know which requests it may have claimed: they end with the lease.
         self.lease.abandon(worker).await;
         Err(TxError::Unknown(why))
     }
@@ -212,7 +212,7 @@ impl Lane {
     }
 }
 
-/// Opens a transaction that holds the lease and leaves its number.
+/// Opens a transaction that locks the lease and writes its own number.
 async fn begin_transaction(db: &Object, worker: i64, number: i64) -> Result<(), TxError> {
     let mark = db
         .prepare_cached(
@@ -229,7 +229,7 @@ async fn begin_transaction(db: &Object, worker: i64, number: i64) -> Result<(), 
     }
 }
 
-/// A connection on a schema that we know.
+/// A connection on a schema that this version knows.
 pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, TxError> {
     let connected = pool
         .get()
@@ -239,7 +239,7 @@ pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, 
             refused => TxError::Refused(refused),
         });
     let client = connected?;
-    // What takes connections may be in front of the server. A migration takes as long as it takes.
+    // A proxy may accept the connection while the server is silent. A migration has no time limit.
     match timeout(PATIENCE, client.batch_execute("")).await {
         Ok(answered) => answered?,
         Err(_) => return Err(unheard(client)),
@@ -248,13 +248,13 @@ pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, 
     Ok(client)
 }
 
-/// A connection that said nothing went back to its pool: none of those there is used any more.
+/// A silent connection went back to the pool: drops all of the pool's connections.
 pub(super) fn forget(pool: &Pool) -> TxError {
     pool.retain(|_, _| false);
     silent()
 }
 
-/// One that said nothing is not used any more.
+/// Drops a connection that did not answer.
 fn unheard(db: Object) -> TxError {
     drop(Object::take(db));
     silent()

@@ -1,7 +1,7 @@
-//! A worker's lease: who does not renew it is gone, and others take over what it had.
+//! A worker's lease: a worker that does not renew it is gone, and others take over its requests.
 //!
-//! Only the database's clock counts. Every transaction of a worker holds the row of its lease,
-//! so that nobody takes over while it writes, and nothing is written once somebody did.
+//! Only the database's clock counts. Every transaction of a worker locks the row of its lease, so
+//! that no other worker takes over while it writes, and it writes nothing once another one has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use super::error::TxError;
 use super::lane::{LANE, forget};
 use crate::ledger::LedgerError;
 
-/// A worker that has not been heard of for so long is gone.
+/// A worker that has not renewed its lease for so long is gone.
 pub(super) const LEASE: &str = "10 seconds";
-/// How often it is heard of.
+/// How often a worker renews its lease.
 const BEAT: Duration = Duration::from_secs(3);
 /// Wait before a failed renewal is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Longest wait for the database in that; less than the lease.
+/// Longest wait for the database during a renewal; less than the lease.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The one lease of this worker, shared by all that writes.
+/// The one lease of this worker, shared by its lane and its keeper.
 pub(super) struct Lease {
     name: String,
     /// 0: none yet.
@@ -41,12 +41,12 @@ impl Lease {
         }
     }
 
-    /// Who we are; 0 before the database was reached for the first time.
+    /// This worker's id in the database; 0 before the first connection.
     pub(super) async fn worker(&self) -> i64 {
         *self.worker.lock().await
     }
 
-    /// Who we are from now on, if we still were `old`.
+    /// Takes a new lease and with it a new id, unless the id is no longer `old`.
     pub(super) async fn renew(&self, db: &ClientWrapper, old: i64) -> Result<i64, TxError> {
         let mut worker = self.worker.lock().await;
         if *worker != old {
@@ -67,13 +67,13 @@ impl Lease {
             warn!(
                 old,
                 new = *worker,
-                "the lease was lost; what was under way is in doubt"
+                "lease lost; the requests under way are in doubt"
             );
         }
         Ok(*worker)
     }
 
-    /// Nobody renews it any more: what was under way by it is taken over.
+    /// Stops renewing the lease of that id: other workers will take over its requests.
     pub(super) async fn abandon(&self, old: i64) {
         let mut worker = self.worker.lock().await;
         if *worker == old {
@@ -81,7 +81,7 @@ impl Lease {
         }
     }
 
-    /// Keeps the lease until the end, and gives it up then.
+    /// Renews the lease until the worker stops, and then gives it up.
     pub(super) async fn keep(self: Arc<Self>, pool: Pool, stop: CancellationToken) {
         loop {
             let beat = timeout(ANSWER, self.beat(&pool)).await;
@@ -100,12 +100,13 @@ impl Lease {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        // Others need not wait for its end. If this fails, they do.
+        // So that other workers need not wait until it runs out. If this fails, they do.
         drop(timeout(ANSWER, self.give_up(&pool)).await);
     }
 
-    /// Waits for no standby, or a lease would run out for as long as one is away, and each try leave a
-    /// connection behind. A standby that takes over without a beat takes the worker for gone too early.
+    /// Does not wait for a standby: while one is away, the lease would run out, and each try would
+    /// leave a connection behind. The price: a standby that takes over without the last beat regards
+    /// the worker as gone too early.
     async fn beat(&self, pool: &Pool) -> Result<(), TxError> {
         let worker = self.worker().await;
         if worker == 0 {

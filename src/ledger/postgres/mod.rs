@@ -51,11 +51,11 @@ mod recover;
 mod rows;
 mod schema;
 
-/// Rows that a reconcile looks at in one transaction, which keeps others waiting.
+/// The most rows that a reconcile reads in one transaction, during which other workers wait.
 const RECONCILED_MOST: usize = 5_000;
 /// Longest wait for the database at the end; the lease runs out anyway.
 const LEAVE: Duration = Duration::from_secs(2);
-/// Connections that only look.
+/// Connections for queries that change nothing.
 const READERS: usize = 3;
 
 /// See the module.
@@ -69,17 +69,16 @@ pub struct Postgres {
     /// The last counts, and when they were begun.
     counted: Arc<Mutex<Option<(Instant, Stats)>>>,
     database: Database,
-    /// Has the lease given up, and says when it is.
+    /// Asks for the lease to be given up, and tells when that is done.
     leaving: CancellationToken,
     left: CancellationToken,
-    /// Ends the readers' thread; with a lane, the lane does.
+    /// Ends the readers' thread of a ledger without a lane; else the lane ends it.
     _end: Option<DropGuard>,
 }
 
 impl Postgres {
-    /// Opens the ledger for a worker, creating or migrating it. A server that cannot be
-    /// reached is waited for: what is asked meanwhile fails. `observer` is told seconds and
-    /// operations of every commit.
+    /// Opens the ledger for a worker, creating or migrating it. Waits for a server that cannot be
+    /// reached; operations fail meanwhile. `observer` gets seconds and operations of every commit.
     pub async fn open(
         settings: &Settings,
         observer: impl Fn(f64, usize) + Send + Sync + 'static,
@@ -156,7 +155,7 @@ impl Postgres {
         Self::open(settings, |_, _| ()).await
     }
 
-    /// What keeps this database from keeping what it has confirmed.
+    /// The server's settings under which it can lose a commit that it has confirmed.
     pub async fn risks(&self) -> Result<Vec<String>, LedgerError> {
         self.read(read::risks).await
     }
@@ -213,15 +212,12 @@ fn background(
     Ok(handle)
 }
 
-/// The first connection: what a person has to correct is told at once.
+/// Opens the first connection: a mistake that a person has to correct ends the start at once.
 async fn prepare(reads: &Handle, pool: Pool, database: Database) -> Result<(), LedgerError> {
     let first = reads.spawn(async move { lane::connect(&pool, &database).await.map(drop) });
     match first.await.map_err(|_| LedgerError::shut_down())? {
         Err(TxError::Broken(why) | TxError::Again(why)) => {
-            warn!(
-                why,
-                "the ledger cannot be used yet; trying for as long as it takes"
-            );
+            warn!(why, "the ledger cannot be used yet; retrying until it can");
             Ok(())
         }
         done => done.map_err(LedgerError::from),
@@ -269,8 +265,8 @@ impl Ledger for Postgres {
         self.write(Item::Commit, changes)
     }
 
-    /// A reader answers for payments that nobody asked to cancel, so that a flood of them
-    /// keeps the lane from nothing.
+    /// A reader answers for payments without a request, so that a flood of notifications about them
+    /// does not keep the lane from its work.
     fn notified(
         &self,
         provider: &str,
@@ -334,8 +330,8 @@ impl Ledger for Postgres {
         self.write(Item::Maintenance, Maintenance::Purge(before, most))
     }
 
-    /// One at a time, or slow ones would take every reader: who has asked before a count began has its
-    /// answer. It goes on when nobody waits for it any more.
+    /// One count at a time, or slow counts would occupy every reader: a caller that asked before a
+    /// count began shares its answer. A count goes on when its callers have gone away.
     fn stats(&self) -> Answer<'_, Stats> {
         let asked = Instant::now();
         Box::pin(async move {

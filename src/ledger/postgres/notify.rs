@@ -1,4 +1,4 @@
-//! What a notification changes in the ledger, inside a transaction.
+//! A notification's changes to the ledger, inside a transaction.
 
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Row;
@@ -17,7 +17,7 @@ pub(super) struct Notification {
     pub(super) hear: Hear,
 }
 
-/// Once for each request on the payment that hears of it.
+/// Answers once for each request on the payment that hears of the notification.
 pub(super) async fn notified(
     db: &ClientWrapper,
     notification: &Notification,
@@ -31,9 +31,9 @@ pub(super) async fn notified(
     Ok(heard)
 }
 
-/// The open request on the payment, and not one that waits behind it; and the last ones that have
-/// their results, each of which may be contradicted. Locked before they are read: what they are may
-/// change until then, and the first of those that wait may have its turn. A payment can have more
+/// The open request on the payment, without those that wait behind it, and the last finished ones,
+/// each of whose results may be contradicted. The rows are locked before they are read: until then
+/// they may change, and the first waiting request may have its turn. A payment can have more
 /// requests than can be read at once.
 async fn find(db: &ClientWrapper, provider: &str, key: &str) -> Result<Vec<Found>, TxError> {
     let query = format!(

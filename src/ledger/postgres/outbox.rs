@@ -1,4 +1,4 @@
-//! Messages and dead letters: what is said of a request, written with what it says.
+//! Messages and dead letters, written in the transaction whose change they report.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ pub(super) struct Message<'a> {
 /// Rows of messages, by their requests and ids.
 pub(super) type Rows = HashMap<(Option<i64>, Uuid), i64>;
 
-/// The same message again: its stored bytes are published again, not the new ones.
+/// A message that exists is published again with its stored bytes, not with the new ones.
 pub(super) async fn insert(
     db: &ClientWrapper,
     worker: i64,
@@ -105,7 +105,7 @@ pub(super) async fn dead_letters(
     Ok(())
 }
 
-/// What was not understood came again: whoever closed it was mistaken, or nobody heard.
+/// The same invalid message came again: closing its dead letter has not stopped the publisher.
 pub(super) async fn open_again(
     db: &ClientWrapper,
     dead: &[(Option<i64>, &DeadLetter)],
@@ -126,7 +126,7 @@ pub(super) async fn open_again(
     Ok(())
 }
 
-/// Stored results are published once more, by whom the repeat came to.
+/// Lets the worker that received the repeat publish the stored results once more.
 pub(super) async fn publish_again(
     db: &ClientWrapper,
     worker: i64,
@@ -145,7 +145,7 @@ pub(super) async fn publish_again(
     Ok(())
 }
 
-/// Marks messages as confirmed.
+/// Marks messages as confirmed by the broker.
 pub(super) async fn published(
     db: &ClientWrapper,
     messages: &[(Delivered, i64)],

@@ -1,4 +1,4 @@
-//! Retention: what is finished, published and closed goes, a batch at a time.
+//! Retention: removing requests that are finished, published and closed, a batch at a time.
 
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -7,13 +7,13 @@ use super::error::TxError;
 use super::rows::most;
 use crate::ledger::time::millis;
 
-/// Of a request `r`: all that it says is published, and its dead letter was closed before $1.
+/// A request `r` has no unpublished message, no check under way and no dead letter open after $1.
 const NOBODY_NEEDS: &str =
     "NOT r.notified AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
      AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
                      AND (d.closed_at IS NULL OR d.closed_at >= $1))";
 
-/// Several workers may do so at once: each takes what the others leave alone.
+/// Several workers may run this at once: each skips the rows that another one has locked.
 pub(super) async fn purge(
     db: &ClientWrapper,
     before: Timestamp,
@@ -58,7 +58,7 @@ pub(super) async fn purge(
     Ok(removed)
 }
 
-/// Of these, which are locked now, those that nobody has asked for since they were found.
+/// Those of the locked requests that still may go: a repeat may have come before they were locked.
 async fn still(db: &ClientWrapper, old: &[i64], before: i64) -> Result<Vec<i64>, TxError> {
     let still = db
         .prepare_cached(&format!(

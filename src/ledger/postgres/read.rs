@@ -1,4 +1,4 @@
-//! What only looks at the ledger.
+//! Queries that change nothing.
 
 use std::ops::Range;
 
@@ -16,15 +16,15 @@ use crate::ledger::{
 use crate::outcome::State;
 use crate::wire::Outgoing;
 
-/// From the first request to behind the last one.
+/// The rows from the first request to behind the last one.
 pub(super) async fn seqs(db: Object) -> Result<Range<i64>, TxError> {
     let query = "SELECT coalesce(min(seq), 0), coalesce(max(seq), -1) + 1 FROM requests";
     let row = db.query_one(query, &[]).await?;
     Ok(row.try_get(0)?..row.try_get(1)?)
 }
 
-/// Also what nobody is there to publish. A correction comes after what it corrects, which the
-/// broker has to have by then, whoever publishes it.
+/// Includes the messages of workers that are gone. A correction waits until the broker has the
+/// message that it corrects, from whichever worker.
 pub(super) async fn pending(
     db: Object,
     worker: i64,
@@ -246,8 +246,8 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
     rows.iter().map(summary).collect()
 }
 
-/// By state or outcome, in words by which there is an index that has them in order. Without one only what
-/// most requests are: it is found soon.
+/// A condition that an index serves in `seq` order. `finished` and `cancelled` have none: most rows
+/// match, so a scan finds them quickly.
 fn wanted(named: Option<&str>) -> &'static str {
     match named {
         None => "$1::text IS NULL",

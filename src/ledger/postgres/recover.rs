@@ -1,4 +1,4 @@
-//! What a worker that is gone had under way, and what a ledger may have forgotten.
+//! Recovery: requests of a worker that is gone, doubts after a restore, a clock that went back.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ use crate::ledger::time::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 
-/// Rows that are hastened in one transaction, which keeps others waiting.
+/// The most rows that are hastened in one transaction, during which other workers wait.
 pub(super) const HASTENED_MOST: i64 = 5_000;
-/// Messages that are inherited in one transaction, for the same reason.
+/// The most messages that are inherited in one transaction, for the same reason.
 const INHERITED_MOST: i64 = 5_000;
 
-/// What workers had under way whose lease has run out is in doubt; what they were to publish
-/// is published by this one, some of it with each look: until then it is everybody's.
+/// Recovers the requests of workers whose lease has run out. Their unpublished messages go to this
+/// worker, some at each call; until then any worker may publish them.
 pub(super) async fn take_over(
     db: &ClientWrapper,
     worker: i64,
@@ -48,8 +48,8 @@ pub(super) async fn take_over(
     Ok(lost.len() as u64)
 }
 
-/// The database's clock went back: who is gone would be alive for as long as that. A lease is as long
-/// as it is, and who is alive renews it in time.
+/// After the database's clock went back, a worker that is gone would count as alive for that long.
+/// Shortens leases that end too late; a worker that is alive renews its own in time.
 async fn shorten(db: &ClientWrapper) -> Result<(), TxError> {
     let shorten = db
         .prepare_cached(
@@ -62,7 +62,7 @@ async fn shorten(db: &ClientWrapper) -> Result<(), TxError> {
     Ok(())
 }
 
-/// One that is just writing is not gone, whatever the clock says: its lease is held.
+/// A worker that is writing is not gone, whatever the clock says: its lease is locked.
 async fn gone(db: &ClientWrapper) -> Result<Vec<i64>, TxError> {
     let gone = db
         .prepare_cached(
@@ -91,7 +91,7 @@ async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<u64, T
         .await?)
 }
 
-/// Nothing is theirs any more.
+/// Removes workers that own nothing any more.
 async fn forget(db: &ClientWrapper, gone: &[i64]) -> Result<(), TxError> {
     for statement in [
         "DELETE FROM lanes WHERE worker = ANY ($1)",
@@ -103,7 +103,7 @@ async fn forget(db: &ClientWrapper, gone: &[i64]) -> Result<(), TxError> {
     Ok(())
 }
 
-/// Every open request of these is asked about first, a claimed one once it is taken over.
+/// Puts the open requests of these rows in doubt; a claimed one is asked about once it is taken over.
 pub(super) async fn reconcile(
     db: &ClientWrapper,
     now: Timestamp,
@@ -136,8 +136,8 @@ pub(super) async fn reconcile(
     Ok(open.len() as u64)
 }
 
-/// The clock went back: what is due later than any wait can reach is due now, some of it at a time.
-/// One that was claimed meanwhile is left alone.
+/// The clock went back: requests that are due later than any wait can reach become due now, some at
+/// each call. One that was claimed meanwhile stays as it is.
 pub(super) async fn hasten(
     db: &ClientWrapper,
     provider: &str,

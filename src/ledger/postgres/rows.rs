@@ -15,7 +15,7 @@ use crate::wire::{Envelope, Kind};
 /// The columns that [`stored`] reads.
 pub(super) const STORED: &str = "request_id, provider, body, envelope, received_at, progress";
 
-/// What a delivery had beside its body. As JSON: PostgreSQL's text cannot hold every text.
+/// A delivery's properties. As JSON, since PostgreSQL's text cannot hold every text.
 #[derive(Default, Serialize, Deserialize)]
 struct Delivery<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,12 +81,12 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, TxError>
     serde_json::from_str(text).map_err(TxError::unreadable)
 }
 
-/// One column of what is written together.
+/// One column of rows that are written together.
 pub(super) fn column<'a, R, T>(rows: &'a [R], of: impl FnMut(&'a R) -> T) -> Vec<T> {
     rows.iter().map(of).collect()
 }
 
-/// For people and for keys: PostgreSQL's text holds every character but this one.
+/// Text for people and keys, without NUL, the only character that PostgreSQL's text cannot hold.
 pub(super) fn text(text: &str) -> Cow<'_, str> {
     match text.contains('\0') {
         true => text.replace('\0', "\u{2400}").into(),

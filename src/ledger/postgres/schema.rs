@@ -20,12 +20,12 @@ const MIGRATIONS: &[Migration] = &[
         text: include_str!("schema/001.sql"),
         minimum: 1,
     },
-    // Version 1 would pass over notifications that were remembered.
+    // Version 1 would ignore remembered notifications.
     Migration {
         text: include_str!("schema/002.sql"),
         minimum: 2,
     },
-    // Version 2 would overwrite the outcome of what is replayed.
+    // Version 2 would overwrite the outcome of a replayed request.
     Migration {
         text: include_str!("schema/003.sql"),
         minimum: 3,
@@ -56,10 +56,10 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// Any number that nobody else takes for a lock in this database.
+/// The number of the lock: any that no other program uses in this database.
 const LOCK: i64 = 0x7265_7363_696e_6400;
 
-/// What is there.
+/// The database's schema.
 struct Found {
     version: i64,
     minimum: i64,
@@ -69,7 +69,7 @@ fn known() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-/// Brings the database to our schema, unless it is there or beyond.
+/// Brings the database to this version's schema, unless it has that or a newer one.
 pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     match look(db).await? {
         Some(found) if found.version >= known() => return compatible(&found, shown),
@@ -85,7 +85,7 @@ pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), TxErr
     done
 }
 
-/// Somebody else may have made it meanwhile: looked at again under the lock.
+/// Looks again under the lock: another worker may have migrated meanwhile.
 async fn make(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     db.batch_execute("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min'")
         .await?;
@@ -111,7 +111,7 @@ async fn make(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     Ok(())
 }
 
-/// A database that cannot hold every character would refuse a request one day, again and again.
+/// A database that cannot hold every character would one day refuse a request, at each delivery.
 async fn fits(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     let row = db.query_one("SHOW server_encoding", &[]).await?;
     match row.try_get::<_, &str>(0)? {
@@ -149,7 +149,7 @@ async fn look(db: &ClientWrapper) -> Result<Option<Found>, TxError> {
     .transpose()
 }
 
-/// A newer schema may be one that we can live with.
+/// A newer schema may be one that this version can work with.
 fn compatible(found: &Found, shown: &str) -> Result<(), TxError> {
     match found.minimum <= known() {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! Taking in what intake has read, inside a transaction.
+//! Accepting the messages that intake has read, inside a transaction.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -46,7 +46,8 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
             }
             Ok(Accepted::Repeated)
         }
-        // Not the id was taken but the payment's turn: by one that has finished, or it waits.
+        // The id is free, but another request has the payment's turn: a finished one gives it up, and
+        // behind an open one this request waits.
         None if free_turn(db, &request.provider, &request.payment_key)? => {
             kept(insert_request(db, request, &request.progress, Some(TURN))?)?;
             begun(db, request)
@@ -59,8 +60,8 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
     }
 }
 
-/// The same bytes as a request that was taken, when its account was still configured, or by an older
-/// version: a repeat all the same.
+/// Whether the message has the same bytes as a stored request, which was accepted while its account
+/// was still configured, or by an older version. Then it is a repeat all the same.
 fn repeats(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<bool> {
     let known = db
         .prepare_cached(
@@ -76,7 +77,7 @@ fn repeats(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<bool> {
     Ok(known.is_some())
 }
 
-/// What is neither stored nor known must not be acknowledged, whatever kept it out.
+/// A request that is neither stored nor known must not be acknowledged, whatever kept it out.
 fn kept(inserted: bool) -> rusqlite::Result<()> {
     match inserted {
         true => Ok(()),
@@ -84,7 +85,7 @@ fn kept(inserted: bool) -> rusqlite::Result<()> {
     }
 }
 
-/// The intent of a request that begins at once.
+/// Writes the intent of a request that begins at once.
 fn begun(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
     let seq = db.last_insert_rowid();
     let (progress, at) = (&request.progress, request.envelope.received_at);
@@ -95,10 +96,10 @@ fn begun(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
     Ok(Accepted::New(Some(ClaimId { seq, token: 0 })))
 }
 
-/// The request that works on its payment, or was the last to.
+/// In column `turn`: the request that works on its payment, or was the last to.
 const TURN: i64 = 0;
 
-/// One that has finished gives the payment's turn up, if it has it.
+/// Takes the payment's turn from a request that has finished, if one has it.
 fn free_turn(db: &Connection, provider: &str, payment_key: &str) -> rusqlite::Result<bool> {
     let freed = db
         .prepare_cached(

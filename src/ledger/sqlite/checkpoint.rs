@@ -14,12 +14,12 @@ use super::lane::{die, failed, is_broken};
 use crate::ledger::LedgerError;
 
 /// Pages in the log that are worth a copy beside the writer: the more, the fewer pages are copied
-/// twice. Three copies, and what the writer has left to copy itself is little.
+/// twice. After three such copies the writer has little left to copy itself.
 const COPIED_AT: i32 = 1_150;
 
-/// Pages in the log after which the writer copies what is left, so that the log begins anew:
-/// while it writes, nobody else can come to the end of the log. At 4 KiB a page, the log stays
-/// near 16 MiB.
+/// Pages in the log after which the writer copies the rest, so that the log starts over: while the
+/// writer writes, no other thread can reach the end of the log. At 4 KiB a page, the log stays near
+/// 16 MiB.
 const RENEWED_AT: i32 = 4_000;
 
 /// For a connection that copies its log by itself.
@@ -43,7 +43,7 @@ pub(super) fn beside(writer: &mut Connection, copier: Connection) -> Result<(), 
     at_each_commit(writer, move |pages| wake_if_due(&wake, &mut copied, pages))
 }
 
-/// Replaces SQLite's own checkpoints, whose errors nobody is told.
+/// Replaces SQLite's own checkpoints, which report their errors to no caller.
 fn at_each_commit(
     writer: &mut Connection,
     mut copy: impl FnMut(i32) + Send + 'static,
@@ -60,22 +60,22 @@ fn at_each_commit(
 }
 
 fn wake_if_due(wake: &SyncSender<()>, copied: &mut i32, pages: i32) {
-    // The log has begun anew.
+    // The log has started over.
     if pages < *copied {
         *copied = 0;
     }
-    // Full: the thread is at it, and copies this too or is woken by a later commit.
+    // Full: the thread is copying, and takes these pages too or is woken by a later commit.
     if pages - *copied >= COPIED_AT && wake.try_send(()).is_ok() {
         *copied = pages;
     }
 }
 
-/// What could not be copied stays in the log, and the next copy begins there: a copy that is
-/// under way already, a full disk. A disk that failed is nothing to go on with.
+/// A copy can fail because another one is under way, or the disk is full: the pages stay in the log,
+/// and the next copy begins there. The worker does not go on with a disk that failed.
 fn check_copy(copied: rusqlite::Result<(i32, i32)>) {
     match copied {
         Err(error) if is_broken(&error) => die(&error),
-        Err(error) => debug!(%error, "the ledger's log was not copied; it grows until it is"),
+        Err(error) => debug!(%error, "ledger log not copied; it grows until a later copy succeeds"),
         Ok(_) => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Taking up what is due, inside a transaction that also writes the intents of the calls.
+//! Claiming due requests, inside a transaction that also writes the intents of their calls.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
@@ -84,7 +84,7 @@ fn next_due(db: &Connection, provider: &str) -> rusqlite::Result<Option<Timestam
     .map(|due| due.map(time))
 }
 
-/// The intent of a call.
+/// Writes the intent of a call.
 pub(super) fn insert_call(
     db: &Connection,
     request: i64,

@@ -1,4 +1,4 @@
-//! Committing what calls led to, each change inside a transaction.
+//! Committing the changes that calls led to, inside a transaction.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -57,10 +57,10 @@ fn is_hinted(db: &Connection, change: &Change) -> rusqlite::Result<bool> {
         .map(|notified| notified.unwrap_or(false))
 }
 
-/// No RETURNING: it would make SQLite keep a journal of each statement, a sixth of a commit.
+/// Without RETURNING, which would make SQLite keep a journal of each statement, a sixth of a commit.
 fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusqlite::Result<bool> {
-    // What was finished may only have been checked: then its end stays as it is. What was
-    // replayed ends once more, and its outcome stays what its result said.
+    // The check of a finished request leaves its end as it is. A replayed request ends once more,
+    // and keeps the outcome of its result.
     let statement = match change.is_check() {
         true => {
             "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
@@ -89,7 +89,7 @@ fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusq
     Ok(written == 1)
 }
 
-/// The next request on the same payment has its turn.
+/// Gives the turn to the next request on the same payment, if one waits.
 fn unpark(db: &Connection, finished: i64, now: Timestamp) -> rusqlite::Result<bool> {
     let next: Option<i64> = db
         .prepare_cached(

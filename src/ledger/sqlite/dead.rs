@@ -1,4 +1,4 @@
-//! DeadRequest letters: finding them, and what a person does about one, inside a transaction.
+//! Dead letters: finding them, and carrying out a person's decision inside a transaction.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -87,12 +87,12 @@ fn action(row: &Row<'_>, from: usize) -> rusqlite::Result<ActionRecord> {
 /// The dead letters of a request, oldest first.
 pub(super) fn of_request(db: &Connection, request_id: &str) -> rusqlite::Result<Vec<DeadRecord>> {
     let mut letters = list(db, &DeadFilter::of_request(request_id))?;
-    // A message that took the request's id and was refused is none of it.
+    // A message that took the request's id and was refused is not one of the request's own.
     letters.retain(|letter| letter.is_request);
     Ok(letters)
 }
 
-/// What people did about a request, oldest first.
+/// People's decisions about a request, oldest first.
 pub(super) fn actions(db: &Connection, request: i64) -> rusqlite::Result<Vec<ActionRecord>> {
     db.prepare_cached(
         "SELECT dead_letter, action, who, why, at FROM actions WHERE request = ?1 ORDER BY seq",
@@ -148,7 +148,7 @@ fn last_action(db: &Connection, id: &str) -> rusqlite::Result<Option<ActionRecor
     .optional()
 }
 
-/// The request is open again, or waits for its turn. A claim of before is good for nothing.
+/// Reopens the request, or lets it wait for its turn. Its earlier claims no longer count.
 fn begin_again(
     db: &Connection,
     letter: &Letter,
@@ -178,7 +178,7 @@ fn begin_again(
     }
 }
 
-/// The last request on the same payment that came later and may have moved money, or may still.
+/// The last of the later requests on the same payment that may have moved money, or may still.
 pub(super) fn newer(db: &Connection, request: i64) -> rusqlite::Result<Option<String>> {
     db.prepare_cached(&format!(
         "SELECT o.request_id FROM requests r JOIN requests o
@@ -197,7 +197,7 @@ fn take_up(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let due_at = millis(progress.due_at.unwrap_or(now));
-    // It takes the payment's turn from one that has finished since.
+    // The payment's turn may belong to a request that has finished since.
     db.prepare_cached(
         "UPDATE requests SET turn = NULL WHERE turn = 0 AND state = 'finished' AND seq <> ?1
            AND (provider, payment_key) = (SELECT provider, payment_key FROM requests WHERE seq = ?1)",

@@ -1,7 +1,7 @@
-//! A thread that owns one SQLite connection and commits whatever has queued up as a group.
+//! A thread that owns one SQLite connection and commits the queued operations as a group.
 //!
-//! Whatever arrived while the last commit was running goes into the next one. A lone operation
-//! commits at once; a crowd shares its `fsync`, and waits a moment to be a larger one.
+//! Operations that arrive during a commit go into the next one. A lone operation commits at once;
+//! a crowd shares its `fsync`, and waits a moment to become a larger one.
 
 use std::sync::mpsc;
 use std::thread;
@@ -13,8 +13,8 @@ use tracing::error;
 
 use crate::ledger::{Answer, LedgerError};
 
-/// So many operations at once say that more are on their way: a commit costs nearly the same for
-/// twice as many, so the next one waits a moment for them. A few operations wait for nobody.
+/// When so many operations come at once, more are on their way: a commit costs nearly the same for
+/// twice as many, so the next one waits a moment for them. A few operations do not wait.
 const CROWD: usize = 16;
 const GATHER: Duration = Duration::from_millis(1);
 
@@ -24,11 +24,11 @@ const GROUP_MAX: usize = 512;
 /// Exit status after the disk has failed, `EX_IOERR` of sysexits.h.
 const DISK_FAILED: i32 = 74;
 
-/// Told of every commit: seconds it took, operations in it.
+/// Called after every commit with the seconds it took and the operations in it.
 pub(super) type Observer = Box<dyn Fn(f64, usize) + Send>;
 
 trait Work: Send {
-    /// Whether anybody waits for the answer.
+    /// Whether a caller still waits for the answer.
     fn is_awaited(&self) -> bool;
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, committed: Result<(), LedgerError>);
@@ -57,7 +57,7 @@ where
     fn answer(self: Box<Self>, committed: Result<(), LedgerError>) {
         let Unit { result, reply, .. } = *self;
         let answer = committed.and_then(|()| result.ok_or_else(LedgerError::without_result));
-        // The asker may have gone away; what it asked for stays done.
+        // The caller may have gone away; its operation stays done.
         drop(reply.send(answer));
     }
 }
@@ -77,8 +77,8 @@ impl Lane {
         })
     }
 
-    /// Starts a thread that answers questions. Those that nobody waits for any more would only keep
-    /// the others waiting.
+    /// Starts a thread that answers queries. It skips those whose callers have gone away: they would
+    /// only delay the others.
     pub(super) fn reader(connection: Connection) -> std::io::Result<Self> {
         Self::start("ledger-read", connection, |connection, group| {
             for mut unit in group.into_iter().filter(|unit| unit.is_awaited()) {
@@ -123,8 +123,8 @@ impl Lane {
     }
 }
 
-/// All in one transaction; if that fails, each in its own, so that one operation that
-/// cannot be done takes no other with it.
+/// Commits all operations in one transaction; if that fails, each in its own, so that one operation
+/// that cannot be done takes no other with it.
 fn commit(connection: &mut Connection, mut group: Vec<Box<dyn Work>>, observer: &Observer) {
     #[expect(
         clippy::disallowed_methods,
@@ -163,8 +163,8 @@ fn transact(connection: &mut Connection, group: &mut [Box<dyn Work>]) -> Result<
     })
 }
 
-/// After a failed write or sync nobody knows what is on the disk: the system forgets what it
-/// could not write, and the next sync may say that all is well. A full disk is none of these.
+/// After a failed write or sync the contents of the disk are unknown: the system forgets the pages
+/// that it could not write, and the next sync may report success. A full disk is no such failure.
 pub(super) fn is_broken(error: &rusqlite::Error) -> bool {
     const BROKEN: [i32; 8] = [
         ffi::SQLITE_IOERR_WRITE,
@@ -181,11 +181,11 @@ pub(super) fn is_broken(error: &rusqlite::Error) -> bool {
         .is_some_and(|code| BROKEN.contains(&code.extended_code))
 }
 
-/// Ends the process as a crash would: the next start reads what is really there.
+/// Ends the process as a crash would: the next start reads what the disk really holds.
 pub(super) fn die(error: &rusqlite::Error) -> ! {
     error!(
         %error,
-        "the disk failed under the ledger, so that nobody knows what is on it; ending at once. Look at the disk; the next start reads what is there"
+        "the disk failed under the ledger, so its contents are unknown; ending at once. Check the disk; the next start reads what it holds"
     );
     std::process::exit(DISK_FAILED)
 }
@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts that a probe gave up waiting for must not keep the outbox from its rows.
+    /// Counts whose probe has given up must not keep the outbox from its rows.
     #[tokio::test]
     async fn a_question_that_nobody_waits_for_is_not_asked() {
         let lane = Lane::reader(Connection::open_in_memory().unwrap()).unwrap();

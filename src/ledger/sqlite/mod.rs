@@ -1,8 +1,8 @@
 //! The ledger on one SQLite file: embedded, durable, one worker.
 //!
 //! WAL with `synchronous=FULL`: an answer means that the commit is on the disk. One thread
-//! writes, another one reads, a third copies the log; a lock beside the file keeps a second worker away. A person's
-//! commands write beside the worker, in short transactions that wait for each other.
+//! writes, another one reads, a third copies the log; a lock beside the file keeps a second worker
+//! away. A person's commands write beside the worker, in short transactions that wait for each other.
 
 use std::fs::File;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub struct Sqlite {
     write: Option<Lane>,
     read: Lane,
     recovered: AtomicBool,
-    /// Held for as long as the worker lives.
+    /// Locked for as long as the worker lives.
     _lock: Option<File>,
 }
 
@@ -63,7 +63,7 @@ impl Sqlite {
         if is_new {
             warn!(
                 path = absolute(path),
-                "there was no ledger, so a new one was made: it knows of no earlier request. If there should have been one, stop the worker and look at ledger.url and at what is mounted there"
+                "no ledger found, so a new one was made, which knows no earlier request. If there should have been one, stop the worker and check ledger.url and the file system mounted there"
             );
         }
         checkpoint::beside(&mut writer, open_operator(path)?)?;
@@ -88,7 +88,7 @@ impl Sqlite {
     }
 
     /// Opens an existing ledger to be worked on by a person, beside a running worker or
-    /// without one: the worker's lock keeps other workers away, and nobody else.
+    /// without one: the worker's lock keeps only other workers away.
     pub fn open_to_operate(path: &Path) -> Result<Self, LedgerError> {
         let reader = existing(path)?;
         let writer = open_operator(path)?;
@@ -111,7 +111,7 @@ impl Sqlite {
     }
 }
 
-/// A reader of a ledger that is there and that this version knows.
+/// A reader of an existing ledger whose schema this version knows.
 fn existing(path: &Path) -> Result<Connection, LedgerError> {
     if !is_there(path)? {
         return Err(LedgerError::Missing {
@@ -158,8 +158,8 @@ impl Ledger for Sqlite {
         })
     }
 
-    /// The reader answers for payments that nobody asked to cancel, so that a flood of them
-    /// keeps the writer from nothing.
+    /// The reader answers for payments without a request, so that a flood of notifications about
+    /// them does not keep the writer from its work.
     fn notified(
         &self,
         provider: &str,
@@ -191,8 +191,8 @@ impl Ledger for Sqlite {
         self.write(move |db| outbox::published(db, &messages, now))
     }
 
-    /// The lock says that the last worker is gone, and that there is no other one: only what
-    /// was claimed before this start is lost. What it had sent may still be on its way.
+    /// The lock proves that the last worker is gone and that there is no other one: only claims from
+    /// before this start are lost. Their calls may still be on the way.
     fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
         Box::pin(async move {
             if self.recovered.load(Ordering::Acquire) {

@@ -1,4 +1,4 @@
-//! What a notification changes in the ledger, inside a transaction.
+//! A notification's changes to the ledger, inside a transaction.
 
 use rusqlite::{Connection, Row, params};
 
@@ -7,7 +7,7 @@ use crate::ledger::heard::{Found, Update};
 use crate::ledger::time::{millis, time};
 use crate::ledger::{HEARERS_MAX, Hear, Heard};
 
-/// Once for each request on the payment that hears of it.
+/// Answers once for each request on the payment that hears of the notification.
 pub(super) fn notified(
     db: &Connection,
     provider: &str,
@@ -23,8 +23,8 @@ pub(super) fn notified(
     Ok(heard)
 }
 
-/// The open request on the payment, and not one that waits behind it; and the last ones that have
-/// their results, each of which may be contradicted.
+/// The open request on the payment, without those that wait behind it, and the last finished ones,
+/// each of whose results may be contradicted.
 fn find(db: &Connection, provider: &str, key: &str) -> rusqlite::Result<Vec<Found>> {
     db.prepare_cached(&format!(
         "SELECT seq, due_at, notified, {OUTCOME}, {STORED} FROM requests

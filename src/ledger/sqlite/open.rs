@@ -10,7 +10,7 @@ use super::checkpoint;
 use super::lane::failed;
 use crate::ledger::LedgerError;
 
-/// Schema changes in order; the file's `user_version` says how many were made.
+/// Schema changes in order; the file's `user_version` counts those that were made.
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/001.sql"),
     include_str!("schema/002.sql"),
@@ -54,12 +54,12 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, LedgerError> {
     durable(open(path, OpenFlags::SQLITE_OPEN_CREATE)?)
 }
 
-/// For an operator: the file is there, and is left as it is.
+/// For an operator's command: the file exists, and is not migrated.
 pub(super) fn open_operator(path: &Path) -> Result<Connection, LedgerError> {
     durable(open(path, OpenFlags::empty())?)
 }
 
-/// What this connection commits is on the disk.
+/// Every commit of this connection is on the disk before it answers.
 fn durable(mut connection: Connection) -> Result<Connection, LedgerError> {
     connection
         .pragma_update(None, "journal_mode", "WAL")
@@ -146,17 +146,17 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
     Ok(())
 }
 
-/// Whether the file is there. Where this user may not look, it may well be, and in use.
+/// Whether the file exists. A file that this user may not see can well exist and be in use.
 pub(super) fn is_there(path: &Path) -> Result<bool, LedgerError> {
     path.try_exists().map_err(|error| {
         let path = absolute(path);
         LedgerError::Failed(format!(
-            "{path} cannot be looked at: {error}; run it as the worker's user, or correct ledger.url"
+            "{path} cannot be accessed: {error}; run this as the worker's user, or correct ledger.url"
         ))
     })
 }
 
-/// The path in words that mean the same in every folder.
+/// The absolute path, which means the same in every folder.
 pub(super) fn absolute(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.display().to_string()

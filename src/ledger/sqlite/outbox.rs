@@ -1,4 +1,4 @@
-//! Messages and dead letters: what is said of a request, written with what it says.
+//! Messages and dead letters, written in the transaction whose change they report.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -9,14 +9,15 @@ use crate::ledger::time::millis;
 use crate::ledger::{DeadLetter, Delivered};
 use crate::wire::Outgoing;
 
-/// Where they are, of a request; of no request, one that is there already stays where it was.
+/// Returns the rows. Not meaningful without a request: a message that exists is only marked for
+/// republication.
 pub(super) fn insert(
     db: &Connection,
     request: Option<i64>,
     messages: &[Outgoing],
     now: Timestamp,
 ) -> rusqlite::Result<Vec<i64>> {
-    // The same message again: its stored bytes are published again, not the new ones.
+    // A message that exists is published again with its stored bytes, not with the new ones.
     let mut insert = db.prepare_cached(
         "INSERT INTO messages (message_id, request, kind, routing_key, properties, body, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -63,7 +64,7 @@ pub(super) fn dead_letter(
     .map(drop)
 }
 
-/// What was not understood came again: whoever closed it was mistaken, or nobody heard.
+/// The same invalid message came again: closing its dead letter has not stopped the publisher.
 pub(super) fn open_again(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<()> {
     db.prepare_cached(
         "UPDATE dead_letters SET closed_at = NULL, closed_by = NULL, dead_at = ?2
@@ -82,7 +83,7 @@ pub(super) fn publish_again(db: &Connection, request: i64) -> rusqlite::Result<(
     .map(drop)
 }
 
-/// Marks messages as confirmed.
+/// Marks messages as confirmed by the broker.
 pub(super) fn published(
     db: &Connection,
     messages: &[Delivered],

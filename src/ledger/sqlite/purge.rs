@@ -1,11 +1,11 @@
-//! What retention removes from the ledger, inside a transaction.
+//! Retention: removing old requests from the ledger, inside a transaction.
 
 use crate::ledger::time::millis;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-/// Requests that ended before and are not being checked, with all that is about them. What was closed
-/// since can still be taken back.
+/// Removes requests that ended before that time and are not being checked, with all that is about
+/// them. A request whose dead letter was closed since stays: the decision can still be taken back.
 pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite::Result<u64> {
     let old: Vec<i64> = db
         .prepare_cached(
@@ -31,7 +31,7 @@ pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite
     Ok(old.len() as u64 + purge_invalid(db, before, most)?)
 }
 
-/// Invalid messages belong to no request; their dead letters end with them.
+/// Removes invalid messages, which belong to no request, and their dead letters.
 fn purge_invalid(db: &Connection, before: Timestamp, most: usize) -> rusqlite::Result<u64> {
     let closed: Vec<String> = db
         .prepare_cached(

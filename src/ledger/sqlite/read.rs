@@ -1,4 +1,4 @@
-//! What only looks at the ledger.
+//! Queries that change nothing.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -11,7 +11,7 @@ use crate::ledger::{
 };
 use crate::wire::Outgoing;
 
-/// A correction comes after what it corrects, which the broker has to have by then.
+/// A correction waits until the broker has the message that it corrects.
 pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Result<Vec<Pending>> {
     let mut query = db.prepare_cached(&format!(
         "SELECT m.seq, m.message_id, m.kind, m.routing_key, m.properties, m.body, m.publications,
@@ -221,7 +221,7 @@ mod tests {
     use super::super::open::migrate;
     use super::*;
 
-    /// At each scrape and probe, of a million rows that wait as of ten.
+    /// At each scrape and probe, with a million waiting rows as with ten.
     #[test]
     fn what_is_open_is_counted_without_reading_its_rows() {
         let mut db = Connection::open_in_memory().unwrap();

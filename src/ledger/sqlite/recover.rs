@@ -1,4 +1,4 @@
-//! What a start makes of the ledger that it finds, inside a transaction.
+//! Recovery: claims of a worker that is gone, doubts after a restore, a clock that went back.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};

@@ -192,7 +192,7 @@ fn without_a_ledger_that_can_be_used_every_command_says_what_to_do() {
     // As where the worker's folder is closed to this user, which it never is to root.
     let below = format!("sqlite:{}", world.config().join("rescind.db").display());
     world.set("ledger.url", &below);
-    let says = "cannot be looked at: Not a directory (os error 20); run it as the worker's user";
+    let says = "cannot be accessed: Not a directory (os error 20); run this as the worker's user";
     each(world.config(), says);
     world.set("ledger.url", &format!("sqlite:{}", ledger.display()));
 
@@ -211,7 +211,7 @@ fn without_a_ledger_that_can_be_used_every_command_says_what_to_do() {
         [b"no ledger at all".as_slice(), &[7; 4_000]].concat(),
     )
     .unwrap();
-    each(world.config(), "is damaged, or is no ledger");
+    each(world.config(), "is damaged, or is not a ledger");
     // Cut off in the middle: the head is well, the rest is gone.
     let worker = World::new("bad-cut", "success");
     drop(worker.stage.worker());
