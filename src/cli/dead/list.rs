@@ -48,14 +48,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let now = now();
     if args.group {
         let groups = groups(&all(&*ledger, filter, config).await?);
-        print(
-            &groups,
-            &args,
-            screen,
-            object,
-            group_row,
-            (&GROUP_TITLES, now),
-        )?;
+        print_groups(&groups, args.json, screen, now)?;
         return Ok(Exit::Done);
     }
     let most = args.limit.saturating_add(1).min(1_000_000_000);
@@ -70,14 +63,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     }
     let more = found.len() > args.limit;
     found.truncate(args.limit);
-    print(
-        &found,
-        &args,
-        screen,
-        letter_object,
-        letter_row,
-        (&TITLES, now),
-    )?;
+    print_letters(&found, args.json, screen, now)?;
     if more {
         let limit = args.limit;
         text::say(&format!(
@@ -92,24 +78,41 @@ const GROUP_TITLES: [&str; 7] = [
     "number", "provider", "outcome", "reason", "oldest", "newest", "message",
 ];
 
-/// Objects for programs, or a table.
-fn print<T>(
-    found: &[T],
-    args: &Args,
+fn print_letters(
+    letters: &[DeadRecord],
+    json: bool,
     screen: Screen,
-    object: impl Fn(&T) -> Value,
-    row: impl Fn(&T, Timestamp) -> Vec<Cell>,
-    (titles, now): (&[&'static str], Timestamp),
+    now: Timestamp,
 ) -> anyhow::Result<()> {
-    if args.json {
-        return found.iter().try_for_each(|one| screen.json(&object(one)));
+    if json {
+        let mut objects = letters.iter().map(letter_object);
+        return objects.try_for_each(|object| screen.json(&object));
     }
-    if found.is_empty() {
+    let rows: Vec<_> = letters.iter().map(|l| letter_row(l, now)).collect();
+    Ok(table(&TITLES, &rows, screen)?)
+}
+
+fn print_groups(
+    groups: &[Group],
+    json: bool,
+    screen: Screen,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    if json {
+        return groups
+            .iter()
+            .try_for_each(|group| screen.json(&json!(group)));
+    }
+    let rows: Vec<_> = groups.iter().map(|g| group_row(g, now)).collect();
+    Ok(table(&GROUP_TITLES, &rows, screen)?)
+}
+
+fn table(titles: &[&'static str], rows: &[Vec<Cell>], screen: Screen) -> std::io::Result<()> {
+    if rows.is_empty() {
         text::say("no such dead letters");
         return Ok(());
     }
-    let rows: Vec<Vec<Cell>> = found.iter().map(|one| row(one, now)).collect();
-    Ok(screen.table(titles, &rows)?)
+    screen.table(titles, rows)
 }
 
 fn letter_row(letter: &DeadRecord, now: Timestamp) -> Vec<Cell> {
@@ -149,10 +152,6 @@ fn short(message: &str) -> String {
         true => message.chars().take(MESSAGE_MAX - 1).chain(['…']).collect(),
         false => message,
     }
-}
-
-fn object(group: &Group) -> Value {
-    json!(group)
 }
 
 /// A dead letter for programs, without its bytes.
