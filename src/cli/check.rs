@@ -27,12 +27,12 @@ const REACH: Duration = Duration::from_secs(3);
 /// Check configuration, broker, topology, ledger and the providers' addresses.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// One document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// What one look found.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Check {
     /// `broker`, `topology`, `ledger` or `providers.<name>`.
@@ -63,7 +63,7 @@ impl Check {
     }
 }
 
-/// Looks at everything; a configuration that cannot be used has ended the command before.
+/// Checks everything; a configuration that cannot be used has ended the command before.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
     let (mut checks, providers) = tokio::join!(broker(loaded), providers(&loaded.config));
     checks.extend(ledger(&loaded.config).await);
@@ -75,7 +75,7 @@ pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::
     Ok(verdict(&checks))
 }
 
-/// What cannot be reached says more than a difference.
+/// The worst result decides: a usage error, then something unreachable, then a difference.
 fn verdict(checks: &[Check]) -> Exit {
     let has = |exit| checks.iter().any(|check| check.exit == exit);
     [Exit::Usage, Exit::Unreachable, Exit::Found]
@@ -145,7 +145,7 @@ async fn database(settings: &Settings) -> Vec<Check> {
     };
     let risk = |setting: String| {
         let says = format!(
-            "{setting} at the server: a crash there can lose what was confirmed; set it to on"
+            "{setting} at the server, so a crash there can lose confirmed commits; set it to on"
         );
         Check::bad("ledger", Exit::Found, says)
     };
@@ -159,7 +159,7 @@ fn file(path: &Path) -> Check {
     match Sqlite::open_to_read(path) {
         Ok(_) => {
             let user = match in_use(path) {
-                true => "; a worker is at work on it",
+                true => "; a worker is using it",
                 false => "",
             };
             let says = format!("{} has the schema of this version{user}", path.display());
@@ -171,7 +171,7 @@ fn file(path: &Path) -> Check {
     }
 }
 
-/// Between a new binary and its first start, which is when it is checked.
+/// The ledger is older than this binary, as between an upgrade and the first start.
 fn migrated(place: &str, found: i64, known: i64) -> Check {
     let says = format!(
         "{place} has schema {found}; the worker brings it to {known} when it starts, so have a backup"
@@ -179,7 +179,7 @@ fn migrated(place: &str, found: i64, known: i64) -> Check {
     Check::good("ledger", says)
 }
 
-/// The path is told as an absolute one: the worker may have been started in another folder.
+/// Shows the absolute path: the worker may have been started in another folder.
 fn new_ledger(path: &Path) -> Check {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = match path.parent() {

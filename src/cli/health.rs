@@ -16,12 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Ask the worker at `http.listen` whether it is ready.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only whether it turns (/livez), not whether it consumes and publishes (/readyz)
+    /// Check liveness (/livez) instead of readiness (/readyz)
     #[arg(long)]
     live: bool,
 }
 
-/// Prints what the worker says; exit code 8 if it is not ready, 7 if there is none.
+/// Prints the worker's answer; exit code 8 if it is not ready, 7 if there is no worker.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let path = if args.live { "/livez" } else { "/readyz" };
     let url = format!("http://{}{path}", reachable(config.http.listen));
@@ -35,7 +35,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         let why = if why.is_timeout() {
             "it does not answer"
         } else {
-            "nobody answers"
+            "the connection failed"
         };
         CommandError::unreachable(format!("no worker at http.listen, {url}: {why}"))
     };

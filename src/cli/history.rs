@@ -1,4 +1,4 @@
-//! What is known of one request, as `show` and `dead show` print it.
+//! The history of one request, as `show` and `dead show` print it.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -18,7 +18,7 @@ pub(super) struct Page {
     request_id: String,
     provider: String,
     state: &'static str,
-    /// The state in words.
+    /// The state as a sentence.
     says: String,
     outcome: Option<String>,
     reason: Option<String>,
@@ -40,7 +40,7 @@ pub(super) struct Page {
     messages: Vec<Message>,
     dead_letters: Vec<Letter>,
     actions: Vec<Action>,
-    /// A later request on the same payment that may have moved money, or may still.
+    /// The last later request on the same payment that may have moved money, or may still.
     newer_request: Option<String>,
 }
 
@@ -220,7 +220,7 @@ impl Letter {
     }
 }
 
-/// Who did what, when and why.
+/// A person's action about a dead letter.
 #[derive(Debug, Serialize)]
 pub(super) struct Action {
     dead_letter: String,
@@ -309,23 +309,23 @@ fn open_in_words(history: &History) -> String {
     }
 }
 
-/// What to do about the dead letter that is open.
+/// Advice about the request's open dead letter, if it has one.
 fn advice(history: &History) -> Option<String> {
     let letter = history.letters.iter().rfind(|l| l.closed_at.is_none())?;
     Some(advice_on(letter))
 }
 
-/// Names the letter where its request's id would be an option of the command.
+/// Names the letter's own id where its request's id would be read as an option of the command.
 pub(super) fn advice_on(letter: &DeadRecord) -> String {
     let id = letter.request_id.as_ref();
     let id = id.filter(|id| letter.is_request && !id.starts_with('-'));
     to_do(&letter.outcome, &letter.reason, id.unwrap_or(&letter.id))
 }
 
-/// One sentence on what to do about a dead letter.
+/// Advice about a dead letter.
 fn to_do(outcome: &str, reason: &str, id: &str) -> String {
     match outcome {
-        // A replay is refused.
+        // A replay would be refused.
         "failed" if reason == Failed::DeadlinePassed.as_str() => format!(
             "Nothing was cancelled, and nothing may be sent after the deadline: `rescind dead discard {id} --reason TEXT`; then, if it is still wanted, publish a new request with a new request_id and a later deadline."
         ),
@@ -347,7 +347,7 @@ fn to_do(outcome: &str, reason: &str, id: &str) -> String {
     }
 }
 
-/// When the schedule that it is in ends, with the account's settings of today.
+/// When the request's present schedule ends, by the account's present settings.
 fn gives_up_at(history: &History, config: &Config) -> Option<Timestamp> {
     let account = config.accounts.get(&history.stored.provider)?;
     let progress = &history.progress;
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(words.join(" "), wanted);
     }
 
-    /// Whoever publishes chooses it, and somebody pastes the line.
+    /// The publisher chooses the id, and a person pastes the line.
     #[test]
     fn an_id_that_is_an_option_of_the_command_is_in_no_advice() {
         let letter = |id: &str| DeadRecord {

@@ -22,25 +22,25 @@ pub(super) struct Args {
     /// Account name
     #[arg(long)]
     provider: Option<String>,
-    /// Taken in at least so long ago, as in 90s, 1h or 7d
+    /// Received at least this long ago, as in 90s, 1h or 7d
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]
     older_than: Option<Duration>,
-    /// At most so many
+    /// List at most this many
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// One object a line
+    /// Print one JSON object a line
     #[arg(long)]
     json: bool,
 }
 
 fn states() -> PossibleValuesParser {
     let states = State::ALL.iter().map(|state| state.as_str());
-    // What is invalid is no request: `rescind dead list --outcome invalid`.
+    // Invalid messages are not requests: `rescind dead list --outcome invalid` has them.
     let outcomes = Outcome::NAMES.into_iter().filter(|name| *name != "invalid");
     PossibleValuesParser::new(states.chain(outcomes))
 }
 
-/// Prints what the ledger has.
+/// Prints the ledger's requests.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let now = now();
     let most = args.limit.saturating_add(1);

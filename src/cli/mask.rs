@@ -1,8 +1,8 @@
-//! What may be shown of a request on a screen: no card number as a whole, no token, no key.
+//! Masking for screens: no whole card number, no token, no key is shown.
 
 use serde_json::Value;
 
-/// Fields whose values are nobody's business, wherever they stand.
+/// Parts of the names of fields whose values are hidden, at every depth.
 const SECRET: [&str; 14] = [
     "token",
     "secret",
@@ -49,8 +49,8 @@ fn is_secret(key: &str) -> bool {
     SECRET.iter().any(|secret| key.contains(secret))
 }
 
-/// The text with every card number in it masked. What is part of a longer word, as in
-/// `order-4111111111111111`, is an id.
+/// The text with every card number in it masked. Digits that are part of a longer word, as in
+/// `order-4111111111111111`, are an id.
 pub(super) fn masked_text(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -73,7 +73,7 @@ pub(super) fn masked_text(text: &str) -> String {
     shown
 }
 
-/// Numbers that stand beside each other: of one word or of several, and others before and behind.
+/// A run of digits, spaces and dashes, masked: a card number may be one word of it or several.
 fn masked_run(run: &str) -> String {
     let words: Vec<&str> = run.split(' ').collect();
     let mut shown = Vec::new();

@@ -40,7 +40,7 @@ pub struct Cli {
     /// Configuration file [default: rescind.toml, then /etc/rescind/rescind.toml]
     #[arg(long, global = true, env = "RESCIND_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting, which wins over environment and file; stands before the command, as in
+    /// Override one setting of environment and file; goes before the command, as in
     /// rescind --set log.format=text worker. Not for secrets: every user of this machine can read it
     #[arg(long, value_name = "PATH=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
@@ -63,8 +63,8 @@ Exit codes: 0 done (an empty list is success), 1 failed, 2 usage or invalid conf
 enum Command {
     /// Consume, dispatch, publish; serves /metrics and the health endpoints
     Worker {
-        /// Ask the providers about every open request before anything is sent: after the
-        /// ledger was restored from a copy that may be older than what was done
+        /// Ask the providers about every open request before sending anything: for a ledger
+        /// that was restored from a copy which may lack the latest calls
         #[arg(long)]
         reconcile: bool,
     },
@@ -72,7 +72,7 @@ enum Command {
     Simulate(simulate::Args),
     /// Check configuration, broker, topology, ledger and the providers' addresses
     Check(check::Args),
-    /// Print, declare or verify what has to be at the broker
+    /// Print, declare or verify the broker's exchanges and queues
     Topology(topology::Args),
     Submit(submit::Args),
     /// Print results as they come
@@ -99,7 +99,7 @@ pub enum Exit {
     Failed = 1,
     /// Usage or invalid configuration.
     Usage = 2,
-    /// Some of it is done.
+    /// Part of the work is done.
     Partly = 3,
     /// The state changed meanwhile.
     Changed = 6,
@@ -107,7 +107,7 @@ pub enum Exit {
     Unreachable = 7,
     /// A check found something.
     Found = 8,
-    /// By a person.
+    /// A person interrupted it.
     Interrupted = 130,
 }
 
@@ -120,13 +120,13 @@ pub struct CommandError {
 }
 
 impl CommandError {
-    /// What was given to a command cannot be used.
+    /// The command's input or configuration cannot be used.
     pub fn usage(what: impl Into<String>) -> Self {
         let (exit, what) = (Exit::Usage, what.into());
         Self { exit, what }
     }
 
-    /// Something that is needed cannot be reached.
+    /// Broker, ledger or provider cannot be reached.
     pub fn unreachable(what: impl Into<String>) -> Self {
         let (exit, what) = (Exit::Unreachable, what.into());
         Self { exit, what }
@@ -165,7 +165,7 @@ impl Exit {
         match error {
             AmqpError::Settings(_) => Self::Usage,
             AmqpError::Topology(_) => Self::Found,
-            // What is there was declared in another way.
+            // An exchange or queue exists that was declared in another way.
             _ => match error.refusal() {
                 Some((PRECONDITION_FAILED, _)) => Self::Found,
                 _ => Self::Unreachable,
@@ -194,8 +194,8 @@ pub fn main(environment: Vec<(String, String)>) -> ExitCode {
     }
 }
 
-/// Half of the cores: tasks are short, and hand over to the threads of the ledger and of the
-/// broker's connections, which need cores too.
+/// Half of the cores: tasks are short, and the threads of the ledger and of the broker's
+/// connections need cores too.
 fn threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores / 2).max(1)
@@ -250,7 +250,7 @@ async fn worker(
     })
 }
 
-/// Who is at the terminal: the person behind `sudo`, if there is one.
+/// The name of the person at the terminal: the one behind `sudo`, if there is one.
 fn login(environment: &[(String, String)]) -> String {
     let names = ["SUDO_USER", "LOGNAME", "USER"].iter();
     let named = names.filter_map(|name| variable(environment, name));
@@ -297,7 +297,7 @@ async fn ledger(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
     Ok(run::location(config).open_to_read().await?)
 }
 
-/// Where nothing matches, the name may be wrong. `what` is looked for.
+/// Where nothing matches a filter, the account's name may be wrong. `what` names the records.
 fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(), CommandError> {
     let Some(name) = name else { return Ok(()) };
     if config.accounts.contains_key(name) {
@@ -305,19 +305,19 @@ fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(),
     }
     if name == UNKNOWN_PROVIDER {
         text::say(
-            "unknown is of messages whose provider could not be read; metrics say so of every account that is not configured, which have their own names here: leave --provider out",
+            "`unknown` selects messages whose provider could not be read. For accounts no longer configured (also `unknown` in the metrics), omit --provider",
         );
         return Ok(());
     }
     let names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
     Err(CommandError::usage(format!(
-        "--provider {name}: no account has that name, and no {what}; there are {}",
+        "--provider {name}: no account has that name, and neither has a {what}; the accounts are {}",
         names.join(", ")
     )))
 }
 
-/// What the broker does not let this user do, where that is its answer. The broker names an
-/// exchange or a queue; its older versions do not say which right is missing.
+/// The right that this user lacks, if the broker refused access. The broker names an exchange or a
+/// queue; its older versions do not say which right is missing.
 fn forbidden(error: &AmqpError, about_exchange: &str) -> Option<String> {
     let (_, text) = error
         .refusal()
@@ -337,7 +337,7 @@ fn shown<'a>(loaded: &'a Loaded, path: &str) -> &'a str {
     found.map_or("", |value| value.value.as_str())
 }
 
-/// Whether nobody reads our output any more.
+/// Whether the error is that the reader of the output has closed it.
 fn is_unread(error: &anyhow::Error) -> bool {
     let closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
     error
@@ -347,7 +347,7 @@ fn is_unread(error: &anyhow::Error) -> bool {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     if is_unread(error) {
-        // Whoever read our output has seen enough.
+        // The reader of the output has seen enough.
         return Exit::Done.into();
     }
     text::say(&format!("rescind: {error:#}"));

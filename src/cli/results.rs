@@ -16,10 +16,10 @@ use crate::config::{Amqp, Loaded};
 /// Print results as they come.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// One result object a line, verbatim
+    /// Print one JSON object a line, as received
     #[arg(long)]
     json: bool,
-    /// End after so many results
+    /// End after this many results
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -49,14 +49,14 @@ pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::
     Ok(Exit::Done)
 }
 
-/// A queue of our own that gets every result and correction from now on.
+/// A queue of the command's own that gets every result and correction from now on.
 pub(super) struct Feed {
     channel: Channel,
     consumer: Consumer,
 }
 
 impl Feed {
-    /// Binds it; nothing that is published after this answers is missed.
+    /// Binds the queue; from then on it misses no result.
     pub(super) async fn open(connection: &Connection, settings: &Amqp) -> anyhow::Result<Self> {
         Self::bind(connection, settings).await.map_err(|error| {
             let exchange = &settings.results_exchange;
@@ -95,7 +95,7 @@ impl Feed {
         Ok(Self { channel, consumer })
     }
 
-    /// The next one that can be read.
+    /// The next message that is a valid result.
     pub(super) async fn next(
         &mut self,
         connection: &Connection,
@@ -114,7 +114,7 @@ impl Feed {
             match ResultMessage::read(delivery.data) {
                 Ok(result) => return Ok(result),
                 Err(error) => text::say(&format!(
-                    "a message under {} is no result and is passed over: {error}",
+                    "a message under {} is not a valid result and is skipped: {error}",
                     text::printable(delivery.routing_key.as_str())
                 )),
             }
@@ -169,7 +169,7 @@ impl ResultMessage {
     }
 }
 
-/// Prints reports in one of the two forms.
+/// Prints results as JSON or as a table.
 pub(super) struct Printer {
     json: bool,
     screen: Screen,
@@ -211,7 +211,7 @@ impl Printer {
         }
     }
 
-    /// A row that is no result; programs do not get it.
+    /// A note in place of a result, for people only.
     pub(super) fn note(&self, request: &str, provider: &str, note: &str) -> std::io::Result<()> {
         if self.json {
             text::say(&format!("{request}: {note}"));

@@ -1,4 +1,4 @@
-//! `rescind show`: all that is known of one request, on one screen.
+//! `rescind show`: everything that is known of one request, on one screen.
 
 use anyhow::bail;
 
@@ -8,17 +8,17 @@ use super::{Exit, ledger};
 use crate::config::Config;
 use crate::run::now;
 
-/// Show one request: state, every call, evidence, result, what people did about it.
+/// Show one request: state, every call, evidence, result, people's actions.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The publisher's id
     request_id: String,
-    /// One document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// Prints the request, or says that there is none.
+/// Prints the request; an error if there is none.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let id = &args.request_id;
     let Some(history) = ledger(config).await?.history(id).await? else {

@@ -26,8 +26,8 @@ const WINDOW: usize = 64;
 /// Publish requests (one JSON object, an array, or JSON lines) and follow them to their
 /// results.
 ///
-/// What is no valid request is published all the same, so that the worker's own verdict on
-/// it is seen; where no request_id can be read, no result can follow and none is waited for.
+/// Invalid requests are published too, so that the worker's own verdict is shown; where no
+/// request_id can be read, no result can follow, and the command waits for none.
 /// Submitting a request again is safe: it gets the result that it already has.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// How long to wait for results after the last request was published
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = text::duration)]
     timeout: Duration,
-    /// One result object a line, verbatim
+    /// Print one JSON object a line, as received
     #[arg(long)]
     json: bool,
 }
@@ -112,9 +112,9 @@ impl Item {
     }
 }
 
-/// One object, an array, or values one after the other; the bytes stay as they are. If that
-/// is not what it is, every line is a message, as long as one of them is an object: else it
-/// is more likely one document with a mistake than many bad messages.
+/// Reads one object, an array, or values one after the other; the bytes stay as they are. Other
+/// input is a message a line, if one of the lines is an object: else it is more likely one document
+/// with a mistake than many bad messages.
 fn read_items(input: &[u8]) -> Result<Vec<Item>, String> {
     if let Ok(array) = serde_json::from_slice::<Vec<&RawValue>>(input) {
         return Ok(array
@@ -155,8 +155,8 @@ async fn publish(connection: &Connection, settings: &Amqp, items: &[Item]) -> an
     Ok(())
 }
 
-/// Asked beforehand: the broker answers a publication to no exchange by closing the channel,
-/// and the publications behind it fail for that alone.
+/// Checked beforehand: on a publication to a missing exchange the broker closes the channel, and
+/// the publications behind it fail for that alone.
 async fn expect_exchange(connection: &Connection, name: &str) -> Result<(), AmqpError> {
     let channel = step("open a channel", connection.create_channel()).await?;
     let options = ExchangeDeclareOptions {
@@ -257,7 +257,7 @@ async fn follow(
     }
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let mut published = false;
-    // Counts from the last publication on; until then the confirms have their own limits.
+    // Starts at the last publication; until then the confirms have their own limits.
     let mut deadline = Instant::now();
     while !published || !followed.waiting.is_empty() {
         tokio::select! {
@@ -269,7 +269,7 @@ async fn follow(
             next = feed.next(connection) => {
                 let result = next.context("the results can no longer be followed; the requests are carried out all the same")?;
                 if let Err(closed) = followed.take(&result) {
-                    // Nobody reads any more; all that was given is published all the same.
+                    // The output is closed; the rest of the input is published all the same.
                     if !published {
                         publishing.await?;
                     }
@@ -293,7 +293,7 @@ async fn follow(
     })
 }
 
-/// What is waited for, and what came.
+/// The results that the command waits for, and those that came.
 struct Followed {
     waiting: BTreeSet<String>,
     known: HashSet<String>,
@@ -357,7 +357,7 @@ impl Followed {
                 more => format!(" and {more} more"),
             };
             text::say(&format!(
-                "no result yet for {}{more}; `rescind show REQUEST_ID` says where each one stands",
+                "no result yet for {}{more}; `rescind show REQUEST_ID` shows each one's state",
                 some.join(", ")
             ));
         }

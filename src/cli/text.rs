@@ -1,4 +1,4 @@
-//! What commands print: tables, times for people, colour where it is wanted.
+//! Output of commands: tables, times for people, colour where it is wanted.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -19,9 +19,9 @@ pub(super) enum Style {
     Plain,
     /// Titles.
     Bold,
-    /// What is less important.
+    /// Less important text.
     Dim,
-    /// It went well.
+    /// A success.
     Good,
     /// Neither well nor badly.
     Notice,
@@ -52,7 +52,7 @@ impl Style {
     }
 }
 
-/// What a terminal's user wants.
+/// Whether the user of the terminal accepts colour.
 pub(super) fn may_have_colour(no_color: Option<&str>, term: Option<&str>) -> bool {
     no_color.is_none_or(str::is_empty) && term != Some("dumb")
 }
@@ -99,8 +99,8 @@ impl Screen {
     }
 }
 
-/// JSON whose texts a terminal shows and does not obey: what is above ASCII and controls it may stand
-/// in them as it is, and means the same escaped.
+/// JSON that a terminal shows and does not obey: a control character that JSON allows unescaped is
+/// escaped, which means the same.
 pub(super) fn tame(json: &str) -> String {
     let mut tamed = String::with_capacity(json.len());
     for c in json.chars() {
@@ -114,7 +114,7 @@ pub(super) fn tame(json: &str) -> String {
     tamed
 }
 
-/// A message or progress, for people; a closed stderr is nobody's problem.
+/// Prints a message for people to stderr; whether stderr is closed does not matter.
 pub(super) fn say(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
@@ -142,15 +142,15 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// What came over the wire may not move the cursor.
+/// Text from outside, without characters that could move the cursor.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if is_unseen(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
-/// What a terminal obeys and does not show: controls, and what has no width or turns the direction
-/// of a line, so that another id is read than the one that was called.
+/// Characters that a terminal obeys and does not show: controls, and those without width or that
+/// reverse a line, so that a person would read another id than the real one.
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -224,12 +224,12 @@ pub(super) fn span(length: Duration) -> String {
     }
 }
 
-/// The moment that was so long ago.
+/// The moment `age` before now.
 pub(super) fn before(now: Timestamp, age: Duration) -> Timestamp {
     now.checked_sub(age).unwrap_or(Timestamp::MIN)
 }
 
-/// Progress on stderr, if that is a terminal: so many of `what`.
+/// A progress bar on stderr, if that is a terminal; `what` is the noun that it counts.
 pub(super) fn bar(total: usize, what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

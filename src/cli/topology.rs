@@ -1,4 +1,4 @@
-//! `rescind topology`: prints, declares or verifies what has to be at the broker.
+//! `rescind topology`: prints, declares or verifies the broker's exchanges and queues.
 
 use lapin::uri::AMQPUri;
 use secrecy::ExposeSecret as _;
@@ -9,7 +9,7 @@ use super::{CommandError, Exit, connect};
 use crate::amqp::{self, Argument, Queue, Topology};
 use crate::config::{Amqp, Loaded};
 
-/// Print, declare or verify what has to be at the broker.
+/// Print, declare or verify the broker's exchanges and queues.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -21,8 +21,8 @@ enum Verb {
     /// Print a definitions.json for RabbitMQ's import, with least permissions
     ///
     /// The file has exchanges, queues, bindings and one user for workers with
-    /// amqp.topology = "verify". It holds no password, and its import takes away the one
-    /// that a user of that name has: set it afterwards with `rabbitmqctl change_password`.
+    /// amqp.topology = "verify". It holds no password, and its import removes the password of
+    /// an existing user of that name: set it afterwards with `rabbitmqctl change_password`.
     Print {
         /// Name of the workers' user
         #[arg(long, default_value = "rescind")]
@@ -30,15 +30,15 @@ enum Verb {
         /// Leave out the user and its permissions, e.g. for a second import
         #[arg(long, conflicts_with = "user")]
         no_user: bool,
-        /// One document, which is what it always prints
+        /// Print one JSON document, as without this flag
         #[arg(long)]
         json: bool,
     },
     /// Declare everything that is missing
     Declare,
-    /// Say what is missing or different; exit code 8 if anything is
+    /// List what is missing or different; exit code 8 if anything is
     Verify {
-        /// One document
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
@@ -152,15 +152,15 @@ fn bindings(topology: &Topology, vhost: &str) -> Vec<Value> {
     topology.queues.iter().flat_map(of).collect()
 }
 
-/// A worker that only verifies configures nothing, writes results and dead letters, and
-/// reads the rest: newer brokers let nobody look at what they have no right to.
+/// The rights of a worker that only verifies: it configures nothing, writes results and dead
+/// letters, and reads the rest, since newer brokers let a user see only what it has a right to.
 fn permissions(settings: &Amqp, topology: &Topology, user: &str, vhost: &str) -> Value {
     let mut write = vec![
         settings.results_exchange.as_str(),
         settings.dead_exchange.as_str(),
     ];
     if settings.reply_to {
-        // RabbitMQ's name for the exchange that has none.
+        // RabbitMQ's name for the default exchange.
         write.push("amq.default");
     }
     let exchanges = topology.exchanges.iter().map(|exchange| &exchange.name);
@@ -172,7 +172,7 @@ fn permissions(settings: &Amqp, topology: &Topology, user: &str, vhost: &str) ->
     })
 }
 
-/// A pattern that takes exactly these names.
+/// A pattern that matches exactly these names.
 fn any_of(mut names: Vec<&str>) -> String {
     names.sort_unstable();
     names.dedup();

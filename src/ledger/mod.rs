@@ -88,7 +88,7 @@ pub trait Ledger: Send + Sync {
     fn recover(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64>;
 
     /// Puts every open request in doubt; answers their number. A claimed one stays with its owner;
-    /// whoever takes it over finds it in doubt. For a ledger that may have forgotten calls.
+    /// the worker that takes it over finds it in doubt. For a ledger that may have forgotten calls.
     fn reconcile(&self, now: Timestamp) -> Answer<'_, u64>;
 
     /// Removes up to `most` finished requests older than `before`, with all that is about them;

@@ -1,5 +1,4 @@
-//! `rescind dead discard`: closes dead letters about which nothing is to be done, or takes
-//! that back.
+//! `rescind dead discard`: closes dead letters that need no action, or opens them again.
 
 use super::super::text::{self, Screen};
 use super::super::{Exit, ledger};
@@ -9,13 +8,13 @@ use crate::config::Config;
 use crate::ledger::{Action, Closed, Closing, DeadFilter, DeadRecord, Ledger, Resolution};
 use crate::run::now;
 
-/// Close dead letters about which nothing is to be done. --undo opens them again, until
-/// retention removes them.
+/// Close dead letters that need no action. --undo opens them again, until retention removes
+/// them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     chosen: Chosen,
-    /// Why, for the ledger and for whoever asks
+    /// The reason, which the ledger keeps
     #[arg(long, value_name = "TEXT", required_unless_present_any = ["undo", "dry_run"])]
     reason: Option<String>,
     /// Open discarded ones again
@@ -41,7 +40,7 @@ impl Args {
     }
 }
 
-/// Closes or opens them, one after the other.
+/// Closes or opens the chosen dead letters, one after the other.
 pub(super) async fn run(
     args: Args,
     config: &Config,
@@ -101,7 +100,7 @@ fn take(
     report.line(letter, fate, says)
 }
 
-/// --undo looks among the discarded ones.
+/// The chosen dead letters; with --undo, chosen among the discarded ones.
 async fn find(
     args: &Args,
     ledger: &dyn Ledger,

@@ -14,24 +14,24 @@ use crate::ledger::{DeadFilter, DeadRecord};
 
 /// Print dead letters as JSON lines, the messages exactly as received.
 ///
-/// `body` is the text that was received, `body_base64` its bytes where they are no text. They
-/// hold whatever the publisher sent, unmasked: treat the file as the payments' own data.
+/// `body` is the text as received, `body_base64` the bytes where they are not text. They hold
+/// whatever the publisher sent, unmasked: treat the file like the payments' own data.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     filters: Filters,
-    /// The reason that they were given up for
+    /// Only those given up for this reason
     #[arg(long, value_name = "REASON", visible_alias = "dead-reason", value_parser = reasons())]
     reason: Option<String>,
-    /// Closed ones instead
+    /// Export closed ones instead
     #[arg(long)]
     closed: bool,
-    /// One object a line, which is what it always prints
+    /// Print one JSON object a line, as without this flag
     #[arg(long)]
     json: bool,
 }
 
-/// Prints every one that matches, oldest first.
+/// Prints every matching dead letter, oldest first.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let ledger = ledger(config).await?;
     let mut filter = DeadFilter {

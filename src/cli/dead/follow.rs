@@ -1,5 +1,5 @@
-//! Replays from their first to their last: begun at a pace, followed in the ledger, stopped
-//! where they fail again. The worker does the work; whoever follows may go away.
+//! Replays from the first to the last: begun at a pace, followed in the ledger, stopped where they
+//! fail again. The worker does the work, also when the command ends early.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use crate::ledger::{Closing, DeadRecord, History, Ledger, Reopen, Resolution};
 use crate::outcome::State;
 use crate::run::now;
 
-/// Replays under way at once: no more than these can fail before it is seen that they do.
+/// Replays under way at once, and so the most that can fail before the command notices.
 const UNDER_WAY_MAX: usize = 50;
-/// How often the ledger is asked where they stand.
+/// How often the command reads their states from the ledger.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
-/// So long without any end is worth a word.
+/// After so long without an end the command says so.
 const SILENCE: Duration = Duration::from_secs(20);
-/// So many have to have ended before anything is stopped.
+/// The fewest ended replays that can stop the rest.
 const ENDED_MIN: usize = 20;
 
-/// What is to be done with all of them.
+/// Instructions for all of the replays.
 pub(super) struct Orders {
     pub(super) who: String,
     pub(super) why: String,
     pub(super) reopen: Box<dyn Fn() -> Reopen>,
-    /// Begun a second.
+    /// Most that begin in a second.
     pub(super) rate: Option<f64>,
-    /// To their ends.
+    /// Whether to follow the replays to their ends.
     pub(super) wait: bool,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// Until all have ended, something stops it, or a person does.
+    /// Runs until all replays have ended, or too many failed, or a person interrupts.
     pub(super) async fn run(mut self) -> anyhow::Result<Exit> {
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         let mut next_look = Instant::now();
@@ -129,7 +129,7 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// Where each one stands that is under way.
+    /// Reads the state of each replay that is under way.
     async fn look(&mut self) -> anyhow::Result<()> {
         for _ in 0..self.under_way.len() {
             let Some(letter) = self.under_way.front().cloned() else {
@@ -198,7 +198,7 @@ impl<'a> Following<'a> {
         let quiet = self.last_end.elapsed() > SILENCE && !self.under_way.is_empty();
         if quiet && !self.has_warned {
             self.has_warned = true;
-            let says = "no replay has ended for 20 s; does a worker run? They wait for it in the ledger, and Ctrl-C loses nothing";
+            let says = "no replay has ended for 20 s; is a worker running? The requests wait for it in the ledger, and Ctrl-C loses nothing";
             self.bar.suspend(|| text::say(says));
         }
     }
@@ -210,7 +210,7 @@ impl<'a> Following<'a> {
             ended => format!("; {}", self.report.summary(ended)),
         };
         format!(
-            "no longer followed: {begun} under way, the worker goes on with them (`rescind show` says where each one stands); {left} not begun and as they were{ended}"
+            "no longer followed: {begun} under way, which the worker goes on with (`rescind show` shows each one's state); {left} not begun and unchanged{ended}"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Groups of dead letters: what failed in the same way, ids and numbers aside.
+//! Groups of dead letters that failed in the same way, apart from ids and numbers.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::ledger::DeadRecord;
 
-/// What stands for a word that differs from one to the next.
+/// Stands for a word that differs from one dead letter to the next.
 const ANY: &str = "…";
 
 /// Dead letters of one kind.
@@ -20,7 +20,7 @@ pub(super) struct Group {
     pub(super) message: String,
     pub(super) oldest: Timestamp,
     pub(super) newest: Timestamp,
-    /// One of them, for a look.
+    /// The id of one of them.
     pub(super) example: String,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn message(letter: &DeadRecord) -> String {
     }
 }
 
-/// Words with a digit in them are ids, amounts, times: they differ, and the error is the same.
+/// Replaces words with a digit, which are ids, amounts and times: they differ for the same error.
 fn normalised(message: &str, request_id: Option<&str>) -> String {
     let message = match request_id {
         Some(id) => message.replace(id, ANY),

@@ -1,4 +1,4 @@
-//! `rescind dead list`: what a person has to look at, one by one or in groups.
+//! `rescind dead list`: dead letters one by one, or in groups.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -21,24 +21,24 @@ const MESSAGE_MAX: usize = 60;
 pub(super) struct Args {
     #[command(flatten)]
     filters: Filters,
-    /// The reason that they were given up for
+    /// Only those given up for this reason
     #[arg(long, value_name = "REASON", visible_alias = "dead-reason", value_parser = reasons())]
     reason: Option<String>,
-    /// Closed ones instead: who did what about them
+    /// List closed ones instead, with who closed them and why
     #[arg(long, conflicts_with = "group")]
     closed: bool,
-    /// Groups of what failed in the same way, the largest first
+    /// List groups that failed in the same way, the largest first
     #[arg(long)]
     group: bool,
-    /// At most so many
+    /// List at most this many
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// One object a line
+    /// Print one JSON object a line
     #[arg(long)]
     json: bool,
 }
 
-/// Prints what the ledger has.
+/// Prints the ledger's dead letters.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let filter = DeadFilter {
         open: Some(!args.closed),

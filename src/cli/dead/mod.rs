@@ -1,4 +1,4 @@
-//! `rescind dead`: what a person has to look at, and what they can do about it.
+//! `rescind dead`: a person's work on dead letters.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
@@ -44,7 +44,7 @@ enum Command {
     Export(export::Args),
 }
 
-/// Runs the command; `login` is who does it, unless --as says otherwise.
+/// Runs the command; `login` is the person's name, unless --as gives another one.
 pub(super) async fn run(
     args: Args,
     config: &Config,
@@ -60,12 +60,12 @@ pub(super) async fn run(
     }
 }
 
-/// Who changes something and is not read any more has perhaps not changed all of it.
+/// A command that changes something stops when its output is closed, so some of it may be undone.
 fn whole(done: anyhow::Result<Exit>) -> anyhow::Result<Exit> {
     match done {
         Err(error) if is_unread(&error) => {
             text::say(
-                "nobody reads the output, so this stopped; what is begun goes on, all else is as it was",
+                "output was closed, so the command stopped; what was already started continues, nothing else changed",
             );
             Ok(Exit::Partly)
         }
@@ -73,16 +73,16 @@ fn whole(done: anyhow::Result<Exit>) -> anyhow::Result<Exit> {
     }
 }
 
-/// Which of all dead letters.
+/// Filters of dead letters.
 #[derive(Debug, Clone, Default, clap::Args)]
 struct Filters {
-    /// Account name, or `unknown`: of messages whose provider could not be read
+    /// Account name, or `unknown` for messages whose provider could not be read
     #[arg(long)]
     provider: Option<String>,
     /// Outcome
     #[arg(long, value_parser = PossibleValuesParser::new(["failed", "unresolved", "invalid"]))]
     outcome: Option<String>,
-    /// Given up at least so long ago, as in 90s, 1h or 7d
+    /// Given up at least this long ago, as in 90s, 1h or 7d
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]
     older_than: Option<Duration>,
 }
@@ -110,7 +110,7 @@ impl Filters {
     }
 }
 
-/// What a command that changes something works on.
+/// The dead letters that a command is to change.
 #[derive(Debug, clap::Args)]
 struct Chosen {
     /// Ids of dead letters, or of their requests
@@ -125,13 +125,13 @@ struct Chosen {
     all: bool,
     #[command(flatten)]
     filters: Filters,
-    /// With --all: the reason that they were given up for
+    /// With --all: only those given up for this reason
     #[arg(long, value_name = "REASON", value_parser = reasons())]
     dead_reason: Option<String>,
 }
 
 impl Chosen {
-    /// In `list` and `export` --reason is the filter. Whoever takes it for one here too would
+    /// In `list` and `export` --reason is the filter. A person who takes it for one here too would
     /// change far more than they have looked at.
     fn check_reason(&self, reason: Option<&str>) -> Result<(), CommandError> {
         let given = reason.unwrap_or_default().trim();
@@ -159,7 +159,7 @@ impl Chosen {
         }
         if self.filters.is_any() || self.dead_reason.is_some() {
             let what =
-                "the filters choose among all dead letters: give them with --all, or give ids only";
+                "filters choose among all dead letters: give them with --all, or give ids only";
             return Err(CommandError::usage(what).into());
         }
         named(ledger, &self.ids).await
@@ -179,7 +179,7 @@ async fn named(ledger: &dyn Ledger, ids: &[String]) -> anyhow::Result<Vec<DeadRe
     Ok(found)
 }
 
-/// All that bear the id; at least one.
+/// All dead letters with the id, their own or their request's; at least one.
 async fn by_id(ledger: &dyn Ledger, id: &str) -> anyhow::Result<Vec<DeadRecord>> {
     let filter = DeadFilter {
         id: Some(id.to_owned()),
@@ -196,12 +196,12 @@ async fn by_id(ledger: &dyn Ledger, id: &str) -> anyhow::Result<Vec<DeadRecord>>
     }
 }
 
-/// Of a request's dead letters the open ones, or else the last one.
+/// The dead letters that an id means: of a request's the open ones, or else the last one.
 fn meant(mut letters: Vec<DeadRecord>, id: &str) -> Vec<DeadRecord> {
     if let Some(exact) = letters.iter().find(|letter| letter.id == id) {
         return vec![exact.clone()];
     }
-    // Messages that took the id of a request and were refused bear it too.
+    // Invalid messages that took the id of a request have it too.
     if letters.iter().any(|letter| letter.is_request) {
         letters.retain(|letter| letter.is_request);
     }
@@ -214,7 +214,7 @@ fn meant(mut letters: Vec<DeadRecord>, id: &str) -> Vec<DeadRecord> {
     }
 }
 
-/// Every dead letter that matches, without the bytes.
+/// Every matching dead letter, without the message's bytes.
 async fn all(
     ledger: &dyn Ledger,
     mut filter: DeadFilter,
@@ -230,7 +230,7 @@ async fn all(
     Ok(found)
 }
 
-/// The next page, and the filter behind it.
+/// The next page; moves the filter behind it.
 async fn next_page(
     ledger: &dyn Ledger,
     filter: &mut DeadFilter,
@@ -241,19 +241,19 @@ async fn next_page(
     Ok(Some(page).filter(|page| !page.is_empty()))
 }
 
-/// Who says what about it. Required where something is changed.
+/// How a change is made: by whom, with or without a question, for real or not.
 #[derive(Debug, clap::Args)]
 struct ChangeArgs {
-    /// Who does it [default: the login name]
+    /// Name of the person who acts [default: the login name]
     #[arg(long = "as", value_name = "NAME")]
     who: Option<String>,
-    /// Do not ask before it is done to all
+    /// With --all: do not ask for confirmation
     #[arg(long, short = 'y')]
     yes: bool,
-    /// Say what would happen, and do nothing
+    /// Say what would happen, and change nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
-    /// One object a line
+    /// Print one JSON object a line
     #[arg(long)]
     json: bool,
 }
@@ -269,7 +269,7 @@ impl ChangeArgs {
         }
     }
 
-    /// Asks a person at a terminal before it is done to all.
+    /// Asks a person at a terminal for confirmation before all are changed.
     fn is_confirmed(&self, all: bool, question: &str) -> anyhow::Result<bool> {
         let person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         if !all || self.yes || !person {
@@ -286,7 +286,7 @@ impl ChangeArgs {
     }
 }
 
-/// The words of a person, for the ledger.
+/// A person's reason, for the ledger.
 fn why(reason: Option<&str>) -> Result<String, CommandError> {
     let why = reason.unwrap_or_default().trim();
     match why.chars().count() {

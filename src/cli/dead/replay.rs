@@ -1,5 +1,5 @@
-//! `rescind dead replay`: carries requests out again. The provider is asked first, and what is
-//! found is published as a correction.
+//! `rescind dead replay`: carries requests out again. The worker asks the provider first, and
+//! publishes a new outcome as a correction.
 
 use std::collections::BTreeMap;
 
@@ -17,25 +17,25 @@ use crate::run::now;
 
 /// Carry requests out again, under their own ids and keys; the provider is asked first.
 ///
-/// The dead letters are closed and the worker takes the requests up again within seconds. The
-/// results stay what they are: what is found now is published as a correction. One that fails
-/// again makes a new dead letter. Stops by itself when more than 5 % of at least 20 failed
-/// again.
+/// The dead letters are closed, and the worker takes up their requests within seconds. Published
+/// results stay as they are; a new outcome is published as a correction. A request that fails
+/// again makes a new dead letter. The command stops by itself when more than 5 % of at least 20
+/// requests failed again.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     chosen: Chosen,
-    /// Why, for the ledger and for whoever asks
+    /// The reason, which the ledger keeps
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
-    /// At most so many begun a second, as in 5/s
+    /// Begin at most this many a second, as in 5/s
     #[arg(long, value_name = "N/s", value_parser = rate)]
     rate: Option<f64>,
-    /// Also where a later request on the same payment is open, cancelled, unresolved or failed:
-    /// both move money
+    /// Replay even if a later request on the same payment is open, cancelled, unresolved or
+    /// failed: then both may move money
     #[arg(long)]
     despite_newer: bool,
-    /// End once they are begun; then nothing stops by itself
+    /// Do not wait for the ends; then the command cannot stop by itself
     #[arg(long)]
     no_wait: bool,
     #[command(flatten)]
@@ -50,7 +50,7 @@ fn rate(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "write it as in 5/s or 0.5/s".to_owned())
 }
 
-/// Closes them and follows their requests to the end.
+/// Closes the chosen dead letters and follows their requests to the end.
 pub(super) async fn run(
     args: Args,
     config: &Config,
@@ -87,7 +87,7 @@ pub(super) async fn run(
         .await
 }
 
-/// How many would be replayed and how, and why not the others.
+/// Counts the requests that would be replayed and how, and gives the reasons for the others.
 async fn dry_run(
     ledger: &dyn Ledger,
     letters: &[DeadRecord],
@@ -129,7 +129,7 @@ async fn dry_run(
     Ok(Exit::Done)
 }
 
-/// What would happen to one of them now.
+/// Predicts a replay's effect on one dead letter.
 async fn prospect(
     ledger: &dyn Ledger,
     letter: &DeadRecord,

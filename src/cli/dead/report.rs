@@ -1,4 +1,4 @@
-//! What became of each dead letter: one line for each, and how the command ends.
+//! The report of a command about dead letters: a line for each, a summary, the exit code.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,23 +8,23 @@ use super::super::text::{self, Cell, Screen, Style};
 use crate::backoff::elapsed;
 use crate::ledger::{ActionRecord, Closed, DeadRecord};
 
-/// What became of one.
+/// How a dead letter fared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Fate {
-    /// It would be done.
+    /// The action would be possible.
     Possible,
     /// It was closed, or opened again.
     Done,
-    /// The worker is at it.
+    /// The worker carries its request out.
     Begun,
-    /// Its replay ended, and nobody has to look.
+    /// Its replay ended without a new dead letter.
     Ended,
     /// Its replay made a new dead letter.
     FailedAgain,
     /// It cannot be replayed.
     Hindered,
-    /// Somebody else was first.
+    /// Another person was first.
     Changed,
 }
 
@@ -131,7 +131,7 @@ impl Report {
         }
     }
 
-    /// 0 where all went well; 3 where some did; 6 where others were first at all of them.
+    /// 0 where all went well; 3 where some did; 6 where another person was first at all of them.
     pub(super) fn exit(&self, all: usize) -> Exit {
         let well = self.of(Fate::Done) + self.of(Fate::Begun) + self.of(Fate::Ended);
         match (well, self.of(Fate::Changed)) {
@@ -143,7 +143,7 @@ impl Report {
     }
 }
 
-/// Why nothing was written, and `None` where it was.
+/// The fate of a dead letter that the ledger did not change, with the reason.
 pub(super) fn refusal(closed: Closed, now: Timestamp) -> Option<(Fate, String)> {
     match closed {
         Closed::Done => None,
@@ -164,7 +164,7 @@ pub(super) fn changed(action: Option<&ActionRecord>, now: Timestamp) -> String {
             action.who,
             text::span(elapsed(action.at, now))
         ),
-        None => "it is open, nobody has closed it".into(),
+        None => "it is open, no person has closed it".into(),
     }
 }
 

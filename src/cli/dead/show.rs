@@ -16,18 +16,18 @@ use crate::run::now;
 /// Lines of a body on a screen.
 const LINES_MAX: usize = 60;
 
-/// Show one: as received, its calls, what is known, what to do. Card numbers, tokens and keys
-/// are masked.
+/// Show one dead letter: its message as received, its request, its calls, what to do. Card
+/// numbers, tokens and keys are masked.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Id of a dead letter, or of its request
     id: String,
-    /// One document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// Prints the dead letter that is open, or else the last one.
+/// Prints the dead letters that the id means.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let ledger = ledger(config).await?;
     let letters = meant(by_id(&*ledger, &args.id).await?, &args.id);
@@ -53,7 +53,7 @@ fn document(letter: &DeadRecord, page: Option<&Page>) -> Value {
     document
 }
 
-/// As received, as far as it may be shown.
+/// The message as received, masked.
 fn received(letter: &DeadRecord) -> Value {
     match serde_json::from_slice::<Value>(&letter.body) {
         Ok(value) => masked(&value),
@@ -95,7 +95,7 @@ fn print(
     Ok(())
 }
 
-/// What is known of a message that is no request.
+/// The lines about a message that is not a request.
 fn alone(letter: &DeadRecord, screen: Screen, now: Timestamp) -> Vec<String> {
     let id = letter.request_id.as_deref().unwrap_or("no request_id");
     let state = format!("{}: {}", letter.outcome, letter.reason);

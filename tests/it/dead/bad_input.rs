@@ -69,15 +69,11 @@ const WRONG: &[(&[&str], i32, &str)] = &[
     (
         &["list", "--provider", "nowhere"],
         2,
-        "there are bento, gr4vy",
+        "the accounts are bento, gr4vy",
     ),
     (&["list", "--group", "--provider", "nowhere"], 2, "nowhere"),
     // The word of metrics and alerts.
-    (
-        &["list", "--provider", "unknown"],
-        0,
-        "leave --provider out",
-    ),
+    (&["list", "--provider", "unknown"], 0, "omit --provider"),
     (&["export", "--provider", "nowhere"], 2, "nowhere"),
     (&["list", "--reason", "because"], 2, "credentials_refused"),
     (&["list", "--outcome", "cancelled"], 2, "unresolved"),

@@ -57,7 +57,7 @@ async fn ctrl_c_leaves_what_is_begun_to_the_worker() {
     let left = world.letters().len();
     assert!((1..=MANY - 2).contains(&left), "{left}");
     let log = command.log();
-    let says = format!("{} under way, the worker goes on with them", MANY - left);
+    let says = format!("{} under way, which the worker goes on with", MANY - left);
     assert!(
         log.contains(&says) && log.contains(&format!("{left} not begun")),
         "{log}"
