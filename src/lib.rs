@@ -21,7 +21,7 @@
 //! | finding | what was found out; told as result, correction or dead letter |
 //! | handover | from a commit to the outbox in memory, so that nothing is read back |
 //! | hold | on while too much waits for the broker: nothing is taken in |
-//! | lane | who commits to a ledger, in groups |
+//! | lane | the thread or task that owns a ledger connection; a writer's commits in groups |
 
 // Pure.
 pub mod backoff;

@@ -143,8 +143,8 @@ mod tests {
         };
         assert_eq!(why.matches("refused").count(), 1, "once, and why: {why}");
         let nonsense = "port=nonsense".parse::<Config>();
-        let trouble = TxError::from(nonsense.err().unwrap());
-        assert!(matches!(trouble, TxError::Refused(_)));
+        let error = TxError::from(nonsense.err().unwrap());
+        assert!(matches!(error, TxError::Refused(_)));
     }
 
     #[test]

@@ -199,8 +199,8 @@ impl Group {
 impl Maintenance {
     async fn run(&self, db: &ClientWrapper, worker: i64) -> Result<u64, TxError> {
         match self {
-            Self::TakeOver(now, asked, quiet) => {
-                let waited = Duration::from_secs(asked.elapsed().as_secs());
+            Self::TakeOver(now, queued, quiet) => {
+                let waited = Duration::from_secs(queued.elapsed().as_secs());
                 let now = now.checked_add(waited).unwrap_or(*now);
                 take_over(db, worker, now, quiet).await
             }

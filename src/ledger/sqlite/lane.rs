@@ -1,4 +1,4 @@
-//! A thread that owns one SQLite connection and commits the queued operations as a group.
+//! A lane: a thread that owns one SQLite connection. The writer's commits operations in groups.
 //!
 //! Operations that arrive during a commit go into the next one. A lone operation commits at once;
 //! a crowd shares its `fsync`, and waits a moment to become a larger one.
