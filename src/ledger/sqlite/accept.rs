@@ -24,7 +24,7 @@ pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Acc
 
 fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
     if insert_request(db, request, &request.progress, Some(TURN))? {
-        return begun(db, request);
+        return begin_call(db, request);
     }
     let known = db
         .prepare_cached(
@@ -49,12 +49,12 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
         // The id is free, but another request has the payment's turn: a finished one gives it up, and
         // behind an open one this request waits.
         None if free_turn(db, &request.provider, &request.payment_key)? => {
-            kept(insert_request(db, request, &request.progress, Some(TURN))?)?;
-            begun(db, request)
+            expect_inserted(insert_request(db, request, &request.progress, Some(TURN))?)?;
+            begin_call(db, request)
         }
         None => {
             let waits = Progress::new(request.envelope.received_at);
-            kept(insert_request(db, request, &waits, None)?)?;
+            expect_inserted(insert_request(db, request, &waits, None)?)?;
             Ok(Accepted::New(None))
         }
     }
@@ -78,7 +78,7 @@ fn repeats(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<bool> {
 }
 
 /// A request that is neither stored nor known must not be acknowledged, whatever kept it out.
-fn kept(inserted: bool) -> rusqlite::Result<()> {
+fn expect_inserted(inserted: bool) -> rusqlite::Result<()> {
     match inserted {
         true => Ok(()),
         false => Err(rusqlite::Error::StatementChangedRows(0)),
@@ -86,7 +86,7 @@ fn kept(inserted: bool) -> rusqlite::Result<()> {
 }
 
 /// Writes the intent of a request that begins at once.
-fn begun(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
+fn begin_call(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
     let seq = db.last_insert_rowid();
     let (progress, at) = (&request.progress, request.envelope.received_at);
     let Some(operation) = progress.operation else {
