@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use jiff::Timestamp;
 
 use super::text::{self, Cell, Screen, Style};
@@ -25,6 +25,10 @@ pub(super) struct Args {
     /// Received at least this long ago, as in 90s, 1h or 7d
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]
     older_than: Option<Duration>,
+    /// With this text in the message, as it was received: an order's number, an id of the provider's. Every
+    /// message is read for it
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    containing: Option<String>,
     /// List at most this many
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
@@ -48,6 +52,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         state: args.state,
         provider: args.provider.clone(),
         received_before: args.older_than.map(|age| text::before(now, age)),
+        containing: args.containing,
         most: most.min(1_000_000_000),
     };
     let mut found = ledger(config).await?.list(filter).await?;

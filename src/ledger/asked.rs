@@ -87,6 +87,8 @@ pub struct Filter {
     pub provider: Option<String>,
     /// Taken in before.
     pub received_before: Option<Timestamp>,
+    /// With this text in the message, as it was received.
+    pub containing: Option<String>,
     /// At most so many.
     pub most: usize,
 }

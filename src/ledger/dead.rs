@@ -22,6 +22,8 @@ pub struct DeadFilter {
     pub reason: Option<String>,
     /// Given up before.
     pub dead_before: Option<Timestamp>,
+    /// With this text in the message, as it was received.
+    pub containing: Option<String>,
     /// Open ones only, or closed ones only.
     pub open: Option<bool>,
     /// Behind this one, in their order.

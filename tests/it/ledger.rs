@@ -924,6 +924,11 @@ async fn requests_are_listed_by_state_outcome_account_and_age() {
             ..all()
         };
         assert_eq!(ids(before).await, ["a", "b"]);
+        let containing = Filter {
+            containing: Some("{\"request_id\":\"b\"".into()),
+            ..all()
+        };
+        assert_eq!(ids(containing).await, ["b"]);
 
         let found = desk.list(all()).await.unwrap();
         assert_eq!(found[0].end, Some(("cancelled".into(), "voided".into())));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
 use super::text::{self, Screen};
 use super::{CommandError, Exit, is_unread, known_provider};
@@ -85,6 +85,9 @@ struct Filters {
     /// Given up at least this long ago, as in 90s, 1h or 7d
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]
     older_than: Option<Duration>,
+    /// With this text in the message, as it was received: an order's number, an id of the provider's
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    containing: Option<String>,
 }
 
 /// The reasons of dead letters.
@@ -94,7 +97,10 @@ fn reasons() -> PossibleValuesParser {
 
 impl Filters {
     fn is_any(&self) -> bool {
-        self.provider.is_some() || self.outcome.is_some() || self.older_than.is_some()
+        self.provider.is_some()
+            || self.outcome.is_some()
+            || self.older_than.is_some()
+            || self.containing.is_some()
     }
 
     /// Open dead letters by these and by reason.
@@ -104,6 +110,7 @@ impl Filters {
             outcome: self.outcome.clone(),
             reason,
             dead_before: self.older_than.map(|age| text::before(now(), age)),
+            containing: self.containing.clone(),
             open: Some(true),
             ..DeadFilter::default()
         }

@@ -37,6 +37,7 @@ pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRec
          WHERE {open} AND {named} AND ($2::text IS NULL OR d.provider = $2)
            AND ($3::text IS NULL OR d.outcome = $3) AND ($4::text IS NULL OR d.reason = $4)
            AND d.dead_at < $5 AND (d.dead_at, d.id) > ($6, $7)
+           AND ($10::bytea IS NULL OR position($10 IN d.body) > 0)
          ORDER BY d.dead_at, d.id LIMIT $9"
     );
     let query = db.prepare_cached(&query).await?;
@@ -54,6 +55,7 @@ pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRec
                 &after_id,
                 &filter.with_body,
                 &most(filter.most),
+                &filter.containing.as_deref().map(str::as_bytes),
             ],
         )
         .await?;

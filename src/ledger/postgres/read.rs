@@ -220,14 +220,21 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
             "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at
              FROM requests
              WHERE {wanted} AND ($2::text IS NULL OR provider = $2) AND ($3::bigint IS NULL OR received_at < $3)
-             ORDER BY seq LIMIT $4",
+               AND ($4::bytea IS NULL OR position($4 IN body) > 0)
+             ORDER BY seq LIMIT $5",
         ))
         .await?;
     let before = filter.received_before.map(millis);
     let rows = db
         .query(
             &query,
-            &[&filter.state, &filter.provider, &before, &most(filter.most)],
+            &[
+                &filter.state,
+                &filter.provider,
+                &before,
+                &filter.containing.as_deref().map(str::as_bytes),
+                &most(filter.most),
+            ],
         )
         .await?;
     let summary = |row: &Row| {

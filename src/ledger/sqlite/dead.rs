@@ -33,6 +33,7 @@ pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec
            ON a.seq = (SELECT max(l.seq) FROM actions l WHERE l.dead_letter = d.id)
          WHERE {open} AND {named} AND (?2 IS NULL OR d.provider = ?2) AND (?3 IS NULL OR d.outcome = ?3)
            AND (?4 IS NULL OR d.reason = ?4) AND d.dead_at < ?5 AND (d.dead_at, d.id) > (?6, ?7)
+           AND (?10 IS NULL OR instr(d.body, CAST(?10 AS BLOB)) > 0)
          ORDER BY d.dead_at, d.id LIMIT ?9"
     ))?
     .query_map(
@@ -46,6 +47,7 @@ pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec
             after_id,
             filter.with_body,
             filter.most,
+            filter.containing,
         ],
         record,
     )?

@@ -80,6 +80,8 @@ const WRONG: &[(&[&str], i32, &str)] = &[
     (&["list", "--older-than", "60"], 2, "24h"),
     (&["list", "--older-than", "5000000d"], 2, "--older-than"),
     (&["list", "--limit", "many"], 2, "--limit"),
+    // What a script that lost its variable asks for would be every one.
+    (&["list", "--containing", ""], 2, "--containing"),
     (
         &["replay", "--all", "--dead-reason", "x", "--reason", "x"],
         2,

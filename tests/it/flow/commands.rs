@@ -161,6 +161,8 @@ async fn requests_are_listed_by_state_account_and_age_the_oldest_first() {
     })
     .await;
 
+    let order = |request: &Value| request["payment"]["order_id"].as_str().unwrap().to_owned();
+    let settled = order(&all[1]);
     let list = |filter: &[&str]| rescind(&stage, &[&["list"], filter].concat()).exits(0);
     let objects = |filter: &[&str]| list(&[filter, &["--json"]].concat()).objects();
     let listed = |filter: &[&str]| -> Vec<String> { objects(filter).iter().map(id).collect() };
@@ -177,6 +179,9 @@ async fn requests_are_listed_by_state_account_and_age_the_oldest_first() {
         (&["--older-than", "0s"], &[0, 1, 2, 3]),
         (&["--older-than", "1h"], &[]),
         (&["--limit", "2"], &[0, 1]),
+        (&["--containing", &settled], &[1]),
+        (&["--containing", &settled, "--state", "cancelled"], &[]),
+        (&["--containing", "no order of anybody's"], &[]),
     ] {
         assert_eq!(listed(filter), these(numbers), "{filter:?}");
     }

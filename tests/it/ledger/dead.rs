@@ -48,6 +48,11 @@ async fn dead_letters_are_found_by_id_request_and_filter_oldest_first() {
             ..all()
         };
         assert_eq!(found(by_request).await, ["b"]);
+        let containing = DeadFilter {
+            containing: text("\"request_id\":\"b\""),
+            ..all()
+        };
+        assert_eq!(found(containing).await, ["b"]);
         let id = desk.letter_of("c").await.unwrap().id;
         assert_eq!(
             found(DeadFilter {
