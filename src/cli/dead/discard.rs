@@ -115,7 +115,7 @@ async fn find(
     if args.chosen.all && undo {
         letters.retain(is_discarded);
     }
-    Ok(letters)
+    Ok(args.chosen.limited(letters))
 }
 
 fn is_discarded(letter: &DeadRecord) -> bool {

@@ -135,6 +135,9 @@ struct Chosen {
     /// With --all: only those given up for this reason
     #[arg(long, value_name = "REASON", value_parser = reasons())]
     dead_reason: Option<String>,
+    /// With --all: the oldest N only, to begin with a few
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
 }
 
 impl Chosen {
@@ -151,7 +154,19 @@ impl Chosen {
     }
 
     async fn find(&self, ledger: &dyn Ledger, config: &Config) -> anyhow::Result<Vec<DeadRecord>> {
-        self.find_with(ledger, config, |filter| filter).await
+        let found = self.find_with(ledger, config, |filter| filter).await?;
+        Ok(self.limited(found))
+    }
+
+    fn limited(&self, mut letters: Vec<DeadRecord>) -> Vec<DeadRecord> {
+        if let Some(limit) = self.limit.filter(|limit| *limit < letters.len()) {
+            text::say(&format!(
+                "these are the oldest {limit} of {}",
+                letters.len()
+            ));
+            letters.truncate(limit);
+        }
+        letters
     }
 
     async fn find_with(
@@ -164,7 +179,7 @@ impl Chosen {
             let filter = change(self.filters.open(self.dead_reason.clone()));
             return all(ledger, filter, config).await;
         }
-        if self.filters.is_any() || self.dead_reason.is_some() {
+        if self.filters.is_any() || self.dead_reason.is_some() || self.limit.is_some() {
             let what =
                 "filters choose among all dead letters: give them with --all, or give ids only";
             return Err(CommandError::usage(what).into());
@@ -360,6 +375,7 @@ mod tests {
             ids: Vec::new(),
             all: true,
             filters: Filters::default(),
+            limit: None,
             dead_reason: None,
         };
         for name in dead_reasons() {

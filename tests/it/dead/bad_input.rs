@@ -34,6 +34,11 @@ const WRONG: &[(&[&str], i32, &str)] = &[
         "cannot be used with",
     ),
     (&["replay", "--all"], 2, "--reason"),
+    (
+        &["replay", "a", "--limit", "1", "--reason", "x"],
+        2,
+        "--all",
+    ),
     (&["discard", "--all"], 2, "--reason"),
     (&["replay", "--all", "--reason", ""], 2, "--reason: say why"),
     (

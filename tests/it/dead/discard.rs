@@ -55,6 +55,16 @@ async fn what_is_discarded_can_be_taken_back_and_everybody_sees_who_did_it() {
         .exits(0);
     assert_eq!(world.letters().len(), 3);
     assert_eq!(closed(&worker, "discarded"), 1.0, "a counter does not fall");
+
+    let gr4vy = ["discard", "--all", "--provider", "gr4vy", "--dry-run"];
+    world.dead(&gr4vy).exits(0).says("2 dead letters");
+    let oldest = world.dead(&[&gr4vy[..], &["--limit", "1"]].concat());
+    oldest
+        .exits(0)
+        .says("these are the oldest 1 of 2")
+        .says("1 dead letter");
+    assert_eq!(world.letters().len(), 3);
+
     let all = world.dead(&[
         "discard",
         "--all",
