@@ -91,16 +91,17 @@ impl Drop for Unwritten<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use tempfile::TempDir;
+
     use super::*;
     use crate::ledger::LedgerError;
     use crate::ledger::sqlite::Sqlite;
 
-    #[tokio::test]
-    async fn who_asks_may_be_gone_before_the_ledger_does_it() {
-        let folder = tempfile::tempdir().unwrap();
+    /// With an empty ledger in the folder.
+    pub(crate) fn shared(folder: &TempDir) -> Shared {
         let ledger = Sqlite::open(&folder.path().join("ledger"), |_, _| ()).unwrap();
-        let shared = Shared {
+        Shared {
             ledger: Arc::new(ledger),
             metrics: Arc::new(Metrics::new(&[], "test").unwrap()),
             spans: Spans::start(&[]),
@@ -110,7 +111,13 @@ mod tests {
             hold: Hold::new(1),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_may_be_gone_before_the_ledger_does_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = shared(&folder);
         let failing = |_| -> Answer<'_, ()> { Box::pin(async { Err(LedgerError::Busy) }) };
         let mut asked = Box::pin(shared.insist("it fails", failing));
         let moment = Duration::from_millis(10);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
@@ -284,21 +285,7 @@ impl Dispatcher {
     ) -> Change {
         let now = (self.shared.clock)();
         progress.finish();
-        let finding = Finding {
-            request_id: &claim.stored.request_id,
-            provider: self.name(),
-            title: self.config.provider.title(),
-            envelope: &claim.stored.envelope,
-            outcome,
-            detail: None,
-            source,
-            evidence,
-            attempts: progress.attempts,
-            lookups: progress.lookups,
-            // Also under a clock that went back, nothing ends before it began.
-            completed_at: now.max(claim.stored.envelope.received_at),
-            letters: progress.replays.letters,
-        };
+        let finding = self.finding(claim, &progress, outcome, source, evidence, now);
         let messages = match claim.outcome {
             None => finding.messages(),
             Some(first) => replayed(&mut progress, first, &finding),
@@ -313,6 +300,33 @@ impl Dispatcher {
             call,
             outcome: Some(outcome),
             at: now,
+        }
+    }
+
+    /// What was found out about a claim, in no case dated before its request: the clock may have been
+    /// set back since.
+    pub(super) fn finding<'a>(
+        &'a self,
+        claim: &'a Claim,
+        progress: &Progress,
+        outcome: Outcome,
+        source: Source,
+        evidence: &'a Evidence,
+        at: Timestamp,
+    ) -> Finding<'a> {
+        Finding {
+            request_id: &claim.stored.request_id,
+            provider: self.name(),
+            title: self.config.provider.title(),
+            envelope: &claim.stored.envelope,
+            outcome,
+            detail: None,
+            source,
+            evidence,
+            attempts: progress.attempts,
+            lookups: progress.lookups,
+            completed_at: at.max(claim.stored.envelope.received_at),
+            letters: progress.replays.letters,
         }
     }
 }

@@ -150,20 +150,8 @@ impl Dispatcher {
         at_stake: bool,
         evidence: &Evidence,
     ) {
-        let finding = Finding {
-            request_id: &claim.stored.request_id,
-            provider: self.name(),
-            title: self.config.provider.title(),
-            envelope: &claim.stored.envelope,
-            outcome: found,
-            detail: None,
-            source: Source::Lookup,
-            evidence,
-            attempts: change.progress.attempts,
-            lookups: change.progress.lookups,
-            completed_at: change.at,
-            letters: change.progress.replays.letters,
-        };
+        let (progress, source) = (&change.progress, Source::Lookup);
+        let finding = self.finding(claim, progress, found, source, evidence, change.at);
         let correction = correction(&mut change.progress.hints, &finding);
         change.messages.push(correction);
         if at_stake {
@@ -204,5 +192,84 @@ impl Dispatcher {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backoff::Schedule;
+    use crate::config::{AccountConfig, Breaker};
+    use crate::ledger::{ClaimId, Stored};
+    use crate::lifecycle::Plan;
+    use crate::providers::{self, Account};
+    use crate::shared::tests::shared;
+    use crate::wire::Envelope;
+
+    fn account() -> AccountConfig {
+        let second = Duration::from_secs(1);
+        let schedule = Schedule {
+            first: second,
+            factor: 2.0,
+            max: second,
+            give_up_after: second,
+        };
+        AccountConfig {
+            provider: providers::ALL[0],
+            account: Account::default(),
+            connect_timeout: second,
+            ca_file: None,
+            timeout: second,
+            max_in_flight: 1,
+            rate_per_second: 0.0,
+            retry: schedule,
+            poll: schedule,
+            breaker: Breaker {
+                failures: 1,
+                open_for: second,
+            },
+        }
+    }
+
+    fn check_of_one_received_at(received_at: Timestamp) -> Claim {
+        Claim {
+            id: ClaimId { seq: 1, token: 1 },
+            stored: Stored {
+                request_id: "r-1".to_owned(),
+                provider: String::new(),
+                envelope: Envelope {
+                    received_at,
+                    ..Envelope::default()
+                },
+            },
+            progress: Progress::new(received_at),
+            plan: Plan::Check,
+            outcome: None,
+        }
+    }
+
+    /// As after a clock that went back.
+    #[tokio::test]
+    async fn a_correction_and_its_dead_letter_are_not_dated_before_their_request() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let folder = tempfile::tempdir().unwrap();
+        let dispatcher = Dispatcher::new(account(), Arc::new(shared(&folder))).unwrap();
+        let claim = check_of_one_received_at(Timestamp::from_second(2_000).unwrap());
+        let mut change = Change {
+            id: claim.id,
+            progress: claim.progress.clone(),
+            hinted: None,
+            call: None,
+            outcome: None,
+            messages: Vec::new(),
+            dead_letter: None,
+            at: Timestamp::from_second(1_000).unwrap(),
+        };
+        let found = Outcome::Unresolved(Unresolved::ContradictoryEvidence);
+        dispatcher.correct(&claim, &mut change, found, true, &Evidence::default());
+        let dated = change.messages.iter().map(|m| m.properties.timestamp);
+        assert_eq!(dated.collect::<Vec<_>>(), [2_000, 2_000]);
     }
 }
