@@ -1,4 +1,4 @@
-//! The broker: connections, topology, and a supervisor that builds everything anew.
+//! The broker: connections, topology, and a supervisor that connects again after any failure.
 //!
 //! lapin is used as a protocol library only. Its automatic recovery can hang for ever after
 //! a cut connection, and so can a single await that races the error; so every await here has
@@ -30,7 +30,7 @@ const HEADER_BYTES_MAX: usize = 2048;
 /// How often a connection is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
-// Codes by which the broker says that what was asked for is a mistake.
+// Codes by which the broker calls a request a mistake.
 /// This user may not do that.
 pub const ACCESS_REFUSED: u16 = 403;
 /// It is not there.
@@ -48,7 +48,7 @@ const RECONNECT: Schedule = Schedule {
     give_up_after: Duration::MAX,
 };
 
-/// Trouble with the broker; every one of them ends the session.
+/// A failure at the broker; each ends the session.
 #[derive(Debug, thiserror::Error)]
 pub enum AmqpError {
     /// The protocol's or the connection's own error.
@@ -72,13 +72,13 @@ pub enum AmqpError {
     /// The settings cannot be used.
     #[error("{0}")]
     Settings(String),
-    /// What is at the broker differs from what is needed.
+    /// The broker's exchanges or queues differ from those that are needed.
     #[error("{}", .0.join("; "))]
     Topology(Vec<String>),
 }
 
 impl AmqpError {
-    /// Code and text of what the broker said, if that is what ended it.
+    /// Code and text of the broker's refusal, if that is the cause.
     pub fn refusal(&self) -> Option<(u16, String)> {
         let Self::Protocol(_, error) = self else {
             return None;
@@ -91,8 +91,8 @@ impl AmqpError {
         }
     }
 
-    /// The broker's text, where it says that what was asked for is a mistake. Whatever else it says
-    /// passes: it is being stopped (320), or a node of it is (541).
+    /// The broker's text, where it calls the request a mistake. Every other refusal passes: the broker is
+    /// being stopped (320), or one of its nodes is (541).
     pub fn mistake(&self) -> Option<String> {
         const MISTAKES: [u16; 4] = [
             ACCESS_REFUSED,
@@ -103,6 +103,11 @@ impl AmqpError {
         let (code, text) = self.refusal()?;
         MISTAKES.contains(&code).then_some(text)
     }
+}
+
+/// A channel of its own.
+pub async fn open_channel(connection: &Connection) -> Result<Channel, AmqpError> {
+    step("open a channel", connection.create_channel()).await
 }
 
 /// Awaits one step of the protocol, but not for ever.
@@ -136,7 +141,7 @@ pub fn header<'d>(delivery: &'d Delivery, name: &str) -> Option<&'d str> {
     (text.len() <= HEADER_BYTES_MAX).then_some(text)
 }
 
-/// Ends when the connection or the channel is no longer usable. lapin's futures may not.
+/// Ends when the connection or a channel is no longer usable. lapin's own futures may never end then.
 pub async fn watch(connection: &Connection, channels: &[&Channel]) {
     let usable =
         || connection.status().connected() && channels.iter().all(|c| c.status().connected());
@@ -146,7 +151,7 @@ pub async fn watch(connection: &Connection, channels: &[&Channel]) {
 }
 
 /// Runs sessions, one after the other, until `stop`. A session that was up for a while
-/// starts the waits anew. `rebuilt` is told of every session but the first.
+/// starts the waits anew. `rebuilt` is called before a session that follows a failed one.
 pub async fn supervise<F>(
     what: &'static str,
     stop: &CancellationToken,
@@ -161,7 +166,7 @@ pub async fn supervise<F>(
         match session().await {
             Ok(()) => continue,
             Err(error) => {
-                warn!(session = what, %error, "the broker session ended; building it anew")
+                warn!(session = what, %error, "the broker session ended; reconnecting")
             }
         }
         failures = if started.elapsed() > Duration::from_secs(30) {

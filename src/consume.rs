@@ -1,7 +1,7 @@
 //! Reads a queue in batches, and notices when the broker has forgotten that it is read.
 //!
 //! A consumer can be gone at the broker while connection, channel and subscription look well
-//! from here. So whenever nothing has come for a while, the queue is asked what it holds.
+//! from here. So whenever nothing has come for a while, the broker is asked how many messages wait.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 
-use crate::amqp::{AmqpError, step, step_within};
+use crate::amqp::{AmqpError, open_channel, step, step_within};
 
-/// How long nothing may come before the queue is asked.
-const QUIET: Duration = Duration::from_secs(5);
+/// How long nothing may come before the broker is asked.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to that.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -32,7 +32,7 @@ pub struct Batches {
 
 /// A channel with a prefetch.
 pub async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, AmqpError> {
-    let channel = step("open a channel", connection.create_channel()).await?;
+    let channel = open_channel(connection).await?;
     let options = BasicQosOptions::default();
     step("set the prefetch", channel.basic_qos(prefetch, options)).await?;
     Ok(channel)
@@ -53,10 +53,10 @@ impl Batches {
         })
     }
 
-    /// What has been delivered, at least one.
+    /// The deliveries that have come, at least one.
     pub async fn next(&mut self) -> Result<Vec<Delivery>, AmqpError> {
         loop {
-            match tokio::time::timeout(QUIET, self.deliveries.next()).await {
+            match tokio::time::timeout(SILENCE, self.deliveries.next()).await {
                 Ok(Some(batch)) => {
                     self.suspicious = false;
                     let batch: lapin::Result<Vec<Delivery>> = batch.into_iter().collect();
@@ -88,8 +88,8 @@ impl Batches {
         Ok(())
     }
 
-    /// Ends the subscription. What was delivered and not acknowledged goes back to the queue
-    /// with the channel.
+    /// Ends the subscription. Deliveries that were not acknowledged return to the queue when the channel
+    /// closes.
     pub async fn cancel(self) -> Result<(), AmqpError> {
         let tag = self.deliveries.get_ref().tag();
         let options = BasicCancelOptions::default();

@@ -1,5 +1,5 @@
-//! What was found out about a request, as the messages that say so: the result, a correction,
-//! the dead letter. Pure.
+//! The finding about a request, and the messages that report it: the result, a correction, the dead
+//! letter. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ pub enum Source {
     Worker,
 }
 
-/// Everything a result is made of.
+/// Everything that a result contains.
 #[derive(Debug, Clone)]
 pub struct Finding<'a> {
     /// The request's id.
@@ -100,7 +100,7 @@ struct EvidenceBody<'a> {
     reference: &'a BTreeMap<String, String>,
 }
 
-/// What the publisher sent and wants to see again.
+/// The parts of a request that its result repeats.
 #[derive(Deserialize, Default)]
 struct Echo<'a> {
     #[serde(default, borrow)]
@@ -127,8 +127,8 @@ impl Finding<'_> {
         messages
     }
 
-    /// Derived, so that the same finding has the same id even after a crash. An invalid
-    /// message shares its `request_id` with the request it is not: its bytes tell it apart.
+    /// Derived, so that the same finding has the same id even after a crash. An invalid message may carry
+    /// the `request_id` of another request: its bytes tell the two apart.
     pub fn result_id(&self) -> Uuid {
         let mut name = format!("result\n{}\n{}", self.provider, self.request_id).into_bytes();
         if let Outcome::Invalid(reason) = self.outcome {
@@ -140,19 +140,19 @@ impl Finding<'_> {
 
     fn result(&self) -> Outgoing {
         let name = format!("result.{}.{}", self.provider, self.outcome.as_str());
-        self.told(Kind::Result, self.result_id(), None, name)
+        self.message(Kind::Result, self.result_id(), None, name)
     }
 
-    /// What contradicts the message `supersedes`: the result, or an earlier correction.
+    /// The correction of the message `supersedes`: the result, or an earlier correction.
     pub fn correction(&self, supersedes: Uuid) -> Outgoing {
         let found = format!("{}\n{}", self.outcome.as_str(), self.outcome.reason());
         let name = format!("correction\n{supersedes}\n{found}");
         let id = Uuid::new_v5(&NAMESPACE, name.as_bytes());
         let key = format!("correction.{}.{}", self.provider, self.outcome.as_str());
-        self.told(Kind::Correction, id, Some(supersedes), key)
+        self.message(Kind::Correction, id, Some(supersedes), key)
     }
 
-    fn told(&self, kind: Kind, id: Uuid, supersedes: Option<Uuid>, key: String) -> Outgoing {
+    fn message(&self, kind: Kind, id: Uuid, supersedes: Option<Uuid>, key: String) -> Outgoing {
         let echo = self.echo();
         let body = ResultBody {
             result_id: id,
@@ -196,7 +196,7 @@ impl Finding<'_> {
             return Echo::default();
         }
         let echo: Echo<'_> = serde_json::from_slice(&self.envelope.body).unwrap_or_default();
-        // What was understood can be read. Of the rest only what every reader can.
+        // A request that was understood can be read. Of any other only the parts that every reader can.
         let readable = !matches!(self.outcome, Outcome::Invalid(_));
         let is_object = |raw: &&RawValue| {
             raw.get().starts_with('{')
@@ -240,7 +240,7 @@ impl Finding<'_> {
         }
     }
 
-    /// Derived as well, and another one for each time that a replay fails.
+    /// Derived as well; a different one each time that a replay fails.
     pub fn dead_letter_id(&self) -> Uuid {
         let mut name = [self.result_id().as_bytes().as_slice(), b"dead"].concat();
         if self.letters > 0 {
@@ -249,7 +249,7 @@ impl Finding<'_> {
         Uuid::new_v5(&NAMESPACE, &name)
     }
 
-    /// The request's bytes exactly as received, with what is known in flat headers.
+    /// The request's bytes exactly as received, with the finding in flat headers.
     pub fn dead_letter(&self) -> Outgoing {
         let mut properties = self.properties(None);
         properties.reply_to = None;

@@ -1,8 +1,7 @@
-//! From those who committed a message to the one who publishes it: in memory, so that it need not
-//! be read back.
+//! Passes messages from their commit to the outbox in memory, so that they need not be read back.
 //!
-//! A short cut and nothing else. Whatever is given is in the ledger, and what is dropped here is
-//! found there.
+//! A short cut and nothing else: every message that is given is in the ledger, and one that is dropped
+//! here is found there.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +16,7 @@ const MOST: usize = 1024;
 /// Most bytes of their bodies: dead letters have those of their requests.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
-/// Shared by all who write to the outbox, and the one who empties it.
+/// Shared by every part that commits messages, and the outbox, which takes them.
 #[derive(Debug, Default)]
 pub struct Handover {
     inner: Mutex<Inner>,
@@ -37,7 +36,7 @@ impl Inner {
         self.rows.len() + rows.len() <= MOST && self.bytes + bytes(rows) <= MOST_BYTES
     }
 
-    /// It is all read from the ledger, then.
+    /// Drops all of it, which the outbox then reads from the ledger.
     fn leave(&mut self) {
         *self = Self {
             more: true,
@@ -55,8 +54,8 @@ impl Handover {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These were committed just now, in this order. One that corrects another is left to the
-    /// ledger, which has it behind that one.
+    /// These were committed just now, in this order. A correction is left to the ledger, which returns it
+    /// only after the message that it corrects.
     pub fn give(&self, rows: Vec<Pending>) {
         let mut inner = self.inner();
         let corrects = |row: &Pending| row.message.kind == Kind::Correction;
@@ -71,18 +70,18 @@ impl Handover {
         self.news.notify_one();
     }
 
-    /// The ledger has something to publish.
-    pub fn look(&self) {
+    /// The ledger has something to publish that was not given here.
+    pub fn require_read(&self) {
         self.inner().leave();
         self.news.notify_one();
     }
 
-    /// Until something was given, or has to be looked for.
+    /// Waits until something was given, or the ledger has to be read.
     pub async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// Up to `most` of what was given, oldest first. `None`: the ledger has to be read.
+    /// Up to `most` of the given messages, oldest first. `None`: the ledger has to be read.
     pub fn take(&self, most: usize) -> Option<Vec<Pending>> {
         let mut inner = self.inner();
         if inner.more {
@@ -94,7 +93,7 @@ impl Handover {
         Some(taken)
     }
 
-    /// The ledger is about to be read, and has all that was given until now.
+    /// The ledger is about to be read, and has every message that was given until now.
     pub fn clear(&self) {
         *self.inner() = Inner::default();
     }
@@ -177,7 +176,7 @@ mod tests {
     #[test]
     fn what_only_the_ledger_has_is_looked_for() {
         let handover = Handover::default();
-        handover.look();
+        handover.require_read();
         assert!(handover.news().now_or_never().is_some());
         assert_eq!(taken(&handover, 9), None);
     }

@@ -1,11 +1,11 @@
 //! Stops taking in and beginning while too much waits for the broker.
 //!
 //! Results that cannot be published pile up in the ledger. Beyond a bound more of them would
-//! help nobody: requests are safer in their queue, and money moves that nobody hears of.
+//! help nobody: requests are safer in their queue, and money would move without anybody hearing of it.
 
 use tokio::sync::watch;
 
-/// On or off, for everybody.
+/// On or off, for all parts of a worker.
 #[derive(Debug)]
 pub struct Hold {
     most: u64,
@@ -21,7 +21,7 @@ impl Hold {
         }
     }
 
-    /// What is more than this makes no difference.
+    /// Counting further than this makes no difference.
     pub fn counts_to(&self) -> u64 {
         self.most.saturating_add(1)
     }
@@ -31,9 +31,9 @@ impl Hold {
         *self.on.borrow()
     }
 
-    /// So many messages wait. Answers what changed by that: on above the bound, off at half
+    /// So many messages wait. Returns the new state if that changed it: on above the bound, off at half
     /// of it, so that it does not flutter.
-    pub fn look(&self, waiting: u64) -> Option<bool> {
+    pub fn update(&self, waiting: u64) -> Option<bool> {
         let on = match self.is_on() {
             true => waiting > self.most / 2,
             false => waiting > self.most,
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn it_is_on_above_the_bound_and_off_at_half_of_it() {
         let hold = Hold::new(100);
-        let changes = [100, 101, 100, 51, 50, 51, 101, 0].map(|waiting| hold.look(waiting));
+        let changes = [100, 101, 100, 51, 50, 51, 101, 0].map(|waiting| hold.update(waiting));
         let expected = [
             None,
             Some(true),

@@ -3,7 +3,7 @@
 //! An acknowledgement follows the commit, on the delivery's own channel, and nothing waits
 //! as an unacknowledged message for longer than a few commits take.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,19 +16,20 @@ use tracing::{info, warn};
 use crate::amqp::{self, AmqpError};
 use crate::config::Amqp;
 use crate::consume::{self, Batches};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::Dispatchers;
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
+use crate::job::UNKNOWN_PROVIDER;
 use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
 use crate::lifecycle::{Plan, Progress};
 use crate::metrics::Received;
 use crate::outcome::{Invalid, Operation, Outcome};
 use crate::providers::Evidence;
 use crate::shared::Shared;
-use crate::wire::{self, Envelope, Misunderstood, UNKNOWN_PROVIDER};
+use crate::wire::{self, Envelope, Misunderstood};
 
 use self::acks::Acks;
-use self::admission::{Admitted, Start, Starter, Taken};
+use self::admission::{Admitted, Candidate, Ready, Taken};
 use self::batch::{delivery_count, envelope, part, poisonous};
 
 mod acks;
@@ -46,21 +47,25 @@ const LEDGER_WAIT: Duration = Duration::from_secs(2);
 /// The consuming side of a worker.
 pub struct Intake {
     settings: Amqp,
-    dispatchers: BTreeMap<String, Arc<Dispatcher>>,
+    dispatchers: Dispatchers,
     shared: Arc<Shared>,
     /// A consumer is subscribed.
     pub consuming: AtomicBool,
-    /// Whoever has it stores a batch.
+    /// Held while a batch is stored.
     turn: Arc<Mutex<()>>,
+}
+
+/// Where a delivery comes from.
+#[derive(Clone, Copy, PartialEq)]
+enum Queue {
+    Requests,
+    /// The messages that the broker gave up on.
+    Dropped,
 }
 
 impl Intake {
     /// An intake that hands requests to these dispatchers.
-    pub fn new(settings: Amqp, dispatchers: &[Arc<Dispatcher>], shared: Arc<Shared>) -> Self {
-        let dispatchers = dispatchers
-            .iter()
-            .map(|d| (d.name().to_owned(), Arc::clone(d)))
-            .collect();
+    pub fn new(settings: Amqp, dispatchers: Dispatchers, shared: Arc<Shared>) -> Self {
         Self {
             settings,
             dispatchers,
@@ -91,7 +96,8 @@ impl Intake {
         // One at a time: a message that stops the worker takes no other with it.
         let dropped = consume::channel(connection, 1).await?;
         // The answer to a second subscription comes behind what is delivered for the first one.
-        let mut from_dropped = match tokio::time::timeout(LEDGER_WAIT, self.ledger()).await {
+        let mut from_dropped = match tokio::time::timeout(LEDGER_WAIT, self.wait_for_ledger()).await
+        {
             Ok(()) => Some(Batches::of(&dropped, &settings.dropped_queue, 1).await?),
             Err(_) => None,
         };
@@ -101,7 +107,7 @@ impl Intake {
         let channels = [&requests, &dropped];
         let mut acks = Acks::of(settings.prefetch);
         let ended = tokio::select! {
-            ended = self.take_all(&mut from_requests, &mut acks, false) => ended,
+            ended = self.take_all(&mut from_requests, &mut acks, Queue::Requests) => ended,
             ended = self.take_dropped(&dropped, &mut from_dropped) => ended,
             () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
             () = shared.stop.cancelled() => Ok(()),
@@ -117,14 +123,14 @@ impl Intake {
         ended
     }
 
-    /// Waits until the ledger takes what comes.
-    async fn ledger(&self) {
-        // A batch that waits to be stored has it.
+    /// Waits until the ledger can store requests.
+    async fn wait_for_ledger(&self) {
+        // A batch that waits to be stored has the turn.
         let _turn = self.turn.lock().await;
         self.store(&Arc::from([])).await;
     }
 
-    /// Nothing is delivered of what was dropped while the ledger does not answer: each return of it
+    /// Dropped messages are not consumed while the ledger does not answer: each return to the queue
     /// would count against a message that has done nothing.
     async fn take_dropped(
         self: &Arc<Self>,
@@ -134,19 +140,20 @@ impl Intake {
         let batches = match batches {
             Some(batches) => batches,
             None => {
-                self.ledger().await;
+                self.wait_for_ledger().await;
                 batches.insert(Batches::of(channel, &self.settings.dropped_queue, 1).await?)
             }
         };
         // None waits to be acknowledged with others.
-        self.take_all(batches, &mut Acks::of(1), true).await
+        self.take_all(batches, &mut Acks::of(1), Queue::Dropped)
+            .await
     }
 
     async fn take_all(
         self: &Arc<Self>,
         batches: &mut Batches,
         acks: &mut Acks,
-        dropped: bool,
+        queue: Queue,
     ) -> Result<(), AmqpError> {
         loop {
             let batch = tokio::select! {
@@ -157,18 +164,16 @@ impl Intake {
                 }
                 batch = batches.next() => batch?,
             };
-            let mut batch = VecDeque::from(batch);
-            while !batch.is_empty() {
-                let part = part(&mut batch);
-                let part = part
-                    .into_iter()
-                    .map(|delivery| self.take(delivery, dropped));
-                let mut taken: VecDeque<Taken> = part.collect();
+            let mut deliveries = VecDeque::from(batch);
+            while !deliveries.is_empty() {
+                let part = part(&mut deliveries).into_iter();
+                let read = part.map(|delivery| self.read_delivery(delivery, queue));
+                let mut taken: VecDeque<Taken> = read.collect();
                 while !taken.is_empty() {
-                    // A stop waits for what has a place: it may be begun.
+                    // A stop waits for requests that have a place: they may be begun.
                     let _admitting = self.shared.tasks.token();
-                    let batch = admission::next(&mut taken).await;
-                    self.take_batch(batch, acks, dropped).await?;
+                    let admitted = admission::next(&mut taken).await;
+                    self.take_batch(admitted, acks, queue).await?;
                 }
             }
         }
@@ -178,17 +183,17 @@ impl Intake {
         self: &Arc<Self>,
         batch: Vec<Admitted>,
         acks: &mut Acks,
-        dropped: bool,
+        queue: Queue,
     ) -> Result<(), AmqpError> {
         // The next session brings the same deliveries once more, and waits for this one.
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let (count, last) = (batch.len(), batch.last().map(|last| last.acker.clone()));
-        // In a task of its own: what the ledger has accepted is begun, even if the session
+        // In a task of its own: requests that the ledger has accepted are begun, even if the session
         // with the broker ends meanwhile.
         let storing = self
             .shared
             .tasks
-            .spawn(Arc::clone(self).store_batch(batch, dropped, turn));
+            .spawn(Arc::clone(self).store_batch(batch, queue, turn));
         storing.await.map_err(|_| AmqpError::Lost)?;
         acks.add(last, count).await
     }
@@ -196,41 +201,41 @@ impl Intake {
     async fn store_batch(
         self: Arc<Self>,
         batch: Vec<Admitted>,
-        dropped: bool,
+        queue: Queue,
         _turn: OwnedMutexGuard<()>,
     ) {
         let (arrivals, begun): (Vec<Arrival>, Vec<_>) = batch
             .into_iter()
-            .map(|admitted| (admitted.arrival, (admitted.step, admitted.start)))
+            .map(|admitted| (admitted.arrival, (admitted.span, admitted.ready)))
             .unzip();
         let arrivals: Arc<[Arrival]> = arrivals.into();
         failpoint::pass(Point::AfterDeliver);
         let accepted = self.store(&arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
         let mut conflicts = Vec::new();
-        for ((arrival, (mut step, start)), accepted) in arrivals.iter().zip(begun).zip(accepted) {
-            step.says("rescind.intake", received(&accepted).as_str());
-            drop(step);
-            if dropped && matches!(accepted, Accepted::New(_)) {
+        for ((arrival, (mut span, ready)), accepted) in arrivals.iter().zip(begun).zip(accepted) {
+            span.set("rescind.intake", received(&accepted).as_str());
+            drop(span);
+            if queue == Queue::Dropped && matches!(accepted, Accepted::New(_)) {
                 self.shared.metrics.received(Received::Dropped);
             }
             self.shared.metrics.received(received(&accepted));
             match (arrival, accepted) {
                 (Arrival::Request(request), Accepted::New(claim)) => {
-                    self.begin(request, claim, start);
+                    self.begin(request, claim, ready);
                 }
                 (Arrival::Request(request), Accepted::Conflicting) => {
-                    admission::give_back(start);
+                    admission::give_back(ready);
                     conflicts.push(self.conflict(request));
                 }
                 (Arrival::Request(_), _) | (_, Accepted::Repeated) => {
-                    admission::give_back(start);
-                    self.shared.outbox.look();
+                    admission::give_back(ready);
+                    self.shared.handover.require_read();
                 }
                 (Arrival::Invalid(dead, _), _) => self.recorded(dead),
             }
         }
-        // All in one commit, and once everything has begun that was committed as under way.
+        // All in one commit, and only once every request has begun that was committed as under way.
         if !conflicts.is_empty() {
             self.store_conflicts(conflicts.into()).await;
         }
@@ -245,41 +250,41 @@ impl Intake {
         }
     }
 
-    /// For as long as it takes: nothing is acknowledged that is not stored.
+    /// Tries for as long as it takes: nothing is acknowledged that is not stored.
     async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Accepted> {
         self.shared
-            .insist("cannot store requests", |ledger| {
+            .retry_until_done("cannot store requests", |ledger| {
                 ledger.accept(Arc::clone(arrivals))
             })
             .await
     }
 
-    fn take(&self, mut delivery: Delivery, dropped: bool) -> Taken {
+    fn read_delivery(&self, mut delivery: Delivery, queue: Queue) -> Taken {
         let count = delivery_count(&delivery);
         let mut envelope = envelope(&mut delivery, (self.shared.clock)());
-        let queue = match dropped {
-            true => &self.settings.dropped_queue,
-            false => &self.settings.requests_queue,
+        let name = match queue {
+            Queue::Requests => &self.settings.requests_queue,
+            Queue::Dropped => &self.settings.dropped_queue,
         };
-        let mut step = self.shared.spans.intake(queue, &mut envelope);
-        let poison = dropped && count >= DROPPED_DELIVERIES_MAX;
-        let (arrival, starter) = match poison {
+        let mut span = self.shared.spans.intake(name, &mut envelope);
+        let poison = queue == Queue::Dropped && count >= DROPPED_DELIVERIES_MAX;
+        let (arrival, candidate) = match poison {
             true => (self.invalid(&poisonous(), &envelope), None),
             false => self.read(envelope),
         };
         if let Arrival::Request(request) = &arrival {
-            step.names("rescind.request_id", &request.request_id);
-            step.names("rescind.provider", &request.provider);
+            span.set_text("rescind.request_id", &request.request_id);
+            span.set_text("rescind.provider", &request.provider);
         }
         Taken {
             acker: delivery.acker,
             arrival,
-            starter,
-            step,
+            candidate,
+            span,
         }
     }
 
-    fn read(&self, envelope: Envelope) -> (Arrival, Option<Starter>) {
+    fn read(&self, envelope: Envelope) -> (Arrival, Option<Candidate>) {
         let known = |name: &str| Some(self.dispatchers.get(name)?.provider());
         let read = match wire::read_new_request(&envelope.body, known) {
             Ok(read) => read,
@@ -295,8 +300,8 @@ impl Intake {
             envelope,
         };
         let dispatcher = self.dispatchers.get(&job.provider).map(Arc::clone);
-        let starter = dispatcher.map(|dispatcher| Starter { dispatcher, job });
-        (Arrival::Request(Box::new(request)), starter)
+        let candidate = dispatcher.map(|dispatcher| Candidate { dispatcher, job });
+        (Arrival::Request(Box::new(request)), candidate)
     }
 
     fn invalid(&self, why: &Misunderstood, envelope: &Envelope) -> Arrival {
@@ -322,14 +327,14 @@ impl Intake {
         Arrival::Invalid(Box::new(DeadLetter::of(&finding)), messages)
     }
 
-    fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, start: Option<Start>) {
-        let (id, (starter, place)) = match (claim, start) {
-            (Some(id), Some(start)) => (id, start),
-            (_, start) => {
+    fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, ready: Option<Ready>) {
+        let (id, ready) = match (claim, ready) {
+            (Some(id), Some(ready)) => (id, ready),
+            (_, ready) => {
                 // Before the dispatcher looks for one.
-                admission::give_back(start);
+                admission::give_back(ready);
                 if let Some(dispatcher) = self.dispatchers.get(&request.provider) {
-                    dispatcher.has_due();
+                    dispatcher.note_due();
                 }
                 return;
             }
@@ -347,10 +352,10 @@ impl Intake {
             plan: Plan::Call(operation),
             outcome: None,
         };
-        starter.dispatcher.start(claim, Some(starter.job), place);
+        ready.dispatcher.start(claim, Some(ready.job), ready.place);
     }
 
-    /// The id belongs to other content, which stays as it is.
+    /// The dead letter of a request whose id belongs to other content, which stays as it is.
     fn conflict(&self, request: &NewRequest) -> Arrival {
         let why = Misunderstood {
             request_id: Some(request.request_id.clone()),
@@ -363,7 +368,7 @@ impl Intake {
 
     fn recorded(&self, dead: &DeadLetter) {
         self.shared.metrics.finished(&dead.provider, dead.outcome);
-        self.shared.outbox.look();
+        self.shared.handover.require_read();
         warn!(
             request_id = dead.request_id,
             provider = dead.provider,

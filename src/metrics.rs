@@ -9,9 +9,10 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::job::UNKNOWN_PROVIDER;
 use crate::ledger::{Action, Stats};
 use crate::outcome::{Cause, Outcome};
-use crate::wire::{Kind, UNKNOWN_PROVIDER};
+use crate::wire::Kind;
 
 mod gate;
 mod labels;
@@ -29,6 +30,7 @@ const COMMIT_BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 ];
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
 /// All metrics of a worker.
 pub struct Metrics {
     registry: Registry,
@@ -327,7 +329,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A call ended, also one that was not sent.
+    /// A call ended, or was not sent.
     pub fn called(&self, provider: &str, operation: &str, verdict: &str, took: Duration) {
         self.calls
             .with_label_values(&[provider, operation, verdict])
@@ -366,7 +368,7 @@ impl Metrics {
             .observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
     }
 
-    /// Both connections to the broker are up, or not.
+    /// Requests can be consumed and results published, or not.
     pub fn broker_connected(&self, connected: bool) {
         self.broker_connected.set(connected.into());
     }

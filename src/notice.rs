@@ -10,12 +10,11 @@
 //! and any worker on the same ledger may be the second one. Neither shares a connection, a
 //! limit or a wait with intake and dispatch.
 //!
-//! One that matches no request is counted and let go. It is not held for a request that may
-//! follow: nothing is sent for a payment before its request is stored, so what comes earlier
-//! was not caused by us, and the first call will meet whatever it reports. The exchange
+//! A notification that matches no request is counted and let go. It is not held for a request that may
+//! follow: nothing is sent for a payment before its request is stored, so an earlier notification
+//! was not caused by us, and the first call will meet the state that it reports. The exchange
 //! gives every other consumer a copy of its own.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,7 +34,7 @@ use uuid::Uuid;
 use crate::amqp::{self, AmqpError, step};
 use crate::config::Amqp;
 use crate::consume::{self, Batches};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Dispatchers};
 use crate::job::is_account_name;
 use crate::metrics::{Notified, Published};
 use crate::providers::{Arrived, NOTIFICATION_BYTES_MAX, Notification, Via};
@@ -44,7 +43,7 @@ use crate::shared::Shared;
 use crate::wire::{self, Kind, Outgoing};
 
 /// Notifications that are taken at once; a further one is asked to come again.
-const PLACES: usize = 128;
+const PERMITS: usize = 128;
 /// Longest wait for a body.
 const BODY_WAIT: Duration = Duration::from_secs(2);
 /// Longest time to an answer. Gr4vy gives up after 5 s.
@@ -55,9 +54,9 @@ const WINDOW: u16 = 64;
 /// Both halves.
 pub struct Notices {
     settings: Amqp,
-    dispatchers: BTreeMap<String, Arc<Dispatcher>>,
+    dispatchers: Dispatchers,
     shared: Arc<Shared>,
-    places: Semaphore,
+    permits: Semaphore,
     to_publish: mpsc::Sender<Waiting>,
     /// Taken by the one publishing session.
     waiting: Mutex<mpsc::Receiver<Waiting>>,
@@ -73,14 +72,13 @@ struct Waiting {
 
 impl Notices {
     /// For the accounts of these dispatchers.
-    pub fn new(settings: Amqp, dispatchers: &[Arc<Dispatcher>], shared: Arc<Shared>) -> Self {
-        let (to_publish, waiting) = mpsc::channel(PLACES);
-        let named = |d: &Arc<Dispatcher>| (d.name().to_owned(), Arc::clone(d));
+    pub fn new(settings: Amqp, dispatchers: Dispatchers, shared: Arc<Shared>) -> Self {
+        let (to_publish, waiting) = mpsc::channel(PERMITS);
         Self {
             settings,
-            dispatchers: dispatchers.iter().map(named).collect(),
+            dispatchers,
             shared,
-            places: Semaphore::new(PLACES),
+            permits: Semaphore::new(PERMITS),
             to_publish,
             waiting: Mutex::new(waiting),
             publishing: AtomicBool::new(false),
@@ -109,8 +107,8 @@ impl Notices {
             Ok(message) => message,
             Err(refusal) => return refusal,
         };
-        // Only now: who sends a body slowly, or none that is believed, keeps nobody's place.
-        let Ok(_place) = self.places.try_acquire() else {
+        // Only now: a caller that sends its body slowly, or a forged one, takes no permit.
+        let Ok(_permit) = self.permits.try_acquire() else {
             return StatusCode::SERVICE_UNAVAILABLE;
         };
         match timeout_at(end, self.publish(message)).await {
@@ -119,7 +117,7 @@ impl Notices {
         }
     }
 
-    /// The message that it becomes, or why not.
+    /// The message to publish, or the answer to a notification that is not taken.
     fn verify(
         &self,
         dispatcher: &Dispatcher,
@@ -183,7 +181,8 @@ impl Notices {
         let line = Line::over(connection);
         let mut window = Vec::new();
         while queue.recv_many(&mut window, WINDOW.into()).await > 0 {
-            // Whoever has been answered sends it again. An alarm at the broker would hang us.
+            // A caller that was answered meanwhile sends it again. During an alarm at the broker every
+            // publication would hang.
             window.retain(|waiting| !waiting.done.is_closed());
             if connection.status().blocked() {
                 window.clear();
@@ -233,7 +232,7 @@ impl Notices {
         loop {
             let batch = batches.next().await?;
             join_all(batch.iter().map(|delivery| self.take(delivery))).await;
-            // All of them are in the ledger, as far as they are to be.
+            // Every one that concerns the ledger is in it.
             if let Some(last) = batch.last() {
                 let acking = last.acker.ack(BasicAckOptions { multiple: true });
                 if !step("acknowledge", acking).await? {
@@ -273,7 +272,7 @@ fn received_at(delivery: &Delivery) -> Option<Timestamp> {
     amqp::header(delivery, wire::RECEIVED_AT)?.parse().ok()
 }
 
-/// What it is; one that cannot be believed is counted.
+/// Reads a notification; one that cannot be believed is counted and logged.
 fn read(dispatcher: &Dispatcher, arrived: &Arrived<'_>) -> Notification {
     let read = match arrived.body.len() {
         0..=NOTIFICATION_BYTES_MAX => dispatcher.read_notification(arrived),

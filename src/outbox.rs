@@ -22,7 +22,7 @@ use crate::ledger::Pending;
 use crate::metrics::Published;
 use crate::publish::{self, Line};
 use crate::shared::Shared;
-use crate::spans::Step;
+use crate::spans::Span;
 use crate::wire::{Kind, Outgoing};
 
 use self::notes::Notes;
@@ -33,22 +33,24 @@ mod refused;
 mod returned;
 mod round;
 
-/// Windows that are on their way at once, each on a channel of its own: a confirmation takes the
-/// broker longer than everything else, and takes it no longer for many of them.
+/// Windows that are on their way at once, each on a channel of its own: the broker needs longest for a
+/// confirmation, and no longer for many of them.
 const WINDOWS: usize = 4;
 /// Messages of one window.
 const WINDOW: usize = 256;
 /// How long a confirmation waits to be noted together with others: hardly anybody waits for that, and a
-/// commit of its own would keep everything else waiting. What a crash forgets is published again.
+/// commit of its own would keep everything else waiting. A message that was not noted before a crash is
+/// published again.
 const NOTE_WITHIN: Duration = Duration::from_millis(100);
-/// A window this large says that more are on their way: together they cost the broker less.
+/// A window this large says that more messages are coming: together they cost the broker less.
 const CROWD: usize = 8;
-/// How long is waited for them.
+/// How long the next window waits for them.
 const GATHER: Duration = Duration::from_millis(2);
 /// Channels that the broker may close for single messages before the session ends, and the next one is
 /// waited for: lapin uses none of their numbers again, and a connection has 2,047.
 const REFUSALS_MAX: usize = 1000;
-/// First wait before what was returned or not confirmed is tried again, and the wait for a signal that was lost.
+/// First wait before a message that was returned or not confirmed is tried again, and the longest wait where a
+/// signal was lost.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// The publishing side of a worker.
@@ -57,7 +59,7 @@ pub struct Outbox {
     shared: Arc<Shared>,
     /// Messages can be published.
     pub publishing: AtomicBool,
-    /// Whoever has it reads the next window.
+    /// Held while the next window is read.
     round: tokio::sync::Mutex<Round>,
     notes: Notes,
     /// Channels that the broker closed in this session.
@@ -91,21 +93,21 @@ impl Outbox {
         ended
     }
 
-    /// Nothing that is ours to publish waits for the broker.
+    /// No message that this worker has to publish waits for the broker.
     pub async fn is_empty(&self) -> bool {
         let first = self.shared.ledger.pending(0, 1).await;
         first.is_ok_and(|rows| rows.is_empty())
     }
 
-    /// Holds intake and dispatch while more waits than may. Never ends by itself.
-    pub async fn mind_the_bound(&self) {
+    /// Holds intake and dispatch while too many messages wait. Never ends by itself.
+    pub async fn watch_backlog(&self) {
         loop {
             tokio::time::sleep(AGAIN_EVERY).await;
             let most = self.shared.hold.counts_to();
             let Ok(messages) = self.shared.ledger.unpublished(most).await else {
                 continue;
             };
-            match self.shared.hold.look(messages) {
+            match self.shared.hold.update(messages) {
                 Some(true) => warn!(
                     messages,
                     "too many messages wait for the broker (amqp.max_unpublished); nothing is taken in or begun until half of that is published"
@@ -137,7 +139,7 @@ impl Outbox {
         tokio::join!(publishing, self.keep_noting(&over)).0
     }
 
-    /// Publishes one window after the other, beside others who do the same.
+    /// Publishes one window after the other, while others do the same on channels of their own.
     async fn publish(&self, line: &Line<'_>, drain: &CancellationToken) -> Result<(), AmqpError> {
         let mut channel = publish::channel(line.connection).await?;
         while let Some(window) = self.next(line.connection, drain).await {
@@ -191,7 +193,7 @@ impl Outbox {
         self.notes.refused(pending.seq, Instant::now());
     }
 
-    /// The next window. `None`: nothing is left, and nothing will come.
+    /// The next window. `None`: nothing is left, and nothing more will come.
     async fn next(
         &self,
         connection: &Connection,
@@ -211,7 +213,7 @@ impl Outbox {
                 self.notes.hurry(Instant::now());
             } else if round.is_over() {
                 tokio::select! {
-                    () = self.shared.outbox.news() => tokio::task::yield_now().await,
+                    () = self.shared.handover.news() => tokio::task::yield_now().await,
                     () = tokio::time::sleep_until(round.next_at()) => {}
                     () = drain.cancelled() => {}
                 }
@@ -219,14 +221,14 @@ impl Outbox {
         }
     }
 
-    /// What is not on its way yet, of what was handed over or else of the next rows.
+    /// Messages that are not on their way yet: of those handed over, or else of the next rows.
     async fn window(
         &self,
         connection: &Connection,
         round: &mut Round,
         drain: &CancellationToken,
     ) -> Vec<Pending> {
-        // An alarm at the broker: whatever is sent now would hang.
+        // During an alarm at the broker every publication would hang.
         while connection.status().blocked() {
             tokio::time::sleep(AGAIN_EVERY).await;
         }
@@ -235,9 +237,9 @@ impl Outbox {
         // At the end nothing is left only if the ledger says so.
         if !drain.is_cancelled()
             && round.is_resting(now)
-            && let Some(given) = self.shared.outbox.take(WINDOW)
+            && let Some(given) = self.shared.handover.take(WINDOW)
         {
-            round.has_taken(given.len(), now);
+            round.note_taken(given.len(), now);
             return self.notes.take(given, now);
         }
         self.read(round).await
@@ -250,11 +252,11 @@ impl Outbox {
         }
         loop {
             let after = round.begin(Instant::now());
-            self.notes.read();
-            self.shared.outbox.clear();
+            self.notes.begin_read();
+            self.shared.handover.clear();
             match self.shared.ledger.pending(after, WINDOW).await {
                 Ok(rows) => {
-                    round.has_read(&rows, Instant::now());
+                    round.note_read(&rows, Instant::now());
                     return self.notes.take(rows, Instant::now());
                 }
                 Err(error) => error!(%error, "cannot read the outbox; trying again"),
@@ -263,7 +265,7 @@ impl Outbox {
         }
     }
 
-    /// Until the session is over.
+    /// Marks confirmed messages until the session is over.
     async fn keep_noting(&self, over: &CancellationToken) {
         let noting = async {
             loop {
@@ -276,14 +278,14 @@ impl Outbox {
         over.run_until_cancelled(noting).await;
     }
 
-    /// A ledger that does not answer keeps nothing from being published that can be read. What was not
-    /// marked is marked later, or published again.
+    /// A ledger that does not answer must not keep messages from being published that can be read. Those
+    /// that were not marked are marked later, or published again.
     async fn note_soon(&self) {
         drop(tokio::time::timeout(AGAIN_EVERY, self.note()).await);
     }
 
-    /// Marks what was confirmed. What cannot be marked now is tried again, and not published again
-    /// in this session: a full disk must not make a flood.
+    /// Marks the messages that the broker confirmed. Those that cannot be marked now are tried later, and not
+    /// published again in this session: a full disk must not make a flood.
     async fn note(&self) -> bool {
         let _turn = self.notes.turn().await;
         let confirmed = self.notes.confirmed();
@@ -311,14 +313,13 @@ impl Outbox {
         let messages = window
             .iter()
             .map(|pending| (self.exchange(pending.message.kind), &pending.message));
-        let spans = &self.shared.spans;
-        // Dropped without a word, and with it ended, where the window fails as a whole.
-        let steps: Vec<Step> = messages
+        // Where the window fails as a whole they are dropped, and so end, as they are.
+        let spans: Vec<Span> = messages
             .clone()
-            .map(|(exchange, message)| spans.publication(exchange, message))
+            .map(|(exchange, message)| self.shared.spans.publication(exchange, message))
             .collect();
         let fates = line.publish(channel, messages).await?;
-        told(steps, &fates);
+        end_spans(spans, &fates);
         failpoint::pass(Point::AfterPublish);
         self.count(window, &fates);
         let (confirmed, others): (Vec<_>, Vec<_>) = window
@@ -372,18 +373,18 @@ impl Outbox {
     }
 }
 
-fn told(steps: Vec<Step>, fates: &[Published]) {
-    for (mut step, fate) in steps.into_iter().zip(fates) {
+fn end_spans(spans: Vec<Span>, fates: &[Published]) {
+    for (mut span, fate) in spans.into_iter().zip(fates) {
         match fate {
             Published::Confirmed => {}
-            Published::Returned => step.failed("returned"),
-            Published::Nacked => step.failed("nacked"),
+            Published::Returned => span.fail("returned"),
+            Published::Nacked => span.fail("nacked"),
         }
     }
 }
 
 async fn copy(connection: &Connection, queue: &str, message: &Outgoing) -> Result<(), AmqpError> {
-    let channel = step("open a channel", connection.create_channel()).await?;
+    let channel = amqp::open_channel(connection).await?;
     let options = BasicPublishOptions::default();
     let publishing = channel.basic_publish(
         "".into(),

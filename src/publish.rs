@@ -11,16 +11,16 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::Mutex;
 
-use crate::amqp::{AmqpError, STEP, step, step_within};
+use crate::amqp::{AmqpError, STEP, open_channel, step, step_within};
 use crate::metrics::Published;
 use crate::wire::{Header, Outgoing};
 
-/// What the slowest line to a broker carries: 2 Mbit/s.
+/// Throughput of the slowest line to a broker: 2 Mbit/s.
 const SLOWEST_BYTES_PER_SECOND: usize = 256 * 1024;
 
 /// A channel on which every publication is confirmed.
 pub async fn channel(connection: &Connection) -> Result<Channel, AmqpError> {
-    let channel = step("open a channel", connection.create_channel()).await?;
+    let channel = open_channel(connection).await?;
     let confirms = channel.confirm_select(ConfirmSelectOptions::default());
     step("ask for confirms", confirms).await?;
     Ok(channel)
@@ -30,8 +30,8 @@ pub async fn channel(connection: &Connection) -> Result<Channel, AmqpError> {
 pub struct Line<'c> {
     /// The connection.
     pub connection: &'c Connection,
-    /// Whoever has it gives a window to the connection, which writes one after the other anyway:
-    /// what waits for its turn here has no time that runs.
+    /// Held while a window is given to the connection, which writes one after the other anyway: the time
+    /// of a window that waits here does not run.
     writing: Mutex<()>,
 }
 
@@ -44,7 +44,7 @@ impl<'c> Line<'c> {
         }
     }
 
-    /// Publishes messages to exchanges and settles them as a whole: lapin may attach a returned
+    /// Publishes messages to exchanges and judges them as a whole: lapin may attach a returned
     /// message to another message's confirm, so only the ids of the returned ones are believed.
     /// One window at a time on a channel.
     pub async fn publish<'m>(
@@ -58,7 +58,10 @@ impl<'c> Line<'c> {
         for confirm in confirms {
             answers.push(self.step("await a confirm", most, confirm).await?);
         }
-        Ok(settle(messages.map(|(_, message)| message), answers))
+        Ok(match_confirms(
+            messages.map(|(_, message)| message),
+            answers,
+        ))
     }
 
     async fn write<'m>(
@@ -125,8 +128,8 @@ fn time_for<'m>(messages: impl Iterator<Item = &'m Outgoing>) -> Duration {
     STEP.saturating_add(Duration::from_secs(seconds))
 }
 
-/// Delivered is what was acknowledged and not returned.
-fn settle<'m>(
+/// What became of each message: delivered are those that were acknowledged and not returned.
+fn match_confirms<'m>(
     messages: impl Iterator<Item = &'m Outgoing>,
     answers: Vec<Confirmation>,
 ) -> Vec<Published> {

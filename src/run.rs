@@ -1,7 +1,7 @@
 //! Wires the parts of a worker, starts them, and drains them in reverse.
 //!
-//! The only file that reads the clock; what runs for as long as the worker is spawned here, but for the
-//! ledger's own threads.
+//! The worker's only reader of the wall clock. Every part that runs for as long as the worker is spawned
+//! here, except the ledger's own threads.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::amqp;
 use crate::config::Config;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Dispatchers};
 use crate::handover::Handover;
 use crate::hold::Hold;
 use crate::intake::Intake;
@@ -39,12 +39,12 @@ mod signals;
 
 /// How often a worker looks whether another one is gone.
 const RECOVER_EVERY: Duration = Duration::from_secs(3);
-/// Kept of the drain for publishing what the last calls led to.
+/// The part of the drain that is kept for publishing the last results.
 const FLUSH: Duration = Duration::from_secs(5);
-/// For the HTTP endpoints' last answers; who has not asked by then is not waited for.
+/// For the HTTP endpoints' last answers; later requests are not waited for.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// The wall clock, for everybody.
+/// The wall clock, in milliseconds.
 pub fn now() -> Timestamp {
     #[expect(
         clippy::disallowed_methods,
@@ -55,12 +55,12 @@ pub fn now() -> Timestamp {
 }
 
 /// How a worker is started, beside its configuration.
-pub struct Start<'a> {
+pub struct Start {
     /// Of the source.
-    pub revision: &'a str,
-    /// Every open request that nobody works on starts in doubt.
+    pub revision: &'static str,
+    /// Every open request without a claim starts in doubt.
     pub reconcile: bool,
-    /// What a collector is told.
+    /// Exports spans.
     pub spans: Spans,
     /// Told when the worker has started, and when it stops.
     pub systemd: Systemd,
@@ -76,7 +76,7 @@ pub enum Stopped {
 }
 
 /// Runs a worker until SIGTERM or SIGINT, and drains it.
-pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<Stopped> {
+pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
     let Start {
         revision,
         reconcile,
@@ -89,14 +89,14 @@ pub async fn worker(config: Config, start: Start<'_>) -> anyhow::Result<Stopped>
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     let metrics = Arc::new(Metrics::new(&names, revision)?);
     let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
-    begin(&*ledger, &config, reconcile).await?;
+    prepare(&*ledger, &config, reconcile).await?;
     let shared = Arc::new(Shared {
         ledger,
         metrics,
         spans: spans.clone(),
         clock: now,
         unwritten: AtomicUsize::new(0),
-        outbox: Handover::default(),
+        handover: Handover::default(),
         hold: Hold::new(config.amqp.max_unpublished),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -160,9 +160,9 @@ pub fn location(config: &Config) -> Location {
     }
 }
 
-/// What has to be done before anything is begun. A database that cannot be reached is waited
-/// for: without it nothing begins, and who is gone is looked for again and again anyway.
-async fn begin(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Result<(), LedgerError> {
+/// Recovers what an earlier worker left behind, before anything is begun. A database that cannot be
+/// reached is waited for: without it nothing begins, and recovery runs again and again anyway.
+async fn prepare(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Result<(), LedgerError> {
     let waits = matches!(location(config), Location::Database(_));
     match ledger.recover(now(), quiet(config)).await {
         Ok(in_doubt) => info!(
@@ -217,15 +217,18 @@ struct Worker {
 
 impl Worker {
     fn start(config: &Config, shared: Arc<Shared>, listener: TcpListener) -> anyhow::Result<Self> {
-        let dispatchers: Vec<Arc<Dispatcher>> = config
+        let dispatchers: Dispatchers = config
             .accounts
-            .values()
-            .map(|account| Dispatcher::new(account.clone(), Arc::clone(&shared)))
+            .iter()
+            .map(|(name, account)| {
+                let made = Dispatcher::new(account.clone(), Arc::clone(&shared));
+                made.map(|dispatcher| (name.clone(), dispatcher))
+            })
             .collect::<Result<_, _>>()
             .context("a provider cannot be called")?;
         let intake = Arc::new(Intake::new(
             config.amqp.clone(),
-            &dispatchers,
+            dispatchers.clone(),
             Arc::clone(&shared),
         ));
         let outbox = Arc::new(Outbox::new(config.amqp.clone(), Arc::clone(&shared)));
@@ -237,7 +240,7 @@ impl Worker {
         };
         let notices = Arc::new(Notices::new(
             config.amqp.clone(),
-            &dispatchers,
+            dispatchers.clone(),
             Arc::clone(&shared),
         ));
         let server = Server {
@@ -249,7 +252,7 @@ impl Worker {
         worker.start_server(server, listener);
         worker.start_outbox(outbox);
         worker.start_recovery(dispatchers.clone(), quiet(config));
-        for dispatcher in dispatchers {
+        for dispatcher in dispatchers.into_values() {
             worker.parts.spawn(dispatcher.run());
         }
         worker.start_intake(intake);
@@ -282,15 +285,15 @@ impl Worker {
             let rebuilt = || metrics.broker_reconnect();
             let publishing = async {
                 amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)).await;
-                // A session that fails at the end is built anew as well, for what is left. One that ends
-                // well has published what the broker takes.
+                // A session that fails at the end is repeated as well, for the messages that are left. One that
+                // ends well has published every message that the broker takes.
                 while !outbox.is_empty().await && outbox.session(&flush).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
             };
             tokio::select! {
                 () = publishing => {}
-                () = outbox.mind_the_bound() => {}
+                () = outbox.watch_backlog() => {}
             }
         });
     }
@@ -317,7 +320,7 @@ impl Worker {
         });
     }
 
-    fn start_recovery(&self, dispatchers: Vec<Arc<Dispatcher>>, quiet: Quiet) {
+    fn start_recovery(&self, dispatchers: Dispatchers, quiet: Quiet) {
         let shared = Arc::clone(&self.shared);
         self.parts.spawn(async move {
             loop {
@@ -330,9 +333,9 @@ impl Worker {
                     Ok(in_doubt) => {
                         warn!(in_doubt, "another worker is gone; its work is taken over");
                         dispatchers
-                            .iter()
-                            .for_each(|dispatcher| dispatcher.has_due());
-                        shared.outbox.look();
+                            .values()
+                            .for_each(|dispatcher| dispatcher.note_due());
+                        shared.handover.require_read();
                     }
                     Err(error) => warn!(%error, "cannot look for workers that are gone"),
                 }
@@ -345,9 +348,8 @@ impl Worker {
         self.parts.spawn(retention::run(shared, retention));
     }
 
-    /// Stop taking in and beginning; let calls end; publish what they led to. A call that
-    /// does not end in time stays in the ledger as under way and is in doubt at the next
-    /// start, as after a crash.
+    /// Stops intake and dispatch, lets calls end, and publishes their results. A call that does not end in
+    /// time stays in the ledger as under way and is in doubt at the next start, as after a crash.
     async fn drain(self, limit: Duration) {
         info!("draining");
         let end = Instant::now() + limit;
@@ -365,14 +367,16 @@ impl Worker {
             );
         }
         self.flush.cancel();
-        self.shared.outbox.look();
+        self.shared.handover.require_read();
         self.close.cancel();
         self.parts.close();
         if tokio::time::timeout_at(end, self.parts.wait())
             .await
             .is_err()
         {
-            warn!("the outbox was not empty in time; it is published at the next start");
+            warn!(
+                "the time to drain is over and some parts still run; messages left in the outbox are published at the next start"
+            );
         }
         self.shared.ledger.leave().await;
         info!("stopped");

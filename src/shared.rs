@@ -1,4 +1,4 @@
-//! What the parts of a worker have in common.
+//! State that the parts of a worker share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,53 +15,53 @@ use crate::ledger::{Answer, Ledger};
 use crate::metrics::Metrics;
 use crate::spans::Spans;
 
-/// Pause after the ledger did not do what it was asked.
+/// Pause after a failure of the ledger.
 pub const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the ledger has not done by then counts as not done, until it is.
+/// An operation that takes longer than this counts as failing until it is done.
 const LEDGER_LATE: Duration = Duration::from_secs(20);
 
 /// One for the whole process.
 pub struct Shared {
-    /// The truth.
+    /// Holds every request, call and message.
     pub ledger: Arc<dyn Ledger>,
-    /// The counts.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// What a collector is told.
+    /// Exports spans.
     pub spans: Spans,
     /// The wall clock.
     pub clock: fn() -> Timestamp,
     /// Operations that the ledger has not carried out and that are tried again.
     pub unwritten: AtomicUsize,
-    /// Given what is to be published.
-    pub outbox: Handover,
+    /// Takes what was committed to the outbox in memory.
+    pub handover: Handover,
     /// On while too much waits for the broker: nothing is taken in or begun.
     pub hold: Hold,
-    /// Every call that is under way, and what leads to one: claims, and requests being stored.
+    /// Every call that is under way, and every claim and request being stored, which may lead to one.
     pub tasks: TaskTracker,
     /// The worker is stopping: nothing new is begun.
     pub stop: CancellationToken,
 }
 
 impl Shared {
-    /// Asks the ledger for as long as it takes; `failed` is told each time that it does not do it.
-    pub async fn insist<'l, T>(
+    /// Asks the ledger until it has done what it is asked; `failed` is logged each time that it has not.
+    pub async fn retry_until_done<'l, T>(
         &'l self,
         failed: &str,
         mut ask: impl FnMut(&'l dyn Ledger) -> Answer<'l, T>,
     ) -> T {
-        let mut unwritten = Unwritten(self, false);
+        let mut failing = Failing::of(self);
         loop {
             let mut asked = ask(&*self.ledger);
             // It may take as long as a standby is away.
             let answer = match tokio::time::timeout(LEDGER_LATE, &mut asked).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    self.note(&mut unwritten.1, true);
+                    failing.set(true);
                     asked.await
                 }
             };
-            self.note(&mut unwritten.1, answer.is_err());
+            failing.set(answer.is_err());
             match answer {
                 Ok(done) => return done,
                 Err(error) => error!(%error, "{failed}; trying again"),
@@ -69,24 +69,38 @@ impl Shared {
             tokio::time::sleep(LEDGER_PAUSE).await;
         }
     }
+}
 
-    /// Counts an operation while it fails, however often.
-    pub fn note(&self, counted: &mut bool, fails: bool) {
-        match (*counted, fails) {
-            (false, true) => self.unwritten.fetch_add(1, Ordering::AcqRel),
-            (true, false) => self.unwritten.fetch_sub(1, Ordering::AcqRel),
+/// One operation, counted in [`Shared::unwritten`] while it fails. A caller may end before the ledger
+/// has done what it was asked: dropped, this counts no longer.
+pub struct Failing<'s> {
+    shared: &'s Shared,
+    counted: bool,
+}
+
+impl<'s> Failing<'s> {
+    /// An operation that has not failed yet.
+    pub fn of(shared: &'s Shared) -> Self {
+        Self {
+            shared,
+            counted: false,
+        }
+    }
+
+    /// Whether its last try failed.
+    pub fn set(&mut self, fails: bool) {
+        match (self.counted, fails) {
+            (false, true) => self.shared.unwritten.fetch_add(1, Ordering::AcqRel),
+            (true, false) => self.shared.unwritten.fetch_sub(1, Ordering::AcqRel),
             _ => return,
         };
-        *counted = fails;
+        self.counted = fails;
     }
 }
 
-/// Whether it is counted. Who asks may be gone before the ledger does it.
-struct Unwritten<'s>(&'s Shared, bool);
-
-impl Drop for Unwritten<'_> {
+impl Drop for Failing<'_> {
     fn drop(&mut self) {
-        self.0.note(&mut self.1, false);
+        self.set(false);
     }
 }
 
@@ -107,7 +121,7 @@ pub(crate) mod tests {
             spans: Spans::start(&[]),
             clock: || Timestamp::UNIX_EPOCH,
             unwritten: AtomicUsize::new(0),
-            outbox: Handover::default(),
+            handover: Handover::default(),
             hold: Hold::new(1),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -115,11 +129,11 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_may_be_gone_before_the_ledger_does_it() {
+    async fn a_caller_may_end_before_the_ledger_does_what_it_was_asked() {
         let folder = tempfile::tempdir().unwrap();
         let shared = shared(&folder);
         let failing = |_| -> Answer<'_, ()> { Box::pin(async { Err(LedgerError::Busy) }) };
-        let mut asked = Box::pin(shared.insist("it fails", failing));
+        let mut asked = Box::pin(shared.retry_until_done("it fails", failing));
         let moment = Duration::from_millis(10);
         assert!(tokio::time::timeout(moment, &mut asked).await.is_err());
         assert_eq!(shared.unwritten.load(Ordering::Acquire), 1);

@@ -1,8 +1,8 @@
-//! Spans for OpenTelemetry: each step of a request, told to a collector if one is named.
+//! Spans for OpenTelemetry: each step of a request, exported to a collector if one is configured.
 //!
 //! The names are those of the messaging and HTTP conventions. No address with its path and
-//! nothing of a body, a header or a provider's answer goes into a span. Telling never holds
-//! anybody up: spans wait in a queue of limited length, and what does not fit is dropped.
+//! nothing of a body, a header or a provider's answer goes into a span. The export never delays a
+//! request: spans wait in a queue of limited length, and those that do not fit are dropped.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan};
 use tracing::{info, warn};
 
 use crate::outcome::Operation;
@@ -25,7 +25,7 @@ mod export;
 /// Longest wait for the last spans when the worker ends.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Tells a collector, or nobody.
+/// Exports spans to a collector, or nowhere.
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<Exporting>);
 
@@ -35,11 +35,11 @@ struct Exporting {
     tracer: SdkTracer,
 }
 
-/// A step under way; it ends when this is dropped.
+/// A span, if a collector is told; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Step(Option<Box<Span>>);
+pub struct Span(Option<Box<SdkSpan>>);
 
-/// A call to a provider, as far as a span may know it.
+/// The facts about a call to a provider that a span may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     /// Account.
@@ -48,15 +48,15 @@ pub struct Call<'a> {
     pub operation: Operation,
     /// How.
     pub method: Method,
-    /// Where to; of it only scheme, host and port are told.
+    /// Where to; only its scheme, host and port are exported.
     pub base_url: &'a str,
     /// How many cancels there were, this one included.
     pub attempt: u32,
 }
 
 impl Spans {
-    /// Reads OpenTelemetry's own variables. Without an endpoint nothing is told; with one that
-    /// cannot be used that is said, and the worker goes on.
+    /// Reads OpenTelemetry's own variables. Without an endpoint nothing is exported; one that cannot be
+    /// used is logged, and the worker goes on.
     pub fn start(environment: &[(String, String)]) -> Self {
         let Some(endpoint) = export::endpoint(environment) else {
             return Self(None);
@@ -74,11 +74,11 @@ impl Spans {
         }
     }
 
-    /// A request is taken in. What follows of it is below this step: its context replaces the
-    /// publisher's in the envelope, which is stored with the request.
-    pub fn intake(&self, queue: &str, envelope: &mut Envelope) -> Step {
+    /// A request is taken in. The later spans of the request are below this one: its context replaces
+    /// the publisher's in the envelope, which is stored with the request.
+    pub fn intake(&self, queue: &str, envelope: &mut Envelope) -> Span {
         let Some(exporting) = &self.0 else {
-            return Step(None);
+            return Span(None);
         };
         let span = exporting.begin(
             SpanKind::Consumer,
@@ -96,13 +96,13 @@ impl Spans {
             ],
         );
         envelope.traceparent = Some(traceparent(&span));
-        Step(Some(Box::new(span)))
+        Span(Some(Box::new(span)))
     }
 
-    /// A call to a provider, below what the request's envelope says.
-    pub fn call(&self, envelope: &Envelope, call: &Call<'_>) -> Step {
+    /// A call to a provider, below the context in the request's envelope.
+    pub fn call(&self, envelope: &Envelope, call: &Call<'_>) -> Span {
         let Some(exporting) = &self.0 else {
-            return Step(None);
+            return Span(None);
         };
         let method = method(call.method);
         let operation = call.operation.as_str();
@@ -125,13 +125,13 @@ impl Spans {
         );
         let name = format!("{method} {operation}");
         let span = exporting.begin(SpanKind::Client, name, parent, attributes);
-        Step(Some(Box::new(span)))
+        Span(Some(Box::new(span)))
     }
 
     /// One publication of a message of ours.
-    pub fn publication(&self, exchange: &str, message: &Outgoing) -> Step {
+    pub fn publication(&self, exchange: &str, message: &Outgoing) -> Span {
         let Some(exporting) = &self.0 else {
-            return Step(None);
+            return Span(None);
         };
         let header = |name: &str| match message.properties.headers.get(name) {
             Some(Header::Text(text)) => Some(text.as_str()),
@@ -154,10 +154,10 @@ impl Spans {
                 KeyValue::new("messaging.message.body.size", size(&message.body)),
             ],
         );
-        Step(Some(Box::new(span)))
+        Span(Some(Box::new(span)))
     }
 
-    /// Sends what is left, but not for long.
+    /// Sends the spans that are left, but not for long.
     pub async fn close(&self) {
         let Some(exporting) = &self.0 else { return };
         let provider = exporting.provider.clone();
@@ -173,7 +173,7 @@ impl Exporting {
         name: String,
         parent: Context,
         attributes: Vec<KeyValue>,
-    ) -> Span {
+    ) -> SdkSpan {
         let builder = SpanBuilder::from_name(name)
             .with_kind(kind)
             .with_attributes(attributes);
@@ -181,9 +181,9 @@ impl Exporting {
     }
 }
 
-impl Step {
-    /// The W3C header for whatever this step calls; without a collector there is no step, and
-    /// the request's own context is passed on as it came.
+impl Span {
+    /// The W3C header for a call within this span. Without a collector there is no span, and the
+    /// request's own context is passed on as it came.
     pub fn traceparent(&self, envelope: &Envelope) -> Option<String> {
         match &self.0 {
             Some(span) => Some(traceparent(span)),
@@ -194,23 +194,23 @@ impl Step {
         }
     }
 
-    /// Adds what became known: a word of ours, or a number.
-    pub fn says(&mut self, key: &'static str, value: impl Into<Value>) {
+    /// Adds an attribute: a word of ours, or a number.
+    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new(key, value));
         }
     }
 
     /// Adds a name or an id.
-    pub fn names(&mut self, key: &'static str, text: &str) {
+    pub fn set_text(&mut self, key: &'static str, text: &str) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new(key, text.to_owned()));
         }
     }
 
-    /// The step did not come to what it was for; `why` is one of a few words.
-    pub fn failed(&mut self, why: &'static str) {
-        self.says("error.type", why);
+    /// The span's purpose was not achieved; `why` is one of a few words.
+    pub fn fail(&mut self, why: &'static str) {
+        self.set("error.type", why);
         if let Some(span) = &mut self.0 {
             span.set_status(Status::error(why));
         }
@@ -226,7 +226,7 @@ fn parent(traceparent: Option<&str>, tracestate: Option<&str>) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &headers)
 }
 
-fn traceparent(span: &Span) -> String {
+fn traceparent(span: &SdkSpan) -> String {
     let context = span.span_context();
     format!(
         "00-{}-{}-{:02x}",

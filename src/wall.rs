@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 /// Less than this is the ordinary correction of a clock.
 const STEP_LEAST: SignedDuration = SignedDuration::from_secs(1);
 
-/// What the two clocks showed at the last look.
+/// What the two clocks showed when they were last read.
 #[derive(Debug)]
 pub struct Wall {
     last: Option<(Timestamp, Duration)>,
@@ -18,7 +18,7 @@ pub struct Wall {
 }
 
 impl Default for Wall {
-    /// Before the first look everything is believed.
+    /// Every time is believed until the clocks are read.
     fn default() -> Self {
         Self {
             last: None,
@@ -28,9 +28,9 @@ impl Default for Wall {
 }
 
 impl Wall {
-    /// By how much the wall clock was set since the last look, if it was. `passed` is the
+    /// By how much the wall clock was set since the last call, if it was. `passed` is the
     /// time since any fixed start by a clock that cannot be set.
-    pub fn look(&mut self, wall: Timestamp, passed: Duration) -> Option<SignedDuration> {
+    pub fn observe(&mut self, wall: Timestamp, passed: Duration) -> Option<SignedDuration> {
         let (last, passed_then) = self.last.replace((wall, passed))?;
         let real = SignedDuration::try_from(passed.saturating_sub(passed_then)).ok()?;
         let step = wall.duration_since(last).saturating_sub(real);
@@ -59,7 +59,7 @@ mod tests {
     fn a_step_either_way_is_noticed_once_and_drift_is_not() {
         let mut clock = Wall::default();
         let mut look = |at: i64, passed: f64| {
-            let step = clock.look(wall(at), Duration::from_secs_f64(passed));
+            let step = clock.observe(wall(at), Duration::from_secs_f64(passed));
             (step.map(|step| step.as_secs()), clock.steady_since())
         };
         assert_eq!(look(0, 7.0), (None, Timestamp::MIN));

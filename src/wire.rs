@@ -10,7 +10,6 @@ use crate::outcome::names;
 
 mod request;
 
-pub use crate::job::UNKNOWN_PROVIDER;
 pub use request::{
     Misunderstood, REQUEST_BYTES_MAX, SEARCHED_BYTES_MAX, Understood, glimpse, is_request_id,
     read_new_request, read_request,
@@ -29,7 +28,7 @@ pub fn idempotency_key(provider: &str, request_id: &str) -> String {
     .to_string()
 }
 
-/// A message that waits in the outbox until the broker has confirmed it.
+/// A message to be published; results, corrections and dead letters wait for that in the outbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
     /// `message_id`; for a result also its `result_id`.
@@ -109,7 +108,7 @@ impl Envelope {
     }
 }
 
-/// `00-<32 digits>-<16 digits>-<2 digits>`, hexadecimal and small: W3C's header, version 0.
+/// `00-<32 digits>-<16 digits>-<2 digits>`, lower-case hexadecimal: W3C's header, version 0.
 pub fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let parts: Vec<&str> = text.split('-').collect();

@@ -5,7 +5,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 use tracing::warn;
 
-use super::{ACCESS_REFUSED, AmqpError, NOT_FOUND, PRECONDITION_FAILED, close, connect, step};
+use super::{
+    ACCESS_REFUSED, AmqpError, NOT_FOUND, PRECONDITION_FAILED, close, connect, open_channel, step,
+};
 use crate::config::{Amqp, TopologyMode};
 
 /// An exchange of the contract.
@@ -184,7 +186,7 @@ pub async fn check(settings: &Amqp) -> Result<(), AmqpError> {
 
 /// Declares everything; what is already there in the same way stays as it is.
 pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(), AmqpError> {
-    let channel = step("open a channel", connection.create_channel()).await?;
+    let channel = open_channel(connection).await?;
     for exchange in &topology.exchanges {
         declare_exchange(&channel, exchange, false).await?;
     }
@@ -212,7 +214,7 @@ pub async fn verify(connection: &Connection, topology: &Topology) -> Result<Veri
         let label = format!("exchange {}", exchange.name);
         for passive in [true, false] {
             // A refusal closes the channel, so each question has its own.
-            let channel = step("open a channel", connection.create_channel()).await?;
+            let channel = open_channel(connection).await?;
             let asked = declare_exchange(&channel, exchange, passive).await;
             if !differs(&label, passive, asked, &mut found)? {
                 break;
@@ -222,7 +224,7 @@ pub async fn verify(connection: &Connection, topology: &Topology) -> Result<Veri
     for queue in &topology.queues {
         let label = format!("queue {}", queue.name);
         for passive in [true, false] {
-            let channel = step("open a channel", connection.create_channel()).await?;
+            let channel = open_channel(connection).await?;
             let asked = declare_queue(&channel, queue, passive).await;
             if !differs(&label, passive, asked, &mut found)? {
                 break;

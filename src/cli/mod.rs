@@ -11,10 +11,10 @@ use clap::{Parser, Subcommand};
 use crate::amqp::{self, ACCESS_REFUSED, AmqpError, Link, PRECONDITION_FAILED};
 use crate::call::ClientError;
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::job::UNKNOWN_PROVIDER;
 use crate::ledger::{Ledger, LedgerError};
 use crate::spans::Spans;
 use crate::systemd::Systemd;
-use crate::wire::UNKNOWN_PROVIDER;
 use crate::{failpoint, providers, run, simulate, trace};
 
 mod check;

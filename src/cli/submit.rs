@@ -18,6 +18,7 @@ use super::text::{self, Screen};
 use super::{CommandError, Exit, connect, forbidden};
 use crate::amqp::{self, AmqpError, NOT_FOUND, step};
 use crate::config::{Amqp, Loaded};
+use crate::job::UNKNOWN_PROVIDER;
 use crate::{publish, wire};
 
 /// Publications that wait for their confirm at once.
@@ -96,7 +97,7 @@ impl Item {
     }
 
     fn provider(&self) -> &str {
-        self.provider.as_deref().unwrap_or(wire::UNKNOWN_PROVIDER)
+        self.provider.as_deref().unwrap_or(UNKNOWN_PROVIDER)
     }
 
     fn properties(&self) -> BasicProperties {

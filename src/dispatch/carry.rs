@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
+use super::claimed_at::ClaimedAt;
+use super::commit::stands;
 use super::ended::Ended;
-use super::entered::Entered;
 use super::hints::hinted;
 use super::replay::replayed;
 use super::{Dispatcher, Place, SEND_WITHIN};
@@ -20,7 +21,7 @@ use crate::ledger::{CallEnd, Change, Claim, DeadLetter};
 use crate::lifecycle::{Plan, Progress, Step};
 use crate::outcome::{Cause, Operation, Outcome, Verdict, Why};
 use crate::providers::{Ask, Evidence, Reading, Request};
-use crate::spans::{Call, Step as Told};
+use crate::spans::{Call, Span};
 use crate::wire::{self, Envelope};
 
 impl Dispatcher {
@@ -53,8 +54,8 @@ impl Dispatcher {
         self.commit(change, &claim).await;
     }
 
-    /// The call is over, whatever is still to be written about it. Also after a decision without
-    /// a call, and of one that was not begun after all, others may wait for the place.
+    /// The call is over, whatever is still to be written about it. Others may wait for the place, also
+    /// where no call was made.
     pub(crate) fn give_back(&self, place: Place) {
         drop(place);
         if self.backlog.load(Ordering::Acquire) {
@@ -62,8 +63,54 @@ impl Dispatcher {
         }
     }
 
-    /// One call of a claim, counted.
-    pub(super) async fn ask_about(
+    async fn call(
+        &self,
+        claim: &Claim,
+        job: &Job,
+        operation: Operation,
+        place: &mut Place,
+    ) -> Change {
+        let ended = self.call_counted(claim, job, operation, place).await;
+        let now = (self.shared.clock)();
+        let mut progress = claim.progress.clone();
+        let terms = self.terms(job);
+        if ended.is_unheard() {
+            progress.unheard(now, self.config.timeout);
+        }
+        let step = ended.apply(&mut progress, &terms, now, rand::random());
+        let (verdict, source) = (ended.verdict_name(), ended.source(operation));
+        let detail = ended.own_words().map(str::to_owned);
+        let evidence = ended.into_reading().evidence;
+        debug!(
+            operation = operation.as_str(),
+            verdict,
+            http_status = evidence.http_status,
+            code = evidence.code,
+            detail,
+            "call ended"
+        );
+        let call = Some(CallEnd {
+            verdict,
+            evidence: evidence.clone(),
+        });
+        match step {
+            Step::Finish(outcome) => {
+                self.confirmed(&claim.progress, operation);
+                self.finish(claim, progress, outcome, source, &evidence, call)
+            }
+            Step::Wait(cause) => {
+                self.shared.metrics.scheduled(self.name(), cause);
+                Change {
+                    hinted: hinted(&progress, &terms, now),
+                    call,
+                    ..stands(claim, progress, now)
+                }
+            }
+        }
+    }
+
+    /// One call of a claim, counted in the metrics and at the gate.
+    pub(super) async fn call_counted(
         &self,
         claim: &Claim,
         job: &Job,
@@ -82,11 +129,11 @@ impl Dispatcher {
         };
         let started = Instant::now();
         let sending = Sending {
-            claimed: place.entered,
+            claimed_at: place.claimed_at,
             envelope: &claim.stored.envelope,
             attempt: claim.progress.attempts,
         };
-        let ended = self.ask(&ask, operation, &sending).await;
+        let ended = self.call_renewing_token(&ask, operation, &sending).await;
         let (verdict, took) = (ended.verdict_name(), started.elapsed());
         self.shared
             .metrics
@@ -95,107 +142,44 @@ impl Dispatcher {
         ended
     }
 
-    async fn call(
+    /// One call, repeated once with a new token where the first one was refused.
+    async fn call_renewing_token(
         &self,
-        claim: &Claim,
-        job: &Job,
+        ask: &Ask<'_>,
         operation: Operation,
-        place: &mut Place,
-    ) -> Change {
-        let ended = self.ask_about(claim, job, operation, place).await;
-        let verdict = ended.verdict_name();
-        let source = ended.source(operation);
-        let now = (self.shared.clock)();
-        let mut progress = claim.progress.clone();
-        let terms = self.terms(job);
-        let jitter = rand::random();
-        if ended.is_unheard() {
-            progress.unheard(now, self.config.timeout);
-        }
-        let step = match &ended {
-            Ended::Read(reading) => {
-                progress.learned.extend(reading.learned.clone());
-                progress.after(&reading.verdict, &terms, now, jitter)
-            }
-            Ended::NotSent(_) | Ended::Withheld(_) => progress.not_sent(&terms, now, jitter),
-            Ended::NoToken(_) => progress.no_token(&terms, now, jitter),
-            Ended::Lost(_) => progress.after(&Verdict::Doubt, &terms, now, jitter),
-        };
-        let detail = ended.own_words().map(str::to_owned);
-        let reading = ended.reading();
-        debug!(
-            operation = operation.as_str(),
-            verdict,
-            http_status = reading.evidence.http_status,
-            code = reading.evidence.code,
-            detail,
-            "call ended"
-        );
-        let call = CallEnd {
-            verdict,
-            evidence: reading.evidence.clone(),
-        };
-        match step {
-            Step::Finish(outcome) => {
-                self.confirmed(&claim.progress, operation);
-                self.finish(
-                    claim,
-                    progress,
-                    outcome,
-                    source,
-                    &reading.evidence,
-                    Some(call),
-                )
-            }
-            Step::Wait(cause) => {
-                self.shared.metrics.scheduled(self.name(), cause);
-                Change {
-                    id: claim.id,
-                    hinted: hinted(&progress, &terms, now),
-                    progress,
-                    call: Some(call),
-                    outcome: None,
-                    messages: Vec::new(),
-                    dead_letter: None,
-                    at: now,
-                }
-            }
-        }
-    }
-
-    /// One exchange, repeated once with a new token where the first one was refused.
-    async fn ask(&self, ask: &Ask<'_>, operation: Operation, sending: &Sending<'_>) -> Ended {
+        sending: &Sending<'_>,
+    ) -> Ended {
         let request = match operation {
             Operation::Cancel => self.config.provider.cancel(ask),
             Operation::Lookup => self.config.provider.lookup(ask),
         };
-        let (ended, renewable) = self.exchange(ask, operation, &request, sending).await;
-        let refusal = match ended {
-            Ended::Read(reading) if renewable => reading,
-            ended => return ended,
+        let refusal = match self.call_once(ask, operation, &request, sending).await {
+            Ok(ended) => return ended,
+            Err(TokenRefused(reading)) => reading,
         };
         info!("the token was refused; asking for a new one");
-        match self.exchange(ask, operation, &request, sending).await.0 {
+        match self.call_once(ask, operation, &request, sending).await {
             // One call was sent and refused, and no other one.
-            Ended::NotSent(_) | Ended::Withheld(_) => Ended::Read(Reading {
+            Ok(Ended::NotSent(_) | Ended::Withheld(_)) => Ended::Read(Reading {
                 verdict: Verdict::unprocessed(operation, None, Cause::Retryable),
                 ..refusal
             }),
-            Ended::NoToken(_) => Ended::Read(Reading {
+            Ok(Ended::NoToken(_)) => Ended::Read(Reading {
                 verdict: Verdict::Misconfigured(Why::Credentials),
                 ..refusal
             }),
-            ended => ended,
+            Ok(ended) => ended,
+            Err(TokenRefused(reading)) => Ended::Read(reading),
         }
     }
 
-    async fn exchange(
+    async fn call_once(
         &self,
         ask: &Ask<'_>,
         operation: Operation,
         request: &Request,
         sending: &Sending<'_>,
-    ) -> (Ended, bool) {
+    ) -> Result<Ended, TokenRefused> {
         let observe = |verdict, took| {
             self.shared
                 .metrics
@@ -203,40 +187,42 @@ impl Dispatcher {
         };
         let authorization = match self.caller.authorize((self.shared.clock)(), &observe).await {
             Ok(authorization) => authorization,
-            Err(LoginError::Refused(why)) => return (Ended::NoToken(why), false),
+            Err(LoginError::Refused(why)) => return Ok(Ended::NoToken(why)),
             Err(error @ LoginError::Unavailable(_)) => {
-                return (Ended::NotSent(error.to_string()), false);
+                return Ok(Ended::NotSent(error.to_string()));
             }
         };
         if operation == Operation::Cancel
-            && let Some(why) = self.too_late(ask, sending.claimed)
+            && let Some(why) = self.too_late(ask, sending.claimed_at)
         {
-            return (Ended::Withheld(why), false);
+            return Ok(Ended::Withheld(why));
         }
-        let (exchange, mut told) = self.send(operation, request, &authorization, sending).await;
+        let sent = self.send_traced(operation, request, &authorization, sending);
+        let (exchange, mut span) = sent.await;
         let answer = match exchange {
             Exchange::Answered(answer) => answer,
-            Exchange::NotSent(why) => return (Ended::NotSent(why), false),
-            Exchange::Lost(why) => return (Ended::Lost(why), false),
+            Exchange::NotSent(why) => return Ok(Ended::NotSent(why)),
+            Exchange::Lost(why) => return Ok(Ended::Lost(why)),
         };
         let reading = match operation {
             Operation::Cancel => self.config.provider.read_cancel(ask, &answer.response()),
             Operation::Lookup => self.config.provider.read_lookup(ask, &answer.response()),
         };
-        told.says("rescind.verdict", reading.verdict.as_str());
-        let renewable =
-            reading.verdict == Verdict::Unauthorized && self.caller.refused(&authorization);
-        (Ended::Read(reading), renewable)
+        span.set("rescind.verdict", reading.verdict.as_str());
+        if reading.verdict == Verdict::Unauthorized && self.caller.refused(&authorization) {
+            return Err(TokenRefused(reading));
+        }
+        Ok(Ended::Read(reading))
     }
 
-    /// One send, as one step of the request's trace.
-    async fn send(
+    /// One send, as one span of the request's trace.
+    async fn send_traced(
         &self,
         operation: Operation,
         request: &Request,
         authorization: &Authorization,
         sending: &Sending<'_>,
-    ) -> (Exchange, Told) {
+    ) -> (Exchange, Span) {
         let call = Call {
             provider: self.name(),
             operation,
@@ -244,32 +230,32 @@ impl Dispatcher {
             base_url: &self.config.account.base_url,
             attempt: sending.attempt,
         };
-        let mut told = self.shared.spans.call(sending.envelope, &call);
-        let traceparent = told.traceparent(sending.envelope);
+        let mut span = self.shared.spans.call(sending.envelope, &call);
+        let traceparent = span.traceparent(sending.envelope);
         let sent = self
             .caller
             .send(request, authorization, traceparent.as_deref());
         let exchange = sent.await;
         match &exchange {
             Exchange::Answered(answer) => {
-                told.says("http.response.status_code", i64::from(answer.status));
+                span.set("http.response.status_code", i64::from(answer.status));
                 if answer.status >= 400 {
-                    told.failed("http_status");
+                    span.fail("http_status");
                 }
             }
-            Exchange::NotSent(_) => told.failed("not_sent"),
-            Exchange::Lost(_) => told.failed("no_answer"),
+            Exchange::NotSent(_) => span.fail("not_sent"),
+            Exchange::Lost(_) => span.fail("no_answer"),
         }
-        (exchange, told)
+        (exchange, span)
     }
 
-    /// The login may have taken its time, or the machine.
-    fn too_late(&self, ask: &Ask<'_>, claimed: Entered) -> Option<&'static str> {
+    /// Why a cancel is not sent any more: the login may have taken long, or the machine was suspended.
+    fn too_late(&self, ask: &Ask<'_>, claimed_at: ClaimedAt) -> Option<&'static str> {
         let now = (self.shared.clock)();
         if ask.job.deadline.is_some_and(|deadline| deadline <= now) {
             return Some("the deadline passed before the call");
         }
-        claimed
+        claimed_at
             .is_before(SEND_WITHIN, now)
             .then_some("the worker was held up before the call; others may have its work by now")
     }
@@ -292,14 +278,11 @@ impl Dispatcher {
         };
         progress.replays.letters += u32::from(outcome.is_dead_letter());
         Change {
-            id: claim.id,
             messages,
             dead_letter: outcome.is_dead_letter().then(|| DeadLetter::of(&finding)),
-            progress,
-            hinted: None,
             call,
             outcome: Some(outcome),
-            at: now,
+            ..stands(claim, progress, now)
         }
     }
 
@@ -331,10 +314,13 @@ impl Dispatcher {
     }
 }
 
+/// The answer of a provider that refused the token, where there is a newer one to be had.
+struct TokenRefused(Reading);
+
 /// What a send has to know beside the call itself.
 struct Sending<'a> {
     /// Before the claim that it is for.
-    claimed: Entered,
+    claimed_at: ClaimedAt,
     envelope: &'a Envelope,
     attempt: u32,
 }

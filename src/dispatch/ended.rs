@@ -1,7 +1,10 @@
-//! How a call ended, and what that is in words of our own where the provider gave none.
+//! How a call ended: what follows for its request, for metrics and gate, and in what words it is told.
+
+use jiff::Timestamp;
 
 use crate::finding::Source;
 use crate::gate::Health;
+use crate::lifecycle::{Progress, Step, Terms};
 use crate::outcome::{Operation, Verdict, Why};
 use crate::providers::{Evidence, Learned, Reading};
 
@@ -9,7 +12,7 @@ use crate::providers::{Evidence, Learned, Reading};
 pub(super) enum Ended {
     Read(Reading),
     NotSent(String),
-    /// By us, and through no fault of the provider's.
+    /// By us, for a reason that has nothing to do with the provider.
     Withheld(&'static str),
     /// The token endpoint refused to give one; nothing was sent.
     NoToken(String),
@@ -17,6 +20,25 @@ pub(super) enum Ended {
 }
 
 impl Ended {
+    /// Where the request goes from here.
+    pub(super) fn apply(
+        &self,
+        progress: &mut Progress,
+        terms: &Terms,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Step {
+        match self {
+            Self::Read(reading) => {
+                progress.learned.extend(reading.learned.clone());
+                progress.after(&reading.verdict, terms, now, jitter)
+            }
+            Self::NotSent(_) | Self::Withheld(_) => progress.not_sent(terms, now, jitter),
+            Self::NoToken(_) => progress.no_token(terms, now, jitter),
+            Self::Lost(_) => progress.after(&Verdict::Doubt, terms, now, jitter),
+        }
+    }
+
     pub(super) fn verdict_name(&self) -> &'static str {
         match self {
             Self::Read(reading) => reading.verdict.as_str(),
@@ -25,7 +47,7 @@ impl Ended {
         }
     }
 
-    /// Whether the provider may still be at it: it was not heard, or a gateway gave up waiting for it.
+    /// Whether the provider may still work on the call: no answer came, or a gateway gave up waiting for one.
     pub(super) fn is_unheard(&self) -> bool {
         match self {
             Self::Lost(_) => true,
@@ -37,7 +59,7 @@ impl Ended {
         }
     }
 
-    /// Whose word the end is: without an answer it is our own.
+    /// Who says so: the provider in its answer, otherwise the worker.
     pub(super) fn source(&self, operation: Operation) -> Source {
         match (self, operation) {
             (Self::Read(_), Operation::Cancel) => Source::Response,
@@ -46,7 +68,7 @@ impl Ended {
         }
     }
 
-    /// Why there is no answer. A provider's words may hold a card number, and are for no log.
+    /// Why there is no answer. A provider's own words may hold a card number and are never logged.
     pub(super) fn own_words(&self) -> Option<&str> {
         match self {
             Self::Read(_) => None,
@@ -55,8 +77,9 @@ impl Ended {
         }
     }
 
-    /// In our own words, without an answer.
-    pub(super) fn reading(self) -> Reading {
+    /// As a reading, in our own words where there is no answer. Its verdict is for checks only: a look-up
+    /// that was not sent says nothing about a result. Every other call is judged by [`Self::apply`].
+    pub(super) fn into_reading(self) -> Reading {
         match self {
             Self::Read(reading) => reading,
             Self::NotSent(why) | Self::Lost(why) => ours(Verdict::Doubt, why),
@@ -67,7 +90,7 @@ impl Ended {
 
     pub(super) fn health(&self) -> Health {
         match self {
-            // A login that is refused is no outage, whatever the status that it is told with.
+            // A refused login is not an outage, whatever its HTTP status.
             Self::Read(reading) if reading.verdict == Verdict::Unauthorized => Health::Answered,
             Self::Read(reading) => match reading.evidence.http_status {
                 Some(500..) => Health::Failed,

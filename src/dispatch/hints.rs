@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
+use super::commit::stands;
 use super::replay::correction;
 use super::{Dispatcher, Place};
 use crate::finding::{Finding, Source};
@@ -29,7 +30,7 @@ impl Dispatcher {
         let hear = self.hearing(hint, (self.shared.clock)());
         let heard = self
             .shared
-            .insist("cannot note a notification", |ledger| {
+            .retry_until_done("cannot note a notification", |ledger| {
                 ledger.notified(self.name(), hint.payments.clone(), Arc::clone(&hear))
             })
             .await;
@@ -91,28 +92,22 @@ impl Dispatcher {
             return self.leave_unchecked(&claim).await;
         };
         let ended = self
-            .ask_about(&claim, &job, Operation::Lookup, &mut place)
+            .call_counted(&claim, &job, Operation::Lookup, &mut place)
             .await;
         self.give_back(place);
         let now = (self.shared.clock)();
         let verdict_name = ended.verdict_name();
-        let reading = ended.reading();
+        let reading = ended.into_reading();
         let mut progress = claim.progress.clone();
         let terms = self.terms(&job);
         let verdict = &reading.verdict;
         let checked = progress.after_check(outcome, verdict, &terms, now, rand::random());
         let mut change = Change {
-            id: claim.id,
-            progress,
-            hinted: None,
             call: Some(CallEnd {
                 verdict: verdict_name,
                 evidence: reading.evidence.clone(),
             }),
-            outcome: None,
-            messages: Vec::new(),
-            dead_letter: None,
-            at: now,
+            ..stands(&claim, progress, now)
         };
         if let Checked::Contradicted { found, at_stake } = checked {
             self.correct(&claim, &mut change, found, at_stake, &reading.evidence);
@@ -124,20 +119,12 @@ impl Dispatcher {
 
     /// Its result stays, and retention takes it in its time.
     async fn leave_unchecked(&self, claim: &Claim) {
-        let change = Change {
-            id: claim.id,
-            progress: Progress {
-                operation: None,
-                due_at: None,
-                ..claim.progress.clone()
-            },
-            hinted: None,
-            call: None,
-            outcome: None,
-            messages: Vec::new(),
-            dead_letter: None,
-            at: (self.shared.clock)(),
+        let progress = Progress {
+            operation: None,
+            due_at: None,
+            ..claim.progress.clone()
         };
+        let change = stands(claim, progress, (self.shared.clock)());
         self.commit(change, claim).await;
     }
 
@@ -250,23 +237,14 @@ mod tests {
         }
     }
 
-    /// As after a clock that went back.
     #[tokio::test]
     async fn a_correction_and_its_dead_letter_are_not_dated_before_their_request() {
         drop(rustls::crypto::ring::default_provider().install_default());
         let folder = tempfile::tempdir().unwrap();
         let dispatcher = Dispatcher::new(account(), Arc::new(shared(&folder))).unwrap();
         let claim = check_of_one_received_at(Timestamp::from_second(2_000).unwrap());
-        let mut change = Change {
-            id: claim.id,
-            progress: claim.progress.clone(),
-            hinted: None,
-            call: None,
-            outcome: None,
-            messages: Vec::new(),
-            dead_letter: None,
-            at: Timestamp::from_second(1_000).unwrap(),
-        };
+        let went_back_to = Timestamp::from_second(1_000).unwrap();
+        let mut change = stands(&claim, claim.progress.clone(), went_back_to);
         let found = Outcome::Unresolved(Unresolved::ContradictoryEvidence);
         dispatcher.correct(&claim, &mut change, found, true, &Evidence::default());
         let dated = change.messages.iter().map(|m| m.properties.timestamp);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::dispatch::{Admission, Dispatcher, Place};
 use crate::job::Job;
 use crate::ledger::Arrival;
-use crate::spans::Step;
+use crate::spans::Span;
 
 /// How long a delivery waits for a place, counted together for those that were read together: so
 /// one account never slows the intake to less than 1,000 a second.
@@ -25,24 +25,27 @@ pub(super) struct Taken {
     pub(super) acker: Acker,
     pub(super) arrival: Arrival,
     /// Of a request of a configured account.
-    pub(super) starter: Option<Starter>,
-    /// Its place in the trace.
-    pub(super) step: Step,
+    pub(super) candidate: Option<Candidate>,
+    pub(super) span: Span,
 }
 
-/// Who carries a request out.
-pub(super) struct Starter {
+/// A request that may begin at once, and the dispatcher that carries it out.
+pub(super) struct Candidate {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) job: Job,
 }
 
-/// A request that has room to begin.
-pub(super) type Start = (Starter, Place);
+/// A request that has the place to begin.
+pub(super) struct Ready {
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) job: Job,
+    pub(super) place: Place,
+}
 
 /// It does not begin after all.
-pub(super) fn give_back(start: Option<Start>) {
-    if let Some((starter, place)) = start {
-        starter.dispatcher.give_back(place);
+pub(super) fn give_back(ready: Option<Ready>) {
+    if let Some(ready) = ready {
+        ready.dispatcher.give_back(ready.place);
     }
 }
 
@@ -51,8 +54,8 @@ pub(super) struct Admitted {
     pub(super) acker: Acker,
     pub(super) arrival: Arrival,
     /// If it begins at once.
-    pub(super) start: Option<Start>,
-    pub(super) step: Step,
+    pub(super) ready: Option<Ready>,
+    pub(super) span: Span,
 }
 
 /// The first of them, at least one, in their order.
@@ -68,8 +71,8 @@ pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Admitted> {
                 break;
             }
             Admission::Soon if Instant::now() < end => {
-                if let Some(starter) = &first.starter {
-                    starter.dispatcher.room(end).await;
+                if let Some(candidate) = &first.candidate {
+                    candidate.dispatcher.room(end).await;
                 }
                 taken.push_front(first);
             }
@@ -80,10 +83,9 @@ pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Admitted> {
 }
 
 fn admit(taken: &mut Taken) -> Admission {
-    match (&taken.starter, &mut taken.arrival) {
-        (Some(starter), Arrival::Request(request)) => {
+    match (&taken.candidate, &mut taken.arrival) {
+        (Some(Candidate { dispatcher, job }), Arrival::Request(request)) => {
             let now = request.envelope.received_at;
-            let (dispatcher, job) = (&starter.dispatcher, &starter.job);
             dispatcher.admit(job, &mut request.progress, now)
         }
         _ => Admission::Later,
@@ -92,11 +94,16 @@ fn admit(taken: &mut Taken) -> Admission {
 
 impl Taken {
     fn admitted(self, place: Option<Place>) -> Admitted {
+        let ready = |(candidate, place): (Candidate, Place)| Ready {
+            dispatcher: candidate.dispatcher,
+            job: candidate.job,
+            place,
+        };
         Admitted {
             acker: self.acker,
             arrival: self.arrival,
-            start: self.starter.zip(place),
-            step: self.step,
+            ready: self.candidate.zip(place).map(ready),
+            span: self.span,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What is read of deliveries before their messages are: how many go together, how often each came, and
-//! what the broker says of it.
+//! Deliveries before their messages are read: how many are stored together, how often each was delivered,
+//! and what the broker tells beside the body.
 
 use std::collections::VecDeque;
 
@@ -10,11 +10,11 @@ use crate::amqp;
 use crate::outcome::Invalid;
 use crate::wire::{Envelope, Misunderstood};
 
-/// Bytes of deliveries in one transaction: of what is not understood there are several copies, and a
-/// database takes only so much in its time.
+/// Bytes of deliveries in one transaction: of a message that is not understood several copies are stored,
+/// and a database takes only so much in its time.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The first of them, at least one.
+/// The first deliveries that fit together, at least one.
 pub(super) fn part(batch: &mut VecDeque<Delivery>) -> Vec<Delivery> {
     let mut bytes = 0;
     let fits = |delivery: &&Delivery| {
@@ -25,13 +25,13 @@ pub(super) fn part(batch: &mut VecDeque<Delivery>) -> Vec<Delivery> {
     batch.drain(..count.max(1)).collect()
 }
 
-/// What RabbitMQ 4's quorum queues allow by themselves: the next return moves a message.
+/// Returns that RabbitMQ 4's quorum queues allow by default: the next one moves a message.
 const BROKERS_LIMIT: i64 = 20;
 
 /// How often a quorum queue has delivered this message before. RabbitMQ 4 leaves on a message the count
 /// of the queue that it was moved from, for the first delivery, and since 4.3 counts on from there.
 pub(super) fn delivery_count(delivery: &Delivery) -> i64 {
-    // What a publisher wrote there is no count.
+    // A publisher may have written such a header itself.
     if !delivery.redelivered {
         return 0;
     }
@@ -49,7 +49,7 @@ pub(super) fn delivery_count(delivery: &Delivery) -> i64 {
     }
 }
 
-/// What one that was delivered too often is said to be.
+/// The finding about a message that was delivered too often.
 pub(super) fn poisonous() -> Misunderstood {
     Misunderstood {
         request_id: None,
@@ -59,7 +59,7 @@ pub(super) fn poisonous() -> Misunderstood {
     }
 }
 
-/// Takes the body out of it.
+/// The delivery as it is stored; takes the body out of it.
 pub(super) fn envelope(delivery: &mut Delivery, now: jiff::Timestamp) -> Envelope {
     let body = std::mem::take(&mut delivery.data);
     let properties = &delivery.properties;
@@ -70,7 +70,7 @@ pub(super) fn envelope(delivery: &mut Delivery, now: jiff::Timestamp) -> Envelop
         reply_to: properties.reply_to().as_ref().map(text),
         traceparent: amqp::header(delivery, "traceparent").map(str::to_owned),
         tracestate: amqp::header(delivery, "tracestate").map(str::to_owned),
-        received_at: jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now),
+        received_at: now,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What shows an account's gate: looked up once, since it is told of every call.
+//! The gauges of an account's gate: looked up once, since they are set at every call.
 
 use prometheus::IntGauge;
 
@@ -19,7 +19,7 @@ impl GateGauges {
 }
 
 impl Metrics {
-    /// What shows one account's gate, with its limit.
+    /// The gauges of one account's gate; sets its limit.
     pub fn gate(&self, provider: &str, limit: u32) -> GateGauges {
         self.in_flight_limit
             .with_label_values(&[provider])

@@ -1,4 +1,4 @@
-//! The values of labels that are no names: each set is closed, and a series exists for each.
+//! The values of labels other than the accounts' names: each set is closed, and a series exists for each.
 
 use crate::outcome::{Operation, State, Verdict, names};
 
@@ -54,12 +54,12 @@ pub(super) fn operations() -> impl Iterator<Item = &'static str> {
     known.chain(["token"])
 }
 
-/// What a call can come to; of a token, that it was issued.
+/// How a call can end; a call for a token with `issued`.
 pub(super) fn verdicts() -> impl Iterator<Item = &'static str> {
     Verdict::NAMES.into_iter().chain(["not_sent", "issued"])
 }
 
-/// Where a request without a result can stand.
+/// The states of a request without a result.
 pub(super) fn open_states() -> impl Iterator<Item = State> {
     let states = State::ALL.iter().copied();
     states.filter(|state| *state != State::Finished)

@@ -1,11 +1,11 @@
-//! What is read from the ledger: gauges that follow it, and the one counter that it keeps.
+//! Metrics that are read from the ledger: gauges that follow it, and the one counter that it keeps.
 
 use jiff::Timestamp;
 
 use super::{Metrics, open_states};
+use crate::job::UNKNOWN_PROVIDER;
 use crate::ledger::Stats;
 use crate::outcome::{State, dead_reasons};
-use crate::wire::UNKNOWN_PROVIDER;
 
 impl Metrics {
     fn set_open(&self, provider: &str, state: State, stats: &Stats) {
@@ -22,12 +22,12 @@ impl Metrics {
         self.oldest_open.with_label_values(&labels).set(oldest);
     }
 
-    /// It answers, and took the last requests, or not.
+    /// Whether the ledger answers and stored what it was given last.
     pub fn ledger_answers(&self, answers: bool) {
         self.ledger_answers.set(answers.into());
     }
 
-    /// Sets the gauges that are read from the ledger; what is no longer there becomes 0.
+    /// Sets the gauges that are read from the ledger; a series without rows becomes 0.
     pub fn stats(&self, stats: &Stats) {
         // Each gauge is set once, so that no scrape sees a 0 in between. Accounts that are no
         // longer configured share a series.

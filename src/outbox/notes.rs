@@ -13,11 +13,11 @@ use super::{NOTE_WITHIN, WINDOW};
 use crate::ledger::{Delivered, Pending};
 use crate::metrics::Published;
 
-/// Shared by those who publish and the one who notes.
+/// Shared by the publishing windows and the task that marks.
 #[derive(Default)]
 pub(super) struct Notes {
     inner: Mutex<Inner>,
-    /// Whoever has it marks.
+    /// Held while messages are marked.
     turn: tokio::sync::Mutex<()>,
     /// There is something to note.
     some: Notify,
@@ -49,11 +49,11 @@ impl Notes {
     }
 
     /// A read begins.
-    pub(super) fn read(&self) {
+    pub(super) fn begin_read(&self) {
         self.inner().released.clear();
     }
 
-    /// Of what was read those that are not on their way, which they are from now on.
+    /// Those of the rows that are not on their way; from now on they are.
     pub(super) fn take(&self, rows: Vec<Pending>, now: Instant) -> Vec<Pending> {
         let Inner {
             busy,
@@ -62,7 +62,7 @@ impl Notes {
             returned,
             ..
         } = &mut *self.inner();
-        returned.look(now);
+        returned.release_due(now);
         let waits = |seq: i64| released.contains(&seq) || returned.has(seq);
         let idle = |row: &&Pending| !waits(row.seq) && !busy.contains(&row.seq);
         let due = refused.due(rows.iter().filter(idle).map(|row| row.seq), now);
@@ -71,21 +71,21 @@ impl Notes {
         rows.into_iter().filter(fresh).collect()
     }
 
-    /// What goes together, and what the broker refused before, each of which goes alone.
+    /// The messages that go together, and those that the broker refused before, each of which goes alone.
     pub(super) fn apart(&self, window: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
         let inner = self.inner();
         let refused = |row: &Pending| inner.refused.has(row.seq);
         window.into_iter().partition(|row| !refused(row))
     }
 
-    /// The broker closed the channel that only this one was published on.
+    /// The broker closed the channel that only this message was published on.
     pub(super) fn refused(&self, row: i64, now: Instant) {
         let mut inner = self.inner();
         inner.release(row);
         inner.refused.add(row, now);
     }
 
-    /// No queue took them, or theirs refused them.
+    /// No queue took these messages, or theirs refused them.
     pub(super) fn came_back(&self, messages: &[(&Pending, Published)], now: Instant) {
         let mut inner = self.inner();
         for (pending, status) in messages {
@@ -94,18 +94,18 @@ impl Notes {
         }
     }
 
-    /// Nothing is waited for any more: all that came back is tried once more.
+    /// The worker stops: every message that came back is tried once more at once.
     pub(super) fn hurry(&self, now: Instant) {
         self.inner().returned.hurry(now);
     }
 
-    /// They can be read again: marked, or to be published once more.
+    /// These rows can be read again: marked, or to be published once more.
     pub(super) fn release(&self, rows: impl IntoIterator<Item = i64>) {
         let mut inner = self.inner();
         rows.into_iter().for_each(|row| inner.release(row));
     }
 
-    /// The broker has them.
+    /// The broker has these messages.
     pub(super) fn add(&self, delivered: impl Iterator<Item = Delivered>, now: Instant) {
         let mut inner = self.inner();
         let before = inner.confirmed.len();
@@ -127,30 +127,30 @@ impl Notes {
         }
     }
 
-    /// One marks at a time, and knows of all that was marked before.
+    /// One task marks at a time, and knows every message that was marked before.
     pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
-    /// What has to be marked, oldest first; it stays so until it is.
+    /// The messages to be marked, oldest first. They stay until they are marked.
     pub(super) fn confirmed(&self) -> Vec<Delivered> {
         self.inner().confirmed.clone()
     }
 
-    /// These, which came first, are marked.
+    /// These, the oldest ones, are marked.
     pub(super) fn marked(&self, messages: &[Delivered]) {
         self.inner().confirmed.drain(..messages.len());
         self.release(messages.iter().map(|message| message.seq));
     }
 
-    /// Until something has waited long enough, or enough waits.
+    /// Waits until a message has waited long enough to be marked, or enough of them wait.
     pub(super) async fn wait(&self) {
         self.some.notified().await;
         drop(tokio::time::timeout(NOTE_WITHIN, self.enough.notified()).await);
     }
 
-    /// The session is over: nothing is on its way. What the broker has is not published once more,
-    /// though it could not be marked.
+    /// The session is over: nothing is on its way. A message that the broker has is not published once more,
+    /// even if it could not be marked.
     pub(super) fn forget(&self) {
         let Inner {
             busy,
@@ -193,7 +193,7 @@ mod tests {
         notes.release([1]);
         // By a read that had begun before.
         assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
-        notes.read();
+        notes.begin_read();
         assert_eq!(seqs(&notes.take(rows(1..6, Kind::Result), now)), [1, 2]);
         notes.add([confirmed[0].delivered()].into_iter(), now);
         notes.forget();
@@ -206,11 +206,11 @@ mod tests {
         notes.take(rows(1..5, Kind::Result), now);
         notes.refused(2, now);
         notes.forget();
-        notes.read();
+        notes.begin_read();
         let rest = notes.take(rows(1..5, Kind::Result), now);
         assert_eq!(seqs(&rest), [1, 3, 4]);
         notes.release([1, 3]);
-        notes.read();
+        notes.begin_read();
         let later = now + Duration::from_secs(60);
         let parts = |now| {
             let taken = notes.take(rows(1..5, Kind::Result), now);
@@ -222,7 +222,7 @@ mod tests {
         notes.add(taken.iter().map(Pending::delivered), now);
         notes.forget();
         notes.release([2]);
-        notes.read();
+        notes.begin_read();
         assert_eq!(parts(now), (vec![1, 2, 3, 4], vec![]), "it was taken");
     }
 

@@ -71,7 +71,7 @@ impl Returned {
     }
 
     /// All that wait may go, if it is time for it.
-    pub(super) fn look(&mut self, now: Instant) {
+    pub(super) fn release_due(&mut self, now: Instant) {
         if self.next_at.is_some_and(|at| now >= at) {
             self.tell();
             self.next_at = None;
@@ -122,22 +122,22 @@ mod tests {
         come_back(&mut returned, [1, 2], start);
         let mut tries = Vec::new();
         for second in 0..130 {
-            returned.look(at(start, second));
+            returned.release_due(at(start, second));
             if !returned.has(1) {
                 tries.push(second);
                 come_back(&mut returned, [1, 2], at(start, second));
             }
         }
         assert_eq!(tries, [1, 3, 7, 15, 31, 61, 91, 121]);
-        returned.look(at(start, 151));
+        returned.release_due(at(start, 151));
         come_back(&mut returned, [1], at(start, 151));
         returned.taken([2, 99], at(start, 151));
-        returned.look(at(start, 151));
+        returned.release_due(at(start, 151));
         assert!(returned.has(1) && !returned.has(2));
-        returned.look(at(start, 152));
+        returned.release_due(at(start, 152));
         assert!(!returned.has(1));
         come_back(&mut returned, [1], at(start, 152));
-        returned.look(at(start, 154));
+        returned.release_due(at(start, 154));
         assert!(!returned.has(1), "as in the beginning");
     }
 
@@ -146,15 +146,15 @@ mod tests {
         let (mut returned, start) = (Returned::default(), Instant::now());
         come_back(&mut returned, [1], start);
         come_back(&mut returned, [2], start + AGAIN_EVERY / 2);
-        returned.look(at(start, 1));
+        returned.release_due(at(start, 1));
         assert!(!returned.has(1) && !returned.has(2));
         come_back(&mut returned, [1], at(start, 1));
-        returned.look(at(start, 2));
+        returned.release_due(at(start, 2));
         assert!(returned.has(1) && !returned.has(2), "a round may be long");
         come_back(&mut returned, [2], at(start, 2));
-        returned.look(at(start, 3));
+        returned.release_due(at(start, 3));
         assert!(returned.has(1) && returned.has(2));
-        returned.look(at(start, 4));
+        returned.release_due(at(start, 4));
         assert!(!returned.has(1) && !returned.has(2));
     }
 
@@ -164,7 +164,7 @@ mod tests {
         returned.hurry(start);
         come_back(&mut returned, [1], start);
         returned.hurry(start);
-        returned.look(start);
+        returned.release_due(start);
         assert!(!returned.has(1));
     }
 }

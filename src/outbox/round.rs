@@ -1,5 +1,5 @@
-//! Which rows are read next. Rounds go through all that waits, oldest first; what came back waits
-//! for the next round and keeps nothing behind it waiting.
+//! Which rows are read next. Rounds go through all rows that wait, oldest first; a message that came back
+//! waits for the next round and keeps nothing behind it waiting.
 
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ impl Round {
         }
     }
 
-    /// The one after which nothing is left, whatever came to rows that were read before.
+    /// The round after which nothing is left, even of rows that were read before.
     pub(super) fn last(now: Instant) -> Self {
         Self {
             last: true,
@@ -38,7 +38,7 @@ impl Round {
         }
     }
 
-    /// Behind which row to read: of a new round, if the last one is over and long ago.
+    /// The row behind which to read. A new round begins if the last one is over and long ago.
     pub(super) fn begin(&mut self, now: Instant) -> i64 {
         if self.over && now >= self.next_at() {
             *self = Self {
@@ -50,31 +50,31 @@ impl Round {
     }
 
     /// These rows were read.
-    pub(super) fn has_read(&mut self, rows: &[Pending], now: Instant) {
+    pub(super) fn note_read(&mut self, rows: &[Pending], now: Instant) {
         self.after = rows.last().map_or(self.after, |last| last.seq);
         let bytes: usize = rows.iter().map(|row| row.message.body.len()).sum();
         self.over = rows.len() < WINDOW && bytes < PENDING_BYTES_MAX;
-        self.has_taken(rows.len(), now);
+        self.note_taken(rows.len(), now);
     }
 
-    /// So many are on their way now.
-    pub(super) fn has_taken(&mut self, count: usize, now: Instant) {
+    /// So many messages are on their way now.
+    pub(super) fn note_taken(&mut self, count: usize, now: Instant) {
         if (CROWD..WINDOW).contains(&count) {
             self.gathered_at = now + GATHER;
         }
     }
 
-    /// All that waited was read, and the next round has time.
+    /// Every row that waited was read, and the next round is not due yet.
     pub(super) fn is_resting(&self, now: Instant) -> bool {
         self.over && now < self.next_at()
     }
 
-    /// All that waited was read.
+    /// Every row that waited was read.
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// All that waited was read after the last of it had come.
+    /// Every row that waited was read, in a round that began after the last of them had come.
     pub(super) fn was_last(&self) -> bool {
         self.over && self.last
     }
@@ -104,15 +104,15 @@ mod tests {
         let mut round = Round::new(start);
         let long = start + AGAIN_EVERY * 9;
         assert_eq!(round.begin(start), 0);
-        round.has_read(&rows(1..257, Kind::Result), start);
+        round.note_read(&rows(1..257, Kind::Result), start);
         assert!(!round.is_over());
         assert_eq!(round.begin(long), 256, "however long it takes");
-        round.has_read(&rows(300..303, Kind::Result), start);
+        round.note_read(&rows(300..303, Kind::Result), start);
         assert!(round.is_over());
         // Also if more keeps coming all the time.
         let soon = start + AGAIN_EVERY - Duration::from_millis(1);
         assert_eq!(round.begin(soon), 302);
-        round.has_read(&rows([303], Kind::Result), soon);
+        round.note_read(&rows([303], Kind::Result), soon);
         assert_eq!(round.begin(start + AGAIN_EVERY), 0);
         assert!(!round.is_over(), "a new one");
     }
@@ -123,9 +123,9 @@ mod tests {
         let mut round = Round::new(start);
         let mut large = rows(1..3, Kind::Result);
         large[0].message.body = vec![0; PENDING_BYTES_MAX];
-        round.has_read(&large, start);
+        round.note_read(&large, start);
         assert!(!round.is_over());
-        round.has_read(&rows(3..5, Kind::Result), start);
+        round.note_read(&rows(3..5, Kind::Result), start);
         assert!(round.is_over());
     }
 
@@ -134,12 +134,12 @@ mod tests {
         let start = Instant::now();
         let mut round = Round::new(start);
         assert!(!round.is_resting(start), "nothing was read yet");
-        round.has_read(&rows(1..257, Kind::Result), start);
+        round.note_read(&rows(1..257, Kind::Result), start);
         assert!(!round.is_resting(start));
-        round.has_read(&[], start);
+        round.note_read(&[], start);
         let soon = start + AGAIN_EVERY - Duration::from_millis(1);
         assert!(round.is_resting(soon));
-        round.has_taken(256, soon);
+        round.note_taken(256, soon);
         assert!(round.is_resting(soon));
         assert!(!round.is_resting(start + AGAIN_EVERY));
     }
@@ -149,15 +149,15 @@ mod tests {
     fn the_last_round_begins_with_the_first_row_and_stays_the_last() {
         let start = Instant::now();
         let mut round = Round::new(start);
-        round.has_read(&rows(1..9, Kind::Result), start);
+        round.note_read(&rows(1..9, Kind::Result), start);
         assert!(round.is_over() && !round.was_last());
         let mut round = Round::last(start);
         assert_eq!(round.begin(start), 0);
         assert!(!round.was_last());
-        round.has_read(&rows([3], Kind::Result), start);
+        round.note_read(&rows([3], Kind::Result), start);
         assert!(round.was_last());
         assert_eq!(round.begin(start + AGAIN_EVERY), 0);
-        round.has_read(&[], start);
+        round.note_read(&[], start);
         assert!(round.was_last());
     }
 
@@ -166,14 +166,14 @@ mod tests {
         let start = Instant::now();
         let mut round = Round::new(start);
         let mut gathered = |count: i64| {
-            round.has_read(&rows(0..count, Kind::Result), start);
+            round.note_read(&rows(0..count, Kind::Result), start);
             round.gathered_at()
         };
         assert_eq!(gathered(7), start);
         assert_eq!(gathered(256), start, "a full window waits for nobody");
         assert_eq!(gathered(8), start + GATHER);
         let mut round = Round::new(start);
-        round.has_taken(8, start);
+        round.note_taken(8, start);
         assert_eq!(
             round.gathered_at(),
             start + GATHER,

@@ -1,5 +1,5 @@
-//! Who may be connected to the endpoints: so many at once, and nobody who says nothing or never
-//! comes to an end.
+//! The connections to the endpoints: only so many at once, and none that is silent or never comes to an
+//! end.
 
 use std::future::Future as _;
 use std::io;
@@ -19,14 +19,14 @@ use tokio::time::{Instant, Sleep};
 const CALLERS_MAX: usize = 512;
 /// A connection on which nothing moves for so long is closed.
 const SILENCE: Duration = Duration::from_secs(10);
-/// From a request's first byte to the first one of its answer. Whoever sends a byte now and then
-/// would keep a place for ever.
+/// From a request's first byte to the first one of its answer. A caller that sends a byte now and then
+/// would keep its permit for ever.
 const REQUEST: Duration = Duration::from_secs(30);
 
 /// The listener of the endpoints.
 pub(super) struct Callers {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     patience: Duration,
     request: Duration,
 }
@@ -35,7 +35,7 @@ impl Callers {
     pub(super) fn of(listener: TcpListener) -> Self {
         Self {
             listener,
-            places: Arc::new(Semaphore::new(CALLERS_MAX)),
+            permits: Arc::new(Semaphore::new(CALLERS_MAX)),
             patience: SILENCE,
             request: REQUEST,
         }
@@ -47,8 +47,8 @@ impl Listener for Callers {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Caller, SocketAddr) {
-        // Fails only once the semaphore is closed, which nobody does.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        // Fails only once the semaphore is closed, and it never is.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let caller = Caller {
             stream,
@@ -56,7 +56,7 @@ impl Listener for Callers {
             patience: self.patience,
             request: self.request,
             request_ends_at: None,
-            _place: place,
+            _permit: permit,
         };
         (caller, address)
     }
@@ -74,17 +74,17 @@ pub(super) struct Caller {
     request: Duration,
     /// Of the request that is being read and has no answer yet.
     request_ends_at: Option<Instant>,
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Caller {
-    fn has_read(&mut self) {
+    fn note_read(&mut self) {
         let now = Instant::now();
         let ends_at = *self.request_ends_at.get_or_insert(now + self.request);
         self.end.as_mut().reset(ends_at.min(now + self.patience));
     }
 
-    fn has_written(&mut self) {
+    fn note_written(&mut self) {
         self.request_ends_at = None;
         self.end.as_mut().reset(Instant::now() + self.patience);
     }
@@ -104,7 +104,7 @@ impl AsyncRead for Caller {
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(read) => {
-                self.has_read();
+                self.note_read();
                 match self.wait(context) {
                     Poll::Pending => Poll::Ready(read),
                     over => over,
@@ -123,7 +123,7 @@ impl AsyncWrite for Caller {
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             Poll::Ready(written) => {
-                self.has_written();
+                self.note_written();
                 Poll::Ready(written)
             }
             Poll::Pending => self.wait(context),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_who_says_nothing_is_shown_out() {
+    async fn a_silent_caller_is_disconnected() {
         let (mut callers, address) = connected().await;
         callers.patience = Duration::from_millis(500);
         let mut client = TcpStream::connect(address).await.unwrap();
@@ -166,9 +166,9 @@ mod tests {
         assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
     }
 
-    /// One who sends a byte now and then is never silent, and never comes to an end.
+    /// A caller that sends a byte now and then is never silent.
     #[tokio::test]
-    async fn one_who_never_comes_to_an_end_is_shown_out() {
+    async fn a_caller_that_never_comes_to_an_end_is_disconnected() {
         let (mut callers, address) = connected().await;
         callers.request = Duration::from_millis(100);
         let mut client = TcpStream::connect(address).await.unwrap();
@@ -188,16 +188,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_is_given_back() {
+    async fn a_permit_is_given_back() {
         let (mut callers, address) = connected().await;
-        callers.places = Arc::new(Semaphore::new(1));
+        callers.permits = Arc::new(Semaphore::new(1));
         let _clients = [
             TcpStream::connect(address).await.unwrap(),
             TcpStream::connect(address).await.unwrap(),
         ];
         let first = callers.accept().await;
         let second = tokio::time::timeout(Duration::from_millis(100), callers.accept());
-        assert!(second.await.is_err(), "there is one place");
+        assert!(second.await.is_err(), "there is one permit");
         drop(first);
         callers.accept().await;
     }

@@ -1,42 +1,59 @@
-//! What a claim led to: committed, and then handed to the outbox.
+//! Commits what a claim led to, and hands its messages to the outbox.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::Dispatcher;
 use crate::failpoint::{self, Point};
 use crate::ledger::{About, Change, Claim, Committed, Pending};
+use crate::lifecycle::Progress;
 use crate::outcome::Outcome;
 use crate::wire::{Kind, Outgoing};
 
+/// A change that only says where the request stands.
+pub(super) fn stands(claim: &Claim, progress: Progress, at: Timestamp) -> Change {
+    Change {
+        id: claim.id,
+        progress,
+        hinted: None,
+        call: None,
+        outcome: None,
+        messages: Vec::new(),
+        dead_letter: None,
+        at,
+    }
+}
+
 impl Dispatcher {
-    /// Commits, for as long as it takes: what is known now must not be asked again.
+    /// Commits, for as long as it takes: the provider must not be asked again what is known now. `false`:
+    /// the claim was lost, and nothing was written.
     pub(super) async fn commit(&self, change: Change, claim: &Claim) -> bool {
         let changes: Arc<[Change]> = Arc::from([change]);
-        let settled = self
+        let answer = self
             .shared
-            .insist("cannot commit an outcome", |ledger| {
+            .retry_until_done("cannot commit an outcome", |ledger| {
                 ledger.commit(Arc::clone(&changes))
             })
             .await;
-        let ([change], Some(settled)) = (&*changes, settled.first()) else {
+        let ([change], Some(answer)) = (&*changes, answer.first()) else {
             return true;
         };
-        if settled.committed == Committed::Lost {
+        if answer.committed == Committed::Lost {
             warn!(
-                "the claim was lost: another worker has it, a notification came during the check of a result, which is begun anew, or a commit whose answer was lost has written its outcome"
+                "the claim was lost and nothing was written: another worker took it over, a notification restarted the check, or an earlier commit wrote this outcome already"
             );
             return false;
         }
         failpoint::pass(Point::AfterOutcomeCommit);
-        // Counted before: whoever has the result finds it counted.
+        // Before the result is published: a consumer that has it finds it counted.
         if let Some(outcome) = change.outcome {
             self.ended(claim, change, outcome);
         }
-        self.hand_over(claim, change, &settled.rows);
-        let due = matches!(settled.committed, Committed::Freed | Committed::Hinted);
+        self.hand_over(claim, change, &answer.rows);
+        let due = matches!(answer.committed, Committed::Freed | Committed::Hinted);
         let sooner = change
             .progress
             .due_at
@@ -47,7 +64,7 @@ impl Dispatcher {
         true
     }
 
-    /// What was committed with a change goes to the broker.
+    /// Hands the messages that were committed to the outbox.
     fn hand_over(&self, claim: &Claim, change: &Change, rows: &[i64]) {
         let about = change.outcome.map(|outcome| About {
             provider: self.name().to_owned(),
@@ -62,7 +79,7 @@ impl Dispatcher {
         };
         let pending: Vec<Pending> = rows.iter().zip(&change.messages).map(pending).collect();
         if !pending.is_empty() {
-            self.shared.outbox.give(pending);
+            self.shared.handover.give(pending);
         }
     }
 

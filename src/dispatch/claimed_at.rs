@@ -8,12 +8,12 @@ use tokio::time::Instant;
 /// When a claim was begun. The steady clock stands still while its machine is suspended, and the
 /// wall clock can be set: what either of them calls long ago may have been taken over by others.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entered {
+pub(super) struct ClaimedAt {
     steady: Instant,
     wall: Timestamp,
 }
 
-impl Entered {
+impl ClaimedAt {
     /// In this moment.
     pub(super) fn now(wall: Timestamp) -> Self {
         Self {
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn what_one_clock_calls_long_ago_is_long_ago() {
         let wall = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        let entered = Entered::now(wall(0));
+        let claimed_at = ClaimedAt::now(wall(0));
         let most = Duration::from_secs(60);
         for (seconds, expected) in [
             (0, false),
@@ -47,11 +47,11 @@ mod tests {
             (-61, true),
         ] {
             assert_eq!(
-                entered.is_before(most, wall(seconds)),
+                claimed_at.is_before(most, wall(seconds)),
                 expected,
                 "{seconds}"
             );
         }
-        assert!(entered.is_before(Duration::ZERO, wall(0)));
+        assert!(claimed_at.is_before(Duration::ZERO, wall(0)));
     }
 }

@@ -1,0 +1,182 @@
+//! The loop of a dispatcher: claims the due requests that have a place, and starts them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::error;
+
+use super::clock::Clock;
+use super::{Dispatcher, Place};
+use crate::failpoint::{self, Point};
+use crate::gate::Closed;
+use crate::ledger::{Begin, Claims, LedgerError};
+use crate::lifecycle::{Plan, Progress};
+use crate::outcome::{Failed, Outcome, State, Unresolved};
+use crate::shared::{Failing, LEDGER_PAUSE};
+
+/// Most rows in one claim; more are claimed at once after.
+const CLAIM_MAX: u32 = 128;
+/// A look at the ledger without any signal: a lost wake-up costs this much, not a request.
+const SCAN_EVERY: Duration = Duration::from_secs(5);
+
+/// What the loop of a dispatcher does next.
+enum Next {
+    /// Looks again: there may be more at once.
+    Again,
+    /// Waits for a signal, but no longer than until then.
+    WaitUntil(Instant),
+}
+
+impl Dispatcher {
+    /// Claims and starts what is due until the worker stops.
+    pub async fn run(self: Arc<Self>) {
+        let mut clock = Clock::default();
+        // Where no claim is tried, nothing waits for the ledger.
+        let mut claiming = Failing::of(&self.shared);
+        while !self.shared.stop.is_cancelled() {
+            if self.shared.hold.is_on() {
+                claiming.set(false);
+                tokio::select! {
+                    () = self.shared.stop.cancelled() => {}
+                    () = self.shared.hold.until(false) => {}
+                }
+                continue;
+            }
+            let next = match self.enter(CLAIM_MAX) {
+                Ok(places) => self.claim(places, &mut clock, &mut claiming).await,
+                Err(closed) => {
+                    claiming.set(false);
+                    self.wait_for(closed)
+                }
+            };
+            let Next::WaitUntil(end) = next else { continue };
+            tokio::select! {
+                () = self.shared.stop.cancelled() => {}
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep_until(end) => {}
+            }
+        }
+    }
+
+    fn wait_for(&self, closed: Closed) -> Next {
+        let was_known = self.backlog.swap(true, Ordering::AcqRel);
+        match closed {
+            // A place that was given back meanwhile has woken nobody.
+            Closed::Full if !was_known => Next::Again,
+            Closed::Full => Next::WaitUntil(Instant::now() + SCAN_EVERY),
+            Closed::Rate(at) | Closed::Breaker(at) => Next::WaitUntil(self.started + at),
+        }
+    }
+
+    async fn claim(
+        self: &Arc<Self>,
+        places: Vec<Place>,
+        clock: &mut Clock,
+        claiming: &mut Failing<'_>,
+    ) -> Next {
+        // A call to come: a worker that stops waits for it as for one that is under way.
+        let _claiming = self.shared.tasks.token();
+        if self.shared.stop.is_cancelled() {
+            return Next::Again;
+        }
+        let now = (self.shared.clock)();
+        let armed = self.before_claim(places.len());
+        let claimed = self.claim_due(places.len(), clock, now).await;
+        claiming.set(claimed.is_err());
+        match claimed {
+            Ok(claims) => self.start_all(claims, places, armed, now),
+            Err(error) => {
+                self.reserved.store(0, Ordering::Release);
+                error!(provider = self.name(), %error, "cannot claim; trying again");
+                Next::WaitUntil(Instant::now() + LEDGER_PAUSE)
+            }
+        }
+    }
+
+    /// Returns when the loop was to look again before this claim.
+    fn before_claim(&self, places: usize) -> i64 {
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        self.reserved.store(places, Ordering::Release);
+        // Until it is known what is due next, every due time is news.
+        self.armed.swap(i64::MAX, Ordering::AcqRel)
+    }
+
+    async fn claim_due(
+        self: &Arc<Self>,
+        most: usize,
+        clock: &mut Clock,
+        now: Timestamp,
+    ) -> Result<Claims, LedgerError> {
+        self.check_clock(clock, now).await?;
+        let plan = self.planner(clock.steady_since(), now);
+        self.shared.ledger.claim(self.name(), most, now, plan).await
+    }
+
+    /// Starts the claims, and says when to look for the next ones.
+    fn start_all(
+        self: &Arc<Self>,
+        claims: Claims,
+        places: Vec<Place>,
+        armed: i64,
+        now: Timestamp,
+    ) -> Next {
+        let Claims { claims, next_due } = claims;
+        let full = claims.len() == places.len();
+        let idle = claims.is_empty() && next_due.is_none();
+        self.backlog.store(full, Ordering::Release);
+        for (claim, place) in claims.into_iter().zip(places) {
+            failpoint::pass(Point::AfterIntentCommit);
+            self.start(claim, None, place);
+        }
+        self.reserved.store(0, Ordering::Release);
+        let mut gate = self.gate();
+        gate.rest(idle, self.started.elapsed());
+        self.show(&gate);
+        drop(gate);
+        if full {
+            self.armed.store(armed, Ordering::Release);
+            return Next::Again;
+        }
+        self.freed.notify_one();
+        let wait = next_due.map_or(SCAN_EVERY, |due| {
+            crate::backoff::elapsed(now, due).min(SCAN_EVERY)
+        });
+        let next = crate::backoff::plus(now, wait).as_millisecond();
+        self.armed.store(next, Ordering::Release);
+        Next::WaitUntil(Instant::now() + wait)
+    }
+
+    /// What the ledger asks, inside its transaction, for each due request.
+    fn planner(self: &Arc<Self>, steady_since: Timestamp, now: Timestamp) -> Begin {
+        let dispatcher = Arc::clone(self);
+        let quiet = Self::quiet(&self.config);
+        Arc::new(move |stored, progress| {
+            progress.distrust(steady_since, now, quiet);
+            let plan = match dispatcher.job(stored) {
+                Ok(job) => progress.plan(&dispatcher.terms(&job), now),
+                Err(_) => unreadable(progress),
+            };
+            match plan {
+                Plan::Call(operation) => progress.begin(operation, now),
+                Plan::Check => progress.begin_check(now),
+                Plan::Finish(_) => {}
+            }
+            plan
+        })
+    }
+}
+
+/// A stored request that this configuration cannot read any more, e.g. after a change of
+/// the account's kind.
+fn unreadable(progress: &Progress) -> Plan {
+    if progress.state == State::Finished {
+        return Plan::Check;
+    }
+    Plan::Finish(match progress.exposed || progress.under_way {
+        true => Outcome::Unresolved(Unresolved::ContradictoryEvidence),
+        false => Outcome::Failed(Failed::RejectedByProvider),
+    })
+}
