@@ -15,7 +15,7 @@ use crate::providers::{Account, Method, Provider, Request, Response};
 mod authorities;
 mod login;
 
-use login::{Held, Logins};
+use login::{CachedToken, Logins};
 
 pub use authorities::{ClientError, authorities};
 pub use login::{Authorization, LoginError, LoginObserver};
@@ -62,8 +62,8 @@ pub struct Caller {
     provider: &'static dyn Provider,
     account: Account,
     timeout: Duration,
-    held: Mutex<Option<Held>>,
-    /// Held during a login: everybody else waits for that one.
+    token: Mutex<Option<CachedToken>>,
+    /// Held during a login: all other calls wait for that one.
     logins: tokio::sync::Mutex<Logins>,
 }
 
@@ -78,11 +78,11 @@ impl Caller {
             builder = builder.tls_certs_only([]);
         }
         let http = builder
-            // What ends while it connects was not sent; what ends by the call's own limit is in doubt.
+            // A call that times out while it connects was not sent; one that reaches its own limit is in doubt.
             .connect_timeout(config.connect_timeout.min(config.timeout / 2))
             .timeout(config.timeout)
-            // Or the system would go on sending what was written for half a minute, also once nobody waits
-            // for the answer, and the call could arrive after the look-ups that did not see it.
+            // Otherwise the system would go on sending the written bytes for half a minute after the call has
+            // ended, and the call could arrive after the look-ups that did not see it.
             .tcp_user_timeout(config.timeout / 2)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -96,7 +96,7 @@ impl Caller {
             provider: config.provider,
             account: config.account.clone(),
             timeout: config.timeout,
-            held: Mutex::new(None),
+            token: Mutex::new(None),
             logins: tokio::sync::Mutex::default(),
         })
     }
@@ -108,11 +108,12 @@ impl Caller {
         authorization: &Authorization,
         traceparent: Option<&str>,
     ) -> Exchange {
-        self.exchange(request, Some(&authorization.value), traceparent)
+        self.transmit(request, Some(&authorization.value), traceparent)
             .await
     }
 
-    async fn exchange(
+    /// `authorization`: none for a login itself.
+    async fn transmit(
         &self,
         request: &Request,
         authorization: Option<&SecretString>,
@@ -120,7 +121,7 @@ impl Caller {
     ) -> Exchange {
         let built = match self.build(request, authorization) {
             Ok(mut built) => {
-                // One that no header can hold is not worth a call.
+                // A trace that no header can hold must not cost the call.
                 if let Some(Ok(value)) = traceparent.map(reqwest::header::HeaderValue::from_str) {
                     built.headers_mut().insert("traceparent", value);
                 }
@@ -162,7 +163,7 @@ impl Caller {
         }
         if let Some(secret) = authorization {
             let value =
-                header_value(secret).ok_or("the login holds characters that no header can")?;
+                header_value(secret).ok_or("the login holds characters that a header cannot")?;
             builder = builder.header(reqwest::header::AUTHORIZATION, value);
         }
         if let Some(body) = &request.body {

@@ -1,9 +1,9 @@
-//! What a provider's notification says, and whether it may be believed to come from it. Pure.
+//! The content of a provider's notification, and whether it may be believed to come from there. Pure.
 //!
-//! A notification is a hint. It decides when the provider is asked and never what is
-//! believed: not even a genuine signature covers what matters (Midtrans' covers neither the
-//! status nor a time). No kind both signs its notifications and lacks a look-up, so none is
-//! ever evidence by itself; one that did would be evidence for exactly what it signs.
+//! A notification is a hint. It decides when the provider is asked, and is never believed itself: not
+//! even a genuine signature covers the facts that matter (Midtrans' covers neither the status nor a
+//! time). No kind both signs its notifications and lacks a look-up, so none is ever evidence by itself;
+//! one that did would be evidence for exactly what it signs.
 
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::outcome::Verdict;
 
-/// Largest notification that is looked at, in bytes.
+/// Largest notification that is read, in bytes.
 pub const NOTIFICATION_BYTES_MAX: usize = 64 * 1024;
 
 /// Most signatures of one notification that are compared; a rotation needs two.
@@ -41,14 +41,14 @@ pub struct Arrived<'a> {
     pub via: Via,
 }
 
-/// What a notification is: a closed set.
+/// How a notification was read: a closed set.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notification {
     /// The provider documents none.
     Unsupported,
-    /// It is not shown to come from the provider; why, for the log.
+    /// It does not prove that it comes from the provider; why, for the log.
     Forged(&'static str),
-    /// Nobody vouches for it and nothing can be read in it; why, for the log.
+    /// It is not signed and cannot be read; why, for the log.
     Unreadable(&'static str),
     /// A reason to ask.
     Hint(Hint),
@@ -62,9 +62,9 @@ pub struct Hint {
     /// [`crate::job::Payment::key`]s of the payment that it names, one for each way to name
     /// it; none where it is about something else.
     pub payments: Vec<String>,
-    /// The state that it claims, as a look-up would be read. Only ever used to see that
-    /// there is nothing to ask.
-    pub claim: Option<Verdict>,
+    /// The state that it reports, as a look-up would be read. Used only to see that there is nothing to
+    /// ask.
+    pub reported: Option<Verdict>,
     /// The provider's key against repeats.
     pub event: Option<String>,
 }
@@ -107,7 +107,7 @@ pub(crate) fn is_hmac_of<'k>(
     )
 }
 
-/// Every expected one is compared with every given one, whatever was found before.
+/// Compares every expected signature with every given one, even after a match: the time says nothing.
 fn any<'a>(
     expected: impl Iterator<Item = String>,
     given: impl Iterator<Item = &'a str> + Clone,

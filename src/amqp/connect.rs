@@ -1,5 +1,5 @@
-//! A connection to one of the broker's nodes. An attempt that nobody answers is ended for good, and
-//! so is a connection that is given up.
+//! A connection to one of the broker's nodes. An attempt without an answer is ended for good, and so is
+//! a connection that is given up.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -42,9 +42,9 @@ impl Drop for Link {
     }
 }
 
-/// Connects to the node, or to one of several: all are tried, from any one on, so that a node
-/// which takes connections and serves nobody is not the only one that is ever asked. `name`
-/// is what the broker's management shows.
+/// Connects to the node, or to one of several: all are tried, starting at a random one, so that a node
+/// which takes connections and serves none is not the only one that is ever asked. The broker's
+/// management shows `name`.
 pub async fn connect(settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
     let nodes: Vec<&SecretString> = std::iter::once(&settings.url)
         .chain(&settings.further_urls)
@@ -60,7 +60,7 @@ pub async fn connect(settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
     Err(failed)
 }
 
-/// The library takes an address of IPv6 for none at all, and would connect to this machine.
+/// lapin does not understand an IPv6 address, and would connect to this machine instead.
 fn parse(url: &str) -> Result<AMQPUri, String> {
     let mut uri: AMQPUri = url.parse()?;
     let host = url::Url::parse(url).ok();
@@ -88,7 +88,7 @@ async fn connect_to(node: &SecretString, settings: &Amqp, name: &str) -> Result<
     }
 }
 
-/// Time for one of so many addresses: all are tried within that of a step.
+/// Time for one of so many addresses: all of them are tried within the time of a step.
 fn share(addresses: usize) -> Duration {
     STEP / u32::try_from(addresses + 1).unwrap_or(u32::MAX)
 }
@@ -114,9 +114,9 @@ where
     Err(failed)
 }
 
-/// One attempt to connect, and its socket for as long as what came of it is used. lapin waits without
-/// end for a broker that takes the connection and says nothing, on a thread of its own, also once
-/// nobody waits for it.
+/// One attempt to connect, and its socket for as long as the connection is used. lapin waits without end,
+/// on a thread of its own, for a broker that takes the connection and says nothing, even after this
+/// attempt was given up.
 #[derive(Default)]
 struct Attempt {
     given_up: CancellationToken,
@@ -150,7 +150,7 @@ impl Attempt {
                     let reach = |address| AsyncTcpStream::connect(&runtime, address);
                     let stream = first_of(addresses, each, reach).await?;
                     if let AsyncTcpStream::Plain(socket) = &stream {
-                        attempt.hold(socket.get_ref())?;
+                        attempt.keep_socket(socket.get_ref())?;
                     }
                     lapin::Result::Ok(match &tls {
                         Some(tls) => stream.into_rustls(tls, &uri.authority.host).await?,
@@ -170,18 +170,18 @@ impl Attempt {
     }
 
     /// A second handle on the socket; lapin has the first one.
-    fn hold(&self, socket: &impl AsFd) -> io::Result<()> {
+    fn keep_socket(&self, socket: &impl AsFd) -> io::Result<()> {
         let held = socket.as_fd().try_clone_to_owned()?;
         *self.socket() = Some(held.into());
-        // Whoever hung up a moment ago found none.
+        // A `hang_up` a moment ago found no socket.
         match self.given_up.is_cancelled() {
             true => Err(ErrorKind::TimedOut.into()),
             false => Ok(()),
         }
     }
 
-    /// Ends what lapin still does for it, whatever that is: the steps before the protocol's first
-    /// frame by their token, all others by the end of the stream.
+    /// Ends whatever lapin still does for this attempt: the steps before the protocol's first frame by
+    /// their token, all others by the end of the stream.
     fn hang_up(&self) {
         self.given_up.cancel();
         if let Some(socket) = self.socket().take() {

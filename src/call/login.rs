@@ -12,7 +12,7 @@ use crate::providers::{Login, Request, Token};
 /// How long a login that never changes is kept before it is built again.
 const STATIC_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// After a renewal that failed, the next one; the token is still good meanwhile.
+/// Pause between a renewal that failed and the next one; the token is still good meanwhile.
 const RENEW_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why there is no token.
@@ -37,42 +37,42 @@ pub struct Authorization {
 /// What a login cost, for the metrics.
 pub type LoginObserver<'a> = &'a (dyn Fn(&'static str, Duration) + Sync);
 
-/// Held by whoever logs in.
+/// Held during a login.
 #[derive(Default)]
 pub(super) struct Logins {
     generation: u64,
-    /// The last one, if it failed, and when.
+    /// The error of the last login, if it failed, and when.
     failed: Option<(Instant, LoginError)>,
 }
 
-/// The token that is used.
+/// The token in use.
 #[derive(Clone)]
-pub(super) struct Held {
+pub(super) struct CachedToken {
     authorization: Authorization,
     renew_at: Instant,
     ends_at: Instant,
 }
 
 impl Caller {
-    /// A login that may be used now. One login runs at a time, and what became of it holds for all
-    /// who waited for it: a silent endpoint costs each of them one wait. A token is renewed while the
-    /// last quarter of its life is still there, and used meanwhile.
+    /// A login that may be used now. One login runs at a time, and its outcome holds for all calls that
+    /// waited for it: a silent endpoint costs each of them one wait. A token is renewed in the last
+    /// quarter of its life, and used meanwhile.
     pub async fn authorize(
         &self,
         now: Timestamp,
         observe: LoginObserver<'_>,
     ) -> Result<Authorization, LoginError> {
         let asked_at = Instant::now();
-        if let Some(authorization) = self.usable(|held| held.renew_at) {
+        if let Some(authorization) = self.usable(|token| token.renew_at) {
             return Ok(authorization);
         }
-        let still_good = self.usable(|held| held.ends_at);
+        let still_good = self.usable(|token| token.ends_at);
         let mut logins = match (&still_good, self.logins.try_lock()) {
             (_, Ok(logins)) => logins,
             (Some(authorization), Err(_)) => return Ok(authorization.clone()),
             (None, Err(_)) => self.logins.lock().await,
         };
-        if let Some(authorization) = self.usable(|held| held.renew_at) {
+        if let Some(authorization) = self.usable(|token| token.renew_at) {
             return Ok(authorization);
         }
         let since = match still_good {
@@ -84,15 +84,16 @@ impl Caller {
             Some((_, error)) => Err(error),
             None => self.log_in(&mut logins, now, observe).await,
         };
-        // What a renewal failed with ends no call that needs none yet.
-        logged_in.or_else(|error| self.usable(|held| held.ends_at).ok_or(error))
+        // A renewal that failed does not end a call whose token is still good.
+        logged_in.or_else(|error| self.usable(|token| token.ends_at).ok_or(error))
     }
 
-    fn usable(&self, until: impl Fn(&Held) -> Instant) -> Option<Authorization> {
-        let held = self.held.lock().ok()?;
-        held.as_ref()
-            .filter(|held| Instant::now() < until(held))
-            .map(|held| held.authorization.clone())
+    fn usable(&self, until: impl Fn(&CachedToken) -> Instant) -> Option<Authorization> {
+        let token = self.token.lock().ok()?;
+        token
+            .as_ref()
+            .filter(|token| Instant::now() < until(token))
+            .map(|token| token.authorization.clone())
     }
 
     async fn log_in(
@@ -111,18 +112,18 @@ impl Caller {
             value: token.authorization,
             generation: renewable.then_some(logins.generation),
         };
-        let held = Held {
+        let token = CachedToken {
             authorization: authorization.clone(),
             renew_at: began_at + token.life.mul_f64(0.75),
             ends_at: began_at + token.life.mul_f64(0.95),
         };
-        if let Ok(mut slot) = self.held.lock() {
-            *slot = Some(held);
+        if let Ok(mut slot) = self.token.lock() {
+            *slot = Some(token);
         }
         Ok(authorization)
     }
 
-    /// A token, and whether there is a newer one once it is refused.
+    /// A new token, and whether another one can be had once it is refused.
     async fn issued(
         &self,
         now: Timestamp,
@@ -149,7 +150,7 @@ impl Caller {
         observe: LoginObserver<'_>,
     ) -> Result<Token, LoginError> {
         let started = Instant::now();
-        let exchange = self.exchange(request, None, None).await;
+        let exchange = self.transmit(request, None, None).await;
         let token = match exchange {
             Exchange::Answered(answer) => match self.provider.read_login(&answer.response()) {
                 Ok(token) => Ok(token),
@@ -174,12 +175,12 @@ impl Caller {
         let Some(generation) = authorization.generation else {
             return false;
         };
-        if let Ok(mut held) = self.held.lock()
-            && held
+        if let Ok(mut token) = self.token.lock()
+            && token
                 .as_ref()
-                .is_some_and(|held| held.authorization.generation == Some(generation))
+                .is_some_and(|token| token.authorization.generation == Some(generation))
         {
-            *held = None;
+            *token = None;
         }
         true
     }

@@ -18,7 +18,7 @@ use crate::metrics::Notified;
 use crate::outcome::{Operation, Outcome, Unresolved, Verdict};
 use crate::providers::{Arrived, Evidence, Hint, Notification};
 
-/// Where a request stands if a notification came during its call, where that is elsewhere.
+/// Where a request stands if a notification came during its call, if that makes a difference.
 pub(super) fn hinted(progress: &Progress, terms: &Terms, now: Timestamp) -> Option<Box<Progress>> {
     let mut hinted = progress.clone();
     hinted.heard(None, terms, now).then(|| Box::new(hinted))
@@ -59,7 +59,7 @@ impl Dispatcher {
                 progress.heard(event, &terms, now);
                 return Heard::Open;
             };
-            match progress.heard_after(outcome, hint.claim.as_ref(), event, &terms, now) {
+            match progress.heard_after(outcome, hint.reported.as_ref(), event, &terms, now) {
                 true => Heard::Checking,
                 false => Heard::Known,
             }
@@ -72,19 +72,19 @@ impl Dispatcher {
         provider.notification(&self.config.account, arrived)
     }
 
-    /// Counts what became of a notification.
+    /// Counts a notification by how it ended.
     pub fn notified(&self, verdict: Notified) {
         self.shared.metrics.notified(self.name(), verdict);
     }
 
-    /// A look-up brought the result; was it a notification's?
+    /// Counts a result that a look-up brought because of a notification.
     pub(super) fn confirmed(&self, before: &Progress, operation: Operation) {
         if operation == Operation::Lookup && before.hints.waiting {
             self.notified(Notified::ConfirmedByLookup);
         }
     }
 
-    /// Asks whether a result holds, and publishes what contradicts it.
+    /// Asks whether a result holds, and publishes a correction if it does not.
     pub(super) async fn check(&self, claim: Claim, mut place: Place) {
         let (Ok(job), Some(outcome)) = (self.job(&claim.stored), claim.outcome) else {
             error!("a finished request can no longer be read; it is not checked");

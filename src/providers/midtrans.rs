@@ -169,7 +169,7 @@ impl Provider for Midtrans {
                 .into_iter()
                 .chain([format!("order_id:{order}")])
                 .collect(),
-            claim: lookup_verdict(code, &text("transaction_status").to_ascii_lowercase()),
+            reported: lookup_verdict(code, &text("transaction_status").to_ascii_lowercase()),
             event: None,
         })
     }

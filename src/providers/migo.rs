@@ -128,7 +128,7 @@ impl Provider for Migo {
         };
         Notification::Hint(Hint {
             payments: vec![format!("transaction_id:{id}")],
-            claim: claimed(body["status"].as_str().unwrap_or_default()),
+            reported: claimed(body["status"].as_str().unwrap_or_default()),
             ..Hint::default()
         })
     }

@@ -143,7 +143,7 @@ impl Provider for Tingg {
         };
         Notification::Hint(Hint {
             payments: vec![payment_key(&service, &merchant)],
-            claim: text("requestStatusCode").and_then(|state| state_verdict(&state)),
+            reported: text("requestStatusCode").and_then(|state| state_verdict(&state)),
             ..Hint::default()
         })
     }

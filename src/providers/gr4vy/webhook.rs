@@ -54,7 +54,7 @@ pub(super) fn read(account: &Account, arrived: &Arrived<'_>) -> Notification {
     Notification::Hint(Hint {
         authenticated: true,
         payments: id.as_str().map(str::to_owned).into_iter().collect(),
-        claim: by_state(target),
+        reported: by_state(target),
         event: event.map(str::to_owned),
     })
 }

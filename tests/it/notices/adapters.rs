@@ -62,7 +62,7 @@ fn meaning(notification: &Notification) -> String {
     } else {
         "unsigned"
     };
-    let claim = hint.claim.as_ref().map_or("-", Verdict::as_str);
+    let claim = hint.reported.as_ref().map_or("-", Verdict::as_str);
     let event = hint.event.as_deref().unwrap_or("-");
     format!("{signed} {} {claim} {event}", hint.payments.join(","))
 }
