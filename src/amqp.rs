@@ -2,7 +2,7 @@
 //!
 //! lapin is used as a protocol library only. Its automatic recovery can hang for ever after
 //! a cut connection, and so can a single await that races the error; so every await here has
-//! a deadline, a watch looks at the connection four times a second, and on any trouble the
+//! a deadline, a watch checks the connection four times a second, and on any failure the
 //! whole session is dropped and built again, for as long as it takes.
 
 use std::future::Future;
@@ -27,7 +27,7 @@ pub use topology::{Argument, Exchange, Queue, Topology, check, declare, prepare,
 pub const STEP: Duration = Duration::from_secs(5);
 /// Longest header that is read.
 const HEADER_BYTES_MAX: usize = 2048;
-/// How often a connection is looked at.
+/// How often a connection is checked.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 // Codes by which the broker calls a request a mistake.

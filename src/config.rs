@@ -22,7 +22,7 @@ mod loader;
 
 pub use documented::default_toml;
 
-/// Everything the program was told.
+/// Everything that is configured.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The broker and the names on it.
@@ -74,7 +74,7 @@ pub struct Amqp {
     pub dead_exchange: String,
     /// The operators' feed.
     pub dead_queue: String,
-    /// What the broker itself gave up on.
+    /// Messages that the broker itself gave up on.
     pub dropped_exchange: String,
     /// Its queue.
     pub dropped_queue: String,
@@ -114,7 +114,7 @@ pub struct Http {
 /// How to stop.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    /// Longest time for a stop: calls that end, and what they led to.
+    /// Longest time for a stop: for calls to end and their results to be published.
     pub drain: Duration,
 }
 
@@ -196,8 +196,7 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
 }
 
-/// A value in force, for people: secrets are masked. What is optional and was not set is
-/// left out.
+/// A value in force, for people: secrets are masked. Optional values that were not set are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effective {
     /// Dotted path.
@@ -212,8 +211,8 @@ pub struct Effective {
 /// the secret files that it or the environment names.
 ///
 /// # Errors
-/// All problems at once, in one [`ConfigError`]. A file that cannot be read or is not TOML
-/// is the only one, since what it was to say is missing everywhere else.
+/// All problems at once, in one [`ConfigError`]. A file that cannot be read or is not TOML is the only
+/// one, since its values are missing everywhere else.
 pub fn load(sources: &Sources, providers: &[&'static dyn Provider]) -> Result<Loaded, ConfigError> {
     let layers = Layers::read(sources).map_err(|problem| ConfigError {
         problems: vec![problem],

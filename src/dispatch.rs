@@ -35,8 +35,8 @@ use claimed_at::ClaimedAt;
 
 pub use replay::{first_call, reopening};
 
-/// A cancel is sent this soon after its claim, or not at all: so a worker that was held up, and
-/// whose work others have taken over, sends nothing late.
+/// A cancel is sent this soon after its claim, or not at all: a worker that was held up, and whose
+/// work others have taken over, sends nothing late.
 const SEND_WITHIN: Duration = Duration::from_secs(5);
 
 /// The dispatchers of a worker, by account.
@@ -51,7 +51,7 @@ pub struct Dispatcher {
     gauges: GateGauges,
     started: Instant,
     wake: Notify,
-    /// A place came free, or nothing waits for one any more.
+    /// A place came free, or no due request waits for one any more.
     freed: Notify,
     /// Places taken for the claim under way: no calls yet, and perhaps never.
     reserved: AtomicU32,
@@ -67,7 +67,7 @@ pub enum Admission {
     Begun(Place),
     /// In a moment: places come free fast.
     Soon,
-    /// Some time.
+    /// Not now: it is stored as due.
     Later,
 }
 
@@ -242,7 +242,7 @@ fn job(account: &AccountConfig, stored: &Stored) -> Result<Job, wire::Misunderst
     wire::read_request(&stored.envelope.body, |_| Some(account.provider)).map(|read| read.job)
 }
 
-/// What applies to it.
+/// The terms of a request: what the adapter can do, the account's schedules, the deadline.
 fn terms(account: &AccountConfig, job: &Job) -> Terms {
     Terms {
         abilities: account.provider.abilities(&account.account, job),

@@ -1,5 +1,5 @@
-//! What keeps one account from hurting itself or the others: how many calls at once, how
-//! many a second, and a circuit breaker. Pure: time is an argument.
+//! The gate of one account, so that its calls hurt neither the provider nor other accounts: how many at
+//! once, how many a second, and a circuit breaker. Pure: time is an argument.
 //!
 //! A closed gate postpones; it spends no attempt and turns no doubt into a failure.
 
@@ -20,9 +20,9 @@ pub struct Limits {
 
 /// Places that come free this fast are worth waiting for: 1,000 a second.
 const BRISK: Duration = Duration::from_millis(1);
-/// Without one for this long, the account hangs rather than hurries.
+/// Without a place coming free for this long, the account hangs.
 const STALLED: Duration = Duration::from_millis(100);
-/// Longest time between two that counts: one pause is no pace.
+/// Longest time between two places that counts: a pause says nothing about the pace.
 const GAP_MAX: Duration = Duration::from_millis(5);
 /// Longest wait for the next call that a rate allows, in seconds.
 const WAIT_MAX: f64 = 86_400.0;
@@ -30,7 +30,7 @@ const WAIT_MAX: f64 = 86_400.0;
 /// How a call ended, as far as the provider's health is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It answered, whatever it said.
+    /// The provider answered, whatever it said.
     Answered,
     /// No connection, no answer in time, or a server error.
     Failed,
@@ -56,13 +56,13 @@ pub struct Gate {
     in_flight: u32,
     failures: u32,
     open_until: Option<Duration>,
-    /// Its pause is over, and nobody waits to find out what comes then.
+    /// The breaker's pause is over, and no request waits for the call that would try the provider.
     resting: bool,
     tokens: f64,
     filled_at: Duration,
     /// Smoothed time between two places that come free.
     pace: Duration,
-    /// When the last one did, or when the first call began after a rest.
+    /// When the last place came free, or when the first call began after a rest.
     left_at: Duration,
 }
 
@@ -88,7 +88,7 @@ impl Gate {
         let free = self.limits.in_flight.saturating_sub(self.in_flight);
         let free = match self.open_until {
             Some(until) if now < until => return Err(Closed::Breaker(until)),
-            // Half open: one call finds out, at the rate of any other.
+            // Half open: one call tries the provider, at the rate of any other.
             Some(_) if self.in_flight > 0 => return Err(Closed::Full),
             Some(_) => 1,
             None if free == 0 => return Err(Closed::Full),
@@ -100,7 +100,7 @@ impl Gate {
         self.fill(now);
         if self.tokens < 1.0 {
             let wait = (1.0 - self.tokens) / self.limits.rate_per_second;
-            // A rate can be lower than any time can be long.
+            // At a very low rate the wait would be longer than a duration can be.
             return Err(Closed::Rate(
                 now + Duration::from_secs_f64(wait.min(WAIT_MAX)),
             ));
@@ -121,7 +121,7 @@ impl Gate {
         self.filled_at = now;
     }
 
-    /// Takes places for calls that are about to begin. Without a rate nobody asks for tokens.
+    /// Takes places for calls that are about to begin. Without a rate the tokens are not looked at.
     pub fn enter(&mut self, calls: u32, now: Duration) {
         if self.in_flight == 0 {
             self.left_at = now;
@@ -130,7 +130,7 @@ impl Gate {
         self.tokens -= f64::from(calls);
     }
 
-    /// Gives a place back. `true`: the breaker opens by that, for the first time or once more.
+    /// Gives a place back. `true`: this opens the breaker, for the first time or again.
     pub fn leave(&mut self, health: Health, now: Duration) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);
         let gap = now.saturating_sub(self.left_at).min(GAP_MAX);
@@ -146,7 +146,7 @@ impl Gate {
                 if self.failures >= self.limits.breaker_failures {
                     self.resting = false;
                     let until = self.open_until.replace(now + self.limits.breaker_open_for);
-                    // Those that were on the wire with the one that opened it fail as well.
+                    // Calls that were on the wire together with the one that opened it fail as well.
                     return until.is_none_or(|until| now >= until);
                 }
             }
@@ -155,7 +155,7 @@ impl Gate {
         false
     }
 
-    /// Places come free so fast that one who finds none does better to wait for the next.
+    /// Places come free so fast that a request which finds none had better wait for the next.
     pub fn brisk(&self, now: Duration) -> bool {
         self.open_until.is_none()
             && self.limits.rate_per_second <= 0.0
@@ -168,8 +168,8 @@ impl Gate {
         self.in_flight
     }
 
-    /// Whether nothing waits for a call. A breaker whose pause is over stops nobody then; the next call finds
-    /// out as any other would.
+    /// Notes whether no request waits for a call (`idle`). A breaker whose pause is over stops none then;
+    /// the next call tries the provider.
     pub fn rest(&mut self, idle: bool, now: Duration) {
         self.resting = idle && self.open_until.is_some_and(|until| now >= until);
     }
@@ -340,13 +340,16 @@ mod tests {
         assert_eq!([0, 0, 0, 1].map(&mut opened), [false, false, true, false]);
         assert_eq!(gate.room(at(31)), Ok(1));
         gate.enter(1, at(31));
-        assert!(gate.leave(Health::Failed, at(32)), "it found nobody");
+        assert!(
+            gate.leave(Health::Failed, at(32)),
+            "the provider is still down"
+        );
         assert_eq!(gate.room(at(62)), Ok(1));
         gate.enter(1, at(62));
         assert!(!gate.leave(Health::Answered, at(63)));
     }
 
-    /// Else it would look open for as long as nobody has anything to cancel.
+    /// Else it would look open for as long as there is nothing to cancel.
     #[test]
     fn a_breaker_whose_pause_is_over_is_open_for_nobody_where_nothing_waits() {
         let mut gate = Gate::new(LIMITS);
@@ -355,10 +358,10 @@ mod tests {
             gate.leave(Health::Failed, at(0));
         }
         gate.rest(true, at(29));
-        assert!(gate.breaker_open(), "whoever comes has to wait");
+        assert!(gate.breaker_open(), "a new request has to wait");
         gate.rest(true, at(30));
         assert!(!gate.breaker_open());
-        assert_eq!(gate.room(at(40)), Ok(1), "one finds out, still");
+        assert_eq!(gate.room(at(40)), Ok(1), "one call still tries it");
         gate.enter(1, at(40));
         gate.leave(Health::Failed, at(40));
         assert!(gate.breaker_open());

@@ -1,7 +1,7 @@
 //! Takes requests in: parse, store, acknowledge, in this order.
 //!
-//! An acknowledgement follows the commit, on the delivery's own channel, and nothing waits
-//! as an unacknowledged message for longer than a few commits take.
+//! An acknowledgement follows the commit, on the delivery's own channel, and no message stays
+//! unacknowledged for longer than a few commits take.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ impl Intake {
         let requests = consume::channel(connection, settings.prefetch).await?;
         // One at a time: a message that stops the worker takes no other with it.
         let dropped = consume::channel(connection, 1).await?;
-        // The answer to a second subscription comes behind what is delivered for the first one.
+        // The answer to a second subscription comes after all deliveries for the first one.
         let mut from_dropped = match tokio::time::timeout(LEDGER_WAIT, self.wait_for_ledger()).await
         {
             Ok(()) => Some(Batches::of(&dropped, &settings.dropped_queue, 1).await?),

@@ -1,4 +1,4 @@
-//! Publishes what the ledger holds, until the broker has it in a queue.
+//! Publishes the messages in the ledger, until the broker has each in a queue.
 //!
 //! Persistent, mandatory, confirmed; the stored bytes under the stored id, every time. A
 //! publication of unknown fate is simply made again: its id tells consumers that it is the
@@ -46,8 +46,8 @@ const NOTE_WITHIN: Duration = Duration::from_millis(100);
 const CROWD: usize = 8;
 /// How long the next window waits for them.
 const GATHER: Duration = Duration::from_millis(2);
-/// Channels that the broker may close for single messages before the session ends, and the next one is
-/// waited for: lapin uses none of their numbers again, and a connection has 2,047.
+/// Channels that the broker may close for single messages before the session ends: lapin never uses their
+/// numbers again, and a connection has 2,047.
 const REFUSALS_MAX: usize = 1000;
 /// First wait before a message that was returned or not confirmed is tried again, and the longest wait where a
 /// signal was lost.
@@ -156,8 +156,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Together, or each alone if the broker closes the channel for one of them, which is the one
-    /// that it refuses alone too. Returns the channel to go on with.
+    /// Publishes the messages together. If the broker closes the channel for one of them, each goes alone:
+    /// only that one is refused again. Returns the channel to go on with.
     async fn publish_part(
         &self,
         line: &Line<'_>,
@@ -167,7 +167,7 @@ impl Outbox {
         let Err(error) = self.publish_window(line, &channel, &part).await else {
             return Ok(channel);
         };
-        // While many are given to a channel that is being closed, the broker's reason can get lost.
+        // While messages are given to a channel that is being closed, the broker's reason can get lost.
         let closed = !channel.status().connected() && line.connection.status().connected();
         let is_refusal = refused::is_of_one(&error) || (closed && part.len() > 1);
         if !is_refusal || self.refusals.fetch_add(1, Ordering::Relaxed) >= REFUSALS_MAX {
@@ -234,7 +234,7 @@ impl Outbox {
         }
         tokio::time::sleep_until(round.gathered_at()).await;
         let now = Instant::now();
-        // At the end nothing is left only if the ledger says so.
+        // During a drain only the ledger can say that nothing is left.
         if !drain.is_cancelled()
             && round.is_resting(now)
             && let Some(given) = self.shared.handover.take(WINDOW)
@@ -246,7 +246,7 @@ impl Outbox {
     }
 
     async fn read(&self, round: &mut Round) -> Vec<Pending> {
-        // A correction can be read once what it corrects is marked.
+        // A correction can be read once the message that it corrects is marked.
         if round.is_over() {
             self.note_soon().await;
         }
@@ -313,7 +313,7 @@ impl Outbox {
         let messages = window
             .iter()
             .map(|pending| (self.exchange(pending.message.kind), &pending.message));
-        // Where the window fails as a whole they are dropped, and so end, as they are.
+        // If the window fails as a whole, dropping the spans ends them without a result.
         let spans: Vec<Span> = messages
             .clone()
             .map(|(exchange, message)| self.shared.spans.publication(exchange, message))

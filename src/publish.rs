@@ -121,7 +121,8 @@ impl<'c> Line<'c> {
     }
 }
 
-/// A dead letter is as large as what came. A slow line takes its time for it, and for what is before it.
+/// A dead letter is as large as its request. A slow line takes its time for it, and for the messages
+/// before it.
 fn time_for<'m>(messages: impl Iterator<Item = &'m Outgoing>) -> Duration {
     let bytes: usize = messages.map(|message| message.body.len()).sum();
     let seconds = u64::try_from(bytes / SLOWEST_BYTES_PER_SECOND).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! Removes what ended before the retention, bit by bit, so that it keeps nobody waiting.
+//! Removes requests that ended before the retention, bit by bit, so that no other work waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::shared::Shared;
 
 /// Rows that are removed in one transaction.
 const BATCH: usize = 200;
-/// It works for a tenth of the time and rests for the others.
+/// It rests nine times as long as it works.
 const REST: u32 = 9;
 /// Shortest rest.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often it looks; more often where the retention is shorter than that, down to the second.
+/// How often it looks for old requests. More often where the retention is shorter, down to the second.
 const EVERY: Duration = Duration::from_secs(60);
 const EVERY_LEAST: Duration = Duration::from_secs(1);
 
-/// Until the worker stops.
+/// Runs until the worker stops.
 pub async fn run(shared: Arc<Shared>, retention: Duration) {
     let every = retention.clamp(EVERY_LEAST, EVERY);
     while rest(&shared, every).await {
@@ -51,7 +51,7 @@ async fn purge(shared: &Shared, before: Timestamp) {
     }
 }
 
-/// `false` when the worker stops.
+/// Waits. `false`: the worker stops.
 async fn rest(shared: &Shared, time: Duration) -> bool {
     tokio::select! {
         () = tokio::time::sleep(time) => true,

@@ -37,7 +37,7 @@ use crate::systemd::Systemd;
 
 mod signals;
 
-/// How often a worker looks whether another one is gone.
+/// How often a worker checks whether another one is gone.
 const RECOVER_EVERY: Duration = Duration::from_secs(3);
 /// The part of the drain that is kept for publishing the last results.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub struct Start {
 /// How a worker was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// It did what it could in its time.
+    /// It drained, within its time.
     Drained,
     /// By a further signal, as by a crash.
     Interrupted,
@@ -207,7 +207,7 @@ fn quiet(config: &Config) -> Quiet {
 /// A worker that runs.
 struct Worker {
     shared: Arc<Shared>,
-    /// Everything but the calls.
+    /// Every task except the calls.
     parts: TaskTracker,
     /// Ends the outbox once it is empty.
     flush: CancellationToken,

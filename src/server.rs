@@ -56,7 +56,7 @@ impl Server {
             .await
     }
 
-    /// Whether it can be read, and took what it was given last.
+    /// Whether the ledger can be read, and stored what it was given last.
     async fn ledger_answers(&self) -> bool {
         let stored = self.shared.unwritten.load(Ordering::Acquire) == 0;
         let read = match tokio::time::timeout(LEDGER_WAIT, self.shared.ledger.stats()).await {

@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::problem::Origin;
 
-/// One setting. Its default, its place in the environment, the check for unknown keys and
-/// what is printed all follow from its row in [`FIELDS`], [`ACCOUNT`] or a provider's list.
+/// One setting. Its default, its variable, the check for unknown keys and the printed value all follow
+/// from its row in [`FIELDS`], [`ACCOUNT`] or a provider's list.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
     /// Dotted path: from the top in [`FIELDS`], below `providers.<name>` elsewhere.
@@ -90,7 +90,7 @@ use Form::{Address, Choice, Flag, Name, NameOrNone, Number, Socket, Span, SpanOr
 #[rustfmt::skip]
 pub const FIELDS: &[Field] = &[
     field("amqp.url", Address, "amqp://guest:guest@127.0.0.1:5672/%2f", "amqps:// for TLS"),
-    unset("amqp.further_urls", Form::Secrets, "other nodes of the same cluster; each connection tries all, from any one on"),
+    unset("amqp.further_urls", Form::Secrets, "other nodes of the same cluster; each connection starts at a random node and tries all"),
     unset("amqp.ca_file", Form::Path, "PEM file of the authorities to trust instead of the system's"),
     unset("amqp.cert_file", Form::Path, "PEM file of the client certificate"),
     unset("amqp.key_file", Form::Path, "PEM file of its key"),
@@ -265,11 +265,13 @@ impl Form {
     /// What a value has to be, as the end of the sentence "it must be …".
     pub(crate) fn expected(self) -> String {
         match self {
-            Self::Text | Self::Path | Self::Secret | Self::Address => "a text in quotes, not empty",
+            Self::Text | Self::Path | Self::Secret | Self::Address => {
+                "a non-empty string in quotes"
+            }
             Self::Name => "a name of 1 to 255 bytes that does not start with amq.",
-            Self::TextOrNone => "a text in quotes",
+            Self::TextOrNone => "a string in quotes",
             Self::NameOrNone => "empty or a name of up to 255 bytes that does not start with amq.",
-            Self::Secrets | Self::List => "a list of texts, none of them empty",
+            Self::Secrets | Self::List => "a list of non-empty strings",
             Self::Flag => "true or false",
             Self::Choice(words) => return words.join(" or "),
             Self::Whole(least, most) => return format!("a whole number from {least} to {most}"),

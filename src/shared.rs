@@ -21,7 +21,7 @@ pub const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 /// An operation that takes longer than this counts as failing until it is done.
 const LEDGER_LATE: Duration = Duration::from_secs(20);
 
-/// One for the whole process.
+/// One for the whole worker.
 pub struct Shared {
     /// Holds every request, call and message.
     pub ledger: Arc<dyn Ledger>,
@@ -33,7 +33,7 @@ pub struct Shared {
     pub clock: fn() -> Timestamp,
     /// Operations that the ledger has not carried out and that are tried again.
     pub unwritten: AtomicUsize,
-    /// Takes what was committed to the outbox in memory.
+    /// Passes committed messages to the outbox in memory.
     pub handover: Handover,
     /// On while too much waits for the broker: nothing is taken in or begun.
     pub hold: Hold,

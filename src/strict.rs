@@ -1,11 +1,12 @@
-//! Stricter than serde by itself: what one reader of JSON sees and another one does not is refused. Pure.
+//! JSON read more strictly than serde does: a text that two readers could understand in different ways is
+//! refused. Pure.
 
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// JSON in which no key stands twice: two readers of such a text may see two payments.
+/// JSON without duplicate keys: in a text with one, two readers may see two payments.
 pub(crate) fn json(bytes: &[u8]) -> Option<Value> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict.deserialize(&mut reader).ok()?;
@@ -13,11 +14,11 @@ pub(crate) fn json(bytes: &[u8]) -> Option<Value> {
     Some(value)
 }
 
-/// The same for a field that is an object.
+/// The same, for a field that has to be an object.
 pub(crate) fn object<'de, D: Deserializer<'de>>(reader: D) -> Result<Map<String, Value>, D::Error> {
     match Strict.deserialize(reader)? {
         Value::Object(object) => Ok(object),
-        _ => Err(D::Error::custom("it is no object")),
+        _ => Err(D::Error::custom("it is not an object")),
     }
 }
 
@@ -75,14 +76,14 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(key) = entries.next_key::<String>()? {
             let value = entries.next_value_seed(Strict)?;
             if object.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key stands twice"));
+                return Err(A::Error::custom("duplicate key"));
             }
         }
         Ok(object.into())
     }
 }
 
-/// A member that may be left out. `null` is not that: an amount that a publisher lost on the way must
+/// A member that may be left out. `null` is not the same: an amount that a publisher lost on the way must
 /// not become the whole payment.
 #[derive(Default)]
 pub(crate) enum Member<T> {
@@ -119,12 +120,12 @@ impl<T> Member<T> {
     }
 }
 
-/// Readers of JSON into named members also take a list, by position.
+/// Whether it is an object: serde would fill named members from a list as well, by position.
 pub(crate) fn is_object(json: &[u8]) -> bool {
     json.trim_ascii_start().starts_with(b"{")
 }
 
-/// The form of RFC 3339's `date-time`; whether there is such a day is not looked at.
+/// Whether a text has the form of RFC 3339's `date-time`; whether there is such a day is not checked.
 pub(crate) fn is_date_time(text: &str) -> bool {
     let fits = |bytes: &[u8], form: &[u8]| {
         let fit = |(byte, form): (&u8, &u8)| match form {

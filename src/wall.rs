@@ -1,7 +1,7 @@
 //! Notices that the wall clock was set, by a second clock that only goes forward. Pure.
 //!
 //! The wall clock is followed wherever it goes, since deadlines and signatures are in its
-//! time. But what was written before it was set says nothing of how long ago that was.
+//! time. But a time that was written before it was set says nothing of how long ago that was.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! TLS to the broker: whom to trust, what certificate to show, and what to do when it fails.
+//! TLS to the broker: whom to trust, which certificate to show, and a clear error when it fails.
 
 use std::io;
 use std::path::Path;
@@ -12,8 +12,8 @@ use rustls::{AlertDescription, CertificateError};
 use super::AmqpError;
 use crate::config::Amqp;
 
-/// lapin's own way adds `ca_file` to the system's authorities. A file that names the few to
-/// trust is to replace them.
+/// lapin itself would add `ca_file` to the system's authorities. Here the file replaces them: it names the
+/// few to trust.
 pub(super) fn connector(settings: &Amqp) -> Result<RustlsConnector, AmqpError> {
     let trusting = match &settings.ca_file {
         Some(path) => {
@@ -35,7 +35,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AmqpError> 
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(unusable(path, "holds no certificate; it has to be PEM")),
-        Err(why) => Err(unusable(path, &format!("is no PEM file: {why}"))),
+        Err(why) => Err(unusable(path, &format!("is not a PEM file: {why}"))),
     }
 }
 
@@ -52,7 +52,7 @@ fn unusable(path: &Path, why: &str) -> AmqpError {
     AmqpError::Settings(format!("{} {why}", path.display()))
 }
 
-/// What rustls said, as a sentence that names the setting to look at.
+/// The error of rustls, as a sentence that names the setting to check.
 pub(super) fn explained(error: AmqpError, settings: &Amqp) -> AmqpError {
     let AmqpError::Protocol(_, cause) = &error else {
         return error;
@@ -64,13 +64,13 @@ pub(super) fn explained(error: AmqpError, settings: &Amqp) -> AmqpError {
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(cause) => AmqpError::Tls(sentence(cause, settings)),
         None if is_hung_up(cause.kind()) => AmqpError::Tls(format!(
-            "the broker hung up when TLS was there ({cause}): most often the broker does not accept our certificate; {SHOW_ANOTHER}"
+            "the broker closed the connection right after the TLS handshake ({cause}): most often it does not accept our certificate; {SHOW_ANOTHER}"
         )),
         None => error,
     }
 }
 
-const SHOW_ANOTHER: &str = "name one that it does in amqp.cert_file, and its key in amqp.key_file";
+const SHOW_ANOTHER: &str = "name an accepted one in amqp.cert_file, and its key in amqp.key_file";
 
 /// In TLS 1.3 the client is done before the broker has judged its certificate: the end of the
 /// connection can overtake the alert that says why.

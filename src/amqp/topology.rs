@@ -1,4 +1,4 @@
-//! What has to be at the broker: exchanges, queues and bindings, declared or compared.
+//! The exchanges, queues and bindings that have to be at the broker: declared or compared.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -75,7 +75,7 @@ impl Topology {
                 &[(&settings.results_exchange, "notification.#")],
                 vec![],
             ),
-            // From 4.0 on a queue drops what was looked at twenty times, unless told not to.
+            // From 4.0 on a queue drops a message after twenty looks at it, unless told not to.
             queue(
                 &settings.dead_queue,
                 &[(&settings.dead_exchange, "#")],
@@ -121,7 +121,7 @@ fn queue(
     }
 }
 
-/// What a look at the broker found.
+/// The result of a look at the broker.
 #[derive(Debug, Default)]
 pub struct Verified {
     /// What is missing or different, one sentence each.
@@ -131,13 +131,13 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// What is known, and what is not, where there are no differences.
+    /// For a person, where there are no differences: what was compared, and what was not.
     pub const fn sentence(&self) -> &'static str {
         match self.on_trust {
             true => {
-                "exchanges and queues are there; queue arguments and exchange types are taken on trust where this user may not configure them; bindings cannot be looked at"
+                "exchanges and queues are there; queue arguments and exchange types are taken on trust where this user may not configure them; bindings cannot be checked over AMQP"
             }
-            false => "exchanges and queues are as they have to be; bindings cannot be looked at",
+            false => "exchanges and queues match; bindings cannot be checked over AMQP",
         }
     }
 }
@@ -184,7 +184,7 @@ pub async fn check(settings: &Amqp) -> Result<(), AmqpError> {
     }
 }
 
-/// Declares everything; what is already there in the same way stays as it is.
+/// Declares everything; an exchange or queue that is there already stays as it is.
 pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(), AmqpError> {
     let channel = open_channel(connection).await?;
     for exchange in &topology.exchanges {
@@ -253,7 +253,7 @@ fn differs(
         Some((NOT_FOUND, _)) => differences.push(format!("{label} is missing")),
         Some((PRECONDITION_FAILED, _)) => differences.push(format!("{label} differs: {text}")),
         Some((ACCESS_REFUSED, _)) if !passive => found.on_trust = true,
-        _ => differences.push(format!("{label} cannot be looked at: {text}")),
+        _ => differences.push(format!("{label} cannot be checked: {text}")),
     }
     Ok(false)
 }
@@ -315,16 +315,16 @@ mod tests {
         let mut found = Verified::default();
         assert!(differs("queue a", true, Ok(()), &mut found).unwrap());
         assert!(!differs("queue a", false, Ok(()), &mut found).unwrap());
-        assert!(found.sentence().contains("as they have to be; bindings"));
+        assert!(found.sentence().contains("match; bindings"));
         let forbidden = refused(AMQPSoftError::ACCESSREFUSED);
         assert!(!differs("queue a", false, forbidden, &mut found).unwrap());
-        for says in ["on trust", "bindings cannot be looked at"] {
+        for says in ["on trust", "bindings cannot be checked"] {
             assert!(found.sentence().contains(says), "{}", found.sentence());
         }
         assert!(found.differences.is_empty());
         let unseen = refused(AMQPSoftError::ACCESSREFUSED);
         assert!(!differs("queue a", true, unseen, &mut found).unwrap());
-        assert_eq!(found.differences, ["queue a cannot be looked at: refused"]);
+        assert_eq!(found.differences, ["queue a cannot be checked: refused"]);
     }
 
     #[test]

@@ -30,6 +30,6 @@ pub fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, ClientError
     match reqwest::Certificate::from_pem_bundle(&text) {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(unusable("holds no certificate; it has to be PEM".into())),
-        Err(_) => Err(unusable("is no PEM file of certificates".into())),
+        Err(_) => Err(unusable("is not a PEM file of certificates".into())),
     }
 }

@@ -1,4 +1,4 @@
-//! The checks beyond the form of a single value: what has to fit together.
+//! The checks beyond the form of a single value: whether the values fit together.
 
 use std::collections::BTreeMap;
 

@@ -15,7 +15,7 @@ use crate::problem::{Origin, Problem};
 use crate::providers::{Account, Provider, Setting};
 use crate::settings::{ACCOUNT, FIELDS, Field, Form, Parsed, Resolved, Values};
 
-/// What was written so far, and what is wrong with it.
+/// The values that were read so far, and the problems found in them.
 pub(super) struct Loader<'a> {
     pub(super) layers: &'a Layers,
     pub(super) problems: Vec<Problem>,
@@ -34,8 +34,8 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The values of the fields of one table. What was not written, or cannot be used,
-    /// is inherited or has its default, so that the checks can go on.
+    /// The values of the fields of one table. A value that was not written, or cannot be used, is
+    /// inherited or has its default, so that the checks can go on.
     pub(super) fn values(
         &mut self,
         prefix: &str,
@@ -127,7 +127,7 @@ impl<'a> Loader<'a> {
         if !is_account_name(name) {
             self.problem(
                 &path,
-                "is no account name; use 1 to 64 of a-z, 0-9, _ and -",
+                "is not a valid account name; use 1 to 64 of a-z, 0-9, _ and -",
             );
             return None;
         }

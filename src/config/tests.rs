@@ -360,7 +360,7 @@ fn all_problems_are_listed_one_a_line() {
         "providers.a.kind = \"exmaple\" is not a kind; did you mean \"example\"?",
         "providers.b.server_key is missing; set it, providers.b.server_key_file, RESCIND_PROVIDERS__B__SERVER_KEY or",
         "providers.b.base_url is missing",
-        "providers.C is no account name",
+        "providers.C is not a valid account name",
         "providers.unknown is what metrics call",
         "providers.d.kind is missing; set one of example",
         "providers.e cannot be used: merchant is wrong",
@@ -467,10 +467,10 @@ fn names_and_tables_of_the_wrong_shape_are_named() {
     holds(
         &error,
         &[
-            "providers.a.b is no account name",
+            "providers.a.b is not a valid account name",
             "amqp.url.host is not a setting",
             "providers.shop.kind is missing",
-            "RESCIND_PROVIDERS__A$__TIMEOUT: providers.a$ is no account name",
+            "RESCIND_PROVIDERS__A$__TIMEOUT: providers.a$ is not a valid account name",
             "RESCIND_AMQP is a table",
         ],
     );

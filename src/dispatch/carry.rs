@@ -286,8 +286,7 @@ impl Dispatcher {
         }
     }
 
-    /// What was found out about a claim, in no case dated before its request: the clock may have been
-    /// set back since.
+    /// The finding about a claim. It is never dated before its request, even if the clock was set back.
     pub(super) fn finding<'a>(
         &'a self,
         claim: &'a Claim,
@@ -317,7 +316,7 @@ impl Dispatcher {
 /// The answer of a provider that refused the token, where there is a newer one to be had.
 struct TokenRefused(Reading);
 
-/// What a send has to know beside the call itself.
+/// What a send needs beside the call itself.
 struct Sending<'a> {
     /// Before the claim that it is for.
     claimed_at: ClaimedAt,

@@ -17,7 +17,7 @@ use crate::lifecycle::{Plan, Progress};
 use crate::outcome::{Failed, Outcome, State, Unresolved};
 use crate::shared::{Failing, LEDGER_PAUSE};
 
-/// Most rows in one claim; more are claimed at once after.
+/// Most rows in one claim; the rest follows at once.
 const CLAIM_MAX: u32 = 128;
 /// A look at the ledger without any signal: a lost wake-up costs this much, not a request.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ enum Next {
 }
 
 impl Dispatcher {
-    /// Claims and starts what is due until the worker stops.
+    /// Claims and starts due requests until the worker stops.
     pub async fn run(self: Arc<Self>) {
         let mut clock = Clock::default();
         // Where no claim is tried, nothing waits for the ledger.
@@ -64,7 +64,7 @@ impl Dispatcher {
     fn wait_for(&self, closed: Closed) -> Next {
         let was_known = self.backlog.swap(true, Ordering::AcqRel);
         match closed {
-            // A place that was given back meanwhile has woken nobody.
+            // A place that was given back meanwhile woke no one: the backlog was not known.
             Closed::Full if !was_known => Next::Again,
             Closed::Full => Next::WaitUntil(Instant::now() + SCAN_EVERY),
             Closed::Rate(at) | Closed::Breaker(at) => Next::WaitUntil(self.started + at),
@@ -100,7 +100,7 @@ impl Dispatcher {
     fn before_claim(&self, places: usize) -> i64 {
         let places = u32::try_from(places).unwrap_or(u32::MAX);
         self.reserved.store(places, Ordering::Release);
-        // Until it is known what is due next, every due time is news.
+        // Until the next due time is known, every one that is committed wakes the loop.
         self.armed.swap(i64::MAX, Ordering::AcqRel)
     }
 
@@ -149,7 +149,7 @@ impl Dispatcher {
         Next::WaitUntil(Instant::now() + wait)
     }
 
-    /// What the ledger asks, inside its transaction, for each due request.
+    /// The decision that the ledger asks for, inside its transaction, about each due request.
     fn planner(self: &Arc<Self>, steady_since: Timestamp, now: Timestamp) -> Begin {
         let dispatcher = Arc::clone(self);
         let quiet = Self::quiet(&self.config);

@@ -1,4 +1,4 @@
-//! Commits what a claim led to, and hands its messages to the outbox.
+//! Commits the outcome of a claim, and hands its messages to the outbox.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

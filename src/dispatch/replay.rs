@@ -1,4 +1,4 @@
-//! Replays: what a request is taken up as again, and what is said of what it led to.
+//! Replays: how a request is taken up again, and the messages about its new end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub fn reopening(
     })
 }
 
-/// What a request that is taken up again begins with.
+/// The call that a replayed request begins with.
 pub fn first_call(
     accounts: &BTreeMap<String, AccountConfig>,
     stored: &Stored,
@@ -48,7 +48,7 @@ pub fn first_call(
     }
 }
 
-/// What contradicts the last thing that consumers were told.
+/// The correction of the last message that consumers were sent.
 pub(super) fn correction(hints: &mut Hints, finding: &Finding<'_>) -> Outgoing {
     let supersedes = hints.correction.unwrap_or(finding.result_id());
     let correction = finding.correction(supersedes);

@@ -1,4 +1,4 @@
-//! Acknowledgements: the broker is told of what is in the ledger, of many deliveries at once.
+//! Acknowledgements: deliveries that are in the ledger are acknowledged, many at once.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::amqp::{AmqpError, step};
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(20);
 
 /// Deliveries of a channel that are in the ledger and not yet acknowledged. Many together cost
-/// the broker as little as one; while more keep coming it is told of them now and then.
+/// the broker as little as one; while more keep coming they are acknowledged now and then.
 pub(super) struct Acks {
     last: Option<Acker>,
     count: usize,
     most: usize,
-    /// When the broker is told at the latest.
+    /// When they are acknowledged at the latest.
     due_at: Instant,
 }
 
@@ -37,7 +37,7 @@ impl Acks {
         self.last.is_none()
     }
 
-    /// When the broker is told, if it is not told before.
+    /// When they are acknowledged, if not before.
     pub(super) fn due_at(&self) -> Instant {
         self.due_at
     }

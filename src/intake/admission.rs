@@ -1,8 +1,8 @@
 //! Which of the deliveries that were read go into the ledger next, and which of them begin at once.
 //!
-//! One that begins at once costs a single commit until its call. So where an account's places come
-//! free fast, a request waits in its delivery for one instead of being stored as due, claimed and
-//! read again. It does not wait for long: behind it may be requests for other accounts.
+//! A request that begins at once costs a single commit until its call. So where an account's places
+//! come free fast, a request waits in its delivery for a place instead of being stored as due, claimed
+//! and read again. It does not wait for long: behind it may be requests for other accounts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) struct Ready {
     pub(super) place: Place,
 }
 
-/// It does not begin after all.
+/// The request does not begin after all: its place is free.
 pub(super) fn give_back(ready: Option<Ready>) {
     if let Some(ready) = ready {
         ready.dispatcher.give_back(ready.place);
@@ -58,7 +58,7 @@ pub(super) struct Admitted {
     pub(super) span: Span,
 }
 
-/// The first of them, at least one, in their order.
+/// The first of the deliveries, at least one, in their order.
 pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Admitted> {
     let patience = PATIENCE * u32::try_from(taken.len()).unwrap_or(u32::MAX);
     let end = Instant::now() + patience;

@@ -37,9 +37,9 @@ names! {
         Applied = "applied",
         /// The look-up that it caused brought the result.
         ConfirmedByLookup = "confirmed_by_lookup",
-        /// Nobody asked to cancel its payment.
+        /// No request asks to cancel its payment.
         Unmatched = "unmatched",
-        /// It was not shown to come from the provider, or could not be read.
+        /// It did not prove that it comes from the provider, or could not be read.
         Forged = "forged",
         /// It says what the result says.
         Duplicate = "duplicate",

@@ -1,5 +1,5 @@
 //! Messages that came back: no queue is bound for them, or theirs is full. They are tried again together,
-//! more and more seldom while nobody takes one of them, and keep no other message waiting.
+//! more and more seldom while none of them is taken, and keep no other message waiting.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,9 +23,9 @@ pub(super) struct Returned {
     again: HashSet<i64>,
     /// Tries since one of them was taken.
     tries: u32,
-    /// When all that wait are tried again.
+    /// When all waiting messages are tried again.
     next_at: Option<Instant>,
-    /// One of those that the log was not told of yet.
+    /// One of those that were not logged yet.
     sample: Option<Sample>,
 }
 
@@ -36,7 +36,7 @@ struct Sample {
 }
 
 impl Returned {
-    /// It is not tried now.
+    /// Whether it waits for its next try.
     pub(super) fn has(&self, row: i64) -> bool {
         self.waiting.contains(&row)
     }
@@ -70,7 +70,7 @@ impl Returned {
         }
     }
 
-    /// All that wait may go, if it is time for it.
+    /// Lets all waiting messages go, if it is time for their next try.
     pub(super) fn release_due(&mut self, now: Instant) {
         if self.next_at.is_some_and(|at| now >= at) {
             self.tell();
@@ -80,7 +80,7 @@ impl Returned {
         }
     }
 
-    /// It is time for it.
+    /// It is time for the next try.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.next_at = self.next_at.map(|_| now);
     }

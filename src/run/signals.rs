@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Another one in this time belongs to the first: a terminal tells all of a group, and whoever started
-/// the worker tells it again.
+/// Another signal in this time belongs to the first: a terminal signals a whole group, and the program
+/// that started the worker signals it again.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Until SIGTERM or SIGINT comes.
+/// Waits for SIGTERM or SIGINT.
 pub(super) async fn first() -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -20,7 +20,7 @@ pub(super) async fn first() -> io::Result<()> {
     Ok(())
 }
 
-/// Until one comes that is not the first one again.
+/// Waits for a signal that does not belong to the first one.
 pub(super) async fn further() -> io::Result<()> {
     tokio::time::sleep(ONE_SIGNAL).await;
     first().await

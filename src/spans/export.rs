@@ -14,10 +14,10 @@ use tracing::{info, warn};
 
 /// Longest exchange with the collector; OTLP's own default.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Most that is read of a collector's answer, in bytes.
+/// Largest answer of a collector that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Why there is nobody to tell.
+/// Why no spans are exported.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     #[error("{0}")]
@@ -81,7 +81,7 @@ fn resource(environment: &[(String, String)]) -> Resource {
     }
 }
 
-/// The exporter's thread has no runtime of its own: what it sends goes through the worker's.
+/// The exporter's thread has no runtime of its own: its requests run on the worker's.
 #[derive(Debug)]
 struct Sender {
     client: reqwest::Client,
@@ -106,7 +106,7 @@ impl Sender {
         })
     }
 
-    /// Says once that it fails, and once that it works again.
+    /// Logs once that the export fails, and once that it works again.
     fn tell(&self, sent: &Result<Response<Bytes>, HttpError>) {
         let trouble = match sent {
             Ok(answer) if answer.status().is_success() => None,
@@ -127,7 +127,7 @@ impl Sender {
     }
 }
 
-/// What `async_trait` would make of it.
+/// The signature that `async_trait` generates.
 type Sending<'f> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'f>>;
 
 impl HttpClient for Sender {

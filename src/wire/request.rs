@@ -37,7 +37,7 @@ struct Body<'a> {
 /// A request that was understood.
 #[derive(Debug, Clone)]
 pub struct Understood {
-    /// What is to be done.
+    /// The cancellation to carry out.
     pub job: Job,
     /// SHA-256 of the content, independent of white space and the order of keys.
     pub digest: [u8; 32],
@@ -111,7 +111,7 @@ fn read(
     Ok(Understood { job, digest })
 }
 
-/// What is not asked of a request that an earlier version took.
+/// The rules for a new request. One that an earlier version took may break them.
 fn check_new(bytes: &[u8], body: &Body<'_>) -> Result<(), String> {
     if !strict::is_object(bytes) {
         return Err("the request must be an object".into());
@@ -195,8 +195,8 @@ fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, St
     })
 }
 
-/// The last hours of the year 9999, in which others write that there is no end, are beyond what a
-/// timestamp holds.
+/// The last hours of the year 9999, which some publishers write for "no end", are beyond the range of a
+/// timestamp.
 fn point_in_time(text: &str) -> Result<Timestamp, String> {
     match text.parse() {
         Ok(time) => Ok(time),
@@ -210,7 +210,7 @@ fn not_a_time(text: &str) -> String {
 }
 
 /// Content, not bytes: a publisher that serialises again has not changed its mind. Metadata that few
-/// can read (a number beyond all bounds, half a character, a depth without end) is none.
+/// readers can read (a number beyond all bounds, half a character, a depth without end) is refused.
 fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
     let metadata = body.metadata.get().map_or("null", |raw| raw.get());
     let metadata: serde_json::Value = serde_json::from_str(metadata)
@@ -227,7 +227,7 @@ fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
     Ok(Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into())
 }
 
-/// `request_id` and `provider` of what may be no request, where they can be read and are names.
+/// `request_id` and `provider` of a message that may not be a request, where they can be read and are names.
 pub fn glimpse(bytes: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
     struct Glimpse {
@@ -253,7 +253,7 @@ fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood
         request_id,
         provider,
         reason,
-        // It holds the publisher's own words, and is to fit into a header.
+        // It may hold the publisher's own words, and has to fit into a header.
         detail: shorten(&detail),
     }
 }
@@ -317,7 +317,7 @@ mod tests {
         }
     }
 
-    /// It is echoed as it came, to whoever reads the result.
+    /// It is echoed as it came, to every reader of the result.
     #[test]
     fn metadata_that_not_everybody_can_read_is_not_understood() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
