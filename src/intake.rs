@@ -220,25 +220,35 @@ impl Intake {
                 self.shared.metrics.received(Received::Dropped);
             }
             self.shared.metrics.received(received(&accepted));
-            match (arrival, accepted) {
-                (Arrival::Request(request), Accepted::New(claim)) => {
-                    self.begin(request, claim, ready);
-                }
-                (Arrival::Request(request), Accepted::Conflicting) => {
-                    admission::give_back(ready);
-                    conflicts.push(self.conflict(request));
-                }
-                (Arrival::Request(_), _) | (_, Accepted::Repeated) => {
-                    admission::give_back(ready);
-                    self.shared.handover.require_read();
-                }
-                (Arrival::Invalid(dead, _), _) => self.recorded(dead),
-            }
+            conflicts.extend(self.after_commit(arrival, accepted, ready));
         }
         // All in one commit, and only once every request has begun that was committed as under way.
         if !conflicts.is_empty() {
             self.store_conflicts(conflicts.into()).await;
         }
+    }
+
+    /// Begins a request that was stored as begun, or gives its place back. Returns the dead letter of a
+    /// conflict.
+    fn after_commit(
+        &self,
+        arrival: &Arrival,
+        accepted: Accepted,
+        ready: Option<Ready>,
+    ) -> Option<Arrival> {
+        match (arrival, accepted) {
+            (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, ready),
+            (Arrival::Request(request), Accepted::Conflicting) => {
+                admission::give_back(ready);
+                return Some(self.conflict(request));
+            }
+            (Arrival::Request(_), _) | (_, Accepted::Repeated) => {
+                admission::give_back(ready);
+                self.shared.handover.require_read();
+            }
+            (Arrival::Invalid(dead, _), _) => self.recorded(dead),
+        }
+        None
     }
 
     async fn store_conflicts(&self, conflicts: Arc<[Arrival]>) {
