@@ -157,9 +157,10 @@ impl Dispatcher {
         let at = self.started.elapsed();
         // Fresh requests do not jump the queue.
         if self.backlog.load(Ordering::Acquire) || gate.room(at).is_err() {
-            return match gate.brisk(at) {
-                true => Admission::Soon,
-                false => Admission::Later,
+            return if gate.brisk(at) {
+                Admission::Soon
+            } else {
+                Admission::Later
             };
         }
         gate.enter(1, at);

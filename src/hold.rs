@@ -34,9 +34,10 @@ impl Hold {
     /// So many messages wait. Returns the new state if that changed it: on above the bound, off at half
     /// of it, so that it does not flutter.
     pub fn update(&self, waiting: u64) -> Option<bool> {
-        let on = match self.is_on() {
-            true => waiting > self.most / 2,
-            false => waiting > self.most,
+        let on = if self.is_on() {
+            waiting > self.most / 2
+        } else {
+            waiting > self.most
         };
         let changed = |was: &mut bool| std::mem::replace(was, on) != on;
         self.on.send_if_modified(changed).then_some(on)

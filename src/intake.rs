@@ -278,9 +278,10 @@ impl Intake {
         };
         let mut span = self.shared.spans.intake(name, &mut envelope);
         let poison = queue == Queue::Dropped && count >= DROPPED_DELIVERIES_MAX;
-        let (arrival, candidate) = match poison {
-            true => (self.invalid(&poisonous(), &envelope), None),
-            false => self.read(envelope),
+        let (arrival, candidate) = if poison {
+            (self.invalid(&poisonous(), &envelope), None)
+        } else {
+            self.read(envelope)
         };
         if let Arrival::Request(request) = &arrival {
             span.set_text("rescind.request_id", &request.request_id);

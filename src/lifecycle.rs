@@ -122,9 +122,10 @@ impl Progress {
             .waiting_since
             .is_some_and(|since| terms.poll.is_over(since, now));
         if terms.abilities.lookup {
-            return match over && self.was_asked_at_the_end(terms) {
-                true => Plan::Finish(Outcome::Unresolved(Unresolved::LookupsExhausted)),
-                false => Plan::Call(Operation::Lookup),
+            return if over && self.was_asked_at_the_end(terms) {
+                Plan::Finish(Outcome::Unresolved(Unresolved::LookupsExhausted))
+            } else {
+                Plan::Call(Operation::Lookup)
             };
         }
         let no_lookup = Plan::Finish(Outcome::Unresolved(Unresolved::NoLookup));

@@ -172,9 +172,10 @@ async fn prepare(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Resul
         Err(error) if waits => warn!(%error, "the ledger cannot be used yet"),
         Err(error) => return Err(error),
     }
-    match reconcile {
-        true => doubt_all(ledger, waits).await,
-        false => Ok(()),
+    if reconcile {
+        doubt_all(ledger, waits).await
+    } else {
+        Ok(())
     }
 }
 

@@ -163,9 +163,12 @@ impl Attempt {
             properties,
         );
         let connected = step("connect", connecting).await;
-        connected.map_err(|error| match secure {
-            true => tls::explained(error, settings),
-            false => error,
+        connected.map_err(|error| {
+            if secure {
+                tls::explained(error, settings)
+            } else {
+                error
+            }
         })
     }
 
@@ -174,9 +177,10 @@ impl Attempt {
         let held = socket.as_fd().try_clone_to_owned()?;
         *self.socket() = Some(held.into());
         // A `hang_up` a moment ago found no socket.
-        match self.given_up.is_cancelled() {
-            true => Err(ErrorKind::TimedOut.into()),
-            false => Ok(()),
+        if self.given_up.is_cancelled() {
+            Err(ErrorKind::TimedOut.into())
+        } else {
+            Ok(())
         }
     }
 

@@ -133,11 +133,10 @@ pub struct Verified {
 impl Verified {
     /// For a person, where there are no differences: what was compared, and what was not.
     pub const fn sentence(&self) -> &'static str {
-        match self.on_trust {
-            true => {
-                "exchanges and queues are there; queue arguments and exchange types are taken on trust where this user may not configure them; bindings cannot be checked over AMQP"
-            }
-            false => "exchanges and queues match; bindings cannot be checked over AMQP",
+        if self.on_trust {
+            "exchanges and queues are there; queue arguments and exchange types are taken on trust where this user may not configure them; bindings cannot be checked over AMQP"
+        } else {
+            "exchanges and queues match; bindings cannot be checked over AMQP"
         }
     }
 }
@@ -148,9 +147,10 @@ pub async fn prepare(connection: &Connection, settings: &Amqp) -> Result<(), Amq
         TopologyMode::Declare => declare(connection, &Topology::of(settings)).await,
         TopologyMode::Verify => {
             let found = verify(connection, &Topology::of(settings)).await?;
-            match found.differences.is_empty() {
-                true => Ok(()),
-                false => Err(AmqpError::Topology(found.differences)),
+            if found.differences.is_empty() {
+                Ok(())
+            } else {
+                Err(AmqpError::Topology(found.differences))
             }
         }
     }

@@ -68,9 +68,10 @@ pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::
     let (mut checks, providers) = tokio::join!(broker(loaded), providers(&loaded.config));
     checks.extend(ledger(&loaded.config).await);
     checks.extend(providers);
-    match args.json {
-        true => screen.document(&document(loaded, &checks))?,
-        false => print(loaded, &checks, screen)?,
+    if args.json {
+        screen.document(&document(loaded, &checks))?
+    } else {
+        print(loaded, &checks, screen)?
     }
     Ok(verdict(&checks))
 }
@@ -158,9 +159,10 @@ async fn database(settings: &Settings) -> Vec<Check> {
 fn file(path: &Path) -> Check {
     match Sqlite::open_to_read(path) {
         Ok(_) => {
-            let user = match in_use(path) {
-                true => "; a worker is using it",
-                false => "",
+            let user = if in_use(path) {
+                "; a worker is using it"
+            } else {
+                ""
             };
             let says = format!("{} has the schema of this version{user}", path.display());
             Check::good("ledger", says)
@@ -271,9 +273,10 @@ fn print(loaded: &Loaded, checks: &[Check], screen: Screen) -> std::io::Result<(
     };
     let first = Check::good("configuration", file);
     for check in std::iter::once(&first).chain(checks) {
-        let mark = match check.ok {
-            true => screen.paint(Style::Good, "✓"),
-            false => screen.paint(Style::Bad, "✗"),
+        let mark = if check.ok {
+            screen.paint(Style::Good, "✓")
+        } else {
+            screen.paint(Style::Bad, "✗")
         };
         let says = text::printable(&check.says);
         screen.line(&format!("{mark} {:<20} {says}", check.subject))?;

@@ -42,9 +42,10 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let answer = client.get(&url).send().await.map_err(nobody)?;
     let status = answer.status();
     screen.line(answer.text().await.map_err(nobody)?.trim_end())?;
-    Ok(match status.is_success() {
-        true => Exit::Done,
-        false => Exit::Found,
+    Ok(if status.is_success() {
+        Exit::Done
+    } else {
+        Exit::Found
     })
 }
 

@@ -144,9 +144,10 @@ pub(super) fn field(name: &str, value: &str) -> String {
 /// `2026-11-20 11:27:03.056Z, 4 min ago`
 pub(super) fn dated(time: Timestamp, now: Timestamp) -> String {
     let distance = text::span(elapsed(time, now).max(elapsed(now, time)));
-    match time > now {
-        true => format!("{}, in {distance}", text::moment(time)),
-        false => format!("{}, {distance} ago", text::moment(time)),
+    if time > now {
+        format!("{}, in {distance}", text::moment(time))
+    } else {
+        format!("{}, {distance} ago", text::moment(time))
     }
 }
 
@@ -242,9 +243,10 @@ impl Action {
     }
 
     pub(super) fn line(&self, now: Timestamp) -> String {
-        let why = match self.why.is_empty() {
-            true => String::new(),
-            false => format!(": {}", self.why),
+        let why = if self.why.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", self.why)
         };
         let line = format!("by {}, {}{why}", self.who, dated(self.at, now));
         field(&self.action.replace('_', " "), &text::printable(&line))

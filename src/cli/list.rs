@@ -61,11 +61,12 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     }
     let more = found.len() > args.limit;
     found.truncate(args.limit);
-    match args.json {
-        true => found
+    if args.json {
+        found
             .iter()
-            .try_for_each(|summary| screen.json(&object(summary)))?,
-        false => print(&found, now, screen)?,
+            .try_for_each(|summary| screen.json(&object(summary)))?
+    } else {
+        print(&found, now, screen)?
     }
     if more {
         text::say(&format!(

@@ -31,9 +31,10 @@ pub(super) fn masked(value: &Value) -> Value {
         Value::Array(items) => items.iter().map(masked).collect(),
         Value::Object(fields) => {
             let fields = fields.iter().map(|(key, value)| {
-                let shown = match is_secret(key) {
-                    true => Value::String(HIDDEN.into()),
-                    false => masked(value),
+                let shown = if is_secret(key) {
+                    Value::String(HIDDEN.into())
+                } else {
+                    masked(value)
                 };
                 (key.clone(), shown)
             });
@@ -57,15 +58,17 @@ pub(super) fn masked_text(text: &str) -> String {
     let mut before = None;
     while let Some(first) = rest.chars().next() {
         let run = digits(rest);
-        let (taken, tail) = match run.is_empty() {
-            true => rest.split_at(first.len_utf8()),
-            false => rest.split_at(run.len()),
+        let (taken, tail) = if run.is_empty() {
+            rest.split_at(first.len_utf8())
+        } else {
+            rest.split_at(run.len())
         };
         let free = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || "-_.".contains(c));
         let ends = tail.chars().next().filter(|c| *c != '.');
-        match free(before) && free(ends) {
-            true => shown += &masked_run(taken),
-            false => shown += taken,
+        if free(before) && free(ends) {
+            shown += &masked_run(taken)
+        } else {
+            shown += taken
         }
         before = taken.chars().last();
         rest = tail;

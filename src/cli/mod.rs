@@ -322,9 +322,10 @@ fn forbidden(error: &AmqpError, about_exchange: &str) -> Option<String> {
     let (_, text) = error
         .refusal()
         .filter(|(code, _)| *code == ACCESS_REFUSED)?;
-    let what = match text.contains(" exchange '") {
-        true => about_exchange,
-        false => "configure and use a queue of its own",
+    let what = if text.contains(" exchange '") {
+        about_exchange
+    } else {
+        "configure and use a queue of its own"
     };
     Some(format!(
         "this user may not {what}; use another amqp.url, e.g. by RESCIND_AMQP__URL"

@@ -197,17 +197,19 @@ impl Printer {
 
     /// The titles, for people.
     pub(super) fn header(&self) -> std::io::Result<()> {
-        match self.json {
-            true => Ok(()),
-            false => self.screen.line(&self.table.header(self.screen)),
+        if self.json {
+            Ok(())
+        } else {
+            self.screen.line(&self.table.header(self.screen))
         }
     }
 
     /// One result.
     pub(super) fn print(&self, result: &ResultMessage) -> std::io::Result<()> {
-        match self.json {
-            true => self.screen.line(&result.line()),
-            false => self.cells(&result.cells()),
+        if self.json {
+            self.screen.line(&result.line())
+        } else {
+            self.cells(&result.cells())
         }
     }
 

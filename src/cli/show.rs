@@ -27,12 +27,11 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         );
     };
     let page = Page::of(&history, config);
-    match args.json {
-        true => screen.document(&page)?,
-        false => {
-            for line in page.lines(screen, now()) {
-                screen.line(&line)?;
-            }
+    if args.json {
+        screen.document(&page)?
+    } else {
+        for line in page.lines(screen, now()) {
+            screen.line(&line)?;
         }
     }
     Ok(Exit::Done)

@@ -51,14 +51,13 @@ pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::
         .map_err(|what| CommandError::usage(format!("{}: {what}", args.file.display())))?;
     let connection = connect(loaded, "rescind submit").await?;
     let settings = &loaded.config.amqp;
-    let exit = match args.no_wait {
-        true => {
-            publish(&connection, settings, &items).await?;
-            let requests = text::count(items.len(), "request");
-            text::say(&format!("{requests} published"));
-            Exit::Done
-        }
-        false => follow(&args, &connection, settings, &items, screen).await?,
+    let exit = if args.no_wait {
+        publish(&connection, settings, &items).await?;
+        let requests = text::count(items.len(), "request");
+        text::say(&format!("{requests} published"));
+        Exit::Done
+    } else {
+        follow(&args, &connection, settings, &items, screen).await?
     };
     amqp::close(&connection).await;
     Ok(exit)
@@ -135,9 +134,10 @@ fn read_items(input: &[u8]) -> Result<Vec<Item>, String> {
     let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
     let is_object =
         |line: &&[u8]| line.starts_with(b"{") && serde_json::from_slice::<&RawValue>(line).is_ok();
-    match lines.len() > 1 && !lines.iter().any(is_object) {
-        true => Err(format!("this is neither JSON nor JSON lines: {error}")),
-        false => Ok(lines.into_iter().map(Item::new).collect()),
+    if lines.len() > 1 && !lines.iter().any(is_object) {
+        Err(format!("this is neither JSON nor JSON lines: {error}"))
+    } else {
+        Ok(lines.into_iter().map(Item::new).collect())
     }
 }
 
@@ -288,9 +288,10 @@ async fn follow(
         }
     }
     followed.end(items.len());
-    Ok(match followed.waiting.is_empty() {
-        true => Exit::Done,
-        false => Exit::Partly,
+    Ok(if followed.waiting.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Partly
     })
 }
 
@@ -378,9 +379,10 @@ impl Followed {
             parts.push("none with a result to wait for".into());
         }
         let requests = text::count(self.known.len(), "request");
-        let messages = match published == self.known.len() {
-            true => String::new(),
-            false => format!(" in {}", text::count(published, "message")),
+        let messages = if published == self.known.len() {
+            String::new()
+        } else {
+            format!(" in {}", text::count(published, "message"))
         };
         format!("{requests}{messages}: {}", parts.join(", "))
     }

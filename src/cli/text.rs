@@ -92,9 +92,10 @@ impl Screen {
 
     /// The text in its style, if there is colour.
     pub(super) fn paint(self, style: Style, text: &str) -> String {
-        match self.colour && style != Style::Plain {
-            true => format!("\u{1b}[{}m{text}\u{1b}[0m", style.code()),
-            false => text.to_owned(),
+        if self.colour && style != Style::Plain {
+            format!("\u{1b}[{}m{text}\u{1b}[0m", style.code())
+        } else {
+            text.to_owned()
         }
     }
 }

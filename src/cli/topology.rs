@@ -87,9 +87,10 @@ async fn verify(loaded: &Loaded, json: bool, screen: Screen) -> anyhow::Result<E
     amqp::close(&connection).await;
     let found = verified?;
     let differences = &found.differences;
-    match json {
-        true => screen.document(&json!({ "differences": differences }))?,
-        false => differences.iter().try_for_each(|line| screen.line(line))?,
+    if json {
+        screen.document(&json!({ "differences": differences }))?
+    } else {
+        differences.iter().try_for_each(|line| screen.line(line))?
     }
     if differences.is_empty() {
         text::say(found.sentence());
@@ -182,9 +183,12 @@ fn any_of(mut names: Vec<&str>) -> String {
 
 fn escaped(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-') || !c.is_ascii();
-    let parts = name.chars().map(|c| match plain(c) {
-        true => c.to_string(),
-        false => format!("\\{c}"),
+    let parts = name.chars().map(|c| {
+        if plain(c) {
+            c.to_string()
+        } else {
+            format!("\\{c}")
+        }
     });
     parts.collect()
 }

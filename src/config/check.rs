@@ -26,9 +26,10 @@ impl Loader<'_> {
                 continue;
             }
             let variable = variable(&path);
-            let what = match secret {
-                true => format!("is missing; set it, {file}, {variable} or {variable}_FILE"),
-                false => format!("is missing; set it or {variable}"),
+            let what = if secret {
+                format!("is missing; set it, {file}, {variable} or {variable}_FILE")
+            } else {
+                format!("is missing; set it or {variable}")
             };
             self.problem(&path, what);
         }

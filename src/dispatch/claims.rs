@@ -175,8 +175,9 @@ fn unreadable(progress: &Progress) -> Plan {
     if progress.state == State::Finished {
         return Plan::Check;
     }
-    Plan::Finish(match progress.exposed || progress.under_way {
-        true => Outcome::Unresolved(Unresolved::ContradictoryEvidence),
-        false => Outcome::Failed(Failed::RejectedByProvider),
+    Plan::Finish(if progress.exposed || progress.under_way {
+        Outcome::Unresolved(Unresolved::ContradictoryEvidence)
+    } else {
+        Outcome::Failed(Failed::RejectedByProvider)
     })
 }

@@ -59,9 +59,10 @@ impl Dispatcher {
                 progress.heard(event, &terms, now);
                 return Heard::Open;
             };
-            match progress.heard_after(outcome, hint.reported.as_ref(), event, &terms, now) {
-                true => Heard::Checking,
-                false => Heard::Known,
+            if progress.heard_after(outcome, hint.reported.as_ref(), event, &terms, now) {
+                Heard::Checking
+            } else {
+                Heard::Known
             }
         })
     }

@@ -48,9 +48,10 @@ impl Acks {
         }
         self.last = last.or(self.last.take());
         self.count += count;
-        match self.count < self.most {
-            true => Ok(()),
-            false => self.acknowledge().await,
+        if self.count < self.most {
+            Ok(())
+        } else {
+            self.acknowledge().await
         }
     }
 
@@ -61,9 +62,10 @@ impl Acks {
             return Ok(());
         };
         let acking = last.ack(BasicAckOptions { multiple: true });
-        match step("acknowledge", acking).await? {
-            true => Ok(()),
-            false => Err(AmqpError::Lost),
+        if step("acknowledge", acking).await? {
+            Ok(())
+        } else {
+            Err(AmqpError::Lost)
         }
     }
 }

@@ -43,9 +43,10 @@ pub(super) fn delivery_count(delivery: &Delivery) -> i64 {
         Some(AMQPValue::ShortInt(count)) => i64::from(*count),
         _ => 1,
     };
-    match count > BROKERS_LIMIT {
-        true => count - BROKERS_LIMIT - 1,
-        false => count,
+    if count > BROKERS_LIMIT {
+        count - BROKERS_LIMIT - 1
+    } else {
+        count
     }
 }
 

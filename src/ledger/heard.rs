@@ -38,9 +38,10 @@ impl Found {
         let due = self.progress.due_at.is_some();
         // A new due time takes the claim from a check that is under way: its answer may be too old.
         let changed = self.progress != before && (due || !checked);
-        match changed {
-            true => (heard, Update::Stands(self.progress.into(), finished && due)),
-            false => (heard, Update::Nothing),
+        if changed {
+            (heard, Update::Stands(self.progress.into(), finished && due))
+        } else {
+            (heard, Update::Nothing)
         }
     }
 }

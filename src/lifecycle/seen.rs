@@ -40,9 +40,10 @@ impl Progress {
         // What was accepted, seen under way or refused for its state was there, and so was what was seen
         // open; where nothing was sent since, nothing of ours has become of it.
         let was_there = self.was_there && self.exposed;
-        match self.accepted || self.under_way || self.refusals > 0 || was_there {
-            true => Step::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence)),
-            false => Step::Finish(Outcome::Refused(Refused::NotFound)),
+        if self.accepted || self.under_way || self.refusals > 0 || was_there {
+            Step::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence))
+        } else {
+            Step::Finish(Outcome::Refused(Refused::NotFound))
         }
     }
 
@@ -83,9 +84,10 @@ impl Progress {
         }
         if self.refusals >= REFUSALS_MAX {
             // `refused` promises that nothing was changed, and one of ours may have been taken first.
-            return Step::Finish(match self.exposed {
-                true => Outcome::Unresolved(Unresolved::ContradictoryEvidence),
-                false => Outcome::Refused(Refused::NotEligible),
+            return Step::Finish(if self.exposed {
+                Outcome::Unresolved(Unresolved::ContradictoryEvidence)
+            } else {
+                Outcome::Refused(Refused::NotEligible)
             });
         }
         self.doubtful = false;

@@ -79,9 +79,10 @@ impl Provider for Bento {
         Abilities {
             lookup,
             look_first: job.amount.is_some() || (lookup && !is_guessed(account)),
-            doubt: match lookup {
-                true => DoubtPolicy::LookUp,
-                false => DoubtPolicy::Person,
+            doubt: if lookup {
+                DoubtPolicy::LookUp
+            } else {
+                DoubtPolicy::Person
             },
         }
     }
@@ -145,9 +146,10 @@ impl Provider for Bento {
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
         let body = response.json();
         let answer = Answer::of(&body);
-        let verdict = match response.is_success() {
-            true => found(ask, &answer, response),
-            false => unanswered(ask, response),
+        let verdict = if response.is_success() {
+            found(ask, &answer, response)
+        } else {
+            unanswered(ask, response)
         };
         answer.reading(ask, verdict, response)
     }
@@ -178,10 +180,13 @@ fn check_login(account: &Account) -> Result<(), String> {
     let client = ["oauth.token_url", "oauth.client_id"].map(|key| account.plain(key));
     let client = [client[0], client[1], account.secret("oauth.client_secret")];
     match (account.secret("token"), client) {
-        (Some(token), [None, None, None]) => match token.bytes().all(|b| b.is_ascii_graphic()) {
-            true if !token.is_empty() => Ok(()),
-            _ => Err("token is empty or holds a space".to_owned()),
-        },
+        (Some(token), [None, None, None]) => {
+            if token.bytes().all(|b| b.is_ascii_graphic()) && !token.is_empty() {
+                Ok(())
+            } else {
+                Err("token is empty or holds a space".to_owned())
+            }
+        }
         (None, [Some(url), Some(_), Some(_)]) => check_token_url(account, url),
         (Some(_), _) => Err("give either token or oauth, not both".to_owned()),
         (None, _) => Err(

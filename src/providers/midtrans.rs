@@ -53,9 +53,10 @@ impl Provider for Midtrans {
         if !account.secret("server_key").is_some_and(usable) {
             return Err("server_key is empty or holds a space".to_owned());
         }
-        match account.secrets("further_server_keys").all(usable) {
-            true => Ok(()),
-            false => Err("one of further_server_keys is empty or holds a space".to_owned()),
+        if account.secrets("further_server_keys").all(usable) {
+            Ok(())
+        } else {
+            Err("one of further_server_keys is empty or holds a space".to_owned())
         }
     }
 
@@ -367,9 +368,10 @@ fn reading(verdict: Verdict, ask: &Ask<'_>, response: &Response<'_>, body: &Valu
             "transaction_id",
             text("transaction_id").filter(|id| believed && is_id(id)),
         );
-    match is_cancelled {
-        true => reading.amount(text("gross_amount"), text("currency")),
-        false => reading,
+    if is_cancelled {
+        reading.amount(text("gross_amount"), text("currency"))
+    } else {
+        reading
     }
 }
 

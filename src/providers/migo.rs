@@ -89,9 +89,10 @@ impl Provider for Migo {
 
     fn read_cancel(&self, _ask: &Ask<'_>, response: &Response<'_>) -> Reading {
         let body = response.json();
-        let verdict = match response.is_success() {
-            true => success_verdict(response, &body).unwrap_or(Verdict::Doubt),
-            false => error_verdict(response, own_code(&body).as_deref()),
+        let verdict = if response.is_success() {
+            success_verdict(response, &body).unwrap_or(Verdict::Doubt)
+        } else {
+            error_verdict(response, own_code(&body).as_deref())
         };
         reading(verdict, response, &body)
     }

@@ -64,9 +64,10 @@ impl Turn {
             return Reply::text(500, "the money record cannot be written").into_response();
         }
         pause(self.delay).await;
-        match self.cut {
-            true => cut(),
-            false => self.reply.into_response(),
+        if self.cut {
+            cut()
+        } else {
+            self.reply.into_response()
         }
     }
 }

@@ -75,9 +75,10 @@ fn resource(environment: &[(String, String)]) -> Resource {
         || variable(environment, "OTEL_RESOURCE_ATTRIBUTES")
             .is_some_and(|attributes| attributes.contains("service.name="));
     let resource = Resource::builder();
-    match named {
-        true => resource.build(),
-        false => resource.with_service_name("rescind").build(),
+    if named {
+        resource.build()
+    } else {
+        resource.with_service_name("rescind").build()
     }
 }
 

@@ -65,9 +65,10 @@ impl Large {
         load.publish(load.ids(TEMPLATES)).await;
         let worker = self.worker(&load, &provider);
         let process = worker.with("RESCIND_DEFAULTS__RETRY__FIRST", "1h").start();
-        match waits {
-            true => self.await_waiting(&process).await,
-            false => drop(await_results(&mut load.results().await, TEMPLATES).await),
+        if waits {
+            self.await_waiting(&process).await;
+        } else {
+            await_results(&mut load.results().await, TEMPLATES).await;
         }
         process.stop();
         load.close().await;

@@ -81,9 +81,10 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime");
-    match runtime.block_on(run::run(&settings)) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    if runtime.block_on(run::run(&settings)) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 
@@ -122,9 +123,10 @@ fn apart(given: &[String]) {
     let this = std::env::current_exe().expect("this program");
     // Root stays root: PostgreSQL is started as another user, who has to exist in there.
     let root = rustix::process::getuid().is_root();
-    let ways: &[&[&str]] = match root {
-        true => &[&["--mount"]],
-        false => &[&["--map-root-user", "--mount"]],
+    let ways: &[&[&str]] = if root {
+        &[&["--mount"]]
+    } else {
+        &[&["--map-root-user", "--mount"]]
     };
     for way in ways {
         let works = Command::new("unshare").args(*way).arg("true").output();

@@ -29,10 +29,7 @@ impl Aims {
     /// Those of docs/chaos.md. A short run is one of many tests on a machine that may be busy: twice
     /// the time.
     fn of(settings: &Settings) -> Self {
-        let times = match settings.short {
-            true => 2,
-            false => 1,
-        };
+        let times = if settings.short { 2 } else { 1 };
         Self {
             calm: Duration::from_secs(30) * times,
             resumed: Duration::from_secs(15) * times,

@@ -247,9 +247,10 @@ async fn stopped_by_the_first_of_three(deaths: u32) -> (Stage, Worker, Vec<Value
     for death in 1..=deaths {
         let status = worker.wait(PATIENCE);
         assert_eq!(status.signal(), Some(9), "{}", worker.log());
-        match death == deaths {
-            true => worker.restart_with(&[NOWHERE]),
-            false => worker.respawn(),
+        if death == deaths {
+            worker.restart_with(&[NOWHERE])
+        } else {
+            worker.respawn()
         }
     }
     (stage, worker, all)

@@ -114,10 +114,10 @@ impl Case {
             _ => "",
         };
         let endless = [&ENDLESS[..], &HANGING].concat();
-        let source = match endless.contains(&self.behaviour) {
-            // Whatever the schedule's end came upon.
-            true => "",
-            false => ending.result["evidence"]["source"].as_str().unwrap_or("?"),
+        let source = if endless.contains(&self.behaviour) {
+            ""
+        } else {
+            ending.result["evidence"]["source"].as_str().unwrap_or("?")
         };
         let text = |effect: &Value, key: &str| effect[key].as_str().unwrap_or("?").to_owned();
         let money: Vec<String> = ending

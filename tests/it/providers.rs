@@ -43,9 +43,10 @@ fn every_example_means_what_its_table_says() {
 }
 
 fn same(found: &str, expected: &str) -> Result<(), String> {
-    match found == expected {
-        true => Ok(()),
-        false => Err(format!("expected {expected}\n    found {found}")),
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("expected {expected}\n    found {found}"))
     }
 }
 

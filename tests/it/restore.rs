@@ -93,9 +93,10 @@ async fn what_was_done_since_an_old_copy_is_asked_about_and_not_done_again() {
         let (again, later) = &after[id];
         assert_eq!(again.message_id(), first.message_id(), "{id}");
         // Migo has nobody to ask, and says the same of what was cancelled and of what was paid.
-        let expected = match id.starts_with("migo") {
-            true => "unresolved",
-            false => "cancelled",
+        let expected = if id.starts_with("migo") {
+            "unresolved"
+        } else {
+            "cancelled"
         };
         assert_eq!(again.json()["outcome"], expected, "{id}: {later:#?}");
         assert_eq!(later.effects, money.effects, "{id}: {later:#?}");
@@ -128,9 +129,10 @@ async fn without_a_ledger_what_is_published_again_is_not_done_again() {
         let (first, money) = &before[&id];
         assert_eq!(again.message_id(), first.message_id(), "{id}");
         // A call that Migo refuses changed nothing, and that there was another one is forgotten.
-        let expected = match id.starts_with("migo") {
-            true => "refused",
-            false => "cancelled",
+        let expected = if id.starts_with("migo") {
+            "refused"
+        } else {
+            "cancelled"
         };
         assert_eq!(again.json()["outcome"], expected, "{id}: {later:#?}");
         assert_eq!(later.effects, money.effects, "{id}: {later:#?}");

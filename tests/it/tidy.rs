@@ -86,9 +86,12 @@ fn walk(folder: &str) -> Vec<String> {
     };
     let paths = entries.map(|e| format!("{folder}/{}", e.unwrap().file_name().display()));
     paths
-        .flat_map(|path| match root().join(&path).is_dir() {
-            true => walk(&path),
-            false => vec![path],
+        .flat_map(|path| {
+            if root().join(&path).is_dir() {
+                walk(&path)
+            } else {
+                vec![path]
+            }
         })
         .collect()
 }

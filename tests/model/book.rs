@@ -208,9 +208,10 @@ impl Book {
     pub(crate) fn terms(&self, deadline: u8) -> Terms {
         let endless = self.config.broken == Some(Rule::EveryScheduleEnds);
         let schedule = |schedule: Schedule| Schedule {
-            give_up_after: match endless {
-                true => Duration::MAX,
-                false => schedule.give_up_after,
+            give_up_after: if endless {
+                Duration::MAX
+            } else {
+                schedule.give_up_after
             },
             ..schedule
         };

@@ -58,9 +58,10 @@ fn judge_outcome(outcome: Outcome, effects: u8, state: &State) -> Result<(), &'s
 
 fn judge_correction(found: Outcome, state: &State) -> Result<(), &'static str> {
     let cancelled = matches!(found, Outcome::Cancelled { .. });
-    match cancelled == state.is_cancelled() {
-        true => Ok(()),
-        false => Err(LAWS[9]),
+    if cancelled == state.is_cancelled() {
+        Ok(())
+    } else {
+        Err(LAWS[9])
     }
 }
 
@@ -70,8 +71,9 @@ pub(crate) fn judge_rest(state: &State) -> Result<(), &'static str> {
         .iter()
         .zip(state.seen)
         .all(|(row, seen)| row.place == Place::Finished && seen > 0 && !row.pending);
-    match done && !state.late && state.queue == [0; 2] {
-        true => Ok(()),
-        false => Err(LAWS[11]),
+    if done && !state.late && state.queue == [0; 2] {
+        Ok(())
+    } else {
+        Err(LAWS[11])
     }
 }

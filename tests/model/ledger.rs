@@ -30,9 +30,10 @@ pub(crate) fn accept(state: &mut State, request: usize, broken: Option<Rule>) {
     match row.place {
         Place::Absent => {
             row.progress = Book::NEW;
-            row.place = match other_is_open && broken != Some(Rule::OneRequestAtATime) {
-                true => Place::Parked,
-                false => Place::Open,
+            row.place = if other_is_open && broken != Some(Rule::OneRequestAtATime) {
+                Place::Parked
+            } else {
+                Place::Open
             };
         }
         Place::Finished => row.pending = true,
@@ -90,9 +91,10 @@ pub(crate) fn commit(state: &mut State, slot: &Slot, broken: Option<Rule>) {
             }
         }
         (Call::None | Call::Cancel | Call::Lookup, Place::Open) => {
-            row.progress = match row.notified && slot.outcome == 0 {
-                true => slot.hinted,
-                false => slot.progress,
+            row.progress = if row.notified && slot.outcome == 0 {
+                slot.hinted
+            } else {
+                slot.progress
             };
             row.notified = false;
             if slot.outcome > 0 {
@@ -149,9 +151,10 @@ pub(crate) fn notified(
         return finish(state, request, outcome, broken);
     }
     let before = row.progress;
-    let heard = match is_open {
-        true => book.heard(before, Some(event), deadline),
-        false => book.heard_after(before, row.outcome, claim, event),
+    let heard = if is_open {
+        book.heard(before, Some(event), deadline)
+    } else {
+        book.heard_after(before, row.outcome, claim, event)
     };
     let due = Book::due(heard).is_some();
     if heard == before || (checked && !due) {

@@ -145,12 +145,13 @@ impl Model for World {
         let config = &self.config;
         let start = |truth| State::new(truth, config.deadline, config.faults, config.workers);
         let starts: Vec<State> = config.truths.iter().map(|truth| start(*truth)).collect();
-        match self.config.restored {
-            true => starts
+        if self.config.restored {
+            starts
                 .iter()
                 .flat_map(|start| self.restored(start))
-                .collect(),
-            false => starts,
+                .collect()
+        } else {
+            starts
         }
     }
 

@@ -26,16 +26,18 @@ pub(super) struct Args {
 
 impl Args {
     fn resolution(&self) -> Resolution {
-        match self.undo {
-            true => Resolution::TakeBack,
-            false => Resolution::Discard,
+        if self.undo {
+            Resolution::TakeBack
+        } else {
+            Resolution::Discard
         }
     }
 
     fn verb(&self) -> &'static str {
-        match self.undo {
-            true => "opened again",
-            false => "discarded",
+        if self.undo {
+            "opened again"
+        } else {
+            "discarded"
         }
     }
 }
@@ -126,16 +128,16 @@ fn is_discarded(letter: &DeadRecord) -> bool {
 fn dry_run(args: &Args, letters: &[DeadRecord], screen: Screen) -> anyhow::Result<Exit> {
     let mut report = Report::new(args.change.json, screen);
     for letter in letters {
-        let fits = match args.undo {
-            true => is_discarded(letter),
-            false => letter.closed_at.is_none(),
+        let fits = if args.undo {
+            is_discarded(letter)
+        } else {
+            letter.closed_at.is_none()
         };
-        match fits {
-            true => report.line(letter, Fate::Possible, format!("would be {}", args.verb()))?,
-            false => {
-                let says = changed(letter.last.as_ref(), now());
-                report.line(letter, Fate::Changed, says)?;
-            }
+        if fits {
+            report.line(letter, Fate::Possible, format!("would be {}", args.verb()))?
+        } else {
+            let says = changed(letter.last.as_ref(), now());
+            report.line(letter, Fate::Changed, says)?;
         }
     }
     let done = text::count(report.of(Fate::Possible), "dead letter");

@@ -58,9 +58,10 @@ pub(super) fn message(letter: &DeadRecord) -> String {
         let words = [&evidence.code, &evidence.status, &evidence.message];
         words.into_iter().flatten().cloned().collect()
     });
-    match words.is_empty() {
-        true => letter.detail.clone(),
-        false => words.join(" · "),
+    if words.is_empty() {
+        letter.detail.clone()
+    } else {
+        words.join(" · ")
     }
 }
 
@@ -74,9 +75,10 @@ fn normalised(message: &str, request_id: Option<&str>) -> String {
     for word in message.split_whitespace() {
         let is_edge = |c: char| !c.is_alphanumeric();
         let core = word.trim_matches(is_edge);
-        let word = match core.chars().any(|c| c.is_ascii_digit()) {
-            true => word.replacen(core, ANY, 1),
-            false => word.to_owned(),
+        let word = if core.chars().any(|c| c.is_ascii_digit()) {
+            word.replacen(core, ANY, 1)
+        } else {
+            word.to_owned()
         };
         if words.last() != Some(&word) || word != ANY {
             words.push(word);

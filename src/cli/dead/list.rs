@@ -148,9 +148,10 @@ fn group_row(group: &Group, now: Timestamp) -> Vec<Cell> {
 
 fn short(message: &str) -> String {
     let message = masked_text(message);
-    match message.chars().count() > MESSAGE_MAX {
-        true => message.chars().take(MESSAGE_MAX - 1).chain(['…']).collect(),
-        false => message,
+    if message.chars().count() > MESSAGE_MAX {
+        message.chars().take(MESSAGE_MAX - 1).chain(['…']).collect()
+    } else {
+        message
     }
 }
 

@@ -210,11 +210,12 @@ async fn by_id(ledger: &dyn Ledger, id: &str) -> anyhow::Result<Vec<DeadRecord>>
         ..DeadFilter::default()
     };
     let letters = ledger.dead(filter).await?;
-    match letters.is_empty() {
-        true => anyhow::bail!(
+    if letters.is_empty() {
+        anyhow::bail!(
             "there is no dead letter {id:?}, and no request of that id has one; `rescind dead list` shows them, and nothing was done"
-        ),
-        false => Ok(letters),
+        )
+    } else {
+        Ok(letters)
     }
 }
 
@@ -230,9 +231,10 @@ fn meant(mut letters: Vec<DeadRecord>, id: &str) -> Vec<DeadRecord> {
     if letters.iter().any(|letter| letter.closed_at.is_none()) {
         letters.retain(|letter| letter.closed_at.is_none());
     }
-    match letters.iter().any(|letter| letter.closed_at.is_none()) {
-        true => letters,
-        false => letters.pop().into_iter().collect(),
+    if letters.iter().any(|letter| letter.closed_at.is_none()) {
+        letters
+    } else {
+        letters.pop().into_iter().collect()
     }
 }
 
@@ -283,11 +285,12 @@ struct ChangeArgs {
 impl ChangeArgs {
     fn who(&self, login: &str) -> Result<String, CommandError> {
         let who = self.who.as_deref().unwrap_or(login).trim();
-        match who.is_empty() || who.chars().count() > 128 {
-            true => Err(CommandError::usage(
+        if who.is_empty() || who.chars().count() > 128 {
+            Err(CommandError::usage(
                 "--as: give the name of a person, at most 128 characters",
-            )),
-            false => Ok(who.to_owned()),
+            ))
+        } else {
+            Ok(who.to_owned())
         }
     }
 

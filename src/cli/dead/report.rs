@@ -125,9 +125,10 @@ impl Report {
         if left > 0 {
             parts.push(format!("{left} left as they were"));
         }
-        match parts.is_empty() {
-            true => "no such dead letters".into(),
-            false => format!("{}: {}", text::count(all, "dead letter"), parts.join(", ")),
+        if parts.is_empty() {
+            "no such dead letters".into()
+        } else {
+            format!("{}: {}", text::count(all, "dead letter"), parts.join(", "))
         }
     }
 

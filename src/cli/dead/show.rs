@@ -37,9 +37,10 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
             _ => None,
         };
         let page = history.map(|history| Page::of(&history, config));
-        match args.json {
-            true => screen.document(&document(letter, page.as_ref()))?,
-            false => print(letter, page.as_ref(), screen, now())?,
+        if args.json {
+            screen.document(&document(letter, page.as_ref()))?
+        } else {
+            print(letter, page.as_ref(), screen, now())?
         }
     }
     Ok(Exit::Done)

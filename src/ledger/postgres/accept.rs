@@ -159,9 +159,10 @@ impl<'a> Batch<'a> {
             self.find_known(db, &mut open).await?;
             self.park(db, worker, &mut open).await?;
         }
-        match open.is_empty() {
-            true => Ok(()),
-            false => Err(TxError::Again("other workers were in the way".into())),
+        if open.is_empty() {
+            Ok(())
+        } else {
+            Err(TxError::Again("other workers were in the way".into()))
         }
     }
 

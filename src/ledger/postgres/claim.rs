@@ -41,9 +41,10 @@ pub(super) async fn claim(
     let taken: Vec<_> = claims.iter().map(|c| (c.id, &c.progress)).collect();
     write_claims(db, Some(worker), &taken).await?;
     begin_calls(db, &claims, wanted.now).await?;
-    let next_due = match claims.len() < wanted.most {
-        true => next_due(db, wanted).await?,
-        false => None,
+    let next_due = if claims.len() < wanted.most {
+        next_due(db, wanted).await?
+    } else {
+        None
     };
     Ok(Claims { claims, next_due })
 }

@@ -140,9 +140,10 @@ fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Owned<'a>>, TxError
         && row.try_get::<_, Option<i64>>("due_at")?.is_none();
     // The check of a finished request leaves its end as it is. A replayed request ends once more,
     // and keeps the outcome of its result.
-    let fits = match change.is_check() {
-        true => finished && notified,
-        false => !finished && !row.try_get::<_, bool>("parked")?,
+    let fits = if change.is_check() {
+        finished && notified
+    } else {
+        !finished && !row.try_get::<_, bool>("parked")?
     };
     if !(ours && fits) {
         return Ok(None);

@@ -157,12 +157,13 @@ impl Database {
             || error.to_string().contains("TLS handshake")
             || error.to_string().contains("server does not support TLS")
             || is_tls(error);
-        match ours {
-            true => LedgerError::Refused {
+        if ours {
+            LedgerError::Refused {
                 url: self.shown.clone(),
                 why,
-            },
-            false => LedgerError::Failed(format!("{} cannot be reached: {why}", self.shown)),
+            }
+        } else {
+            LedgerError::Failed(format!("{} cannot be reached: {why}", self.shown))
         }
     }
 }
@@ -227,9 +228,12 @@ fn plain(url: &Url) -> String {
     let mut plain = url.clone();
     let pairs = url.query().unwrap_or_default().split('&');
     let kept = pairs.filter(|pair| pair.split('=').next() != Some("sslmode"));
-    let kept = kept.map(|pair| match pair.starts_with("host=") {
-        true => pair.replace(',', "&host="),
-        false => pair.to_owned(),
+    let kept = kept.map(|pair| {
+        if pair.starts_with("host=") {
+            pair.replace(',', "&host=")
+        } else {
+            pair.to_owned()
+        }
     });
     let kept = kept.collect::<Vec<_>>().join("&");
     plain.set_query(Some(kept.as_str()).filter(|kept| !kept.is_empty()));

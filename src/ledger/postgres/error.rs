@@ -52,9 +52,10 @@ impl From<Error> for TxError {
         let Some(state) = error.code() else {
             // Not from the server: the connection is cut, or a value does not have the expected type.
             let cut = error.is_closed() || std::error::Error::source(&error).is_some_and(is_io);
-            return match cut {
-                true => Self::Broken(why),
-                false => Self::Refused(LedgerError::Failed(why)),
+            return if cut {
+                Self::Broken(why)
+            } else {
+                Self::Refused(LedgerError::Failed(why))
             };
         };
         let again = [

@@ -88,9 +88,10 @@ pub(super) fn column<'a, R, T>(rows: &'a [R], of: impl FnMut(&'a R) -> T) -> Vec
 
 /// Text for people and keys, without NUL, the only character that PostgreSQL's text cannot hold.
 pub(super) fn text(text: &str) -> Cow<'_, str> {
-    match text.contains('\0') {
-        true => text.replace('\0', "\u{2400}").into(),
-        false => text.into(),
+    if text.contains('\0') {
+        text.replace('\0', "\u{2400}").into()
+    } else {
+        text.into()
     }
 }
 

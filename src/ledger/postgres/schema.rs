@@ -151,13 +151,14 @@ async fn look(db: &ClientWrapper) -> Result<Option<Found>, TxError> {
 
 /// A newer schema may be one that this version can work with.
 fn compatible(found: &Found, shown: &str) -> Result<(), TxError> {
-    match found.minimum <= known() {
-        true => Ok(()),
-        false => Err(TxError::Refused(LedgerError::TooNew {
+    if found.minimum <= known() {
+        Ok(())
+    } else {
+        Err(TxError::Refused(LedgerError::TooNew {
             path: shown.into(),
             found: found.version,
             known: known(),
-        })),
+        }))
     }
 }
 

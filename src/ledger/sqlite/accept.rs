@@ -79,9 +79,10 @@ fn repeats(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<bool> {
 
 /// A request that is neither stored nor known must not be acknowledged, whatever kept it out.
 fn expect_inserted(inserted: bool) -> rusqlite::Result<()> {
-    match inserted {
-        true => Ok(()),
-        false => Err(rusqlite::Error::StatementChangedRows(0)),
+    if inserted {
+        Ok(())
+    } else {
+        Err(rusqlite::Error::StatementChangedRows(0))
     }
 }
 

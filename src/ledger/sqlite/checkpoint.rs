@@ -49,9 +49,10 @@ fn at_each_commit(
     mut copy: impl FnMut(i32) + Send + 'static,
 ) -> Result<(), LedgerError> {
     let hook = move |log: &mut rusqlite::hooks::Wal, pages| {
-        match pages < RENEWED_AT {
-            true => copy(pages),
-            false => check_copy(log.checkpoint_v2(CheckpointMode::PASSIVE)),
+        if pages < RENEWED_AT {
+            copy(pages)
+        } else {
+            check_copy(log.checkpoint_v2(CheckpointMode::PASSIVE))
         }
         // The commit is done, whatever became of the copy.
         Ok(())

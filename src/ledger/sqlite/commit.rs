@@ -61,18 +61,15 @@ fn is_hinted(db: &Connection, change: &Change) -> rusqlite::Result<bool> {
 fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusqlite::Result<bool> {
     // The check of a finished request leaves its end as it is. A replayed request ends once more,
     // and keeps the outcome of its result.
-    let statement = match change.is_check() {
-        true => {
-            "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
-               notified = (?4 IS NOT NULL)
-             WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND state = 'finished' AND notified = 1
-               AND ?8 IS NULL AND ?9 IS NULL AND ?10 IS NULL"
-        }
-        false => {
-            "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
-               outcome = coalesce(outcome, ?8), reason = coalesce(reason, ?9), finished_at = ?10, notified = 0
-             WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'"
-        }
+    let statement = if change.is_check() {
+        "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
+           notified = (?4 IS NOT NULL)
+         WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND state = 'finished' AND notified = 1
+           AND ?8 IS NULL AND ?9 IS NULL AND ?10 IS NULL"
+    } else {
+        "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
+           outcome = coalesce(outcome, ?8), reason = coalesce(reason, ?9), finished_at = ?10, notified = 0
+         WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'"
     };
     let written = db.prepare_cached(statement)?.execute(params![
         change.id.seq,

@@ -151,12 +151,13 @@ impl Failure {
     }
 
     pub(super) fn verdict(&self, after: Option<Duration>) -> Verdict {
-        match self.retryable {
-            true => Verdict::Again {
+        if self.retryable {
+            Verdict::Again {
                 after,
                 cause: Cause::Retryable,
-            },
-            false => Verdict::Refused(Refused::NotEligible),
+            }
+        } else {
+            Verdict::Refused(Refused::NotEligible)
         }
     }
 }
@@ -199,9 +200,10 @@ pub(super) enum Whose {
 
 impl Whose {
     pub(super) fn earlier(ask: &Ask<'_>) -> Self {
-        match ask.exposed || ask.accepted {
-            true => Self::AnEarlierCall,
-            false => Self::SomebodyElses,
+        if ask.exposed || ask.accepted {
+            Self::AnEarlierCall
+        } else {
+            Self::SomebodyElses
         }
     }
 }

@@ -29,9 +29,10 @@ pub(super) fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
     }
     let is_final = state.eq_ignore_ascii_case("RefundFailed");
     let Some(failure) = answer.failure() else {
-        return match is_final {
-            true => Verdict::Unresolved(Unresolved::RefundFailed),
-            false => Verdict::Accepted,
+        return if is_final {
+            Verdict::Unresolved(Unresolved::RefundFailed)
+        } else {
+            Verdict::Accepted
         };
     };
     again_or_not(ask, &failure, is_final)
@@ -46,16 +47,18 @@ fn again_or_not(ask: &Ask<'_>, failure: &Failure, is_final: bool) -> Verdict {
         return Verdict::Accepted;
     }
     if failure.is_new(ask) {
-        return match can_go_on {
-            true => failure.verdict(None),
-            false => Verdict::Unresolved(Unresolved::RefundFailed),
+        return if can_go_on {
+            failure.verdict(None)
+        } else {
+            Verdict::Unresolved(Unresolved::RefundFailed)
         };
     }
     // The same words as before, and no history to tell whether it failed again. The whole of a payment
     // can be sent once more, if it shows as open; a second part would be refunded, too.
-    match failure.count == 0 && ask.job.amount.is_none() {
-        true => Verdict::Doubt,
-        false => Verdict::Accepted,
+    if failure.count == 0 && ask.job.amount.is_none() {
+        Verdict::Doubt
+    } else {
+        Verdict::Accepted
     }
 }
 
@@ -75,9 +78,10 @@ pub(super) fn declined(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'
     let can_ask = !lookup_path(ask.account).is_empty();
     // The failure may be of this call alone, and what moves is somebody else's or an earlier call's.
     if answer.state().is_some_and(still_moves) {
-        return match can_ask {
-            true => response.not_yet(),
-            false => Verdict::Doubt,
+        return if can_ask {
+            response.not_yet()
+        } else {
+            Verdict::Doubt
         };
     }
     if let Some(failure) = failed(&answer.body["status"]).or_else(|| failed(answer.status())) {
@@ -112,10 +116,13 @@ pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>)
         .as_str()
     {
         // Neither an answer to a call that may be on its way, nor a reason to send another one.
-        "authsucceeded" if would_void_more(ask, answer) => match ask.exposed {
-            true => not_yet,
-            false => Verdict::Refused(Refused::AmountNotAllowed),
-        },
+        "authsucceeded" if would_void_more(ask, answer) => {
+            if ask.exposed {
+                not_yet
+            } else {
+                Verdict::Refused(Refused::AmountNotAllowed)
+            }
+        }
         "authsucceeded" | "capturesucceeded" => still_there(ask, answer).unwrap_or(not_yet),
         "refundfailed" => refund_failed(ask, answer).unwrap_or(not_yet),
         "refunding" => Verdict::Accepted,

@@ -157,9 +157,10 @@ fn the_schema_takes_what_the_worker_takes_and_refuses_what_it_refuses() {
             }));
         }
         for other in others {
-            match both_say_the_same(&other, kind) {
-                true => taken += 1,
-                false => refused += 1,
+            if both_say_the_same(&other, kind) {
+                taken += 1
+            } else {
+                refused += 1
             }
         }
     }

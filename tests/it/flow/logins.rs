@@ -29,11 +29,12 @@ async fn token_endpoint(simulator: SocketAddr) -> SocketAddr {
 
 async fn answer(mut stream: TcpStream, simulator: SocketAddr, out_of_order: bool) {
     let (head, body) = read(&mut stream).await;
-    let (status, body) = match out_of_order {
-        true => (503, String::new()),
-        false => tokio::task::spawn_blocking(move || pass_on(simulator, &head, &body))
+    let (status, body) = if out_of_order {
+        (503, String::new())
+    } else {
+        tokio::task::spawn_blocking(move || pass_on(simulator, &head, &body))
             .await
-            .unwrap(),
+            .unwrap()
     };
     let length = body.len();
     let answer = format!(

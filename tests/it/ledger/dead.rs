@@ -401,15 +401,19 @@ async fn a_replay_is_told_of_a_later_request_on_its_payment_that_may_have_done_i
             let newer = overtaken.then_some(later.as_str());
             assert_eq!(desk.seen(&first).await.newer.as_deref(), newer, "{end:?}");
             assert_eq!(desk.seen(&later).await.newer, None);
-            let told = Resolution::Replay(Arc::new(|_, _, _, overtaken| match overtaken {
-                true => Err(Hindrance::NewerRequest),
-                false => Err(Hindrance::NobodyToAsk),
+            let told = Resolution::Replay(Arc::new(|_, _, _, overtaken| {
+                if overtaken {
+                    Err(Hindrance::NewerRequest)
+                } else {
+                    Err(Hindrance::NobodyToAsk)
+                }
             }));
             let letter = desk.letter_of(&first).await.unwrap().id;
             let closed = desk.close(&letter, by("ana", told, at(9))).await.unwrap();
-            let hindrance = match overtaken {
-                true => Hindrance::NewerRequest,
-                false => Hindrance::NobodyToAsk,
+            let hindrance = if overtaken {
+                Hindrance::NewerRequest
+            } else {
+                Hindrance::NobodyToAsk
             };
             assert_eq!(closed, Closed::Hindered(hindrance), "{end:?}");
         }

@@ -148,9 +148,10 @@ impl Model {
             (Resolution::Replay(_), Letter::Open) => {
                 row.letter = Letter::Replayed;
                 row.closed.push(now);
-                row.stand = match taken {
-                    true => Stand::Parked,
-                    false => Stand::Due(now),
+                row.stand = if taken {
+                    Stand::Parked
+                } else {
+                    Stand::Due(now)
                 };
             }
             (Resolution::Discard, Letter::Open) => {
@@ -213,9 +214,10 @@ impl Both {
             Act::Finish { claim, well } => {
                 if let Some(claim) = take(&mut self.held, claim) {
                     let outcome = if well { VOIDED } else { GIVEN_UP };
-                    let change = match self.model.row(&claim.stored.request_id).told {
-                        true => finish_again(&claim, outcome, now),
-                        false => finish(&claim, outcome, now),
+                    let change = if self.model.row(&claim.stored.request_id).told {
+                        finish_again(&claim, outcome, now)
+                    } else {
+                        finish(&claim, outcome, now)
                     };
                     let done = self.desk.settle(change).await;
                     let expected = self.model.finish(&claim.stored.request_id, well);

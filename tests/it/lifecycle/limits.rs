@@ -236,9 +236,10 @@ fn when_it_came_to_nothing_ours_is_sent() {
         progress.after(&verdict, &terms, now(), 0.0);
         assert!(!progress.under_way);
         let plan = progress.plan(&terms, progress.due_at.unwrap());
-        let call = match looks_again {
-            true => Operation::Lookup,
-            false => Operation::Cancel,
+        let call = if looks_again {
+            Operation::Lookup
+        } else {
+            Operation::Cancel
         };
         assert_eq!(plan, Plan::Call(call), "{}", verdict.as_str());
     }

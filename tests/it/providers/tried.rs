@@ -219,9 +219,10 @@ pub(super) fn abilities(provider: &dyn Provider, table: &Table) -> Abilities {
 }
 
 pub(super) fn operations(provider: &dyn Provider, table: &Table) -> Vec<Operation> {
-    match abilities(provider, table).lookup {
-        true => vec![Operation::Cancel, Operation::Lookup],
-        false => vec![Operation::Cancel],
+    if abilities(provider, table).lookup {
+        vec![Operation::Cancel, Operation::Lookup]
+    } else {
+        vec![Operation::Cancel]
     }
 }
 
