@@ -64,7 +64,7 @@ pub(super) fn explained(error: AmqpError, settings: &Amqp) -> AmqpError {
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(cause) => AmqpError::Tls(sentence(cause, settings)),
         None if is_hung_up(cause.kind()) => AmqpError::Tls(format!(
-            "the broker closed the connection right after the TLS handshake ({cause}): most often it does not accept our certificate; {SHOW_ANOTHER}"
+            "the broker closed the connection right after the TLS handshake ({cause}): most often the broker does not accept our certificate; {SHOW_ANOTHER}"
         )),
         None => error,
     }

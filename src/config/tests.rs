@@ -47,6 +47,7 @@ impl Provider for Example {
     fn abilities(&self, _: &Account, _: &crate::job::Job) -> Abilities {
         Abilities {
             lookup: false,
+            finds_all: true,
             look_first: false,
             doubt: DoubtPolicy::Person,
         }

@@ -42,6 +42,9 @@ impl Progress {
         let was_there = self.was_there && self.exposed;
         if self.accepted || self.under_way || self.refusals > 0 || was_there {
             Step::Finish(Outcome::Unresolved(Unresolved::ContradictoryEvidence))
+        } else if self.exposed && !moment.terms.abilities.finds_all {
+            // It may be there all the same, and cancelled.
+            Step::Finish(Outcome::Unresolved(Unresolved::NoLookup))
         } else {
             Step::Finish(Outcome::Refused(Refused::NotFound))
         }

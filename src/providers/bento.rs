@@ -78,6 +78,7 @@ impl Provider for Bento {
         let lookup = !lookup_path(account).is_empty();
         Abilities {
             lookup,
+            finds_all: true,
             look_first: job.amount.is_some() || (lookup && !is_guessed(account)),
             doubt: if lookup {
                 DoubtPolicy::LookUp

@@ -74,6 +74,7 @@ impl Provider for Gr4vy {
     fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: true,
+            finds_all: true,
             look_first: true,
             doubt: DoubtPolicy::LookUp,
         }

@@ -62,9 +62,11 @@ impl Provider for Midtrans {
 
     /// A key lives for five minutes only and some payment methods ignore it
     /// (<https://docs.midtrans.com/reference/api-headers>), so doubt is cleared up by asking.
-    fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
+    /// DANA's and BI-SNAP's payments are found by transaction id only.
+    fn abilities(&self, _account: &Account, job: &Job) -> Abilities {
         Abilities {
             lookup: true,
+            finds_all: !job.payment.id("transaction_id").is_empty(),
             look_first: false,
             doubt: DoubtPolicy::LookUp,
         }
@@ -123,10 +125,9 @@ impl Provider for Midtrans {
             Source::Body { .. } if is_a_later_one(ask, &body) => {
                 Verdict::Unresolved(Unresolved::ContradictoryEvidence)
             }
-            Source::Body { code, status } => match lookup_verdict(&code, &status) {
-                Some(Verdict::NotFound) if may_be_hidden(ask) => response.not_yet(),
-                verdict => verdict.unwrap_or_else(|| response.not_yet()),
-            },
+            Source::Body { code, status } => {
+                lookup_verdict(&code, &status).unwrap_or_else(|| response.not_yet())
+            }
         };
         reading(verdict, ask, response, &body)
     }
@@ -249,12 +250,6 @@ fn is_a_later_one(ask: &Ask<'_>, body: &Value) -> bool {
     }
     let made_at = body["transaction_time"].as_str().and_then(time);
     matches!((made_at, ask.sent_at), (Some(made_at), Some(sent_at)) if made_at > sent_at)
-}
-
-/// DANA's and BI-SNAP's payments are found by `transaction_id` only: what is not there by `order_id` may be
-/// there all the same, and a call that may have been applied to it is no call to nothing.
-fn may_be_hidden(ask: &Ask<'_>) -> bool {
-    ask.exposed && known_transaction(ask).is_none()
 }
 
 /// `2015-02-26 14:39:33`, in GMT+7

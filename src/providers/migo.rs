@@ -61,6 +61,7 @@ impl Provider for Migo {
     fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: false,
+            finds_all: true,
             look_first: false,
             doubt: DoubtPolicy::AskOnceMore,
         }

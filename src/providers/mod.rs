@@ -23,8 +23,7 @@ mod tingg;
 pub use crate::notified::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
 pub use crate::reading::{Evidence, Reading, Response, by_http_status, loose_text};
 
-/// Every kind of provider, in alphabetical order. The tests over all adapters, the
-/// configuration and the command line are driven by this list.
+/// Every kind of provider. Tests over all adapters, configuration and command line are driven by it.
 pub const ALL: &[&dyn Provider] = &[
     &bento::Bento,
     &gr4vy::Gr4vy,
@@ -182,6 +181,8 @@ impl Account {
 pub struct Abilities {
     /// There is a way to ask what became of a payment.
     pub lookup: bool,
+    /// A payment that the look-up does not find is not there.
+    pub finds_all: bool,
     /// The state has to be asked before the first cancel, since it chooses the call.
     pub look_first: bool,
     /// What to do about a call that may have been applied.

@@ -71,6 +71,7 @@ impl Provider for Pismo {
     fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: false,
+            finds_all: true,
             look_first: false,
             doubt: DoubtPolicy::SameKey { key_life: KEY_LIFE },
         }

@@ -57,6 +57,7 @@ impl Provider for Tingg {
     fn abilities(&self, _account: &Account, _job: &Job) -> Abilities {
         Abilities {
             lookup: true,
+            finds_all: true,
             look_first: false,
             doubt: DoubtPolicy::LookUp,
         }

@@ -307,6 +307,8 @@ fn is_documented(publication: &Publication, said: &Said, effects: usize) -> bool
         // The refusal of a repeat is not believed after a call in doubt.
         ("pismo", "no_lookup") => effects == 0 && REFUSING.contains(&asked.behaviour.as_str()),
         ("bento", "refund_failed") => asked.behaviour == "refund-failed",
+        // By order id not every payment is found.
+        ("midtrans", "no_lookup") => effects == 0 && asked.behaviour == "not-found",
         // In doubt once, then refused for ever, and shown as open.
         ("midtrans", "contradictory_evidence") => {
             effects == 0 && asked.behaviour == "refund-failed"

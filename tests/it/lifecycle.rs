@@ -47,6 +47,7 @@ fn terms(abilities: Abilities) -> Terms {
 
 const LOOKS_UP: Abilities = Abilities {
     lookup: true,
+    finds_all: true,
     look_first: false,
     doubt: DoubtPolicy::LookUp,
 };
@@ -56,16 +57,19 @@ const LOOKS_FIRST: Abilities = Abilities {
 };
 const SAME_KEY: Abilities = Abilities {
     lookup: false,
+    finds_all: true,
     look_first: false,
     doubt: DoubtPolicy::SameKey { key_life: HOUR },
 };
 const ASKS_ONCE_MORE: Abilities = Abilities {
     lookup: false,
+    finds_all: true,
     look_first: false,
     doubt: DoubtPolicy::AskOnceMore,
 };
 const PERSON: Abilities = Abilities {
     lookup: false,
+    finds_all: true,
     look_first: false,
     doubt: DoubtPolicy::Person,
 };

@@ -167,6 +167,7 @@ fn class(adapter: &'static str, abilities: Abilities) -> Config {
     let (name, guard) = match abilities {
         Abilities {
             lookup: true,
+            finds_all: true,
             look_first: true,
             ..
         } => ("look-up first", Guard::Nothing),

@@ -85,6 +85,30 @@ fn what_was_not_sent_is_no_attempt() {
     }
 }
 
+/// By an id by which not every payment is found.
+#[test]
+fn what_is_not_found_may_be_there_where_the_look_up_does_not_find_all() {
+    let some = terms(Abilities {
+        finds_all: false,
+        ..LOOKS_UP
+    });
+    let end = |terms: &Terms, exposed: bool| {
+        let mut progress = Progress::new(now());
+        progress.exposed = exposed;
+        loop {
+            let at = progress.due_at.unwrap();
+            progress.begin(Operation::Lookup, at);
+            if let Step::Finish(outcome) = progress.after(&Verdict::NotFound, terms, at, 0.5) {
+                return outcome;
+            }
+        }
+    };
+    let not_found = Outcome::Refused(Refused::NotFound);
+    assert_eq!(end(&some, true), Outcome::Unresolved(Unresolved::NoLookup));
+    assert_eq!(end(&some, false), not_found);
+    assert_eq!(end(&terms(LOOKS_UP), true), not_found);
+}
+
 /// It says no, and that the payment is open, again and again.
 #[test]
 fn a_refusal_that_the_look_up_contradicts_is_believed_after_some_tries() {
