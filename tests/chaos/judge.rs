@@ -174,7 +174,7 @@ fn payment(publication: &Publication) -> (&str, &str) {
     (&publication.asked.provider, &publication.asked.payment)
 }
 
-/// Payments that Pismo never cancels.
+/// Payments that some provider never cancels; Pismo none of them.
 const REFUSING: [&str; 8] = [
     "already-cancelled",
     "denied",
@@ -302,17 +302,16 @@ fn judge_money(
 /// Ends in doubt that `docs/providers.md` says are to be expected.
 fn is_documented(publication: &Publication, said: &Said, effects: usize) -> bool {
     let asked = &publication.asked;
+    let is_refusing = REFUSING.contains(&asked.behaviour.as_str());
     match (asked.provider.as_str(), said.reason.as_str()) {
         ("migo", "no_lookup") => true,
         // The refusal of a repeat is not believed after a call in doubt.
-        ("pismo", "no_lookup") => effects == 0 && REFUSING.contains(&asked.behaviour.as_str()),
+        ("pismo", "no_lookup") => effects == 0 && is_refusing,
         ("bento", "refund_failed") => asked.behaviour == "refund-failed",
         // By order id not every payment is found.
         ("midtrans", "no_lookup") => effects == 0 && asked.behaviour == "not-found",
-        // In doubt once, then refused for ever, and shown as open.
-        ("midtrans", "contradictory_evidence") => {
-            effects == 0 && asked.behaviour == "refund-failed"
-        }
+        // In doubt once, then refused again and again, and shown as open.
+        (_, "contradictory_evidence") => effects == 0 && is_refusing,
         _ => false,
     }
 }
