@@ -87,7 +87,12 @@ impl Outbox {
         self.refusals.store(0, Ordering::Relaxed);
         let ended = self.publish_all(&connection, drain).await;
         self.publishing.store(false, Ordering::Release);
-        self.note_soon().await;
+        // At the end of a drain there is nobody to wait for it later; the drain has an end of its own.
+        if drain.is_cancelled() {
+            self.note().await;
+        } else {
+            self.note_soon().await;
+        }
         self.notes.forget();
         amqp::close(&connection).await;
         ended
