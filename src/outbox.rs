@@ -9,13 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Connection};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::amqp::{self, AmqpError, step};
+use crate::amqp::{self, AmqpError};
 use crate::config::Amqp;
 use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
@@ -23,11 +22,12 @@ use crate::metrics::Published;
 use crate::publish::{self, Line};
 use crate::shared::Shared;
 use crate::spans::Span;
-use crate::wire::{Kind, Outgoing};
+use crate::wire::Kind;
 
 use self::notes::Notes;
 use self::round::Round;
 
+mod copies;
 mod notes;
 mod refused;
 mod returned;
@@ -336,7 +336,9 @@ impl Outbox {
         let confirmed: Vec<&Pending> = confirmed.into_iter().map(|(pending, _)| pending).collect();
         self.notes
             .add(confirmed.iter().map(|pending| pending.delivered()), now);
-        self.reply(line.connection, &confirmed).await;
+        if self.settings.reply_to {
+            copies::send(line.connection, &confirmed).await;
+        }
         Ok(())
     }
 
@@ -359,23 +361,6 @@ impl Outbox {
             }
         }
     }
-
-    /// A convenience beside the real result: a copy to the publisher's own queue, on a
-    /// channel of its own since the broker closes it where that is not allowed.
-    async fn reply(&self, connection: &Connection, confirmed: &[&Pending]) {
-        if !self.settings.reply_to {
-            return;
-        }
-        let messages = confirmed.iter().map(|pending| &pending.message);
-        for message in messages.filter(|message| message.kind == Kind::Result) {
-            let Some(queue) = &message.properties.reply_to else {
-                continue;
-            };
-            if let Err(error) = copy(connection, queue, message).await {
-                warn!(message_id = %message.id, %error, "the copy for reply_to was not delivered");
-            }
-        }
-    }
 }
 
 fn end_spans(spans: Vec<Span>, fates: &[Published]) {
@@ -388,24 +373,10 @@ fn end_spans(spans: Vec<Span>, fates: &[Published]) {
     }
 }
 
-async fn copy(connection: &Connection, queue: &str, message: &Outgoing) -> Result<(), AmqpError> {
-    let channel = amqp::open_channel(connection).await?;
-    let options = BasicPublishOptions::default();
-    let publishing = channel.basic_publish(
-        "".into(),
-        queue.into(),
-        options,
-        &message.body,
-        publish::properties(message),
-    );
-    step("publish", publishing).await?;
-    step("close a channel", channel.close(200, "done".into())).await
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::wire::Properties;
+    use crate::wire::{Outgoing, Properties};
 
     /// One message of this kind in each row.
     pub(crate) fn rows(rows: impl IntoIterator<Item = i64>, kind: Kind) -> Vec<Pending> {
