@@ -87,6 +87,27 @@ async fn a_worker_whose_disk_fails_ends_at_once_and_loses_nothing() {
     }
 }
 
+/// The system repeats what was written and not acknowledged, also of a socket that was closed. By then the
+/// look-ups may have said that nothing was cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_system_sends_no_call_for_longer_than_its_answer_is_waited_for() {
+    let mut stage = Stage::new("unacknowledged");
+    stage.set("defaults.timeout", "4s");
+    let mut results = stage.results().await;
+    let trace = stage.dir().join("syscalls");
+    let path = trace.display().to_string();
+    let words = ["strace", "-D", "-f", "-q", "-o", &path];
+    let words = [&words[..], &["-e", "trace=setsockopt"]].concat();
+    let mut worker = Worker::spawn_under(&words, &stage.config());
+    worker.become_ready(PATIENCE).expect("a worker");
+    let all = [request("midtrans", "success")];
+    stage.client().await.confirm_all(&stage.names, &all).await;
+    endings(&stage, &mut results, &all, PATIENCE).await;
+    let calls = fs::read_to_string(trace).unwrap();
+    assert!(calls.contains("TCP_USER_TIMEOUT, [2000]"), "{calls}");
+    assert!(!calls.contains("TCP_USER_TIMEOUT, [30000]"), "{calls}");
+}
+
 /// A disk of 8 MiB that only the worker sees, room for the log of all that is asked here, and its
 /// folder as the test sees it.
 fn small_disk(stage: &mut Stage) -> (PathBuf, Vec<String>) {
