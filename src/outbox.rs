@@ -132,6 +132,7 @@ impl Outbox {
         amqp::prepare(connection, &self.settings).await?;
         let line = Line::over(connection);
         self.publishing.store(true, Ordering::Release);
+        info!("publishing");
         let over = CancellationToken::new();
         let publishing = async {
             let _over = over.clone().drop_guard();
@@ -255,6 +256,7 @@ impl Outbox {
         if round.is_over() {
             self.note_soon().await;
         }
+        let mut failures = 0_u32;
         loop {
             let after = round.begin(Instant::now());
             self.notes.begin_read();
@@ -264,7 +266,13 @@ impl Outbox {
                     round.note_read(&rows, Instant::now());
                     return self.notes.take(rows, Instant::now());
                 }
-                Err(error) => error!(%error, "cannot read the outbox; trying again"),
+                Err(error) => {
+                    failures += 1;
+                    // More and more seldom, while the ledger is away.
+                    if failures.is_power_of_two() {
+                        error!(%error, "cannot read the outbox; trying again");
+                    }
+                }
             }
             tokio::time::sleep(AGAIN_EVERY).await;
         }

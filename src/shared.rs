@@ -64,7 +64,8 @@ impl Shared {
             failing.set(answer.is_err());
             match answer {
                 Ok(done) => return done,
-                Err(error) => error!(%error, "{failed}; trying again"),
+                Err(error) if failing.is_told() => error!(%error, "{failed}; trying again"),
+                Err(_) => {}
             }
             tokio::time::sleep(LEDGER_PAUSE).await;
         }
@@ -76,6 +77,8 @@ impl Shared {
 pub struct Failing<'s> {
     shared: &'s Shared,
     counted: bool,
+    /// In a row.
+    failures: u32,
 }
 
 impl<'s> Failing<'s> {
@@ -84,17 +87,25 @@ impl<'s> Failing<'s> {
         Self {
             shared,
             counted: false,
+            failures: 0,
         }
     }
 
     /// Whether its last try failed.
     pub fn set(&mut self, fails: bool) {
+        self.failures = if fails { self.failures + 1 } else { 0 };
         match (self.counted, fails) {
             (false, true) => self.shared.unwritten.fetch_add(1, Ordering::AcqRel),
             (true, false) => self.shared.unwritten.fetch_sub(1, Ordering::AcqRel),
             _ => return,
         };
         self.counted = fails;
+    }
+
+    /// Whether the log is told of the last failure: of the 1st, 2nd, 4th, 8th in a row. Hundreds of
+    /// operations may wait for the same ledger.
+    pub fn is_told(&self) -> bool {
+        self.failures.is_power_of_two()
     }
 }
 

@@ -90,7 +90,9 @@ impl Dispatcher {
             Ok(claims) => self.start_all(claims, places, armed, now),
             Err(error) => {
                 self.reserved.store(0, Ordering::Release);
-                error!(provider = self.name(), %error, "cannot claim; trying again");
+                if claiming.is_told() {
+                    error!(provider = self.name(), %error, "cannot claim; trying again");
+                }
                 Next::WaitUntil(Instant::now() + LEDGER_PAUSE)
             }
         }

@@ -10,7 +10,7 @@ use deadpool_postgres::{ClientWrapper, Pool};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::error::TxError;
 use super::lane::{LANE, forget};
@@ -83,15 +83,23 @@ impl Lease {
 
     /// Renews the lease until the worker stops, and then gives it up.
     pub(super) async fn keep(self: Arc<Self>, pool: Pool, stop: CancellationToken) {
+        let mut failures = 0;
         loop {
             let beat = timeout(ANSWER, self.beat(&pool)).await;
             let wait = match beat.unwrap_or_else(|_| Err(forget(&pool))) {
-                Ok(()) => BEAT,
+                Ok(()) => {
+                    if failures > 0 {
+                        info!(failures, "the lease can be renewed again");
+                    }
+                    failures = 0;
+                    BEAT
+                }
                 Err(error) => {
                     if matches!(error, TxError::Broken(_)) {
                         pool.retain(|_, _| false);
                     }
-                    error!(error = ?LedgerError::from(error), "cannot renew the lease; trying again");
+                    failures += 1;
+                    tell(failures, error);
                     PAUSE
                 }
             };
@@ -132,5 +140,12 @@ impl Lease {
                    AND set_config('synchronous_commit', 'local', true) IS NOT NULL";
         db.execute(end, &[&self.worker().await]).await?;
         Ok(())
+    }
+}
+
+/// More and more seldom, while the database is away.
+fn tell(failures: u32, error: TxError) {
+    if failures.is_power_of_two() {
+        error!(error = %LedgerError::from(error), "cannot renew the lease; trying again");
     }
 }

@@ -85,7 +85,7 @@ impl Postgres {
     ) -> Result<Self, LedgerError> {
         let database = Database::new(settings)?;
         let stop = CancellationToken::new();
-        let name = format!("rescind {}", std::process::id());
+        let name = name();
         let lease = Arc::new(Lease::new(name));
         let keeper = database.writers(2)?;
         let (leaving, left) = (stop.clone(), CancellationToken::new());
@@ -210,6 +210,13 @@ fn background(
         .spawn(move || runtime.block_on(until))
         .map_err(LedgerError::unstarted)?;
     Ok(handle)
+}
+
+/// What a person finds this worker by: host, or pod, and process.
+fn name() -> String {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    format!("rescind {host} {}", std::process::id())
 }
 
 /// Opens the first connection: a mistake that a person has to correct ends the start at once.
