@@ -54,6 +54,9 @@ pub enum AmqpError {
     /// The protocol's or the connection's own error.
     #[error("{0}: {1}")]
     Protocol(&'static str, lapin::Error),
+    /// A node cannot be used: its address without the password, and why.
+    #[error("{0}: {1}")]
+    Unreached(String, Box<AmqpError>),
     /// A step took too long.
     #[error("{0}: no answer within {secs} s", secs = .1.as_secs())]
     Timeout(&'static str, Duration),
@@ -80,8 +83,10 @@ pub enum AmqpError {
 impl AmqpError {
     /// Code and text of the broker's refusal, if that is the cause.
     pub fn refusal(&self) -> Option<(u16, String)> {
-        let Self::Protocol(_, error) = self else {
-            return None;
+        let error = match self {
+            Self::Protocol(_, error) => error,
+            Self::Unreached(_, error) => return error.refusal(),
+            _ => return None,
         };
         match error.kind() {
             lapin::ErrorKind::ProtocolError(error) => {
@@ -166,7 +171,7 @@ pub async fn supervise<F>(
         match session().await {
             Ok(()) => continue,
             Err(error) => {
-                warn!(session = what, %error, "the broker session ended; reconnecting")
+                warn!(session = what, %error, "no broker session; connecting again")
             }
         }
         failures = if started.elapsed() > Duration::from_secs(30) {

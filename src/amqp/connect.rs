@@ -74,6 +74,7 @@ async fn connect_to(node: &SecretString, settings: &Amqp, name: &str) -> Result<
     let mut uri = parse(node.expose_secret())
         .map_err(|why| AmqpError::Settings(format!("amqp.url cannot be read: {why}")))?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    let address = address(&uri);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let attempt = Arc::new(Attempt::default());
     match attempt.connect(settings, uri, properties).await {
@@ -83,9 +84,19 @@ async fn connect_to(node: &SecretString, settings: &Amqp, name: &str) -> Result<
         }),
         Err(error) => {
             attempt.hang_up();
-            Err(error)
+            Err(match error {
+                AmqpError::Settings(_) => error,
+                _ => AmqpError::Unreached(address, Box::new(error)),
+            })
         }
     }
+}
+
+/// Without the password.
+fn address(uri: &AMQPUri) -> String {
+    let (scheme, at) = (&uri.scheme, &uri.authority);
+    let (user, host, port) = (&at.userinfo.username, &at.host, at.port);
+    format!("{scheme}://{user}@{host}:{port} (vhost {})", uri.vhost)
 }
 
 /// Time for one of so many addresses: all of them are tried within the time of a step.
@@ -236,5 +247,14 @@ mod tests {
         ] {
             assert_eq!(parse(url).unwrap().authority.host, host, "{url}");
         }
+    }
+
+    #[test]
+    fn a_broker_is_named_without_the_password() {
+        let uri = parse("amqps://rescind:secret@broker.example:5671/orders").unwrap();
+        assert_eq!(
+            address(&uri),
+            "amqps://rescind@broker.example:5671 (vhost orders)"
+        );
     }
 }

@@ -37,7 +37,7 @@ async fn a_frozen_broker_is_given_up_and_found_again() {
     until("every session sees it", PATIENCE, || {
         let ended = worker.log();
         ["outbox", "intake"].iter().all(|session| {
-            let lines = ended.lines().filter(|l| l.contains("session ended"));
+            let lines = ended.lines().filter(|l| l.contains("no broker session"));
             lines
                 .filter(|line| line.contains(&format!("\"session\":\"{session}\"")))
                 .count()
