@@ -15,8 +15,8 @@
 //! was not caused by us, and the first call will meet the state that it reports. The exchange
 //! gives every other consumer a copy of its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -50,6 +50,8 @@ const BODY_WAIT: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// Deliveries held at once, and published at once.
 const WINDOW: u16 = 64;
+/// Between two lines in the log about notifications that are not believed: anybody may send those.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Both halves.
 pub struct Notices {
@@ -62,6 +64,14 @@ pub struct Notices {
     waiting: Mutex<mpsc::Receiver<Waiting>>,
     publishing: AtomicBool,
     consuming: AtomicBool,
+    disbelieved: std::sync::Mutex<Disbelieved>,
+}
+
+/// What the log was told of notifications that were not believed.
+#[derive(Default)]
+struct Disbelieved {
+    told_at: Option<Instant>,
+    untold: u64,
 }
 
 /// A notification that is answered once the broker has it.
@@ -83,6 +93,7 @@ impl Notices {
             waiting: Mutex::new(waiting),
             publishing: AtomicBool::new(false),
             consuming: AtomicBool::new(false),
+            disbelieved: std::sync::Mutex::default(),
         }
     }
 
@@ -132,7 +143,7 @@ impl Notices {
             at: now,
             via: Via::Endpoint,
         };
-        let event = match read(dispatcher, &arrived) {
+        let event = match self.read(dispatcher, &arrived) {
             Notification::Unsupported => return Err(StatusCode::NOT_FOUND),
             Notification::Forged(_) => return Err(StatusCode::UNAUTHORIZED),
             Notification::Unreadable(_) => return Err(StatusCode::BAD_REQUEST),
@@ -168,6 +179,7 @@ impl Notices {
         amqp::prepare(connection, &self.settings).await?;
         let channel = publish::channel(connection).await?;
         self.publishing.store(true, Ordering::Release);
+        info!("publishing notifications");
         let channels = [&channel];
         tokio::select! {
             ended = self.windows(connection, &channel) => ended,
@@ -263,29 +275,40 @@ impl Notices {
             at: received_at(delivery).map_or(now, |at| at.min(now)),
             via: Via::Queue,
         };
-        read(dispatcher, &arrived)
+        self.read(dispatcher, &arrived)
+    }
+
+    /// Reads a notification; one that cannot be believed is counted and logged.
+    fn read(&self, dispatcher: &Dispatcher, arrived: &Arrived<'_>) -> Notification {
+        let read = match arrived.body.len() {
+            0..=NOTIFICATION_BYTES_MAX => dispatcher.read_notification(arrived),
+            _ => Notification::Unreadable("it is larger than 64 KiB"),
+        };
+        if let Notification::Forged(why) | Notification::Unreadable(why) = read {
+            self.tell(dispatcher.name(), why);
+            dispatcher.notified(Notified::Forged);
+        }
+        read
+    }
+
+    /// Logs it, or counts it for the next line.
+    fn tell(&self, provider: &str, why: &str) {
+        let disbelieved = self.disbelieved.lock();
+        let mut disbelieved = disbelieved.unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if disbelieved.told_at.is_some_and(|at| now < at + TOLD_EVERY) {
+            disbelieved.untold += 1;
+            return;
+        }
+        let untold = std::mem::take(&mut disbelieved.untold);
+        disbelieved.told_at = Some(now);
+        warn!(provider, why, untold, "a notification was not believed");
     }
 }
 
 /// When the endpoint, ours or a gateway's, received it: a signed time is judged by that.
 fn received_at(delivery: &Delivery) -> Option<Timestamp> {
     amqp::header(delivery, wire::RECEIVED_AT)?.parse().ok()
-}
-
-/// Reads a notification; one that cannot be believed is counted and logged.
-fn read(dispatcher: &Dispatcher, arrived: &Arrived<'_>) -> Notification {
-    let read = match arrived.body.len() {
-        0..=NOTIFICATION_BYTES_MAX => dispatcher.read_notification(arrived),
-        _ => Notification::Unreadable("it is larger than 64 KiB"),
-    };
-    if let Notification::Forged(why) | Notification::Unreadable(why) = read {
-        warn!(
-            provider = dispatcher.name(),
-            why, "a notification was not believed"
-        );
-        dispatcher.notified(Notified::Forged);
-    }
-    read
 }
 
 /// The account in the key of a notification.
