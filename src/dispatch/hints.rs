@@ -37,6 +37,14 @@ impl Dispatcher {
         match heard.into_iter().max() {
             None => self.notified(Notified::Unmatched),
             Some(Heard::Known) => self.notified(Notified::Duplicate),
+            Some(Heard::Contradicted) => {
+                warn!(
+                    provider = self.name(),
+                    payment = hint.payments.join(", "),
+                    "a notification contradicts the result, and this provider cannot be asked; compare the payment with the provider's dashboard"
+                );
+                self.notified(Notified::Contradictory);
+            }
             // Counted when the answer is there.
             Some(Heard::Checking) => self.wake(),
             Some(Heard::Open) => {
@@ -59,8 +67,13 @@ impl Dispatcher {
                 progress.heard(event, &terms, now);
                 return Heard::Open;
             };
-            if progress.heard_after(outcome, hint.reported.as_ref(), event, &terms, now) {
+            let reported = hint.reported.as_ref();
+            if progress.heard_after(outcome, reported, event, &terms, now) {
                 Heard::Checking
+            } else if !terms.abilities.lookup
+                && reported.is_some_and(|claim| progress.is_contradicted(outcome, claim))
+            {
+                Heard::Contradicted
             } else {
                 Heard::Known
             }

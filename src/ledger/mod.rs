@@ -137,6 +137,8 @@ const HEARERS_MAX: usize = 4;
 pub enum Heard {
     /// Nothing changes: the request has its result, which says the same.
     Known,
+    /// Nothing changes, and the request has a result that says something else: the provider has no way to ask.
+    Contradicted,
     /// The result is checked.
     Checking,
     /// The request is open; if its next step is to ask the provider, that happens at once.

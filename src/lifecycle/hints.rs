@@ -145,6 +145,14 @@ impl Progress {
         true
     }
 
+    /// Whether a notification says something else than the result, if that says anything. Where nobody can
+    /// be asked, that is all there will be.
+    pub fn is_contradicted(&self, outcome: Outcome, claim: &Verdict) -> bool {
+        let stands = self.stands(outcome);
+        let is_open = matches!(stands, Outcome::Unresolved(_));
+        !is_open && matches!(judge(stands, claim), Judgement::Contradicts(_))
+    }
+
     /// `false` if this event is known. One without a key is always new.
     fn remember(&mut self, event: Option<&str>) -> bool {
         let Some(event) = event else { return true };

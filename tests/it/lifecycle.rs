@@ -770,6 +770,25 @@ fn what_says_the_same_or_was_heard_before_asks_nothing() {
     assert!(says(&cancelled, &mut progress, "b"));
 }
 
+/// Of a provider that cannot be asked.
+#[test]
+fn a_claim_contradicts_a_result_that_says_something_else() {
+    let cancelled = || verdicts().remove(0);
+    let settled = || Verdict::Refused(Refused::Settled);
+    let contradicts =
+        |outcome, claim: Verdict| finished(outcome).0.is_contradicted(outcome, &claim);
+    let dismissed = Outcome::Cancelled {
+        reason: Cancelled::Dismissed,
+        already: false,
+    };
+    assert!(contradicts(dismissed, settled()));
+    assert!(!contradicts(dismissed, cancelled()));
+    assert!(contradicts(Outcome::Refused(Refused::Settled), cancelled()));
+    assert!(!contradicts(Outcome::Refused(Refused::Settled), settled()));
+    let unknown = Outcome::Unresolved(Unresolved::NoLookup);
+    assert!(!contradicts(unknown, cancelled()), "it said nothing");
+}
+
 /// The same answer for ever is the worst that a provider can do to a schedule.
 #[test]
 fn every_schedule_ends_in_a_result() {

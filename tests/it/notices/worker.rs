@@ -9,7 +9,7 @@ use super::midtrans;
 use crate::rig::client::{Outgoing, persistent_json};
 use crate::rig::process::free_address;
 use crate::rig::stage::{payment_id, request};
-use crate::rig::{Broker, Client, Published, Simulator, Stage, Worker, http, until};
+use crate::rig::{Broker, Client, Message, Published, Simulator, Stage, Worker, http, until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_millis(700);
@@ -150,7 +150,7 @@ async fn early_late_twice_forged_or_never_there_is_one_result() {
     assert!(count(&worker, "duplicate") > 0.0);
 }
 
-fn is_notification(message: &crate::rig::Message) -> bool {
+fn is_notification(message: &Message) -> bool {
     message.routing_key.starts_with("notification.")
 }
 
@@ -195,6 +195,22 @@ async fn the_endpoint_takes_what_is_genuine_or_unsigned_and_leaves_it_for_everyb
     client
         .until_depth(&stage.names.notifications_queue, 0, PATIENCE)
         .await;
+}
+
+/// Anybody may send them, and the disk is the ledger's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_forged_notifications_is_none_in_the_log() {
+    let stage = Stage::new("forged-flood");
+    let worker = stage.worker();
+    let forged = midtrans("never-asked", "200", "1.00", "settlement", "another key");
+    let started = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(notify(&worker, "midtrans", &forged), 401);
+    }
+    let seconds = started.elapsed().as_secs();
+    assert_eq!(count(&worker, "forged"), 200.0);
+    let told = worker.log().matches("was not believed").count();
+    assert!((1..=1 + seconds as usize + 1).contains(&told), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -481,6 +497,39 @@ async fn next_correction(results: &mut crate::rig::Messages) -> Value {
             return message.json();
         }
     }
+}
+
+/// Migo has no way to ask, and a notification alone is no evidence: a person is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_can_be_asked_a_contradiction_is_told_and_not_published() {
+    let stage = Stage::new("cannot-ask");
+    let mut results = stage.results().await;
+    let worker = stage.worker();
+    let client = stage.client().await;
+    let request = request("migo", "success");
+    let id = request["request_id"].as_str().unwrap();
+    client.publish(&stage.names, &request).await;
+    assert_eq!(
+        results.one(id, PATIENCE).await.json()["outcome"],
+        "cancelled"
+    );
+    let says = |status: &str| {
+        let body = json!({"uid": payment_id(&request), "status": status}).to_string();
+        let headers = [("Authorization", "demo-migo-notification-token")];
+        let path = "/notifications/migo";
+        http::post(worker.address(), path, &headers, body.as_bytes())
+            .unwrap()
+            .0
+    };
+    assert_eq!(says("DISMISSED"), 200);
+    until_count(&worker, "duplicate", 1.0).await;
+    assert_eq!(says("APPROVED"), 200);
+    until_count(&worker, "contradictory", 1.0).await;
+    let told = format!("transaction_id:{}", payment_id(&request));
+    assert!(worker.log().contains(&told), "which payment");
+    results.drain(QUIET).await;
+    let corrections = |m: &&Message| m.routing_key.starts_with("correction.");
+    assert_eq!(results.seen().iter().filter(corrections).count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
