@@ -5,8 +5,8 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::job::UNKNOWN_PROVIDER;
@@ -20,7 +20,8 @@ mod ledger;
 
 pub use gate::GateGauges;
 pub use labels::{Notified, Published, Received};
-use labels::{open_states, operations, verdicts};
+use labels::{operations, verdicts};
+use ledger::LedgerMetrics;
 
 const CALL_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const END_TO_END_BUCKETS: &[f64] = &[
@@ -42,19 +43,13 @@ pub struct Metrics {
     call_seconds: HistogramVec,
     end_to_end_seconds: HistogramVec,
     retries_scheduled: IntCounterVec,
-    open: IntGaugeVec,
-    oldest_open: GaugeVec,
-    dead_letters: IntGaugeVec,
-    oldest_dead_letter: Gauge,
-    dead_letters_closed: IntCounterVec,
     notifications: IntCounterVec,
-    outbox_pending: IntGauge,
+    ledger: LedgerMetrics,
     publishes: IntCounterVec,
     breaker_open: IntGaugeVec,
     in_flight: IntGaugeVec,
     in_flight_limit: IntGaugeVec,
     broker_connected: IntGauge,
-    ledger_answers: IntGauge,
     broker_reconnects: IntCounter,
     ledger_commit_seconds: Histogram,
     ledger_batch_operations: Histogram,
@@ -164,41 +159,12 @@ impl Metrics {
                 "Calls put off to a later time, by cause; breaker_open: openings of the breaker, each of which puts off all calls.",
                 &["provider", "cause"],
             )?,
-            open: b.gauges(
-                "rescind_open",
-                "Requests without a result.",
-                &["provider", "state"],
-            )?,
-            oldest_open: b.add(GaugeVec::new(
-                Opts::new(
-                    "rescind_oldest_open_timestamp_seconds",
-                    "When the oldest request without a result was taken in, 0 for none; without those that wait for another request on their payment.",
-                ),
-                &["provider", "state"],
-            ))?,
-            dead_letters: b.gauges(
-                "rescind_dead_letters",
-                "Open dead letters.",
-                &["provider", "reason"],
-            )?,
-            oldest_dead_letter: b.add(Gauge::new(
-                "rescind_oldest_dead_letter_timestamp_seconds",
-                "When the oldest open dead letter was given up, 0 for none.",
-            ))?,
-            dead_letters_closed: b.counters(
-                "rescind_dead_letters_closed_total",
-                "Dead letters closed by an operator.",
-                &["action"],
-            )?,
             notifications: b.counters(
                 "rescind_notifications_total",
                 "Provider notifications, by what became of them.",
                 &["provider", "verdict"],
             )?,
-            outbox_pending: b.gauge(
-                "rescind_outbox_pending",
-                "Messages written and not yet confirmed by the broker.",
-            )?,
+            ledger: LedgerMetrics::new(&b)?,
             publishes: b.counters(
                 "rescind_publishes_total",
                 "Publications.",
@@ -216,7 +182,6 @@ impl Metrics {
                 &["provider"],
             )?,
             broker_connected: b.gauge("rescind_broker_connected", "1: consumes and publishes.")?,
-            ledger_answers: b.gauge("rescind_ledger_answers", "1: it answers and stores.")?,
             broker_reconnects: b.add(IntCounter::new(
                 "rescind_broker_reconnects_total",
                 "Connections to the broker made again.",
@@ -255,8 +220,7 @@ impl Metrics {
                 .with_label_values(&[kind.as_str(), status.as_str()]);
         }
         for action in Action::CLOSING {
-            self.dead_letters_closed
-                .with_label_values(&[action.as_str()]);
+            self.ledger.closed(action.as_str(), 0);
         }
         self.cancellations
             .with_label_values(&[UNKNOWN_PROVIDER, "invalid"]);
