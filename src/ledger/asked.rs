@@ -13,6 +13,8 @@ pub struct Stats {
     /// Open requests by account and state, with the oldest arrival among those that do not wait for
     /// another request on their payment.
     pub open: Vec<(String, State, u64, Option<Timestamp>)>,
+    /// Requests that are replayed by account, with the beginning of the oldest replay.
+    pub replaying: Vec<(String, u64, Option<Timestamp>)>,
     /// Open dead letters by account and reason.
     pub dead: Vec<(String, String, u64)>,
     /// The oldest open dead letter.

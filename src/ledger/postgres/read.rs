@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use deadpool_postgres::Object;
+use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::dead;
@@ -141,11 +142,29 @@ pub(super) async fn stats(db: Object) -> Result<Stats, TxError> {
         .await?;
     Ok(Stats {
         open,
+        replaying: replaying(&db).await?,
         dead: dead.collect::<Result<_, TxError>>()?,
         oldest_dead: last.try_get::<_, Option<i64>>(0)?.map(time),
         outbox: count(last.try_get(1)?),
         closed: dead::closings(&db).await?,
     })
+}
+
+/// A replay began with the last decision to replay.
+async fn replaying(db: &Object) -> Result<Vec<(String, u64, Option<Timestamp>)>, TxError> {
+    let rows = db
+        .query(
+            "SELECT r.provider, count(*), min((
+               SELECT a.at FROM actions a WHERE a.request = r.seq AND a.action = 'replayed' ORDER BY a.seq DESC LIMIT 1))
+             FROM requests r WHERE r.state <> 'finished' AND r.outcome IS NOT NULL GROUP BY r.provider",
+            &[],
+        )
+        .await?;
+    let row = |row: &Row| {
+        let since = row.try_get::<_, Option<i64>>(2)?.map(time);
+        Ok((row.try_get(0)?, count(row.try_get(1)?), since))
+    };
+    rows.iter().map(row).collect()
 }
 
 pub(super) async fn history(db: Object, request_id: String) -> Result<Option<History>, TxError> {

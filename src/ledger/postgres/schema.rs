@@ -54,6 +54,10 @@ const MIGRATIONS: &[Migration] = &[
         text: include_str!("schema/009.sql"),
         minimum: 3,
     },
+    Migration {
+        text: include_str!("schema/010.sql"),
+        minimum: 3,
+    },
 ];
 
 /// The number of the lock: any that no other program uses in this database.

@@ -1,5 +1,6 @@
 //! Queries that change nothing.
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::dead;
@@ -89,6 +90,11 @@ pub(super) fn unpublished(db: &Connection, most: u64) -> rusqlite::Result<u64> {
 const OPEN: &str = "SELECT provider, state, count(*), min(received_at) FILTER (WHERE parked = 0)
      FROM requests WHERE state <> 'finished' AND outcome IS NULL GROUP BY provider, state";
 
+/// A replay began with the last decision to replay.
+const REPLAYING: &str = "SELECT r.provider, count(*), min((
+       SELECT a.at FROM actions a WHERE a.request = r.seq AND a.action = 'replayed' ORDER BY a.seq DESC LIMIT 1))
+     FROM requests r WHERE r.state <> 'finished' AND r.outcome IS NOT NULL GROUP BY r.provider";
+
 pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
     let open = db
         .prepare_cached(OPEN)?
@@ -115,11 +121,21 @@ pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
         .query_row([], |row| row.get(0))?;
     Ok(Stats {
         open,
+        replaying: replaying(db)?,
         dead,
         oldest_dead: oldest_dead.map(time),
         outbox,
         closed: dead::closings(db)?,
     })
+}
+
+fn replaying(db: &Connection) -> rusqlite::Result<Vec<(String, u64, Option<Timestamp>)>> {
+    db.prepare_cached(REPLAYING)?
+        .query_map([], |row| {
+            let since = row.get::<_, Option<i64>>(2)?.map(time);
+            Ok((row.get(0)?, row.get(1)?, since))
+        })?
+        .collect()
 }
 
 pub(super) fn history(db: &Connection, request_id: &str) -> rusqlite::Result<Option<History>> {
@@ -227,15 +243,31 @@ mod tests {
     use super::super::open::migrate;
     use super::*;
 
+    fn plan(query: &str) -> String {
+        let mut db = Connection::open_in_memory().unwrap();
+        migrate(&mut db, std::path::Path::new("memory")).unwrap();
+        let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+        let steps = plan.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        steps.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+    }
+
     /// At each scrape and probe, with a million waiting rows as with ten.
     #[test]
     fn what_is_open_is_counted_without_reading_its_rows() {
-        let mut db = Connection::open_in_memory().unwrap();
-        migrate(&mut db, std::path::Path::new("memory")).unwrap();
-        let plan: String = db
-            .query_row(&format!("EXPLAIN QUERY PLAN {OPEN}"), [], |row| row.get(3))
-            .unwrap();
+        let plan = plan(OPEN);
         assert!(plan.contains("COVERING INDEX open_requests"), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+
+    /// Of the same million, none is read for them.
+    #[test]
+    fn what_is_replayed_is_counted_without_looking_at_anything_else() {
+        let plan = plan(REPLAYING);
+        assert!(plan.contains("COVERING INDEX replayed_requests"), "{plan}");
+        assert!(
+            plan.contains("INDEX actions_of_request (request=?)"),
+            "{plan}"
+        );
         assert!(!plan.contains("TEMP B-TREE"), "{plan}");
     }
 }

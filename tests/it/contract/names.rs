@@ -209,6 +209,7 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
     metrics.stats(&Stats {
         // An account that is no longer configured may still have requests.
         open: vec![row("migo"), row("gone")],
+        replaying: Vec::new(),
         dead: vec![("gone".into(), "no_lookup".into(), 2)],
         oldest_dead: Some(at),
         outbox: 5,

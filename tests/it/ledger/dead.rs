@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rescind::ledger::{Accepted, Closed, Committed, DeadFilter, Resolution};
 use rescind::lifecycle::Hindrance;
 use rescind::outcome::{Nothing, Operation, Outcome, Refused, State, Unresolved};
@@ -248,6 +249,46 @@ async fn a_replay_is_the_same_request_again_and_its_result_stays() {
     .await;
 }
 
+/// The accounts with replays under way, how many, and since when.
+async fn replaying(desk: &Desk) -> Vec<(String, u64, Option<Timestamp>)> {
+    desk.stats().await.unwrap().replaying
+}
+
+fn since(count: u64, begun: i64) -> Vec<(String, u64, Option<Timestamp>)> {
+    vec![(ACCOUNT.to_owned(), count, Some(at(begun)))]
+}
+
+#[tokio::test]
+async fn a_replay_is_counted_from_its_own_beginning_to_its_end() {
+    on_each(async |mut desk| {
+        let first = dead(&desk, "a", 4).await;
+        let second = dead(&desk, "b", 5).await;
+        desk.begin("open", "open").await;
+        desk.done("done", VOIDED, at(6)).await;
+        assert_eq!(replaying(&desk).await, []);
+        replay(&desk, &first, 10).await;
+        let claim = desk.only_claim(at(12), sends()).await;
+        assert_eq!(replaying(&desk).await, since(1, 10), "during its call");
+        desk.settle(wait(&claim, at(13))).await;
+        desk.reopen().await;
+        replay(&desk, &second, 20).await;
+        assert_eq!(replaying(&desk).await, since(2, 10));
+
+        let claim = desk.only_claim(at(13), sends()).await;
+        desk.settle(finish_again(&claim, GIVEN_UP, at(21))).await;
+        assert_eq!(replaying(&desk).await, since(1, 20));
+        let again = desk.letter_of("a").await.unwrap().id;
+        replay(&desk, &again, 30).await;
+        let claim = desk.only_claim(at(20), sends()).await;
+        desk.settle(finish_again(&claim, VOIDED, at(31))).await;
+        assert_eq!(replaying(&desk).await, since(1, 30), "not since its first");
+        let claim = desk.only_claim(at(30), sends()).await;
+        desk.settle(finish_again(&claim, VOIDED, at(32))).await;
+        assert_eq!(replaying(&desk).await, []);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_replay_that_fails_again_is_a_new_dead_letter() {
     on_each(async |desk| {
@@ -286,6 +327,7 @@ async fn a_replay_has_its_turn_on_the_payment() {
         assert_eq!(replay(&desk, &letter, 10).await, Closed::Done);
         let seen = desk.seen("a").await;
         assert!(seen.parked && seen.progress.due_at.is_none());
+        assert_eq!(replaying(&desk).await, since(1, 10), "nobody else tells");
         assert!(desk.claimed_ids(9, at(99)).await.is_empty());
         // The end of one frees one.
         let freed = desk.settle(finish(&other, VOIDED, at(11))).await;

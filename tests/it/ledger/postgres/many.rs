@@ -116,8 +116,8 @@ async fn what_has_ended_as_usual_is_not_read_to_tell_of_the_rest() {
     desk.take_in(request("open", "open")).await;
     desk.done("unusual", GIVEN_UP, at(2)).await;
     let seen = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) FROM pg_stat_user_tables WHERE relname = 'requests'";
-    let told = "SELECT count(*) = 2 AND bool_and(idx_scan > 0) FROM pg_stat_user_indexes
-        WHERE indexrelname IN ('open_requests', 'unusual_ends')";
+    let told = "SELECT count(*) = 3 AND bool_and(idx_scan > 0) FROM pg_stat_user_indexes
+        WHERE indexrelname IN ('open_requests', 'replayed_requests', 'unusual_ends')";
     let rows = || sql(seen).parse::<u64>().unwrap();
     let before = rows();
     desk.stats().await.unwrap();

@@ -1,0 +1,5 @@
+-- What is replayed has its result, so it is not open: it is counted at each scrape by an index that
+-- no request is in unless a person has replayed it, and only until that ends.
+SET LOCAL statement_timeout = 0;
+CREATE INDEX replayed_requests ON requests (provider, seq)
+  WHERE state <> 'finished' AND outcome IS NOT NULL;
