@@ -13,6 +13,8 @@ use crate::outcome::{State, dead_reasons};
 pub(super) struct LedgerMetrics {
     open: IntGaugeVec,
     oldest_open: GaugeVec,
+    replaying: IntGaugeVec,
+    oldest_replay: GaugeVec,
     dead_letters: IntGaugeVec,
     oldest_dead_letter: Gauge,
     dead_letters_closed: IntCounterVec,
@@ -34,6 +36,18 @@ impl LedgerMetrics {
                     "When the oldest request without a result was taken in, 0 for none; without those that wait for another request on their payment.",
                 ),
                 &["provider", "state"],
+            ))?,
+            replaying: b.gauges(
+                "rescind_replaying",
+                "Requests that are being replayed.",
+                &["provider"],
+            )?,
+            oldest_replay: b.add(GaugeVec::new(
+                Opts::new(
+                    "rescind_oldest_replay_timestamp_seconds",
+                    "When the oldest replay under way began, 0 for none.",
+                ),
+                &["provider"],
             ))?,
             dead_letters: b.gauges(
                 "rescind_dead_letters",
@@ -75,6 +89,16 @@ impl Metrics {
         since.set(seconds(oldest));
     }
 
+    fn set_replaying(&self, provider: &str, stats: &Stats) {
+        let rows = stats.replaying.iter();
+        let ours = rows.filter(|(of, _, _)| self.label(of) == provider);
+        let (count, oldest) = added_up(ours.map(|(_, count, oldest)| (*count, *oldest)));
+        let labels = [provider];
+        self.ledger.replaying.with_label_values(&labels).set(count);
+        let since = self.ledger.oldest_replay.with_label_values(&labels);
+        since.set(seconds(oldest));
+    }
+
     fn set_dead(&self, provider: &str, reason: &str, stats: &Stats) {
         let letters = stats.dead.iter();
         let ours = letters.filter(|(of, why, _)| self.label(of) == provider && why == reason);
@@ -99,6 +123,7 @@ impl Metrics {
             for state in open_states() {
                 self.set_open(provider, state, stats);
             }
+            self.set_replaying(provider, stats);
             for reason in dead_reasons() {
                 self.set_dead(provider, reason, stats);
             }

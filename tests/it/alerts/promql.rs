@@ -8,9 +8,11 @@ use rescind::providers;
 /// The labels that Prometheus adds by itself.
 const ADDED: [&str; 2] = ["job", "instance"];
 /// The same on every worker that shares a ledger: a sum would count each of them.
-const FROM_THE_LEDGER: [&str; 6] = [
+const FROM_THE_LEDGER: [&str; 8] = [
     "rescind_open",
     "rescind_oldest_open_timestamp_seconds",
+    "rescind_replaying",
+    "rescind_oldest_replay_timestamp_seconds",
     "rescind_dead_letters",
     "rescind_oldest_dead_letter_timestamp_seconds",
     "rescind_outbox_pending",

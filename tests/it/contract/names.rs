@@ -209,7 +209,7 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
     metrics.stats(&Stats {
         // An account that is no longer configured may still have requests.
         open: vec![row("migo"), row("gone")],
-        replaying: Vec::new(),
+        replaying: vec![("gone".into(), 3, None), ("migo".into(), 4, Some(at))],
         dead: vec![("gone".into(), "no_lookup".into(), 2)],
         oldest_dead: Some(at),
         outbox: 5,
@@ -226,6 +226,8 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
     let names = [
         ("rescind_open", 14.0),
         ("rescind_oldest_open_timestamp_seconds", 2_000.0),
+        ("rescind_replaying", 7.0),
+        ("rescind_oldest_replay_timestamp_seconds", 1_000.0),
         ("rescind_dead_letters", 2.0),
         ("rescind_oldest_dead_letter_timestamp_seconds", 1_000.0),
         ("rescind_outbox_pending", 5.0),
@@ -237,6 +239,8 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
     for (name, provider, expected) in [
         ("rescind_open", "migo", 7.0),
         ("rescind_open", "unknown", 7.0),
+        ("rescind_replaying", "migo", 4.0),
+        ("rescind_replaying", "unknown", 3.0),
         ("rescind_dead_letters", "migo", 0.0),
         ("rescind_dead_letters", "unknown", 2.0),
     ] {

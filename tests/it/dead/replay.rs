@@ -149,6 +149,54 @@ async fn one_that_fails_again_is_a_new_dead_letter_and_no_news() {
     assert_eq!(ids.len(), 4, "each with an id of its own");
 }
 
+/// It is neither open nor a dead letter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_the_provider_holds_up_is_seen_until_it_ends() {
+    let mut world = World::new("replay-seen", "forbidden");
+    world.set("defaults.poll.give_up_after", "10m");
+    world.set("defaults.retry.give_up_after", "10m");
+    let worker = world.stage.worker();
+    let mut results = world.stage.results().await;
+    let request = world.have(&mut results, &["gr4vy"]).await.remove(0);
+    let read = |name: &str, provider: &str| worker.metric(name, &[("provider", provider)]);
+    let seen = |provider: &str| {
+        let names = [
+            "rescind_replaying",
+            "rescind_oldest_replay_timestamp_seconds",
+        ];
+        names.map(|name| read(name, provider))
+    };
+    assert_eq!(seen("gr4vy"), [0.0, 0.0]);
+    world.stage.simulator.kill9();
+    let now = || jiff::Timestamp::now().as_duration().as_secs_f64();
+    let before = now();
+    world
+        .dead(&[
+            "replay",
+            &id(&request),
+            "--reason",
+            "too early",
+            "--no-wait",
+        ])
+        .exits(0);
+    let begun = before - 0.001..=now();
+    until("it is tried more than once", PATIENCE, || {
+        worker.metric("rescind_retries_scheduled_total", &[("provider", "gr4vy")]) > 1.0
+    })
+    .await;
+    let [count, since] = seen("gr4vy");
+    assert_eq!(count, 1.0);
+    assert!(begun.contains(&since), "{since} is not in {begun:?}");
+    assert_eq!(seen("pismo"), [0.0, 0.0]);
+    for name in ["rescind_open", "rescind_dead_letters"] {
+        assert_eq!(worker.metric(name, &[]), 0.0, "{name}");
+    }
+    world.behaves("success");
+    let (_, correction) = until_corrected(&mut results, &request).await;
+    assert_eq!(correction["outcome"], "cancelled", "{correction:#}");
+    assert_eq!(seen("gr4vy"), [0.0, 0.0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_ten_people_with_one_dead_letter_one_replays_it() {
     let world = World::new("replay-race", "forbidden");

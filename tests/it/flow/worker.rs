@@ -325,6 +325,11 @@ const SERIES: &[(&str, &[Label])] = &[
         "rescind_oldest_open_timestamp_seconds",
         &[("provider", &[]), ("state", STATES)],
     ),
+    ("rescind_replaying", &[("provider", &[])]),
+    (
+        "rescind_oldest_replay_timestamp_seconds",
+        &[("provider", &[])],
+    ),
     (
         "rescind_dead_letters",
         &[
