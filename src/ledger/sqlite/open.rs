@@ -24,10 +24,22 @@ const MIGRATIONS: &[&str] = &[
 
 /// The file beside a ledger whose lock says that a worker has it. A link to the ledger is the ledger.
 pub(crate) fn lock_file(path: &Path) -> PathBuf {
-    let real = path.canonicalize();
-    let mut name = real.unwrap_or_else(|_| path.to_owned()).into_os_string();
+    let mut name = followed(path).into_os_string();
     name.push(".lock");
     PathBuf::from(name)
+}
+
+/// Where the links of a path lead, also if nothing is there yet: a worker's first start makes the file.
+fn followed(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        match std::fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => break,
+        }
+    }
+    path.canonicalize().unwrap_or(path)
 }
 
 pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {

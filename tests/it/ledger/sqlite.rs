@@ -84,6 +84,19 @@ fn a_link_to_a_file_is_that_file() {
     assert!(matches!(open(&path).err(), Some(LedgerError::InUse { .. })));
 }
 
+/// A volume's first start: the link is there and the file is not.
+#[test]
+fn a_link_to_a_file_that_is_still_to_be_made_is_that_file() {
+    let (folder, path) = nowhere();
+    let [one, two] = ["one.db", "two.db"].map(|name| folder.path().join(name));
+    std::os::unix::fs::symlink(&path, &one).unwrap();
+    std::os::unix::fs::symlink("one.db", &two).unwrap();
+    let _first = open(&two).unwrap();
+    for name in [&one, &two, &path] {
+        assert!(matches!(open(name).err(), Some(LedgerError::InUse { .. })));
+    }
+}
+
 #[test]
 fn a_reader_does_not_make_a_ledger() {
     let (folder, path) = nowhere();
