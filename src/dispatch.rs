@@ -18,7 +18,7 @@ use crate::job::Job;
 use crate::ledger::{Claim, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
 use crate::metrics::GateGauges;
-use crate::outcome::Cause;
+use crate::outcome::{Cause, Operation};
 use crate::shared::Shared;
 use crate::wire;
 
@@ -166,8 +166,14 @@ impl Dispatcher {
         gate.enter(1, at);
         self.show(&gate);
         drop(gate);
-        progress.begin(operation, now);
+        self.begin(progress, operation, now);
         Admission::Begun(self.place())
+    }
+
+    /// The intent of a call, before it is committed.
+    fn begin(&self, progress: &mut Progress, operation: Operation, now: Timestamp) {
+        progress.begin(operation, now);
+        progress.allow(Self::quiet(&self.config));
     }
 
     /// Ends when there may be a place for a fresh request, or at `end`.

@@ -198,7 +198,10 @@ impl Progress {
         let moment = Moment { terms, now, jitter };
         let operation = self.operation.take().unwrap_or(Operation::Lookup);
         let step = match operation {
-            Operation::Cancel => self.after_cancel(verdict, moment),
+            Operation::Cancel => {
+                self.quiet_ms = 0;
+                self.after_cancel(verdict, moment)
+            }
             Operation::Lookup => self.after_lookup(verdict, moment),
         };
         if let Step::Finish(_) = step {

@@ -162,7 +162,7 @@ impl Dispatcher {
                 Err(_) => unreadable(progress),
             };
             match plan {
-                Plan::Call(operation) => progress.begin(operation, now),
+                Plan::Call(operation) => dispatcher.begin(progress, operation, now),
                 Plan::Check => progress.begin_check(now),
                 Plan::Finish(_) => {}
             }

@@ -9,6 +9,18 @@ use crate::backoff::plus;
 use crate::outcome::{Operation, State};
 
 impl Progress {
+    /// A cancel that has just begun may still be applied for so long, should nobody hear of it again.
+    pub fn allow(&mut self, quiet: Duration) {
+        if self.operation == Some(Operation::Cancel) {
+            self.quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+        }
+    }
+
+    /// By the settings of now, or those with which the call was sent.
+    fn allowed(&self, quiet: Duration) -> Duration {
+        quiet.max(Duration::from_millis(self.quiet_ms))
+    }
+
     /// The worker that had the request is gone: a call that was under way is lost, and anything
     /// else is due now.
     pub fn recovered(&mut self, now: Timestamp, quiet: Duration) {
@@ -21,6 +33,7 @@ impl Progress {
     /// The worker died during the call, or lost its claim: it may have been applied, or may
     /// be for another `quiet`, if the worker is only out of reach.
     pub fn lost(&mut self, now: Timestamp, quiet: Duration) {
+        let quiet = self.allowed(quiet);
         let operation = self.operation.take();
         if operation == Some(Operation::Cancel) {
             self.doubtful = true;
@@ -67,6 +80,7 @@ impl Progress {
     /// one. A lost call has all of its time to arrive once more, and no more than that. What is tried
     /// since a time to come is tried since now, or it would be tried for as long as the clock was wrong.
     pub fn distrust(&mut self, since: Timestamp, now: Timestamp, quiet: Duration) {
+        let quiet = self.allowed(quiet);
         self.sighting.take_if(|seen| seen.at < since);
         self.asked_at.take_if(|at| *at > now);
         for begun in [&mut self.waiting_since, &mut self.retrying_since] {

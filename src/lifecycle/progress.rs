@@ -71,6 +71,10 @@ pub struct Progress {
     /// then may yet come.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub quiet_until: Option<Timestamp>,
+    /// How long the last cancel without an answer may take to be applied, in milliseconds: by the settings
+    /// with which it was sent, which whoever finds it lost need not have.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub quiet_ms: u64,
     /// Since when the provider is asked, for `poll.give_up_after`.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub waiting_since: Option<Timestamp>,
@@ -135,6 +139,7 @@ impl Progress {
             first_sent_at: None,
             retrying_since: None,
             quiet_until: None,
+            quiet_ms: 0,
             waiting_since: None,
             asked_at: None,
             learned: Learned::new(),

@@ -280,6 +280,27 @@ async fn paused_between_its_intent_and_its_call_a_worker_sends_nothing_late() {
     assert_eq!(calls, 1.0, "{}", worker.log());
 }
 
+/// A deployment is a restart, and may bring another `timeout`: the provider was called under the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_timeout_gives_a_call_that_was_lost_before_no_shorter_time() {
+    let mut stage = Stage::new("shorter");
+    stage.set("defaults.timeout", "100s");
+    let mut worker = stage.worker();
+    worker.arm("after_intent_commit:1");
+    let request = request("pismo", "success");
+    stage.client().await.publish(&stage.names, &request).await;
+    assert_eq!(worker.wait(PATIENCE).signal(), Some(9), "{}", worker.log());
+    let restarted_at = jiff::Timestamp::now();
+    worker.restart_with(&[NOWHERE, ("RESCIND_DEFAULTS__TIMEOUT", "1s")]);
+    let ledger = rusqlite::Connection::open(stage.ledger()).unwrap();
+    let progress: String = ledger
+        .query_row("SELECT progress FROM requests", [], |row| row.get(0))
+        .unwrap();
+    let progress: rescind::lifecycle::Progress = serde_json::from_str(&progress).unwrap();
+    let quiet = progress.quiet_until.unwrap().duration_since(restarted_at);
+    assert!(quiet.as_secs() >= 100, "{progress:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_worker_finishes_what_it_can_and_parks_the_rest() {
     let drain = Duration::from_secs(12);

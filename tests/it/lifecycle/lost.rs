@@ -46,6 +46,25 @@ fn what_is_not_seen_counts_once_the_lost_call_cannot_arrive_any_more() {
     assert!(later <= QUIET + 4 * first, "{later:?}");
 }
 
+/// A new version, or only a new `timeout`, comes with a restart.
+#[test]
+fn a_lost_call_has_the_time_that_it_was_sent_with() {
+    let first = terms(LOOKS_UP).poll.first;
+    let mut progress = Progress::new(now());
+    progress.begin(Operation::Cancel, now());
+    progress.allow(QUIET);
+    let mut calling = progress.clone();
+    progress.lost(now(), first);
+    progress.distrust(now(), now(), first);
+    let later = sent_after(progress, &Verdict::StillOpen).unwrap();
+    assert!(later >= QUIET + first, "{later:?}");
+    // Not for the next call, once one was answered.
+    calling.after(&Verdict::Doubt, &terms(LOOKS_UP), now(), 0.5);
+    calling.begin(Operation::Cancel, now());
+    calling.lost(now(), first);
+    assert_eq!(calling.quiet_until, Some(plus(now(), first)));
+}
+
 /// The worker is there, and heard nothing: the provider may still be at it.
 #[test]
 fn a_call_without_an_answer_has_its_time_once_more() {

@@ -29,6 +29,7 @@ fn full() -> Progress {
         first_sent_at: Some(now()),
         retrying_since: Some(now()),
         quiet_until: Some(now()),
+        quiet_ms: 1,
         waiting_since: Some(now()),
         asked_at: Some(now()),
         learned: [("id".to_owned(), "7".to_owned())].into(),
