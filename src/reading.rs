@@ -171,7 +171,8 @@ pub struct Evidence {
 /// A 404 is a word on the payment only where a program wrote it: the page of a gateway, or none, says
 /// that nobody is there. 429 was not processed; 503 is documented as such by the providers that use
 /// it, and an adapter passes `unavailable_is_unprocessed` where that is so. Any other 5xx, and a 2xx
-/// that nobody could read, may hide an applied call.
+/// that nobody could read, may hide an applied call, and so may a 4xx that HTTP does not know: a gateway
+/// says that its caller went away (499 of nginx, 460 of AWS) after it passed the call on.
 pub fn by_http_status(
     operation: Operation,
     response: &Response<'_>,
@@ -185,14 +186,38 @@ pub fn by_http_status(
         403 => Verdict::Misconfigured(Why::Credentials),
         404 if response.is_object() => Verdict::NotFound,
         408 | 409 | 425 => response.unread(operation),
-        400..=499 => Verdict::Misconfigured(Why::Rejected),
+        status if is_client_error(status) => Verdict::Misconfigured(Why::Rejected),
         _ => response.unread(operation),
     }
+}
+
+/// A 4xx of the registry
+/// (<https://www.iana.org/assignments/http-status-codes/http-status-codes.xhtml>).
+fn is_client_error(status: u16) -> bool {
+    matches!(status, 400..=417 | 421..=426 | 428 | 429 | 431 | 451)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_a_gateway_says_is_no_refusal() {
+        let verdict = |status| {
+            let response = Response {
+                status,
+                retry_after: None,
+                body: b"<html>",
+            };
+            by_http_status(Operation::Cancel, &response, false)
+        };
+        for status in [400, 405, 413, 422, 431, 451] {
+            assert_eq!(verdict(status), Verdict::Misconfigured(Why::Rejected));
+        }
+        for status in [408, 418, 444, 460, 499, 500, 503, 524, 598] {
+            assert_eq!(verdict(status), Verdict::Doubt, "{status}");
+        }
+    }
 
     #[test]
     fn an_amount_is_one_that_consumers_can_read() {

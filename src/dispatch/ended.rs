@@ -47,13 +47,16 @@ impl Ended {
         }
     }
 
-    /// Whether the provider may still work on the call: no answer came, or a gateway gave up waiting for one.
+    /// Whether the provider may still work on the call: no answer came, or one that need not be its own. A
+    /// gateway answers for it when it gives up waiting (502, 504, 524), and others with a page of theirs.
     pub(super) fn is_unheard(&self) -> bool {
         match self {
             Self::Lost(_) => true,
             Self::Read(reading) => {
-                reading.verdict == Verdict::Doubt
-                    && matches!(reading.evidence.http_status, Some(502 | 504))
+                let evidence = &reading.evidence;
+                let is_its_own = evidence.code.is_some() || evidence.status.is_some();
+                let gave_up = matches!(evidence.http_status, Some(502 | 504));
+                reading.verdict == Verdict::Doubt && (gave_up || !is_its_own)
             }
             Self::NotSent(_) | Self::Withheld(_) | Self::NoToken(_) => false,
         }
@@ -125,13 +128,21 @@ mod tests {
         Ended::Read(reading)
     }
 
+    fn in_its_words(status: u16) -> Ended {
+        let mut reading = ours(Verdict::Doubt, String::new());
+        reading.evidence.http_status = Some(status);
+        reading.evidence.code = Some("500".into());
+        Ended::Read(reading)
+    }
+
     #[test]
     fn a_gateway_that_gave_up_is_no_answer_of_the_provider() {
-        for status in [502, 504] {
+        for status in [200, 408, 500, 502, 503, 504, 524] {
             assert!(read(status, Verdict::Doubt).is_unheard(), "{status}");
         }
         assert!(Ended::Lost("timeout".into()).is_unheard());
-        assert!(!read(500, Verdict::Doubt).is_unheard());
+        assert!(in_its_words(502).is_unheard());
+        assert!(!in_its_words(500).is_unheard());
         assert!(!read(504, Verdict::Accepted).is_unheard());
         assert!(!Ended::NotSent("no connection".into()).is_unheard());
     }

@@ -306,7 +306,9 @@ async fn a_drained_worker_finishes_what_it_can_and_parks_the_rest() {
     let drain = Duration::from_secs(12);
     let mut stage = Stage::new("drain");
     stage.set("shutdown.drain", "12s");
-    stage.set("defaults.timeout", "5m");
+    // Longer than the drain, and no longer than it has to be: the parked call has this time, and more.
+    stage.set("defaults.timeout", "16s");
+    stage.set("defaults.poll.give_up_after", "1m");
     let mut worker = stage.worker();
     let mut results = stage.results().await;
     let client = stage.client().await;
@@ -351,8 +353,7 @@ async fn a_drained_worker_finishes_what_it_can_and_parks_the_rest() {
     // What arrives meanwhile waits in the queue.
     let late = request("migo", "success");
     client.publish(&stage.names, &late).await;
-    // As long after a start nobody believes that a call had no effect.
-    worker.restart_with(&[("RESCIND_DEFAULTS__TIMEOUT", "1s")]);
+    worker.restart();
     let ended = endings(&stage, &mut results, &[parked, late], PATIENCE).await;
     for ending in ended {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
