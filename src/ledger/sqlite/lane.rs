@@ -124,7 +124,8 @@ impl Lane {
 }
 
 /// Commits all operations in one transaction; if that fails, each in its own, so that one operation
-/// that cannot be done takes no other with it.
+/// that cannot be done takes no other with it. A locked file is the fault of none: each would only
+/// wait for it as long again.
 fn commit(connection: &mut Connection, mut group: Vec<Box<dyn Work>>, observer: &Observer) {
     #[expect(
         clippy::disallowed_methods,
@@ -133,7 +134,7 @@ fn commit(connection: &mut Connection, mut group: Vec<Box<dyn Work>>, observer: 
     let started = Instant::now();
     let together = transact(connection, &mut group);
     observer(started.elapsed().as_secs_f64(), group.len());
-    if together.is_ok() || group.len() == 1 {
+    if group.len() == 1 || matches!(together, Ok(()) | Err(LedgerError::Busy)) {
         for unit in group {
             unit.answer(together.clone());
         }
@@ -230,5 +231,37 @@ mod tests {
         first.await.unwrap();
         lane.run(|_| Ok(())).await.unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), 0);
+    }
+
+    /// Of 512 operations, each with a wait of its own, the last would be answered after three
+    /// quarters of an hour.
+    #[test]
+    fn for_a_locked_file_a_group_waits_once() {
+        static WAITS: AtomicUsize = AtomicUsize::new(0);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let beside = Connection::open(file.path()).unwrap();
+        beside.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut ours = Connection::open(file.path()).unwrap();
+        let waits_no_longer = |_| {
+            WAITS.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        ours.busy_handler(Some(waits_no_longer)).unwrap();
+        let asked = (0..3).map(|_| {
+            let (reply, answer) = oneshot::channel();
+            let unit = Unit {
+                operation: |_: &Connection| Ok(()),
+                result: None,
+                reply,
+            };
+            (Box::new(unit) as Box<dyn Work>, answer)
+        });
+        let (group, answers): (Vec<_>, Vec<_>) = asked.unzip();
+        commit(&mut ours, group, &(Box::new(|_, _| ()) as Observer));
+        for mut answer in answers {
+            let answer = answer.try_recv().unwrap();
+            assert!(matches!(answer, Err(LedgerError::Busy)), "{answer:?}");
+        }
+        assert_eq!(WAITS.load(Ordering::Relaxed), 1);
     }
 }
