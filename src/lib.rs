@@ -62,6 +62,7 @@ pub mod config;
 pub mod failpoint;
 mod layers;
 pub mod metrics;
+mod pem;
 mod process;
 pub mod server;
 pub mod spans;

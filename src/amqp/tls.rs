@@ -1,55 +1,31 @@
 //! TLS to the broker: whom to trust, which certificate to show, and a clear error when it fails.
 
 use std::io;
-use std::path::Path;
 
 use lapin::ErrorKind;
 use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError};
 
 use super::AmqpError;
 use crate::config::Amqp;
+use crate::pem::{certificates, private_key};
 
 /// lapin itself would add `ca_file` to the system's authorities. Here the file replaces them: it names the
 /// few to trust.
 pub(super) fn connector(settings: &Amqp) -> Result<RustlsConnector, AmqpError> {
     let trusting = match &settings.ca_file {
-        Some(path) => {
-            RustlsConnectorConfig::default().with_parsable_certificates(certificates(path)?)
-        }
+        Some(path) => RustlsConnectorConfig::default()
+            .with_parsable_certificates(certificates(path).map_err(AmqpError::Settings)?),
         None => RustlsConnectorConfig::new_with_platform_verifier(),
     };
     let built = match (&settings.cert_file, &settings.key_file) {
-        (Some(cert), Some(key)) => {
-            trusting.connector_with_single_cert(certificates(cert)?, private_key(key)?)
-        }
+        (Some(cert), Some(key)) => trusting.connector_with_single_cert(
+            certificates(cert).map_err(AmqpError::Settings)?,
+            private_key(key).map_err(AmqpError::Settings)?,
+        ),
         _ => trusting.connector_with_no_client_auth(),
     };
     built.map_err(|why| AmqpError::Settings(format!("TLS for amqp.url cannot be set up: {why}")))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AmqpError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(unusable(path, "holds no certificate; it has to be PEM")),
-        Err(why) => Err(unusable(path, &format!("is not a PEM file: {why}"))),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, AmqpError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?)
-        .map_err(|why| unusable(path, &format!("holds no private key in PEM: {why}")))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, AmqpError> {
-    std::fs::read(path).map_err(|why| unusable(path, &format!("cannot be read: {why}")))
-}
-
-fn unusable(path: &Path, why: &str) -> AmqpError {
-    AmqpError::Settings(format!("{} {why}", path.display()))
 }
 
 /// The error of rustls, as a sentence that names the setting to check.

@@ -9,8 +9,6 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolBuilder, PoolError,
     RecyclingMethod, Runtime, Timeouts,
 };
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_postgres::NoTls;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
@@ -19,6 +17,7 @@ use url::Url;
 
 use super::error::{no_connection, words};
 use crate::ledger::LedgerError;
+use crate::pem::{certificates, private_key};
 
 /// How long a connection may take to be made.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
@@ -274,7 +273,7 @@ fn tls(settings: &Settings) -> Result<MakeRustlsConnect, LedgerError> {
     let builder = match &settings.ca_file {
         Some(file) => {
             let mut roots = rustls::RootCertStore::empty();
-            for certificate in certificates(file)? {
+            for certificate in certificates(file).map_err(|why| unusable(&why))? {
                 roots.add(certificate).map_err(|error| bad(file, error))?;
             }
             builder.with_root_certificates(roots)
@@ -289,20 +288,15 @@ fn tls(settings: &Settings) -> Result<MakeRustlsConnect, LedgerError> {
     };
     let config = match (&settings.cert_file, &settings.key_file) {
         (Some(certificate), Some(key)) => {
-            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, error))?;
+            let private = private_key(key).map_err(|why| unusable(&why))?;
+            let own = certificates(certificate).map_err(|why| unusable(&why))?;
             builder
-                .with_client_auth_cert(certificates(certificate)?, private)
+                .with_client_auth_cert(own, private)
                 .map_err(|error| bad(certificate, error))?
         }
         _ => builder.with_no_client_auth(),
     };
     Ok(MakeRustlsConnect::new(config))
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, LedgerError> {
-    let read = CertificateDer::pem_file_iter(file).map_err(|error| bad(file, error))?;
-    read.collect::<Result<_, _>>()
-        .map_err(|error| bad(file, error))
 }
 
 fn bad(file: &Path, error: impl std::fmt::Display) -> LedgerError {
@@ -435,5 +429,18 @@ mod tests {
         };
         let told = Database::new(&settings).err().unwrap().to_string();
         assert!(told.contains("no-key.pem"), "{told}");
+    }
+
+    /// Or at every server, the issuer of its certificate would be called unknown.
+    #[test]
+    fn a_file_of_authorities_without_a_certificate_is_named() {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let settings = Settings {
+            ca_file: Some(empty.path().to_owned()),
+            ..settings("postgres://localhost/r?sslmode=verify-full")
+        };
+        let told = Database::new(&settings).err().unwrap().to_string();
+        let why = format!("{} holds no certificate", empty.path().display());
+        assert!(told.contains(&why), "{told}");
     }
 }
