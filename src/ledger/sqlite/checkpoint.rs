@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 use tracing::debug;
 
-use super::lane::{die, failed, is_broken};
+use super::lane::{die, is_broken};
 use crate::ledger::LedgerError;
 
 /// Pages in the log that are worth a copy beside the writer: the more, the fewer pages are copied
@@ -57,7 +57,7 @@ fn at_each_commit(
         // The commit is done, whatever became of the copy.
         Ok(())
     };
-    writer.wal_hook(Some(hook)).map_err(failed)
+    Ok(writer.wal_hook(Some(hook))?)
 }
 
 fn wake_if_due(wake: &SyncSender<()>, copied: &mut i32, pages: i32) {

@@ -67,7 +67,7 @@ pub(super) struct Lane(mpsc::Sender<Box<dyn Work>>);
 
 impl Lane {
     /// Starts a thread that commits in groups.
-    pub(super) fn writer(connection: Connection, observer: Observer) -> std::io::Result<Self> {
+    pub(super) fn writer(connection: Connection, observer: Observer) -> Result<Self, LedgerError> {
         Self::start("ledger-write", connection, move |connection, group| {
             let crowd = group.len() >= CROWD;
             commit(connection, group, &observer);
@@ -79,10 +79,10 @@ impl Lane {
 
     /// Starts a thread that answers queries. It skips those whose callers have gone away: they would
     /// only delay the others.
-    pub(super) fn reader(connection: Connection) -> std::io::Result<Self> {
+    pub(super) fn reader(connection: Connection) -> Result<Self, LedgerError> {
         Self::start("ledger-read", connection, |connection, group| {
             for mut unit in group.into_iter().filter(|unit| unit.is_awaited()) {
-                let done = unit.run(connection).map_err(failed);
+                let done = unit.run(connection).map_err(LedgerError::from);
                 unit.answer(done);
             }
         })
@@ -92,16 +92,18 @@ impl Lane {
         name: &str,
         mut connection: Connection,
         serve: impl Fn(&mut Connection, Vec<Box<dyn Work>>) + Send + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, LedgerError> {
         let (sender, queue) = mpsc::channel::<Box<dyn Work>>();
-        thread::Builder::new().name(name.into()).spawn(move || {
+        let thread = thread::Builder::new().name(name.into());
+        let started = thread.spawn(move || {
             while let Ok(first) = queue.recv() {
                 let group = std::iter::once(first)
                     .chain(queue.try_iter().take(GROUP_MAX - 1))
                     .collect();
                 serve(&mut connection, group);
             }
-        })?;
+        });
+        started.map_err(LedgerError::unstarted)?;
         Ok(Self(sender))
     }
 
@@ -160,7 +162,7 @@ fn transact(connection: &mut Connection, group: &mut [Box<dyn Work>]) -> Result<
         if is_broken(&error) {
             die(&error);
         }
-        failed(error)
+        error.into()
     })
 }
 
@@ -192,17 +194,19 @@ pub(super) fn die(error: &rusqlite::Error) -> ! {
 }
 
 /// The library's error without the values that were bound.
-pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
-    let text = error.to_string();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Busy,
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => LedgerError::Damaged(text),
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            LedgerError::Failed(format!(
-                "{text}; may this user write the file and its folder?"
-            ))
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        let text = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged(text),
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                Self::Failed(format!(
+                    "{text}; may this user write the file and its folder?"
+                ))
+            }
+            _ => Self::Failed(text),
         }
-        _ => LedgerError::Failed(text),
     }
 }
 

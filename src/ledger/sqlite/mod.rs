@@ -67,8 +67,8 @@ impl Sqlite {
             );
         }
         checkpoint::beside(&mut writer, open_operator(path)?)?;
-        let write = Lane::writer(writer, Box::new(observer)).map_err(LedgerError::unstarted)?;
-        let read = Lane::reader(open_reader(path)?).map_err(LedgerError::unstarted)?;
+        let write = Lane::writer(writer, Box::new(observer))?;
+        let read = Lane::reader(open_reader(path)?)?;
         Ok(Self {
             write: Some(write),
             read,
@@ -81,7 +81,7 @@ impl Sqlite {
     pub fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
         Ok(Self {
             write: None,
-            read: Lane::reader(existing(path)?).map_err(LedgerError::unstarted)?,
+            read: Lane::reader(existing(path)?)?,
             recovered: AtomicBool::new(true),
             _lock: None,
         })
@@ -93,8 +93,8 @@ impl Sqlite {
         let reader = existing(path)?;
         let writer = open_operator(path)?;
         Ok(Self {
-            write: Some(Lane::writer(writer, Box::new(|_, _| ())).map_err(LedgerError::unstarted)?),
-            read: Lane::reader(reader).map_err(LedgerError::unstarted)?,
+            write: Some(Lane::writer(writer, Box::new(|_, _| ()))?),
+            read: Lane::reader(reader)?,
             recovered: AtomicBool::new(true),
             _lock: None,
         })

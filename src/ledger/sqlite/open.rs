@@ -7,7 +7,6 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::checkpoint;
-use super::lane::failed;
 use crate::ledger::LedgerError;
 
 /// Schema changes in order; the file's `user_version` counts those that were made.
@@ -74,12 +73,8 @@ pub(super) fn open_operator(path: &Path) -> Result<Connection, LedgerError> {
 
 /// Every commit of this connection is on the disk before it answers.
 fn durable(mut connection: Connection) -> Result<Connection, LedgerError> {
-    connection
-        .pragma_update(None, "journal_mode", "WAL")
-        .map_err(failed)?;
-    connection
-        .pragma_update(None, "synchronous", "FULL")
-        .map_err(failed)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
     checkpoint::alone(&mut connection)?;
     Ok(connection)
 }
@@ -87,9 +82,7 @@ fn durable(mut connection: Connection) -> Result<Connection, LedgerError> {
 pub(super) fn open_reader(path: &Path) -> Result<Connection, LedgerError> {
     // Not read-only at the file level: a reader of a WAL takes part in its shared memory.
     let reader = open(path, OpenFlags::empty())?;
-    reader
-        .pragma_update(None, "query_only", true)
-        .map_err(failed)?;
+    reader.pragma_update(None, "query_only", true)?;
     Ok(reader)
 }
 
@@ -107,25 +100,17 @@ fn open(path: &Path, more: OpenFlags) -> Result<Connection, LedgerError> {
 }
 
 fn tune(connection: &Connection) -> Result<(), LedgerError> {
-    connection
-        .busy_timeout(std::time::Duration::from_secs(5))
-        .map_err(failed)?;
-    connection
-        .pragma_update(None, "cache_size", -6_144)
-        .map_err(failed)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "cache_size", -6_144)?;
     // Plans depend on no bound value: without this, statements that touch a partial index are
     // prepared anew at each binding, a quarter of the writer's time.
-    connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
-        .map_err(failed)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
 
 fn schema_version(connection: &Connection) -> Result<i64, LedgerError> {
-    connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(failed)
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
 fn known_schema() -> i64 {
@@ -149,12 +134,10 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
     }
     let done = usize::try_from(schema_version(connection)?).unwrap_or_default();
     for (number, migration) in MIGRATIONS.iter().enumerate().skip(done) {
-        let transaction = connection.transaction().map_err(failed)?;
-        transaction.execute_batch(migration).map_err(failed)?;
-        transaction
-            .pragma_update(None, "user_version", number + 1)
-            .map_err(failed)?;
-        transaction.commit().map_err(failed)?;
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", number + 1)?;
+        transaction.commit()?;
     }
     Ok(())
 }
