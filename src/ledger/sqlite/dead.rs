@@ -192,36 +192,34 @@ pub(super) fn newer(db: &Connection, request: i64) -> rusqlite::Result<Option<St
     .optional()
 }
 
+/// Takes the payment's turn, or waits for it while another request works on the payment.
 fn take_up(
     db: &Connection,
     request: i64,
     progress: &Progress,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let due_at = millis(progress.due_at.unwrap_or(now));
     // The payment's turn may belong to a request that has finished since.
     db.prepare_cached(
         "UPDATE requests SET turn = NULL WHERE turn = 0 AND state = 'finished' AND seq <> ?1
            AND (provider, payment_key) = (SELECT provider, payment_key FROM requests WHERE seq = ?1)",
     )?
     .execute([request])?;
+    let parked: bool = db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM requests r JOIN requests o
+               ON o.provider = r.provider AND o.payment_key = r.payment_key
+             WHERE r.seq = ?1 AND o.turn = 0 AND o.seq <> r.seq)",
+        )?
+        .query_row([request], |row| row.get(0))?;
+    let due_at = (!parked).then(|| millis(progress.due_at.unwrap_or(now)));
+    let turn = (!parked).then_some(0);
+    let (state, progress) = (progress.state.as_str(), json(progress)?);
     db.prepare_cached(
-        "UPDATE requests SET token = token + 1, state = ?2, due_at = ?3, progress = ?4,
-           finished_at = NULL, notified = 0, parked = 0, turn = 0
-         WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM requests o WHERE o.provider = requests.provider
-           AND o.payment_key = requests.payment_key AND o.turn = 0 AND o.seq <> requests.seq)",
+        "UPDATE requests SET token = token + 1, state = ?2, due_at = ?3, progress = ?4, parked = ?5,
+           turn = ?6, finished_at = NULL, notified = 0 WHERE seq = ?1",
     )?
-    .execute(params![request, progress.state.as_str(), due_at, json(progress)?])
-    .and_then(|taken| match taken {
-        // Another request works on the payment.
-        0 => db
-            .prepare_cached(
-                "UPDATE requests SET token = token + 1, state = ?2, due_at = NULL, progress = ?3,
-                   finished_at = NULL, notified = 0, parked = 1, turn = NULL WHERE seq = ?1",
-            )?
-            .execute(params![request, progress.state.as_str(), json(progress)?]),
-        taken => Ok(taken),
-    })
+    .execute(params![request, state, due_at, progress, parked, turn])
     .map(drop)
 }
 
