@@ -45,12 +45,12 @@ pub(super) fn reconcile(db: &Connection, now: Timestamp) -> rusqlite::Result<u64
             Ok((row.get(0)?, row.get(1)?, time(row.get(2)?), progress))
         })?
         .collect::<rusqlite::Result<_>>()?;
+    let found = open.len();
     let mut update =
         db.prepare("UPDATE requests SET state = ?2, due_at = ?3, progress = ?4 WHERE seq = ?1")?;
-    for (seq, idle, received_at, progress) in &open {
-        let mut progress = progress.clone();
-        progress.reconcile(now, *received_at);
-        let due_at = progress.due_at.filter(|_| *idle).map(millis);
+    for (seq, idle, received_at, mut progress) in open {
+        progress.reconcile(now, received_at);
+        let due_at = progress.due_at.filter(|_| idle).map(millis);
         update.execute(params![
             seq,
             progress.state.as_str(),
@@ -58,7 +58,7 @@ pub(super) fn reconcile(db: &Connection, now: Timestamp) -> rusqlite::Result<u64
             json(&progress)?
         ])?;
     }
-    Ok(open.len() as u64)
+    Ok(found as u64)
 }
 
 pub(super) fn hasten(
