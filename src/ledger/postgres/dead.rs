@@ -77,10 +77,10 @@ fn record(row: &Row) -> Result<DeadRecord, TxError> {
         dead_at: time(row.try_get(9)?),
         closed_at: row.try_get::<_, Option<i64>>(10)?.map(time),
         evidence: evidence.map(parse).transpose()?,
-        last: match row.try_get::<_, Option<&str>>(12)? {
-            Some(_) => Some(action(row, 12)?),
-            None => None,
-        },
+        last: row
+            .try_get::<_, Option<&str>>(12)?
+            .map(|_| action(row, 12))
+            .transpose()?,
     })
 }
 

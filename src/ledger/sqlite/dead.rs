@@ -69,10 +69,10 @@ fn record(row: &Row<'_>) -> rusqlite::Result<DeadRecord> {
         dead_at: time(row.get(9)?),
         closed_at: row.get::<_, Option<i64>>(10)?.map(time),
         evidence: evidence.map(|text| parse(&text)).transpose()?,
-        last: match row.get::<_, Option<String>>(12)? {
-            Some(_) => Some(action(row, 12)?),
-            None => None,
-        },
+        last: row
+            .get::<_, Option<String>>(12)?
+            .map(|_| action(row, 12))
+            .transpose()?,
     })
 }
 
