@@ -260,6 +260,6 @@ fn unheard(db: Object) -> TxError {
     silent()
 }
 
-fn silent() -> TxError {
+pub(super) fn silent() -> TxError {
     TxError::Broken("the database does not answer".into())
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::error::TxError;
-use super::lane::{LANE, forget};
+use super::lane::{LANE, silent};
 use crate::ledger::LedgerError;
 
 /// A worker that has not renewed its lease for so long is gone.
@@ -86,7 +86,7 @@ impl Lease {
         let mut failures = 0;
         loop {
             let beat = timeout(ANSWER, self.beat(&pool)).await;
-            let wait = match beat.unwrap_or_else(|_| Err(forget(&pool))) {
+            let wait = match beat.unwrap_or_else(|_| Err(silent())) {
                 Ok(()) => {
                     if failures > 0 {
                         info!(failures, "the lease can be renewed again");
