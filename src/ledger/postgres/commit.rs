@@ -24,17 +24,12 @@ pub(super) async fn commit(
     while !open.is_empty() {
         // Two changes of one request are made one after the other.
         let mut seen = HashSet::new();
-        let (now, later) = open
+        let (now, later): (Vec<_>, Vec<_>) = open
             .into_iter()
-            .partition::<Vec<_>, _>(|&n| changes.get(n).is_some_and(|c| seen.insert(c.id.seq)));
-        let wave: Vec<&Change> = now
-            .iter()
-            .filter_map(|&n| changes.get(n).copied())
-            .collect();
+            .partition(|&n| seen.insert(changes[n].id.seq));
+        let wave: Vec<&Change> = now.iter().map(|&n| changes[n]).collect();
         for (n, answer) in now.into_iter().zip(make(db, worker, &wave).await?) {
-            if let Some(place) = answers.get_mut(n) {
-                *place = answer;
-            }
+            answers[n] = answer;
         }
         open = later;
     }
