@@ -28,7 +28,7 @@ pub(super) async fn commit(
             .into_iter()
             .partition(|&n| seen.insert(changes[n].id.seq));
         let wave: Vec<&Change> = now.iter().map(|&n| changes[n]).collect();
-        for (n, answer) in now.into_iter().zip(make(db, worker, &wave).await?) {
+        for (n, answer) in now.into_iter().zip(commit_wave(db, worker, &wave).await?) {
             answers[n] = answer;
         }
         open = later;
@@ -43,7 +43,7 @@ struct Owned<'a> {
     hinted: bool,
 }
 
-async fn make(
+async fn commit_wave(
     db: &ClientWrapper,
     worker: i64,
     changes: &[&Change],
@@ -71,7 +71,7 @@ async fn make(
         Ok(rows) => (rows, Ok(())),
         Err(error) => (Rows::new(), Err(error)),
     };
-    together([done.0, done.1, rest, done.3])?;
+    first_cause([done.0, done.1, rest, done.3])?;
     // Afterwards, as a payment has one active request at a time.
     let freed = unpark(db, &owned).await?;
     let hinted: HashMap<i64, bool> = owned.iter().map(|o| (o.change.id.seq, o.hinted)).collect();
@@ -98,7 +98,7 @@ fn lost() -> CommitAnswer {
 
 /// Of statements that were sent at once, one fails and takes the others with it. Its error counts,
 /// and not the errors of those that it took along.
-fn together(done: [Result<(), TxError>; 4]) -> Result<(), TxError> {
+fn first_cause(done: [Result<(), TxError>; 4]) -> Result<(), TxError> {
     let errors = done.into_iter().filter_map(Result::err);
     let cause = errors.min_by_key(|error| matches!(error, TxError::Again(_)));
     cause.map_or(Ok(()), Err)
@@ -259,10 +259,10 @@ mod tests {
     fn what_failed_counts_and_not_what_it_took_with_it() {
         let aborted = || Err(TxError::Again("the transaction is aborted".into()));
         let refused = Err(TxError::Refused(LedgerError::Busy));
-        let done = together([Ok(()), aborted(), refused, aborted()]);
+        let done = first_cause([Ok(()), aborted(), refused, aborted()]);
         assert!(matches!(done, Err(TxError::Refused(_))));
-        let again = together([Ok(()), Ok(()), aborted(), Ok(())]);
+        let again = first_cause([Ok(()), Ok(()), aborted(), Ok(())]);
         assert!(matches!(again, Err(TxError::Again(_))));
-        assert!(together([Ok(()), Ok(()), Ok(()), Ok(())]).is_ok());
+        assert!(first_cause([Ok(()), Ok(()), Ok(()), Ok(())]).is_ok());
     }
 }

@@ -73,8 +73,11 @@ impl Database {
             config.application_name("rescind");
         }
         let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
+        let chosen = url
+            .query_pairs()
+            .any(|(key, _)| key == "target_session_attrs");
         // Of several hosts, the one that takes writes, which may be another one tomorrow.
-        if hosts > 1 && !says(&url, "target_session_attrs") {
+        if hosts > 1 && !chosen {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         let given = config.get_connect_timeout().copied();
@@ -244,10 +247,6 @@ fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or("(local socket)");
     let port = url.port().unwrap_or(5432);
     format!("postgres://{host}:{port}{}", url.path())
-}
-
-fn says(url: &Url, what: &str) -> bool {
-    url.query_pairs().any(|(key, _)| key == what)
 }
 
 /// The time for one address, so that all hosts are tried within the time for a connection. A shorter

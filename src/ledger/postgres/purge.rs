@@ -31,7 +31,7 @@ pub(super) async fn purge(
         .iter()
         .map(|row| row.try_get(0))
         .collect::<Result<_, _>>()?;
-    let old = still(db, &old, before).await?;
+    let old = still_unneeded(db, &old, before).await?;
     for statement in [
         "DELETE FROM calls WHERE request = ANY ($1)",
         "DELETE FROM messages WHERE request = ANY ($1)",
@@ -59,7 +59,7 @@ pub(super) async fn purge(
 }
 
 /// Those of the locked requests that still may go: a repeat may have come before they were locked.
-async fn still(db: &ClientWrapper, old: &[i64], before: i64) -> Result<Vec<i64>, TxError> {
+async fn still_unneeded(db: &ClientWrapper, old: &[i64], before: i64) -> Result<Vec<i64>, TxError> {
     let still = db
         .prepare_cached(&format!(
             "SELECT seq FROM requests r WHERE seq = ANY ($2) AND {NOBODY_NEEDS}"

@@ -80,7 +80,7 @@ pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), TxErr
         _ => {}
     }
     db.batch_execute("BEGIN").await?;
-    let done = make(db, shown).await;
+    let done = migrate_locked(db, shown).await;
     let end = match done {
         Ok(()) => "COMMIT",
         Err(_) => "ROLLBACK",
@@ -90,7 +90,7 @@ pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), TxErr
 }
 
 /// Looks again under the lock: another worker may have migrated meanwhile.
-async fn make(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
+async fn migrate_locked(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     db.batch_execute("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min'")
         .await?;
     db.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
@@ -99,7 +99,7 @@ async fn make(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     if let Some(found) = &found {
         compatible(found, shown)?;
     } else {
-        fits(db, shown).await?;
+        check_encoding(db, shown).await?;
         db.batch_execute(
             "CREATE TABLE rescind_schema (version BIGINT PRIMARY KEY, minimum BIGINT NOT NULL,
                made_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())",
@@ -116,7 +116,7 @@ async fn make(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
 }
 
 /// A database that cannot hold every character would one day refuse a request, at each delivery.
-async fn fits(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
+async fn check_encoding(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     let row = db.query_one("SHOW server_encoding", &[]).await?;
     match row.try_get::<_, &str>(0)? {
         "UTF8" => Ok(()),
