@@ -53,7 +53,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         provider: args.provider.clone(),
         received_before: args.older_than.map(|age| text::before(now, age)),
         containing: args.containing,
-        most: most.min(1_000_000_000),
+        most,
     };
     let mut found = ledger(config).await?.list(filter).await?;
     if found.is_empty() {

@@ -21,6 +21,7 @@ mod asked;
 mod dead;
 mod error;
 mod heard;
+mod limit;
 mod location;
 mod pending;
 pub mod postgres;

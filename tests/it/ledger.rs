@@ -906,6 +906,8 @@ async fn requests_are_listed_by_state_outcome_account_and_age() {
         };
         assert_eq!(ids(all()).await, ["a", "b", "c", "d"]);
         assert_eq!(ids(Filter { most: 2, ..all() }).await, ["a", "b"]);
+        let most = usize::MAX;
+        assert_eq!(ids(Filter { most, ..all() }).await, ["a", "b", "c", "d"]);
         let state = |name: &str| Filter {
             state: Some(name.into()),
             ..all()

@@ -51,7 +51,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         print_groups(&groups, args.json, screen, now)?;
         return Ok(Exit::Done);
     }
-    let most = args.limit.saturating_add(1).min(1_000_000_000);
+    let most = args.limit.saturating_add(1);
     let mut found = ledger
         .dead(DeadFilter {
             most,

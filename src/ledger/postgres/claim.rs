@@ -5,7 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Row;
 
 use super::error::TxError;
-use super::rows::{STORED, column, json, most, outcome, stored};
+use super::rows::{STORED, column, json, outcome, stored};
+use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{Begin, Claim, ClaimId, Claims};
 use crate::lifecycle::Progress;

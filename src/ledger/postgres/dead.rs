@@ -6,8 +6,9 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::error::TxError;
-use super::rows::{STORED, count, json, most, parse, stored, text};
+use super::rows::{STORED, count, json, parse, stored, text};
 use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING};
+use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 use crate::lifecycle::{Hindrance, Progress};

@@ -4,7 +4,7 @@ use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 
 use super::error::TxError;
-use super::rows::most;
+use crate::ledger::limit::most;
 use crate::ledger::time::millis;
 
 /// A request `r` has no unpublished message, no check under way and no dead letter open after $1.

@@ -8,7 +8,8 @@ use tokio_postgres::Row;
 
 use super::dead;
 use super::error::TxError;
-use super::rows::{STORED, count, kind, most, parse, state, stored, text};
+use super::rows::{STORED, count, kind, parse, state, stored, text};
+use crate::ledger::limit::most;
 use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{

@@ -95,10 +95,6 @@ pub(super) fn text(text: &str) -> Cow<'_, str> {
     }
 }
 
-pub(super) fn most(most: usize) -> i64 {
-    i64::try_from(most).unwrap_or(i64::MAX)
-}
-
 pub(super) fn count(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{STORED, json, parse, stored};
 use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING};
+use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 use crate::lifecycle::{Hindrance, Progress};
@@ -46,7 +47,7 @@ pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec
             after,
             after_id,
             filter.with_body,
-            filter.most,
+            most(filter.most),
             filter.containing,
         ],
         record,

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::dead;
 use super::rows::{STORED, kind, parse, state, stored, unreadable};
+use crate::ledger::limit::most;
 use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{
@@ -220,7 +221,7 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Sum
             filter.provider,
             filter.received_before.map(millis),
             filter.containing,
-            filter.most
+            most(filter.most)
         ],
         |row| {
             Ok(Summary {
