@@ -1,8 +1,7 @@
 //! The ledger: where everything meets, and the only truth after a crash.
 //!
-//! A trait of a few operations. Each is atomic, except `hasten` and `reconcile`: on PostgreSQL
-//! these run in batches, and may be repeated. A request is accepted once, claimed with its
-//! intent, and committed with its messages; nothing that was promised lives anywhere else.
+//! A request is accepted once, claimed with its intent, and committed with its messages; nothing
+//! that was promised lives anywhere else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,15 +107,15 @@ pub trait Ledger: Send + Sync {
     /// Dead letters by filter, oldest first.
     fn dead(&self, filter: DeadFilter) -> Answer<'_, Vec<DeadRecord>>;
 
+    /// Carries out a person's decision about a dead letter: of several people who decide at once,
+    /// one succeeds. A replay reopens its request in the same transaction.
+    fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed>;
+
     /// The worker stops and runs no more operations: it gives up its lease, so that other workers
     /// need not wait until the lease has run out.
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
-
-    /// Carries out a person's decision about a dead letter: of several people who decide at once,
-    /// one succeeds. A replay reopens its request in the same transaction.
-    fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed>;
 }
 
 /// Plans a due request's next step, inside the claiming transaction. Pure.
@@ -253,13 +252,6 @@ impl Claim {
     }
 }
 
-impl Change {
-    /// A result was checked; the request had it before.
-    pub fn is_check(&self) -> bool {
-        self.progress.state == State::Finished && self.outcome.is_none()
-    }
-}
-
 /// The answer to a claim.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
@@ -289,6 +281,13 @@ pub struct Change {
     pub dead_letter: Option<DeadLetter>,
     /// Now.
     pub at: Timestamp,
+}
+
+impl Change {
+    /// A result was checked; the request had it before.
+    pub fn is_check(&self) -> bool {
+        self.progress.state == State::Finished && self.outcome.is_none()
+    }
 }
 
 /// How one call ended.

@@ -356,11 +356,6 @@ impl Ledger for Postgres {
         })
     }
 
-    fn leave(&self) -> BoxFuture<'_, ()> {
-        self.leaving.cancel();
-        Box::pin(async { drop(timeout(LEAVE, self.left.cancelled()).await) })
-    }
-
     fn history(&self, request_id: &str) -> Answer<'_, Option<History>> {
         let request_id = request_id.to_owned();
         self.read(move |db| read::history(db, request_id))
@@ -376,5 +371,10 @@ impl Ledger for Postgres {
 
     fn close(&self, letter: &str, closing: Closing) -> Answer<'_, Closed> {
         self.write(Item::Close, (letter.to_owned(), closing))
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        self.leaving.cancel();
+        Box::pin(async { drop(timeout(LEAVE, self.left.cancelled()).await) })
     }
 }
