@@ -200,6 +200,9 @@ impl Maintenance {
     async fn run(&self, db: &ClientWrapper, worker: i64) -> Result<u64, TxError> {
         match self {
             Self::TakeOver(now, queued, quiet) => {
+                // In whole seconds: one that does not wait is at the caller's time exactly, and no
+                // test has to allow for the lane. What is cut off, less than a second, could be
+                // missed only by a call that was claimed in the last second of its lease.
                 let waited = Duration::from_secs(queued.elapsed().as_secs());
                 let now = now.checked_add(waited).unwrap_or(*now);
                 take_over(db, worker, now, quiet).await
