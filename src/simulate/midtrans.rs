@@ -165,8 +165,13 @@ impl Dialect for Midtrans {
 }
 
 impl Midtrans {
+    /// Without an order id of its own making: a request that names the order would be about another one.
     fn transaction(&self, payment: &Payment, code: &str, message: &str) -> Reply {
-        Reply::json(200, &self.shown(payment, code, message))
+        let mut shown = self.shown(payment, code, message);
+        if shown["order_id"] != payment.id.as_str() {
+            shown["order_id"] = Value::Null;
+        }
+        Reply::json(200, &shown)
     }
 
     fn shown(&self, payment: &Payment, code: &str, message: &str) -> Value {

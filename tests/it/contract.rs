@@ -19,7 +19,7 @@ mod request;
 mod schema;
 
 const OUTCOMES: &str = include_str!("contract/outcomes.txt");
-const REQUESTS: [&str; 3] = [
+pub(crate) const REQUESTS: [&str; 3] = [
     include_str!("contract/request.midtrans.json"),
     include_str!("contract/request.pismo-partial.json"),
     include_str!("contract/request.tingg.json"),

@@ -212,6 +212,32 @@ fn with_everything() -> BasicProperties {
         .with_headers(headers)
 }
 
+/// Whoever tries them has no payment of these ids: the simulator knows any.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_are_cancelled_at_the_simulator() {
+    let stage = Stage::new("examples");
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let _worker = stage.worker();
+    let [midtrans, _, tingg] = crate::contract::REQUESTS;
+    let both = json!({"order_id": "o-1", "transaction_id": Uuid::new_v4()});
+    let mut requests: Vec<Value> = [midtrans, tingg]
+        .map(|text| serde_json::from_str(text).unwrap())
+        .into();
+    for (id, payment) in [
+        ("uuid", json!({"order_id": Uuid::new_v4()})),
+        ("both", both),
+    ] {
+        requests.push(json!({"request_id": id, "provider": "midtrans", "payment": payment}));
+    }
+    for request in &requests {
+        client.publish(&stage.names, request).await;
+        let id = request["request_id"].as_str().unwrap();
+        let result = results.one(id, PATIENCE).await.json();
+        assert_eq!(result["outcome"], "cancelled", "{result:#}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn properties_metadata_and_trace_come_back_with_the_result() {
     let stage = Stage::new("echo");
