@@ -30,8 +30,13 @@ pub(super) struct Args {
     /// List groups that failed in the same way, the largest first
     #[arg(long)]
     group: bool,
-    /// List at most this many
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    /// List at most this many; of groups, all are listed
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        conflicts_with = "group"
+    )]
     limit: usize,
     /// Print one JSON object a line
     #[arg(long)]

@@ -85,6 +85,11 @@ const WRONG: &[(&[&str], i32, &str)] = &[
     (&["list", "--older-than", "60"], 2, "24h"),
     (&["list", "--older-than", "5000000d"], 2, "--older-than"),
     (&["list", "--limit", "many"], 2, "--limit"),
+    (
+        &["list", "--limit", "3", "--group"],
+        2,
+        "cannot be used with '--group'",
+    ),
     // What a script that lost its variable asks for would be every one.
     (&["list", "--containing", ""], 2, "--containing"),
     (
