@@ -8,9 +8,8 @@ use super::mask::{masked, masked_text};
 use super::text::{self, Screen, Style};
 use crate::backoff::elapsed;
 use crate::config::Config;
-use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History};
+use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History, MessageRecord};
 use crate::outcome::{Failed, Invalid, Operation, State};
-use crate::providers::Evidence;
 
 /// The page, for programs under stable names.
 #[derive(Debug, Serialize)]
@@ -36,46 +35,26 @@ pub(super) struct Page {
     lookups: u32,
     due_at: Option<Timestamp>,
     gives_up_at: Option<Timestamp>,
-    calls: Vec<Call>,
-    messages: Vec<Message>,
+    calls: Vec<CallRecord>,
+    messages: Vec<MessageRecord>,
     dead_letters: Vec<Letter>,
-    actions: Vec<Action>,
+    actions: Vec<ActionRecord>,
     /// The last later request on the same payment that may have moved money, or may still.
     newer_request: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct Call {
-    operation: String,
-    started_at: Timestamp,
-    finished_at: Option<Timestamp>,
-    verdict: Option<String>,
-    #[serde(flatten)]
-    evidence: Evidence,
-}
-
-#[derive(Debug, Serialize)]
-struct Message {
-    id: String,
-    kind: String,
-    routing_key: String,
-    confirmed_at: Option<Timestamp>,
-}
-
 impl Page {
-    pub(super) fn of(history: &History, config: &Config) -> Self {
+    pub(super) fn of(history: History, config: &Config) -> Self {
         let request: Value =
             serde_json::from_slice(&history.stored.envelope.body).unwrap_or_default();
         let text = |key: &str| request[key].as_str().map(str::to_owned);
         let (outcome, reason) = history.outcome.clone().unzip();
         Self {
-            request_id: history.stored.request_id.clone(),
-            provider: history.stored.provider.clone(),
             state: history.progress.state.as_str(),
-            says: in_words(history),
-            message: message(history),
+            says: in_words(&history),
+            message: message(&history),
             corrected: history.progress.hints.corrected.clone(),
-            advice: advice(history),
+            advice: advice(&history),
             outcome,
             reason,
             payment: masked(&request["payment"]),
@@ -87,12 +66,14 @@ impl Page {
             attempts: history.progress.attempts,
             lookups: history.progress.lookups,
             due_at: history.progress.due_at,
-            gives_up_at: gives_up_at(history, config),
-            calls: history.calls.iter().map(Call::of).collect(),
-            messages: messages(history),
+            gives_up_at: gives_up_at(&history, config),
             dead_letters: history.letters.iter().map(Letter::of).collect(),
-            actions: history.actions.iter().map(Action::of).collect(),
-            newer_request: history.newer.clone(),
+            request_id: history.stored.request_id,
+            provider: history.stored.provider,
+            calls: history.calls,
+            messages: history.messages,
+            actions: history.actions,
+            newer_request: history.newer,
         }
     }
 
@@ -125,14 +106,9 @@ impl Page {
         add("gives up", self.gives_up_at.map(|at| dated(at, now)));
         let calls = format!("{}, {}", self.attempts, self.lookups);
         add("attempts, look-ups", Some(calls));
-        lines.extend(
-            self.calls
-                .iter()
-                .enumerate()
-                .map(|(at, call)| call.line(at)),
-        );
-        lines.extend(self.messages.iter().map(|message| message.line(now)));
-        lines.extend(self.actions.iter().map(|action| action.line(now)));
+        lines.extend((1..).zip(&self.calls).map(|(n, call)| call_line(n, call)));
+        lines.extend(self.messages.iter().map(|m| message_line(m, now)));
+        lines.extend(self.actions.iter().map(|a| action_line(a, now)));
         lines
     }
 }
@@ -151,53 +127,45 @@ pub(super) fn dated(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
-impl Call {
-    fn of(record: &CallRecord) -> Self {
-        Self {
-            operation: record.operation.clone(),
-            started_at: record.started_at,
-            finished_at: record.finished_at,
-            verdict: record.verdict.clone(),
-            evidence: record.evidence.clone(),
-        }
-    }
-
-    fn line(&self, at: usize) -> String {
-        let took = self.finished_at.map_or_else(
-            || "no end on record".to_owned(),
-            |end| text::span(elapsed(self.started_at, end)),
-        );
-        let evidence = &self.evidence;
-        let status = evidence.http_status.map(|status| format!("HTTP {status}"));
-        let words = [&evidence.code, &evidence.status, &evidence.message];
-        let words: Vec<String> = status
-            .into_iter()
-            .chain(words.into_iter().flatten().cloned())
-            .collect();
-        let line = format!(
-            "{:>3} {:<6}  {}  {:<9} {:<17} {}",
-            at + 1,
-            self.operation,
-            text::moment(self.started_at),
-            took,
-            self.verdict.as_deref().unwrap_or("-"),
-            masked_text(&words.join(" · "))
-        );
-        text::printable(line.trim_end())
-    }
+fn call_line(number: usize, call: &CallRecord) -> String {
+    let took = call.finished_at.map_or_else(
+        || "no end on record".to_owned(),
+        |end| text::span(elapsed(call.started_at, end)),
+    );
+    let evidence = &call.evidence;
+    let status = evidence.http_status.map(|status| format!("HTTP {status}"));
+    let words = [&evidence.code, &evidence.status, &evidence.message];
+    let words: Vec<String> = status
+        .into_iter()
+        .chain(words.into_iter().flatten().cloned())
+        .collect();
+    let line = format!(
+        "{number:>3} {:<6}  {}  {took:<9} {:<17} {}",
+        call.operation,
+        text::moment(call.started_at),
+        call.verdict.as_deref().unwrap_or("-"),
+        masked_text(&words.join(" · "))
+    );
+    text::printable(line.trim_end())
 }
 
-impl Message {
-    fn line(&self, now: Timestamp) -> String {
-        let confirmed = match self.confirmed_at {
-            Some(at) => format!("confirmed {}", dated(at, now)),
-            None => "not confirmed by the broker yet; it is tried again".into(),
-        };
-        field(
-            &self.kind.replace('_', " "),
-            &format!("{}  {confirmed}", self.id),
-        )
-    }
+fn message_line(message: &MessageRecord, now: Timestamp) -> String {
+    let confirmed = match message.published_at {
+        Some(at) => format!("confirmed {}", dated(at, now)),
+        None => "not confirmed by the broker yet; it is tried again".into(),
+    };
+    let kind = message.kind.replace('_', " ");
+    field(&kind, &format!("{}  {confirmed}", message.id))
+}
+
+pub(super) fn action_line(action: &ActionRecord, now: Timestamp) -> String {
+    let why = if action.why.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", action.why)
+    };
+    let line = format!("by {}, {}{why}", action.who, dated(action.at, now));
+    field(&action.action.replace('_', " "), &text::printable(&line))
 }
 
 #[derive(Debug, Serialize)]
@@ -219,48 +187,6 @@ impl Letter {
             closed_at: record.closed_at,
         }
     }
-}
-
-/// A person's action about a dead letter.
-#[derive(Debug, Serialize)]
-pub(super) struct Action {
-    dead_letter: String,
-    action: String,
-    who: String,
-    why: String,
-    at: Timestamp,
-}
-
-impl Action {
-    pub(super) fn of(record: &ActionRecord) -> Self {
-        Self {
-            dead_letter: record.letter.clone(),
-            action: record.action.clone(),
-            who: record.who.clone(),
-            why: record.why.clone(),
-            at: record.at,
-        }
-    }
-
-    pub(super) fn line(&self, now: Timestamp) -> String {
-        let why = if self.why.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", self.why)
-        };
-        let line = format!("by {}, {}{why}", self.who, dated(self.at, now));
-        field(&self.action.replace('_', " "), &text::printable(&line))
-    }
-}
-
-fn messages(history: &History) -> Vec<Message> {
-    let records = history.messages.iter().map(|record| Message {
-        id: record.id.clone(),
-        kind: record.kind.clone(),
-        routing_key: record.routing_key.clone(),
-        confirmed_at: record.published_at,
-    });
-    records.collect()
 }
 
 /// The sentence of its result.
@@ -364,10 +290,11 @@ fn gives_up_at(history: &History, config: &Config) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::providers::Evidence;
 
     #[test]
     fn a_call_is_one_line() {
-        let call = Call {
+        let call = CallRecord {
             operation: "cancel".into(),
             started_at: Timestamp::from_second(0).unwrap(),
             finished_at: Timestamp::from_millisecond(12).ok(),
@@ -378,7 +305,8 @@ mod tests {
                 ..Evidence::default()
             },
         };
-        let words: Vec<String> = call.line(0).split_whitespace().map(str::to_owned).collect();
+        let line = call_line(1, &call);
+        let words: Vec<&str> = line.split_whitespace().collect();
         let wanted = "1 cancel 1970-01-01 00:00:00.000Z 12 ms doubt HTTP 500 · oh\u{fffd}no";
         assert_eq!(words.join(" "), wanted);
     }

@@ -1,6 +1,7 @@
 //! A ledger's answers to callers that only read: counts, histories, lists.
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{ActionRecord, DeadRecord, Stored};
 use crate::lifecycle::Progress;
@@ -50,8 +51,8 @@ pub struct History {
     pub newer: Option<String>,
 }
 
-/// One line of the call log.
-#[derive(Debug, Clone)]
+/// One line of the call log; programs read it under these names.
+#[derive(Debug, Clone, Serialize)]
 pub struct CallRecord {
     /// `cancel` or `lookup`.
     pub operation: String,
@@ -62,11 +63,12 @@ pub struct CallRecord {
     /// Verdict's name.
     pub verdict: Option<String>,
     /// The provider's words.
+    #[serde(flatten)]
     pub evidence: Evidence,
 }
 
-/// One message of a request.
-#[derive(Debug, Clone)]
+/// One message of a request; programs read it under these names.
+#[derive(Debug, Clone, Serialize)]
 pub struct MessageRecord {
     /// Its id.
     pub id: String,
@@ -75,8 +77,10 @@ pub struct MessageRecord {
     /// Routing key.
     pub routing_key: String,
     /// The bytes.
+    #[serde(skip)]
     pub body: Vec<u8>,
     /// Last confirmed publication.
+    #[serde(rename = "confirmed_at")]
     pub published_at: Option<Timestamp>,
 }
 

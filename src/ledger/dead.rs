@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::Stored;
 use crate::lifecycle::{Hindrance, Progress};
@@ -84,10 +85,11 @@ pub struct DeadRecord {
     pub last: Option<ActionRecord>,
 }
 
-/// A person's decision about a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A person's decision about a dead letter; programs read it under these names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ActionRecord {
     /// The dead letter.
+    #[serde(rename = "dead_letter")]
     pub letter: String,
     /// [`Action`]'s name.
     pub action: String,

@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
                 Some(id) if letter.is_request => ledger.history(id).await?,
                 _ => None,
             };
-            let known = history.map(|history| Page::of(&history, config));
+            let known = history.map(|history| Page::of(history, config));
             screen.json(&line(letter, known.as_ref()))?;
         }
         exported += page.len();

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::history::{Action, Page, advice_on, dated, field};
+use super::super::history::{Page, action_line, advice_on, dated, field};
 use super::super::mask::{masked, masked_text};
 use super::super::text::{self, Screen, Style};
 use super::super::{Exit, ledger};
@@ -36,7 +36,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
             Some(id) if letter.is_request => ledger.history(id).await?,
             _ => None,
         };
-        let page = history.map(|history| Page::of(&history, config));
+        let page = history.map(|history| Page::of(history, config));
         if args.json {
             screen.document(&document(letter, page.as_ref()))?
         } else {
@@ -111,6 +111,6 @@ fn alone(letter: &DeadRecord, screen: Screen, now: Timestamp) -> Vec<String> {
         lines.push(field("to do", &advice_on(letter)));
     }
     lines.push(field("received", &dated(letter.received_at, now)));
-    lines.extend(letter.last.as_ref().map(|last| Action::of(last).line(now)));
+    lines.extend(letter.last.as_ref().map(|last| action_line(last, now)));
     lines
 }
