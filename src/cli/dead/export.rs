@@ -8,7 +8,7 @@ use super::super::history::Page;
 use super::super::text::{self, Screen};
 use super::super::{Exit, known_provider, ledger};
 use super::list::letter_object;
-use super::{Filters, next_page, reasons};
+use super::{Filters, next_page, page_of, reasons};
 use crate::config::Config;
 use crate::ledger::{DeadFilter, DeadRecord};
 
@@ -42,12 +42,8 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let mut exported = 0;
     while let Some(page) = next_page(&*ledger, &mut filter).await? {
         for letter in &page {
-            let history = match &letter.request_id {
-                Some(id) if letter.is_request => ledger.history(id).await?,
-                _ => None,
-            };
-            let known = history.map(|history| Page::of(history, config));
-            screen.json(&line(letter, known.as_ref()))?;
+            let request = page_of(&*ledger, letter, config).await?;
+            screen.json(&line(letter, request.as_ref()))?;
         }
         exported += page.len();
     }

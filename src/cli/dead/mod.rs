@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
+use super::history::Page;
 use super::text::{self, Screen};
 use super::{CommandError, Exit, is_unread, known_provider};
 use crate::config::Config;
@@ -236,6 +237,19 @@ fn meant(mut letters: Vec<DeadRecord>, id: &str) -> Vec<DeadRecord> {
     } else {
         letters.pop().into_iter().collect()
     }
+}
+
+/// The page of its request, if it belongs to one.
+async fn page_of(
+    ledger: &dyn Ledger,
+    letter: &DeadRecord,
+    config: &Config,
+) -> anyhow::Result<Option<Page>> {
+    let history = match &letter.request_id {
+        Some(id) if letter.is_request => ledger.history(id).await?,
+        _ => None,
+    };
+    Ok(history.map(|history| Page::of(history, config)))
 }
 
 /// Every matching dead letter, without the message's bytes.

@@ -8,7 +8,7 @@ use super::super::mask::{masked, masked_text};
 use super::super::text::{self, Screen, Style};
 use super::super::{Exit, ledger};
 use super::list::letter_object;
-use super::{by_id, meant};
+use super::{by_id, meant, page_of};
 use crate::config::Config;
 use crate::ledger::DeadRecord;
 use crate::run::now;
@@ -32,11 +32,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let ledger = ledger(config).await?;
     let letters = meant(by_id(&*ledger, &args.id).await?, &args.id);
     for letter in &letters {
-        let history = match &letter.request_id {
-            Some(id) if letter.is_request => ledger.history(id).await?,
-            _ => None,
-        };
-        let page = history.map(|history| Page::of(history, config));
+        let page = page_of(&*ledger, letter, config).await?;
         if args.json {
             screen.document(&document(letter, page.as_ref()))?
         } else {
