@@ -165,6 +165,14 @@ pub struct Evidence {
     pub currency: Option<String>,
 }
 
+impl Evidence {
+    /// Code, status and message, as far as the provider gave them.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        let words = [&self.code, &self.status, &self.message];
+        words.into_iter().flatten().map(String::as_str)
+    }
+}
+
 /// The verdict of an answer that has no readable meaning of the provider's own: what HTTP
 /// says about whether the call can have been applied.
 ///

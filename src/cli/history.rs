@@ -132,12 +132,11 @@ fn call_line(number: usize, call: &CallRecord) -> String {
         || "no end on record".to_owned(),
         |end| text::span(elapsed(call.started_at, end)),
     );
-    let evidence = &call.evidence;
-    let status = evidence.http_status.map(|status| format!("HTTP {status}"));
-    let words = [&evidence.code, &evidence.status, &evidence.message];
-    let words: Vec<String> = status
+    let status = call.evidence.http_status.map(|s| format!("HTTP {s}"));
+    let words: Vec<&str> = status
+        .as_deref()
         .into_iter()
-        .chain(words.into_iter().flatten().cloned())
+        .chain(call.evidence.words())
         .collect();
     let line = format!(
         "{number:>3} {:<6}  {}  {took:<9} {:<17} {}",

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::ledger::DeadRecord;
+use crate::providers::Evidence;
 
 /// Stands for a word that differs from one dead letter to the next.
 const ANY: &str = "…";
@@ -53,11 +54,7 @@ pub(super) fn groups(letters: &[DeadRecord]) -> Vec<Group> {
 
 /// The provider's words in the last call, or else our sentence.
 pub(super) fn message(letter: &DeadRecord) -> String {
-    let evidence = letter.evidence.as_ref();
-    let words = evidence.map_or(Vec::new(), |evidence| {
-        let words = [&evidence.code, &evidence.status, &evidence.message];
-        words.into_iter().flatten().cloned().collect()
-    });
+    let words: Vec<&str> = letter.evidence.iter().flat_map(Evidence::words).collect();
     if words.is_empty() {
         letter.detail.clone()
     } else {
