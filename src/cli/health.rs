@@ -13,7 +13,7 @@ use crate::config::Config;
 /// Longest wait for an answer; the worker gives its ledger two seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Ask the worker at `http.listen` whether it is ready.
+/// Ask the worker on this machine whether it is ready; for a container's health check.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Check liveness (/livez) instead of readiness (/readyz)

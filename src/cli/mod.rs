@@ -68,24 +68,15 @@ enum Command {
         #[arg(long)]
         reconcile: bool,
     },
-    /// Serve the six providers' APIs on loopback, with scripted behaviour
     Simulate(simulate::Args),
-    /// Check configuration, broker, topology, ledger and the providers' addresses
     Check(check::Args),
-    /// Print, declare or verify the broker's exchanges and queues
     Topology(topology::Args),
     Submit(submit::Args),
-    /// Print results as they come
     Results(results::Args),
-    /// Show one request: state, every call, evidence, result
     Show(show::Args),
-    /// List requests, oldest first
     List(list::Args),
-    /// Dead letters: list, show, replay, discard, export
     Dead(dead::Args),
-    /// Ask the worker on this machine whether it is ready; for a container's health check
     Health(health::Args),
-    /// Print a completion script for a shell
     Completions(completions::Args),
 }
 

@@ -8,7 +8,7 @@ use super::{Exit, ledger};
 use crate::config::Config;
 use crate::run::now;
 
-/// Show one request: state, every call, evidence, result, people's actions.
+/// Show one request: state, every call, evidence, result.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The publisher's id

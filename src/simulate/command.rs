@@ -48,7 +48,7 @@ A scenario (TOML) has rules that come before the words:
   payment = \"order-7\"
   behaviour = \"settled\"";
 
-/// The six providers' APIs on loopback, with scripted behaviour, for demos and tests.
+/// Serve the six providers' APIs on loopback, with scripted behaviour.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = WORDS)]
 pub struct Args {

@@ -28,7 +28,7 @@ mod show;
 /// Dead letters in one page of the ledger.
 const PAGE: usize = 500;
 
-/// Look at dead letters, carry requests out again, or close them.
+/// Dead letters: list, show, replay, discard, export.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -37,7 +37,6 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List dead letters, oldest first; or groups of them
     List(list::Args),
     Show(show::Args),
     Replay(replay::Args),
