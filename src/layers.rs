@@ -137,34 +137,22 @@ impl Layers {
         field: &Field,
         problems: &mut Vec<Problem>,
     ) -> Option<Resolved> {
-        let paths: Vec<String> = field.paths(prefix).collect();
+        let (path, file_path) = field.paths(prefix);
         for layer in &self.layers {
-            let found: Vec<_> = paths.iter().map(|p| (p, layer.get(p))).collect();
-            let read = match found.as_slice() {
-                [(_, Some(one)), (path, Some(other))] => {
-                    let name = match &other.origin {
-                        Origin::Environment(name) => name,
-                        _ => *path,
-                    };
-                    let what = format!("and {name} are both given; keep one of them");
-                    Err((paths.first(), one, what))
-                }
-                [(path, Some(one)), ..] => one.read(field.form).map_err(|e| (Some(*path), one, e)),
-                [_, (path, Some(one))] => {
-                    let read = one.read_file(field.form);
-                    read.map_err(|e| (Some(*path), one, e))
-                }
-                _ => continue,
+            let own = layer.get(&path);
+            let file = file_path.as_ref().and_then(|p| layer.get_key_value(p));
+            let (path, written, read) = match (own, file) {
+                (None, None) => continue,
+                (Some(own), None) => (&path, own, own.read(field.form)),
+                (None, Some((path, file))) => (path, file, file.read_file(field.form)),
+                (Some(own), Some((other, file))) => (&path, own, Err(both_given(other, file))),
             };
-            return read
-                .map_err(|(path, written, what)| {
-                    problems.push(Problem {
-                        origin: Some(written.origin.clone()),
-                        path: path.cloned().unwrap_or_default(),
-                        what,
-                    });
-                })
-                .ok();
+            let problem = |what| Problem {
+                origin: Some(written.origin.clone()),
+                path: path.clone(),
+                what,
+            };
+            return read.map_err(|what| problems.push(problem(what))).ok();
         }
         None
     }
@@ -206,6 +194,14 @@ impl Layers {
         }
         problems
     }
+}
+
+fn both_given(path: &str, file: &Written) -> String {
+    let name = match &file.origin {
+        Origin::Environment(name) => name,
+        _ => path,
+    };
+    format!("and {name} are both given; keep one of them")
 }
 
 fn unknown_key(path: &str, origin: &Origin, known: &BTreeSet<String>) -> String {

@@ -141,11 +141,11 @@ pub const ACCOUNT: &[Field] = &[
 ];
 
 impl Field {
-    /// The paths under which it may be written, below `prefix`.
-    pub(crate) fn paths(&self, prefix: &str) -> impl Iterator<Item = String> + use<> {
+    /// The path under which it is written, below `prefix`, and that of the file of a secret.
+    pub(crate) fn paths(&self, prefix: &str) -> (String, Option<String>) {
         let path = format!("{prefix}{}", self.path);
         let file = self.form.is_secret().then(|| format!("{path}_file"));
-        std::iter::once(path).chain(file)
+        (path, file)
     }
 }
 

@@ -44,7 +44,9 @@ impl<'a> Loader<'a> {
     ) -> Values {
         let mut values = Values::default();
         for field in fields {
-            self.known.extend(field.paths(prefix));
+            let (path, file_path) = field.paths(prefix);
+            self.known.insert(path.clone());
+            self.known.extend(file_path);
             let written = self.layers.find(prefix, &field, &mut self.problems);
             let inherited = || defaults.and_then(|defaults| inherited(defaults, &field));
             let resolved = written
@@ -52,7 +54,7 @@ impl<'a> Loader<'a> {
                 .or_else(|| Resolved::default(&field));
             let Some(resolved) = resolved else { continue };
             self.effective.push(Effective {
-                path: format!("{prefix}{}", field.path),
+                path,
                 value: resolved.shown(field.form),
                 origin: resolved.origin.clone(),
             });
