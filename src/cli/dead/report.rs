@@ -1,5 +1,7 @@
 //! The report of a command about dead letters: a line for each, a summary, the exit code.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -65,16 +67,15 @@ pub(super) struct Line<'a> {
 pub(super) struct Report {
     json: bool,
     screen: Screen,
-    fates: Vec<(Fate, usize)>,
+    fates: BTreeMap<Fate, usize>,
 }
 
 impl Report {
     pub(super) fn new(json: bool, screen: Screen) -> Self {
-        let fates = Vec::new();
         Self {
             json,
             screen,
-            fates,
+            fates: BTreeMap::new(),
         }
     }
 
@@ -84,10 +85,7 @@ impl Report {
         fate: Fate,
         says: String,
     ) -> anyhow::Result<()> {
-        match self.fates.iter_mut().find(|(of, _)| *of == fate) {
-            Some((_, number)) => *number += 1,
-            None => self.fates.push((fate, 1)),
-        }
+        *self.fates.entry(fate).or_default() += 1;
         let line = Line {
             dead_letter: &letter.id,
             request_id: letter.request_id.as_deref(),
@@ -109,19 +107,15 @@ impl Report {
     }
 
     pub(super) fn of(&self, fate: Fate) -> usize {
-        let found = self.fates.iter().find(|(of, _)| *of == fate);
-        found.map_or(0, |(_, number)| *number)
+        self.fates.get(&fate).copied().unwrap_or_default()
     }
 
     /// `30 dead letters: 24 ended, 2 failed again, 4 left as they were`
     pub(super) fn summary(&self, all: usize) -> String {
-        let mut fates = self.fates.clone();
-        fates.sort_unstable();
-        let parts = fates
-            .iter()
-            .map(|(fate, n)| format!("{n} {}", fate.words()));
+        let parts = self.fates.iter();
+        let parts = parts.map(|(fate, n)| format!("{n} {}", fate.words()));
         let mut parts: Vec<String> = parts.collect();
-        let left = all.saturating_sub(fates.iter().map(|(_, n)| n).sum());
+        let left = all.saturating_sub(self.fates.values().sum());
         if left > 0 {
             parts.push(format!("{left} left as they were"));
         }
@@ -177,7 +171,7 @@ mod tests {
         Report {
             json: true,
             screen: Screen::new(Some("1"), None),
-            fates: fates.to_vec(),
+            fates: fates.iter().copied().collect(),
         }
     }
 
