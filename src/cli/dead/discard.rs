@@ -5,7 +5,7 @@ use super::super::{Exit, ledger};
 use super::report::{Fate, Report, changed, refusal};
 use super::{ChangeArgs, Chosen, operate, why};
 use crate::config::Config;
-use crate::ledger::{Action, Closed, Closing, DeadFilter, DeadRecord, Ledger, Resolution};
+use crate::ledger::{Action, Closed, Closing, DeadRecord, Ledger, Resolution};
 use crate::run::now;
 
 /// Close dead letters that need no action. --undo opens them again, until retention removes
@@ -108,13 +108,8 @@ async fn find(
     ledger: &dyn Ledger,
     config: &Config,
 ) -> anyhow::Result<Vec<DeadRecord>> {
-    let undo = args.undo;
-    let of_closed = |filter: DeadFilter| DeadFilter {
-        open: Some(!undo),
-        ..filter
-    };
-    let mut letters = args.chosen.find_with(ledger, config, of_closed).await?;
-    if args.chosen.all && undo {
+    let mut letters = args.chosen.matching(ledger, config, !args.undo).await?;
+    if args.chosen.all && args.undo {
         letters.retain(is_discarded);
     }
     Ok(args.chosen.limited(letters))

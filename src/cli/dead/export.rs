@@ -35,9 +35,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let ledger = ledger(config).await?;
     let mut filter = DeadFilter {
-        open: Some(!args.closed),
         with_body: true,
-        ..args.filters.open(args.reason.clone())
+        ..args.filters.filter(args.reason.clone(), !args.closed)
     };
     let mut exported = 0;
     while let Some(page) = next_page(&*ledger, &mut filter).await? {

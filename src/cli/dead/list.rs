@@ -45,10 +45,7 @@ pub(super) struct Args {
 
 /// Prints the ledger's dead letters.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
-    let filter = DeadFilter {
-        open: Some(!args.closed),
-        ..args.filters.open(args.reason.clone())
-    };
+    let filter = args.filters.filter(args.reason.clone(), !args.closed);
     let ledger = ledger(config).await?;
     let now = now();
     if args.group {

@@ -74,7 +74,7 @@ fn whole(done: anyhow::Result<Exit>) -> anyhow::Result<Exit> {
 }
 
 /// Filters of dead letters.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 struct Filters {
     /// Account name, or `unknown` for messages whose provider could not be read
     #[arg(long)]
@@ -96,22 +96,15 @@ fn reasons() -> PossibleValuesParser {
 }
 
 impl Filters {
-    fn is_any(&self) -> bool {
-        self.provider.is_some()
-            || self.outcome.is_some()
-            || self.older_than.is_some()
-            || self.containing.is_some()
-    }
-
-    /// Open dead letters by these and by reason.
-    fn open(&self, reason: Option<String>) -> DeadFilter {
+    /// Open or closed dead letters by these and by reason.
+    fn filter(&self, reason: Option<String>, open: bool) -> DeadFilter {
         DeadFilter {
             provider: self.provider.clone(),
             outcome: self.outcome.clone(),
             reason,
             dead_before: self.older_than.map(|age| text::before(now(), age)),
             containing: self.containing.clone(),
-            open: Some(true),
+            open: Some(open),
             ..DeadFilter::default()
         }
     }
@@ -154,8 +147,7 @@ impl Chosen {
     }
 
     async fn find(&self, ledger: &dyn Ledger, config: &Config) -> anyhow::Result<Vec<DeadRecord>> {
-        let found = self.find_with(ledger, config, |filter| filter).await?;
-        Ok(self.limited(found))
+        Ok(self.limited(self.matching(ledger, config, true).await?))
     }
 
     fn limited(&self, mut letters: Vec<DeadRecord>) -> Vec<DeadRecord> {
@@ -169,17 +161,19 @@ impl Chosen {
         letters
     }
 
-    async fn find_with(
+    /// With --all, the open or the closed ones that match; else those of the ids.
+    async fn matching(
         &self,
         ledger: &dyn Ledger,
         config: &Config,
-        change: impl Fn(DeadFilter) -> DeadFilter,
+        open: bool,
     ) -> anyhow::Result<Vec<DeadRecord>> {
         if self.all {
-            let filter = change(self.filters.open(self.dead_reason.clone()));
+            let filter = self.filters.filter(self.dead_reason.clone(), open);
             return all(ledger, filter, config).await;
         }
-        if self.filters.is_any() || self.dead_reason.is_some() || self.limit.is_some() {
+        let filtered = self.filters != Filters::default() || self.dead_reason.is_some();
+        if filtered || self.limit.is_some() {
             let what =
                 "filters choose among all dead letters: give them with --all, or give ids only";
             return Err(CommandError::usage(what).into());
