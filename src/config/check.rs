@@ -1,6 +1,7 @@
 //! The checks beyond the form of a single value: whether the values fit together.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
@@ -100,18 +101,9 @@ impl Loader<'_> {
             let path = self.written("amqp.further_urls");
             self.problem(&path, "must be addresses like amqp.url, of the same scheme");
         }
-        let files = [
-            ("amqp.ca_file", amqp.ca_file.is_some()),
-            ("amqp.cert_file", amqp.cert_file.is_some()),
-            ("amqp.key_file", amqp.key_file.is_some()),
-        ];
-        for (path, _) in files.iter().filter(|(_, given)| *given && !secure) {
-            self.problem(
-                path,
-                "is only for TLS; use amqps:// in amqp.url or remove it",
-            );
-        }
-        self.check_pair("amqp", amqp.cert_file.is_some(), amqp.key_file.is_some());
+        let files = [&amqp.ca_file, &amqp.cert_file, &amqp.key_file];
+        let misplaced = "is only for TLS; use amqps:// in amqp.url or remove it";
+        self.check_files("amqp", files, (!secure).then_some(misplaced));
         self.check_names(amqp);
     }
 
@@ -156,34 +148,31 @@ impl Loader<'_> {
         {
             self.problem(&path, what);
         }
-        let files = [
-            ("ledger.ca_file", ledger.ca_file.is_some()),
-            ("ledger.cert_file", ledger.cert_file.is_some()),
-            ("ledger.key_file", ledger.key_file.is_some()),
-        ];
-        for (path, _) in files.iter().filter(|(_, given)| *given && file.is_some()) {
-            self.problem(path, "is only for PostgreSQL; remove it");
-        }
-        self.check_pair(
-            "ledger",
-            ledger.cert_file.is_some(),
-            ledger.key_file.is_some(),
-        );
+        let files = [&ledger.ca_file, &ledger.cert_file, &ledger.key_file];
+        let misplaced = "is only for PostgreSQL; remove it";
+        self.check_files("ledger", files, file.map(|_| misplaced));
     }
 
-    fn check_pair(&mut self, table: &str, certificate: bool, key: bool) {
-        let needs = |this: &str, other: &str| {
-            (
-                format!("{table}.{this}"),
-                format!("needs {table}.{other} beside it"),
-            )
-        };
-        let (path, what) = match (certificate, key) {
-            (true, false) => needs("cert_file", "key_file"),
-            (false, true) => needs("key_file", "cert_file"),
+    /// The files for TLS: authorities, certificate and key. `misplaced` says why there can be none.
+    fn check_files(&mut self, table: &str, files: [&Option<PathBuf>; 3], misplaced: Option<&str>) {
+        let [ca, certificate, key] = files.map(Option::is_some);
+        let given = [
+            ("ca_file", ca),
+            ("cert_file", certificate),
+            ("key_file", key),
+        ];
+        if let Some(what) = misplaced {
+            for (name, _) in given.iter().filter(|(_, given)| *given) {
+                self.problem(&format!("{table}.{name}"), what);
+            }
+        }
+        let (lone, other) = match (certificate, key) {
+            (true, false) => ("cert_file", "key_file"),
+            (false, true) => ("key_file", "cert_file"),
             _ => return,
         };
-        self.problem(&path, what);
+        let what = format!("needs {table}.{other} beside it");
+        self.problem(&format!("{table}.{lone}"), what);
     }
 
     /// The path under which a secret was written.
