@@ -92,7 +92,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State as Shared};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -210,9 +210,9 @@ fn router(simulator: Arc<Simulator>) -> Router {
         .nest("/migo", migo::routes())
         .nest("/pismo", pismo::routes())
         .nest("/tingg", tingg::routes())
-        .route("/bento/oauth/token", post(bento_token))
-        .route("/pismo/passport/v2/oauth/token", post(pismo_token))
-        .route("/tingg/oauth/token", post(tingg_token))
+        .route("/bento/oauth/token", token(Provider::Bento))
+        .route("/pismo/passport/v2/oauth/token", token(Provider::Pismo))
+        .route("/tingg/oauth/token", token(Provider::Tingg))
         .route("/money", get(money))
         .route("/money/{provider}/{*payment}", get(money_of))
         .with_state(simulator)
@@ -253,26 +253,13 @@ async fn money_of(
     }
 }
 
-async fn bento_token(state: Shared<Arc<Simulator>>, headers: HeaderMap, body: Bytes) -> Reply {
-    token(state, Provider::Bento, &headers, &body).await
-}
-
-async fn pismo_token(state: Shared<Arc<Simulator>>, headers: HeaderMap, body: Bytes) -> Reply {
-    token(state, Provider::Pismo, &headers, &body).await
-}
-
-async fn tingg_token(state: Shared<Arc<Simulator>>, headers: HeaderMap, body: Bytes) -> Reply {
-    token(state, Provider::Tingg, &headers, &body).await
-}
-
-async fn token(
-    Shared(simulator): Shared<Arc<Simulator>>,
-    provider: Provider,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Reply {
-    exchange::pause(simulator.latency).await;
-    simulator.logins.issue(provider, headers, body)
+fn token(provider: Provider) -> MethodRouter<Arc<Simulator>> {
+    let issue =
+        async move |Shared(simulator): Shared<Arc<Simulator>>, headers: HeaderMap, body: Bytes| {
+            exchange::pause(simulator.latency).await;
+            simulator.logins.issue(provider, &headers, &body)
+        };
+    post(issue)
 }
 
 #[cfg(test)]
