@@ -114,7 +114,6 @@ pub async fn run(args: Args, scenario: Option<Scenario>) -> anyhow::Result<()> {
         "simulating six providers on http://{address}, the money record is at /money"
     )?;
     let options = Options {
-        listen: address,
         expose: args.expose,
         scenario,
         record: args.record,

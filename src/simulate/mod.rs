@@ -115,8 +115,6 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How to simulate.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The address that is served; only a loopback address is.
-    pub listen: SocketAddr,
     /// Other addresses than loopback may be served.
     pub expose: bool,
     /// Rules that give payments their behaviour, before the words in their ids.
@@ -170,7 +168,6 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     if !options.expose {
-        loopback(options.listen)?;
         loopback(listener.local_addr()?)?;
     }
     let router = router(Arc::new(Simulator::new(options)?));
@@ -331,10 +328,9 @@ mod tests {
 
     #[tokio::test]
     async fn only_loopback_is_served() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let options = Options {
             expose: false,
-            listen: "0.0.0.0:8630".parse().unwrap(),
             scenario: None,
             record: None,
             latency: Duration::ZERO,
@@ -350,7 +346,6 @@ mod tests {
         let listen = listener.local_addr().unwrap();
         let options = Options {
             expose: false,
-            listen,
             scenario: None,
             record: None,
             latency: Duration::ZERO,

@@ -42,10 +42,9 @@ impl Rig {
             .install_default()
             .ok();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listen = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap();
         let options = Options {
             expose: false,
-            listen,
             scenario: Some(Scenario::parse(scenario).unwrap()),
             record,
             latency: Duration::ZERO,
@@ -55,7 +54,7 @@ impl Rig {
         server.spawn(serve(listener, options, pending()));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
-            address: listen,
+            address,
             http,
             _server: server,
         }
