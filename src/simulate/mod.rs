@@ -236,7 +236,7 @@ fn now() -> Timestamp {
 }
 
 async fn money(Shared(simulator): Shared<Arc<Simulator>>) -> Json<Value> {
-    let payments = simulator.book().views(dialect);
+    let payments = simulator.book().views();
     Json(json!({"payments": payments, "token_calls": simulator.logins.token_calls()}))
 }
 

@@ -232,11 +232,11 @@ impl Book {
     }
 
     /// Every payment's record, in the order of their names.
-    pub(super) fn views(&self, dialect: impl Fn(Provider) -> &'static dyn Dialect) -> Vec<Value> {
+    pub(super) fn views(&self) -> Vec<Value> {
         let sorted: BTreeMap<_, _> = self.payments.iter().collect();
         sorted
             .into_values()
-            .map(|payment| payment.view(dialect(payment.provider)))
+            .map(|payment| payment.view(super::dialect(payment.provider)))
             .collect()
     }
 }
