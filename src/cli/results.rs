@@ -68,7 +68,7 @@ impl Feed {
     }
 
     async fn bind(connection: &Connection, settings: &Amqp) -> Result<Self, AmqpError> {
-        let channel = step("open a channel", connection.create_channel()).await?;
+        let channel = amqp::open_channel(connection).await?;
         let options = QueueDeclareOptions {
             exclusive: true,
             auto_delete: true,

@@ -159,7 +159,7 @@ async fn publish(connection: &Connection, settings: &Amqp, items: &[Item]) -> an
 /// Checked beforehand: on a publication to a missing exchange the broker closes the channel, and
 /// the publications behind it fail for that alone.
 async fn expect_exchange(connection: &Connection, name: &str) -> Result<(), AmqpError> {
-    let channel = step("open a channel", connection.create_channel()).await?;
+    let channel = amqp::open_channel(connection).await?;
     let options = ExchangeDeclareOptions {
         passive: true,
         ..ExchangeDeclareOptions::default()
