@@ -1,17 +1,17 @@
 //! Tells systemd how far the worker is, and that it works, where it was started as `Type=notify`.
 
 use std::convert::Infallible;
+use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
-use std::{io, path::PathBuf};
 
 use tracing::warn;
 
 /// Whoever started the worker, if it wants to be told.
 #[derive(Debug, Clone, Default)]
 pub struct Systemd {
-    socket: Option<PathBuf>,
+    socket: Option<String>,
     /// Hearing nothing for longer, it ends the worker.
     watchdog: Option<Duration>,
 }
@@ -21,7 +21,7 @@ impl Systemd {
     pub fn new(socket: Option<&str>, watchdog: Option<&str>) -> Self {
         let micros = watchdog.and_then(|micros| micros.parse().ok());
         Self {
-            socket: socket.filter(|path| !path.is_empty()).map(PathBuf::from),
+            socket: socket.filter(|path| !path.is_empty()).map(str::to_owned),
             watchdog: micros
                 .filter(|&micros| micros > 0)
                 .map(Duration::from_micros),
@@ -53,7 +53,7 @@ impl Systemd {
     /// Never stops the worker: a supervisor that does not listen is not its trouble.
     fn tell(&self, state: &str) {
         let Some(socket) = &self.socket else { return };
-        if let Err(error) = send(&socket.to_string_lossy(), state) {
+        if let Err(error) = send(socket, state) {
             warn!(%error, "systemd could not be told");
         }
     }
