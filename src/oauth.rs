@@ -49,10 +49,10 @@ pub(crate) fn read(response: &Response<'_>, unless_told: Duration) -> Result<Tok
 fn refusal(status: u16, body: &Value) -> String {
     let code = body["error"].as_str().unwrap_or_default();
     let known = code.len() <= 40 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    match code {
-        "" => format!("the token endpoint answered {status}"),
-        code if known => format!("the token endpoint answered {status}, {code}"),
-        _ => format!("the token endpoint answered {status}"),
+    if known && !code.is_empty() {
+        format!("the token endpoint answered {status}, {code}")
+    } else {
+        format!("the token endpoint answered {status}")
     }
 }
 
