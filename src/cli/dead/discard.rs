@@ -1,5 +1,7 @@
 //! `rescind dead discard`: closes dead letters that need no action, or opens them again.
 
+use futures_util::FutureExt as _;
+
 use super::super::text::{self, Screen};
 use super::super::{Exit, ledger};
 use super::report::{Fate, Report, changed, refusal};
@@ -70,13 +72,9 @@ pub(super) async fn run(
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     for letter in &letters {
         // Between two of them, never in the middle of one.
-        tokio::select! {
-            biased;
-            _ = &mut interrupt => {
-                text::say(&format!("interrupted; {}", report.summary(letters.len())));
-                return Ok(Exit::Interrupted);
-            }
-            () = std::future::ready(()) => {}
+        if interrupt.as_mut().now_or_never().is_some() {
+            text::say(&format!("interrupted; {}", report.summary(letters.len())));
+            return Ok(Exit::Interrupted);
         }
         let closing = Closing {
             resolution: args.resolution(),
