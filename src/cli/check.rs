@@ -260,7 +260,7 @@ async fn provider(account: &AccountConfig) -> Check {
     match timeout(REACH, TcpStream::connect((host.as_str(), port))).await {
         Ok(Ok(_)) => Check::good(&subject, format!("{base} takes connections")),
         Ok(Err(error)) => unreachable(error.to_string()),
-        Err(_) => unreachable("no answer within 3 s".into()),
+        Err(_) => unreachable(format!("no answer within {} s", REACH.as_secs())),
     }
 }
 

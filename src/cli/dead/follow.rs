@@ -198,8 +198,11 @@ impl<'a> Following<'a> {
         let quiet = self.last_end.elapsed() > SILENCE && !self.under_way.is_empty();
         if quiet && !self.has_warned {
             self.has_warned = true;
-            let says = "no replay has ended for 20 s; is a worker running? The requests wait for it in the ledger, and Ctrl-C loses nothing";
-            self.bar.suspend(|| text::say(says));
+            let says = format!(
+                "no replay has ended for {} s; is a worker running? The requests wait for it in the ledger, and Ctrl-C loses nothing",
+                SILENCE.as_secs()
+            );
+            self.bar.suspend(|| text::say(&says));
         }
     }
 
