@@ -29,12 +29,12 @@ pub struct Config {
     pub amqp: Amqp,
     /// The ledger.
     pub ledger: Ledger,
-    /// The worker's own HTTP server.
-    pub http: Http,
-    /// How to stop.
-    pub shutdown: Shutdown,
-    /// How to log.
-    pub log: Log,
+    /// Address of the worker's own HTTP server.
+    pub listen: SocketAddr,
+    /// Longest time for a stop: for calls to end and their results to be published.
+    pub drain: Duration,
+    /// Form of a log line.
+    pub log_format: LogFormat,
     /// The accounts at providers, by name.
     pub accounts: BTreeMap<String, AccountConfig>,
 }
@@ -102,27 +102,6 @@ pub struct Ledger {
     pub key_file: Option<PathBuf>,
     /// Finished requests and closed dead letters older than this are removed.
     pub retention: Duration,
-}
-
-/// The worker's own HTTP server.
-#[derive(Debug, Clone)]
-pub struct Http {
-    /// Address to listen on.
-    pub listen: SocketAddr,
-}
-
-/// How to stop.
-#[derive(Debug, Clone)]
-pub struct Shutdown {
-    /// Longest time for a stop: for calls to end and their results to be published.
-    pub drain: Duration,
-}
-
-/// How to log.
-#[derive(Debug, Clone)]
-pub struct Log {
-    /// Form of a line.
-    pub format: LogFormat,
 }
 
 /// Form of a log line.

@@ -101,9 +101,9 @@ pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     });
-    let listener = TcpListener::bind(config.http.listen)
+    let listener = TcpListener::bind(config.listen)
         .await
-        .with_context(|| format!("cannot listen on http.listen = {}", config.http.listen))?;
+        .with_context(|| format!("cannot listen on http.listen = {}", config.listen))?;
     let worker = Worker::start(&config, Arc::clone(&shared), listener)?;
     systemd.ready();
     let stopped = tokio::select! {
@@ -125,7 +125,7 @@ async fn until_stopped(
     systemd.stopping();
     let shared = Arc::clone(&worker.shared);
     tokio::select! {
-        () = worker.drain(config.shutdown.drain) => Ok(Stopped::Drained),
+        () = worker.drain(config.drain) => Ok(Stopped::Drained),
         further = signals::further() => {
             further?;
             warn!(

@@ -24,7 +24,7 @@ pub(super) struct Args {
 /// Prints the worker's answer; exit code 8 if it is not ready, 7 if there is no worker.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let path = if args.live { "/livez" } else { "/readyz" };
-    let url = format!("http://{}{path}", reachable(config.http.listen));
+    let url = format!("http://{}{path}", reachable(config.listen));
     let client = reqwest::Client::builder()
         .tls_certs_only([])
         .timeout(PATIENCE)

@@ -225,7 +225,7 @@ async fn worker(
     let variable = |name| variable(environment, name);
     let may_have_colour = text::may_have_colour(variable("NO_COLOR"), variable("TERM"));
     let look = trace::Look {
-        format: config.log.format,
+        format: config.log_format,
         colour: may_have_colour && io::stderr().is_terminal(),
     };
     trace::start(look, variable("RUST_LOG"), run::now);

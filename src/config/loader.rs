@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::SecretString;
 
-use super::{
-    AccountConfig, Amqp, Breaker, Config, Effective, Http, Ledger, Log, LogFormat, Shutdown,
-    TopologyMode,
-};
+use super::{AccountConfig, Amqp, Breaker, Config, Effective, Ledger, LogFormat, TopologyMode};
 use crate::backoff::Schedule;
 use crate::job::{UNKNOWN_PROVIDER, is_account_name};
 use crate::layers::{Layers, closest};
@@ -99,17 +96,11 @@ impl<'a> Loader<'a> {
                 key_file: values.path("ledger.key_file"),
                 retention: values.span("ledger.retention"),
             },
-            http: Http {
-                listen: values.socket("http.listen"),
-            },
-            shutdown: Shutdown {
-                drain: values.span("shutdown.drain"),
-            },
-            log: Log {
-                format: match values.text("log.format").as_str() {
-                    "text" => LogFormat::Text,
-                    _ => LogFormat::Json,
-                },
+            listen: values.socket("http.listen"),
+            drain: values.span("shutdown.drain"),
+            log_format: match values.text("log.format").as_str() {
+                "text" => LogFormat::Text,
+                _ => LogFormat::Json,
             },
             accounts,
         };

@@ -141,10 +141,10 @@ fn flag_beats_environment_beats_file_beats_default() {
     let loaded = with(file, &environment, &[("amqp.prefetch", "3")]).unwrap();
     assert_eq!(loaded.config.amqp.prefetch, 3);
     assert_eq!(shown(&loaded, "amqp.prefetch").1, Origin::Flag);
-    assert_eq!(loaded.config.http.listen.port(), 2);
+    assert_eq!(loaded.config.listen.port(), 2);
     let origin = shown(&loaded, "http.listen").1;
     assert_eq!(origin.to_string(), "RESCIND_HTTP__LISTEN");
-    assert!(loaded.config.shutdown.drain.is_zero());
+    assert!(loaded.config.drain.is_zero());
     assert!(matches!(
         shown(&loaded, "shutdown.drain").1,
         Origin::File(_)

@@ -176,7 +176,7 @@ fn the_unit_waits_longer_than_the_worker_drains() {
     // It is ready when its ledger is migrated.
     assert_eq!(setting(&unit, "TimeoutStartSec"), "infinity");
     let stop: u64 = setting(&unit, "TimeoutStopSec").parse().unwrap();
-    let drain = configuration(&read("deploy/rescind.toml")).shutdown.drain;
+    let drain = configuration(&read("deploy/rescind.toml")).drain;
     assert!(Duration::from_secs(stop) > drain + CLOSE);
     assert_eq!(setting(&unit, "KillSignal"), "SIGTERM");
     let command: Vec<&str> = setting(&unit, "ExecStart").split(' ').collect();
@@ -249,14 +249,14 @@ fn the_services_of_the_trial_installation_find_each_other() {
     let services = &compose["services"];
     let config = configuration(&read("deploy/compose/rescind.toml"));
     assert_eq!(services["worker"]["deploy"]["replicas"], 2);
-    assert_eq!(config.http.listen.port(), 8620);
+    assert_eq!(config.listen.port(), 8620);
     assert!(
-        config.http.listen.ip().is_unspecified(),
+        config.listen.ip().is_unspecified(),
         "Prometheus is elsewhere"
     );
     let grace = services["worker"]["stop_grace_period"].as_str().unwrap();
     let grace: u64 = grace.trim_end_matches('s').parse().unwrap();
-    assert!(Duration::from_secs(grace) > config.shutdown.drain + CLOSE);
+    assert!(Duration::from_secs(grace) > config.drain + CLOSE);
 
     // Accounts are the simulator's, at the name and port that it has here.
     let written = Simulator::start();

@@ -52,7 +52,7 @@ fn the_worker_understands_the_configuration_and_finds_its_secrets() {
         .to_owned();
     let config = configuration(&text);
     assert!(
-        config.http.listen.ip().is_unspecified(),
+        config.listen.ip().is_unspecified(),
         "the kubelet asks from outside"
     );
     let pod = pod();
@@ -102,7 +102,7 @@ fn a_pod_is_given_longer_than_the_worker_drains_and_has_no_rights() {
     let config = configuration(&text);
     let pod = pod();
     let grace = Duration::from_secs(pod["terminationGracePeriodSeconds"].as_u64().unwrap());
-    assert!(grace > config.shutdown.drain + CLOSE);
+    assert!(grace > config.drain + CLOSE);
     let container = &pod["containers"][0];
     assert_eq!(
         container.get("lifecycle"),
@@ -131,7 +131,7 @@ fn probes_scrapes_and_policies_reach_the_port_that_is_served() {
         .as_str()
         .unwrap()
         .to_owned();
-    let served = u64::from(configuration(&text).http.listen.port());
+    let served = u64::from(configuration(&text).listen.port());
     let port = &container["ports"][0];
     assert_eq!(
         (&port["name"], port["containerPort"].as_u64()),
