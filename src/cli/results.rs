@@ -1,5 +1,7 @@
 //! `rescind results`: prints results as they come; also the table and the feed of `submit`.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
@@ -8,10 +10,14 @@ use lapin::{Channel, Connection, Consumer};
 use serde::Deserialize;
 
 use super::text::{self, Cell, Screen, Style, Table};
-use super::{Exit, connect, forbidden};
+use super::{Exit, connect, forbidden, ledger};
 use crate::amqp::{self, AmqpError, step};
 use crate::backoff::elapsed;
-use crate::config::{Amqp, Loaded};
+use crate::config::{Amqp, Config, Loaded};
+use crate::run;
+
+/// A result that is not published by then waits for something.
+const WAITS: Duration = Duration::from_secs(5);
 
 /// Print results as they come.
 #[derive(Debug, clap::Args)]
@@ -26,6 +32,7 @@ pub(super) struct Args {
 
 /// Prints results until the limit or Ctrl-C.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
+    expect_none_waits(&loaded.config).await?;
     let connection = connect(loaded, "rescind results").await?;
     let mut feed = Feed::open(&connection, &loaded.config.amqp).await?;
     text::say("results are printed as they come; Ctrl-C ends");
@@ -47,6 +54,23 @@ pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::
     }
     amqp::close(&connection).await;
     Ok(Exit::Done)
+}
+
+/// A result for which there is no queue waits in the ledger until there is one, and a queue of ours is one:
+/// the broker would take it, and its consumers never get it. Where the ledger is out of reach nothing
+/// is known of that.
+pub(super) async fn expect_none_waits(config: &Config) -> anyhow::Result<()> {
+    let Ok(ledger) = ledger(config).await else {
+        return Ok(());
+    };
+    let oldest = ledger.stats().await?.oldest_result;
+    match oldest.filter(|&made_at| elapsed(made_at, run::now()) > WAITS) {
+        None => Ok(()),
+        Some(made_at) => anyhow::bail!(
+            "results have been waiting for a queue since {made_at}, and listening would take them from their consumers; bind the consumers' queue to {} again (`rescind topology declare`). `rescind show REQUEST_ID` shows a result meanwhile",
+            config.amqp.results_exchange
+        ),
+    }
 }
 
 /// A queue of the command's own that gets every result and correction from now on.

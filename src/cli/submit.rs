@@ -13,7 +13,7 @@ use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::results::{Feed, Printer, ResultMessage};
+use super::results::{Feed, Printer, ResultMessage, expect_none_waits};
 use super::text::{self, Screen};
 use super::{CommandError, Exit, connect, forbidden};
 use crate::amqp::{self, AmqpError, NOT_FOUND, step};
@@ -57,6 +57,9 @@ pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::
         text::say(&format!("{requests} published"));
         Exit::Done
     } else {
+        expect_none_waits(&loaded.config)
+            .await
+            .context("nothing was published; --no-wait publishes without listening")?;
         follow(&args, &connection, settings, &items, screen).await?
     };
     amqp::close(&connection).await;

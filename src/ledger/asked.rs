@@ -22,6 +22,8 @@ pub struct Stats {
     pub oldest_dead: Option<Timestamp>,
     /// Messages waiting for the broker.
     pub outbox: u64,
+    /// When the oldest result or correction among them was made.
+    pub oldest_result: Option<Timestamp>,
     /// Dead letters that were ever closed, by action.
     pub closed: Vec<(String, u64)>,
 }

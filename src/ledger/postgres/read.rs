@@ -136,8 +136,12 @@ pub(super) async fn stats(db: Object) -> Result<Stats, TxError> {
         .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, count(row.try_get(2)?))));
     let last = db
         .query_one(
-            "SELECT (SELECT min(dead_at) FROM dead_letters WHERE closed_at IS NULL),
-                    (SELECT count(*) FROM messages WHERE published_at IS NULL)",
+            &format!(
+                "SELECT (SELECT min(dead_at) FROM dead_letters WHERE closed_at IS NULL),
+                        (SELECT count(*) FROM messages WHERE published_at IS NULL),
+                        (SELECT created_at FROM messages WHERE published_at IS NULL AND kind IN {RESULT_KINDS}
+                         ORDER BY seq LIMIT 1)"
+            ),
             &[],
         )
         .await?;
@@ -147,6 +151,7 @@ pub(super) async fn stats(db: Object) -> Result<Stats, TxError> {
         dead: dead.collect::<Result<_, TxError>>()?,
         oldest_dead: last.try_get::<_, Option<i64>>(0)?.map(time),
         outbox: count(last.try_get(1)?),
+        oldest_result: last.try_get::<_, Option<i64>>(2)?.map(time),
         closed: dead::closings(&db).await?,
     })
 }

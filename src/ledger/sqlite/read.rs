@@ -120,12 +120,20 @@ pub(super) fn stats(db: &Connection) -> rusqlite::Result<Stats> {
     let outbox = db
         .prepare_cached("SELECT count(*) FROM messages WHERE published_at IS NULL")?
         .query_row([], |row| row.get(0))?;
+    let oldest_result: Option<i64> = db
+        .prepare_cached(&format!(
+            "SELECT created_at FROM messages WHERE published_at IS NULL AND kind IN {RESULT_KINDS}
+             ORDER BY seq LIMIT 1"
+        ))?
+        .query_row([], |row| row.get(0))
+        .optional()?;
     Ok(Stats {
         open,
         replaying: replaying(db)?,
         dead,
         oldest_dead: oldest_dead.map(time),
         outbox,
+        oldest_result: oldest_result.map(time),
         closed: dead::closings(db)?,
     })
 }

@@ -213,6 +213,7 @@ fn gauges_of_the_ledger_follow_it_down_to_zero() {
         dead: vec![("gone".into(), "no_lookup".into(), 2)],
         oldest_dead: Some(at),
         outbox: 5,
+        oldest_result: None,
         closed: Vec::new(),
     });
     let sum = |name: &str| -> f64 {

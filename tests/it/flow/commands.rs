@@ -136,6 +136,40 @@ async fn results_are_printed_as_they_come_until_there_are_enough() {
     }
 }
 
+/// The broker would call them delivered, and their consumers never get them.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_wait_for_their_queue_are_taken_by_no_command() {
+    let mut stage = Stage::new("untaken");
+    stage.set("amqp.results_queue", "");
+    let worker = stage.worker();
+    let waiting = request("midtrans", "success");
+    let client = stage.client().await;
+    client.publish(&stage.names, &waiting).await;
+    let published = |status: &str| {
+        let labels = [("kind", "result"), ("status", status)];
+        worker.metric("rescind_publishes_total", &labels)
+    };
+    until("it comes back", PATIENCE, || published("returned") >= 1.0).await;
+    let a_minute_ago = "UPDATE messages SET created_at = created_at - 60000";
+    let ledger = rusqlite::Connection::open(stage.ledger()).unwrap();
+    ledger.busy_timeout(PATIENCE).unwrap();
+    assert_eq!(ledger.execute(a_minute_ago, []).unwrap(), 1);
+
+    let other = lines(&stage, "other", &[request("migo", "success")]);
+    let other = other.to_string_lossy();
+    for arguments in [&["results", "--limit", "1"][..], &["submit", &other]] {
+        let done = rescind(&stage, arguments).exits(1);
+        let told = done.stderr.contains("have been waiting for a queue");
+        assert!(told, "{done:?}");
+    }
+    assert_eq!(published("confirmed"), 0.0);
+    let mut results = stage.results().await;
+    results.one(&id(&waiting), PATIENCE).await;
+    until("it is marked", PATIENCE, || published("confirmed") == 1.0).await;
+    let seen: Vec<String> = results.counts().into_keys().collect();
+    assert_eq!(seen, [id(&waiting)], "nothing was submitted");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_listed_by_state_account_and_age_the_oldest_first() {
     let mut stage = Stage::new("listed");
