@@ -79,6 +79,33 @@ pub struct Place {
     claimed_at: ClaimedAt,
 }
 
+impl Place {
+    /// Carries out a claim in a task of its own. `job`: the request, if it was just read.
+    pub fn start(self, claim: Claim, job: Option<Job>) {
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let span = info_span!(
+            "request",
+            request_id = %claim.stored.request_id,
+            provider = dispatcher.name(),
+            attempt = claim.progress.attempts,
+            trace_id = claim.stored.envelope.trace_id(),
+        );
+        // Boxed: it is large, and would be moved several times on its way into the task.
+        let carrying = Box::pin(Arc::clone(&dispatcher).carry_out(claim, job, self));
+        dispatcher.shared.tasks.spawn(carrying.instrument(span));
+    }
+
+    /// The call is over, whatever is still to be written about it. Others may wait for the place, also
+    /// where no call was made.
+    pub fn give_back(self) {
+        let dispatcher = Arc::clone(&self.dispatcher);
+        drop(self);
+        if dispatcher.backlog.load(Ordering::Acquire) {
+            dispatcher.wake();
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.dispatcher.leave(self.health);
@@ -185,21 +212,6 @@ impl Dispatcher {
     pub fn note_due(&self) {
         self.backlog.store(true, Ordering::Release);
         self.wake();
-    }
-
-    /// Carries out a claim in a task of its own. `job`: the request, if it was just read.
-    pub fn start(self: &Arc<Self>, claim: Claim, job: Option<Job>, place: Place) {
-        let dispatcher = Arc::clone(self);
-        let span = info_span!(
-            "request",
-            request_id = %claim.stored.request_id,
-            provider = dispatcher.name(),
-            attempt = claim.progress.attempts,
-            trace_id = claim.stored.envelope.trace_id(),
-        );
-        // Boxed: it is large, and would be moved several times on its way into the task.
-        let carrying = Box::pin(dispatcher.carry_out(claim, job, place));
-        self.shared.tasks.spawn(carrying.instrument(span));
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {

@@ -29,7 +29,7 @@ use crate::shared::Shared;
 use crate::wire::{self, Envelope, Misunderstood};
 
 use self::acks::Acks;
-use self::admission::{Admitted, Candidate, Ready, Taken};
+use self::admission::{Candidate, Ready, Taken};
 use self::batch::{delivery_count, envelope, part, poisonous};
 
 mod acks;
@@ -181,7 +181,7 @@ impl Intake {
 
     async fn take_batch(
         self: &Arc<Self>,
-        batch: Vec<Admitted>,
+        batch: Vec<Taken>,
         acks: &mut Acks,
         queue: Queue,
     ) -> Result<(), AmqpError> {
@@ -200,13 +200,13 @@ impl Intake {
 
     async fn store_batch(
         self: Arc<Self>,
-        batch: Vec<Admitted>,
+        batch: Vec<Taken>,
         queue: Queue,
         _turn: OwnedMutexGuard<()>,
     ) {
         let (arrivals, begun): (Vec<Arrival>, Vec<_>) = batch
             .into_iter()
-            .map(|admitted| (admitted.arrival, (admitted.span, admitted.ready)))
+            .map(|taken| (taken.arrival, (taken.span, taken.ready)))
             .unzip();
         let arrivals: Arc<[Arrival]> = arrivals.into();
         failpoint::pass(Point::AfterDeliver);
@@ -291,6 +291,7 @@ impl Intake {
             acker: delivery.acker,
             arrival,
             candidate,
+            ready: None,
             span,
         }
     }
@@ -363,7 +364,7 @@ impl Intake {
             plan: Plan::Call(operation),
             outcome: None,
         };
-        ready.dispatcher.start(claim, Some(ready.job), ready.place);
+        ready.place.start(claim, Some(ready.job));
     }
 
     /// The dead letter of a request whose id belongs to other content, which stays as it is.

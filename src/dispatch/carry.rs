@@ -1,7 +1,6 @@
 //! One claim, from its call to its commit.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -43,24 +42,15 @@ impl Dispatcher {
             Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
                 Ok(job) => self.call(&claim, &job, operation, &mut place).await,
                 Err(_) => {
-                    self.give_back(place);
+                    place.give_back();
                     return error!("a claimed request can no longer be read");
                 }
             },
             Plan::Check => return self.check(claim, place).await,
         };
         failpoint::pass(Point::AfterAnswer);
-        self.give_back(place);
+        place.give_back();
         self.commit(change, &claim).await;
-    }
-
-    /// The call is over, whatever is still to be written about it. Others may wait for the place, also
-    /// where no call was made.
-    pub(crate) fn give_back(&self, place: Place) {
-        drop(place);
-        if self.backlog.load(Ordering::Acquire) {
-            self.wake();
-        }
     }
 
     async fn call(

@@ -131,7 +131,7 @@ impl Dispatcher {
         self.backlog.store(full, Ordering::Release);
         for (claim, place) in claims.into_iter().zip(places) {
             failpoint::pass(Point::AfterIntentCommit);
-            self.start(claim, None, place);
+            place.start(claim, None);
         }
         self.reserved.store(0, Ordering::Release);
         let mut gate = self.gate();

@@ -102,13 +102,13 @@ impl Dispatcher {
     pub(super) async fn check(&self, claim: Claim, mut place: Place) {
         let (Ok(job), Some(outcome)) = (self.job(&claim.stored), claim.outcome) else {
             error!("a finished request can no longer be read; it is not checked");
-            self.give_back(place);
+            place.give_back();
             return self.leave_unchecked(&claim).await;
         };
         let ended = self
             .call_counted(&claim, &job, Operation::Lookup, &mut place)
             .await;
-        self.give_back(place);
+        place.give_back();
         let now = (self.shared.clock)();
         let verdict_name = ended.verdict_name();
         let reading = ended.into_reading();

@@ -24,8 +24,10 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub(super) struct Taken {
     pub(super) acker: Acker,
     pub(super) arrival: Arrival,
-    /// Of a request of a configured account.
+    /// Of a request of a configured account, until it is ready.
     pub(super) candidate: Option<Candidate>,
+    /// If it begins at once.
+    pub(super) ready: Option<Ready>,
     pub(super) span: Span,
 }
 
@@ -37,7 +39,6 @@ pub(super) struct Candidate {
 
 /// A request that has the place to begin.
 pub(super) struct Ready {
-    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) job: Job,
     pub(super) place: Place,
 }
@@ -45,27 +46,21 @@ pub(super) struct Ready {
 /// The request does not begin after all: its place is free.
 pub(super) fn give_back(ready: Option<Ready>) {
     if let Some(ready) = ready {
-        ready.dispatcher.give_back(ready.place);
+        ready.place.give_back();
     }
 }
 
-/// A delivery on its way into the ledger.
-pub(super) struct Admitted {
-    pub(super) acker: Acker,
-    pub(super) arrival: Arrival,
-    /// If it begins at once.
-    pub(super) ready: Option<Ready>,
-    pub(super) span: Span,
-}
-
 /// The first of the deliveries, at least one, in their order.
-pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Admitted> {
+pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Taken> {
     let patience = PATIENCE * u32::try_from(taken.len()).unwrap_or(u32::MAX);
     let end = Instant::now() + patience;
     let mut admitted = Vec::with_capacity(taken.len());
     while let Some(mut first) = taken.pop_front() {
         match admit(&mut first) {
-            Admission::Begun(place) => admitted.push(first.admitted(Some(place))),
+            Admission::Begun(place) => {
+                let job = first.candidate.take().map(|candidate| candidate.job);
+                first.ready = job.map(|job| Ready { job, place });
+            }
             Admission::Soon if !admitted.is_empty() => {
                 taken.push_front(first);
                 break;
@@ -75,9 +70,11 @@ pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Admitted> {
                     candidate.dispatcher.room(end).await;
                 }
                 taken.push_front(first);
+                continue;
             }
-            Admission::Soon | Admission::Later => admitted.push(first.admitted(None)),
+            Admission::Soon | Admission::Later => {}
         }
+        admitted.push(first);
     }
     admitted
 }
@@ -89,21 +86,5 @@ fn admit(taken: &mut Taken) -> Admission {
             dispatcher.admit(job, &mut request.progress, now)
         }
         _ => Admission::Later,
-    }
-}
-
-impl Taken {
-    fn admitted(self, place: Option<Place>) -> Admitted {
-        let ready = |(candidate, place): (Candidate, Place)| Ready {
-            dispatcher: candidate.dispatcher,
-            job: candidate.job,
-            place,
-        };
-        Admitted {
-            acker: self.acker,
-            arrival: self.arrival,
-            ready: self.candidate.zip(place).map(ready),
-            span: self.span,
-        }
     }
 }
