@@ -24,6 +24,7 @@
 //! | lane | the thread or task that owns a ledger connection; a writer's commits in groups |
 
 // Pure.
+mod asking;
 pub mod backoff;
 mod es512;
 pub mod finding;
