@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-/// An HTTP method an adapter uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// GET
-    Get,
-    /// POST
-    Post,
-    /// PUT
-    Put,
+use crate::outcome::names;
+
+names! {
+    /// An HTTP method that an adapter uses.
+    Method {
+        /// A question.
+        Get = "GET",
+        /// What most calls are.
+        Post = "POST",
+        /// Bento's cancel.
+        Put = "PUT",
+    }
 }
 
 /// A call to be made, relative to the account's base URL and without its login.

@@ -104,7 +104,7 @@ impl Spans {
         let Some(exporting) = &self.0 else {
             return Span(None);
         };
-        let method = method(call.method);
+        let method = call.method.as_str();
         let operation = call.operation.as_str();
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
@@ -234,14 +234,6 @@ fn traceparent(span: &SdkSpan) -> String {
         context.span_id(),
         context.trace_flags().to_u8()
     )
-}
-
-fn method(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-    }
 }
 
 fn size(body: &[u8]) -> i64 {

@@ -34,8 +34,8 @@ use serde_json::{Map, Value};
 use rescind::job::{Amount, Currency, Job};
 use rescind::outcome::{Operation, Verdict};
 use rescind::providers::{
-    Abilities, Account, Ask, Asked, DoubtPolicy, Learned, Login, Method, Provider, Reading,
-    Request, Response,
+    Abilities, Account, Ask, Asked, DoubtPolicy, Learned, Login, Provider, Reading, Request,
+    Response,
 };
 
 /// When the first cancel was sent, in all lines: 2026-01-01T00:00:00Z.
@@ -338,12 +338,7 @@ pub(super) fn render_abilities(abilities: &Abilities) -> String {
 }
 
 pub(super) fn render_request(request: &Request) -> String {
-    let method = match request.method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-    };
-    let mut text = format!("{method} {}", request.path);
+    let mut text = format!("{} {}", request.method.as_str(), request.path);
     for (name, value) in &request.headers {
         text.push_str(&format!(" [{name}: {value}]"));
     }
