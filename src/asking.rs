@@ -82,6 +82,11 @@ pub fn segment(id: &str) -> String {
     percent_encoding::utf8_percent_encode(id, &KEPT).to_string()
 }
 
+/// Whether a text can stand in a header as it is: some visible ASCII, and no space.
+pub(crate) fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// How a call authenticates.
 pub enum Login {
     /// Value of the `Authorization` header, for as long as the settings stay.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::providers::{Request, Response, Token, loose_text};
+use crate::providers::{Request, Response, Token, is_visible, loose_text};
 
 /// A token that outlives a day is fetched anew anyway.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -29,7 +29,7 @@ pub(crate) fn read(response: &Response<'_>, unless_told: Duration) -> Result<Tok
     let token = body["access_token"].as_str().unwrap_or_default();
     let kind = body["token_type"].as_str().unwrap_or("bearer");
     // A header value holds visible ASCII; anything else could not be sent.
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !is_visible(token) {
         return Err("the token endpoint's answer holds no usable access_token".to_owned());
     }
     if !kind.eq_ignore_ascii_case("bearer") {

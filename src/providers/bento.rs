@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     Abilities, Account, Ask, Asked, DoubtPolicy, Login, Method, Provider, Reading, Request,
-    Response, Setting, Token, by_http_status, segment,
+    Response, Setting, Token, by_http_status, is_visible, segment,
 };
 use crate::job::{Job, Payment};
 use crate::oauth;
@@ -182,7 +182,7 @@ fn check_login(account: &Account) -> Result<(), String> {
     let client = [client[0], client[1], account.secret("oauth.client_secret")];
     match (account.secret("token"), client) {
         (Some(token), [None, None, None]) => {
-            if token.bytes().all(|b| b.is_ascii_graphic()) && !token.is_empty() {
+            if is_visible(token) {
                 Ok(())
             } else {
                 Err("token is empty or holds a space".to_owned())

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Login, Notification, Provider, Reading,
-    Request, Response, Setting, Token, by_http_status, loose_text, segment,
+    Request, Response, Setting, Token, by_http_status, is_visible, loose_text, segment,
 };
 use crate::es512::SigningKey;
 use crate::job::{Job, Payment};
@@ -62,7 +62,7 @@ impl Provider for Gr4vy {
     fn check(&self, account: &Account) -> Result<(), String> {
         signing_key(account)?;
         match account.plain("merchant_account_id") {
-            Some(id) if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic()) => {
+            Some(id) if !is_visible(id) => {
                 Err("merchant_account_id is empty or no plain text".to_owned())
             }
             _ => Ok(()),

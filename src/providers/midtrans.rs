@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
-    Reading, Request, Response, Setting, by_http_status, loose_text, segment,
+    Reading, Request, Response, Setting, by_http_status, is_visible, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::notified::is_sha512_of;
@@ -49,11 +49,10 @@ impl Provider for Midtrans {
     }
 
     fn check(&self, account: &Account) -> Result<(), String> {
-        let usable = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
-        if !account.secret("server_key").is_some_and(usable) {
+        if !account.secret("server_key").is_some_and(is_visible) {
             return Err("server_key is empty or holds a space".to_owned());
         }
-        if account.secrets("further_server_keys").all(usable) {
+        if account.secrets("further_server_keys").all(is_visible) {
             Ok(())
         } else {
             Err("one of further_server_keys is empty or holds a space".to_owned())

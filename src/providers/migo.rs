@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
-    Reading, Request, Response, Setting, Via, by_http_status, loose_text, segment,
+    Reading, Request, Response, Setting, Via, by_http_status, is_visible, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::notified::same;
@@ -45,7 +45,7 @@ impl Provider for Migo {
     fn check(&self, account: &Account) -> Result<(), String> {
         for key in ["token", "notification_token"] {
             let value = account.secret(key).unwrap_or("absent");
-            if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic()) {
+            if !is_visible(value) {
                 return Err(format!(
                     "{key} is empty or holds a space; it is given without the word Bearer"
                 ));

@@ -19,6 +19,7 @@ mod migo;
 mod pismo;
 mod tingg;
 
+pub(crate) use crate::asking::is_visible;
 pub use crate::asking::{Login, Method, Request, Token, segment};
 pub use crate::notified::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
 pub use crate::reading::{Evidence, Reading, Response, by_http_status, loose_text};
