@@ -133,7 +133,10 @@ impl Provider for Gr4vy {
         match Route::of_state(&body) {
             Some(route) => words(still_open(ask, route), response, &body)
                 .learn(ROUTE, Some(route.as_str().to_owned())),
-            None if is_voided_soon(&body) => words(Verdict::Accepted, response, &body),
+            // A void has been taken, and is not through.
+            None if status(&body) == "authorization_void_pending" => {
+                words(Verdict::Accepted, response, &body)
+            }
             None => words(by_state(&body).unwrap_or(not_yet), response, &body),
         }
         .learn(REFUSED_WITH, forgotten(ask))
@@ -250,11 +253,6 @@ fn is_about(ask: &Ask<'_>, transaction: &Value) -> bool {
     }
 }
 
-/// A void has been taken, and is not through.
-fn is_voided_soon(body: &Value) -> bool {
-    by_state(body).is_none() && status(body) == "authorization_void_pending"
-}
-
 /// A 2xx to the void or cancel.
 fn result(ask: &Ask<'_>, body: &Value) -> Verdict {
     let transaction = match &body["transaction"] {
@@ -325,8 +323,7 @@ fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
     let refused_with = ask.learned(REFUSED_WITH).and_then(|r| r.split_once(':'));
     match refused_with {
         Some((refused, why)) if refused == route.as_str() => {
-            let why = Why::ALL.iter().find(|w| w.as_str() == why);
-            why.map_or(Verdict::StillOpen, |why| Verdict::Barred(*why))
+            Why::named(why).map_or(Verdict::StillOpen, Verdict::Barred)
         }
         _ => Verdict::StillOpen,
     }
