@@ -228,7 +228,7 @@ impl Answer {
     }
 
     fn reading(&self, verdict: Verdict, response: &Response<'_>) -> Reading {
-        let text = |value: &Value| loose_text(value);
+        let text = loose_text;
         let (status, results) = (&self.body["status"], &self.body["results"]);
         let code = text(&status["statusCode"]).or_else(|| text(&self.body["status_code"]));
         let message = text(&status["statusDescription"]).or_else(|| text(&self.body["message"]));
