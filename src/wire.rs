@@ -10,10 +10,7 @@ use crate::outcome::names;
 
 mod request;
 
-pub use request::{
-    Misunderstood, REQUEST_BYTES_MAX, SEARCHED_BYTES_MAX, Understood, glimpse, is_request_id,
-    read_new_request, read_request,
-};
+pub use request::{Misunderstood, Understood, glimpse, read_new_request, read_request};
 
 /// Namespace of every identifier that Rescind derives.
 pub(crate) const NAMESPACE: Uuid = Uuid::from_u128(0x7265_7363_696e_6400_8000_6361_6e63_656c);

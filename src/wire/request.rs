@@ -12,9 +12,10 @@ use crate::reading::shorten;
 use crate::strict::{self, Member};
 
 /// Largest request that is understood, in bytes.
-pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Largest message that is searched for a `request_id`, in bytes.
-pub const SEARCHED_BYTES_MAX: usize = 1024 * 1024;
+const SEARCHED_BYTES_MAX: usize = 1024 * 1024;
+
 /// A request as published, before its provider's kind has read the payment.
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -259,7 +260,7 @@ fn misunderstood(bytes: &[u8], reason: Invalid, detail: String) -> Misunderstood
 }
 
 /// `^[A-Za-z0-9._:-]{1,128}$`
-pub fn is_request_id(text: &str) -> bool {
+fn is_request_id(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text
             .bytes()
