@@ -4,44 +4,23 @@
 //! is passed for the third time: no destructor runs, nothing is flushed, as in a real crash.
 //! With `:stop` behind it, SIGSTOP: the worker pauses there, as when its machine is suspended.
 
-/// A place between two durable steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Point {
-    /// A delivery arrived; nothing is stored.
-    AfterDeliver,
-    /// The request is stored; the delivery is not acknowledged.
-    AfterIntakeCommit,
-    /// The intent is stored; nothing is sent.
-    AfterIntentCommit,
-    /// The provider answered; nothing is stored.
-    AfterAnswer,
-    /// The outcome and its messages are stored; nothing is published.
-    AfterOutcomeCommit,
-    /// The broker confirmed; the message is not marked.
-    AfterPublish,
-}
+use crate::outcome::names;
 
-impl Point {
-    /// Every place, in the order in which a request passes them.
-    pub const ALL: [Self; 6] = [
-        Self::AfterDeliver,
-        Self::AfterIntakeCommit,
-        Self::AfterIntentCommit,
-        Self::AfterAnswer,
-        Self::AfterOutcomeCommit,
-        Self::AfterPublish,
-    ];
-
-    /// The name in `RESCIND_FAIL_POINT`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AfterDeliver => "after_deliver",
-            Self::AfterIntakeCommit => "after_intake_commit",
-            Self::AfterIntentCommit => "after_intent_commit",
-            Self::AfterAnswer => "after_answer",
-            Self::AfterOutcomeCommit => "after_outcome_commit",
-            Self::AfterPublish => "after_publish",
-        }
+names! {
+    /// A place between two durable steps; they stand in the order in which a request passes them.
+    Point {
+        /// A delivery arrived; nothing is stored.
+        AfterDeliver = "after_deliver",
+        /// The request is stored; the delivery is not acknowledged.
+        AfterIntakeCommit = "after_intake_commit",
+        /// The intent is stored; nothing is sent.
+        AfterIntentCommit = "after_intent_commit",
+        /// The provider answered; nothing is stored.
+        AfterAnswer = "after_answer",
+        /// The outcome and its messages are stored; nothing is published.
+        AfterOutcomeCommit = "after_outcome_commit",
+        /// The broker confirmed; the message is not marked.
+        AfterPublish = "after_publish",
     }
 }
 
