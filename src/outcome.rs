@@ -252,8 +252,10 @@ names! {
 
 names! {
     /// Where a request stands.
+    #[derive(Default)]
     State {
         /// Waiting for its first call.
+        #[default]
         Due = "due",
         /// A call is on the wire, or was when the worker died.
         Calling = "calling",

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::progress::is_unset;
 use super::{Moment, Plan, Progress, Seen, Terms};
 use crate::backoff::{elapsed, plus};
 use crate::outcome::{Operation, Outcome, Refused, Unresolved, Verdict};
@@ -45,7 +46,7 @@ pub struct Hints {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checking_since: Option<Timestamp>,
     /// Checks in a row that were begun anew, since a notification came during the question.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_unset")]
     pub restarts: u32,
     /// Outcome and reason of the last correction.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,10 +54,6 @@ pub struct Hints {
     /// Its message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correction: Option<Uuid>,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// What the check of a result found.

@@ -9,7 +9,7 @@ use crate::providers::Learned;
 
 /// Everything the lifecycle remembers of one request. Stored as JSON without what is unset:
 /// most requests are finished by their first call and have little to remember.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// Where it stands.
     pub state: State,
@@ -92,7 +92,7 @@ pub struct Progress {
     pub replays: Replays,
 }
 
-fn is_unset<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_unset<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -119,32 +119,8 @@ impl Progress {
     /// A request that has just been accepted.
     pub fn new(now: Timestamp) -> Self {
         Self {
-            state: State::Due,
-            operation: None,
             due_at: Some(now),
-            calls: 0,
-            attempts: 0,
-            lookups: 0,
-            retries: 0,
-            polls: 0,
-            refusals: 0,
-            sighting: None,
-            doubtful: false,
-            exposed: false,
-            accepted: false,
-            under_way: false,
-            was_there: false,
-            asked_again: false,
-            looked: false,
-            first_sent_at: None,
-            retrying_since: None,
-            quiet_until: None,
-            quiet_ms: 0,
-            waiting_since: None,
-            asked_at: None,
-            learned: Learned::new(),
-            hints: Hints::default(),
-            replays: Replays::default(),
+            ..Self::default()
         }
     }
 }
