@@ -219,9 +219,7 @@ impl Progress {
 
     fn after_cancel(&mut self, verdict: &Verdict, moment: Moment<'_>) -> Step {
         match *verdict {
-            Verdict::Cancelled {
-                reason, already, ..
-            } => self.cancelled(reason, already),
+            Verdict::Cancelled { reason, already } => self.cancelled(reason, already),
             Verdict::NothingToCancel(reason) => Step::Finish(Outcome::NothingToCancel(reason)),
             Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
             Verdict::Refused(reason) => self.refused_when_sent(reason, moment),
@@ -262,9 +260,7 @@ impl Progress {
             self.sighting = None;
         }
         match *verdict {
-            Verdict::Cancelled {
-                reason, already, ..
-            } => self.cancelled(reason, already),
+            Verdict::Cancelled { reason, already } => self.cancelled(reason, already),
             Verdict::NothingToCancel(reason) => Step::Finish(Outcome::NothingToCancel(reason)),
             Verdict::Refused(reason) => Step::Finish(Outcome::Refused(reason)),
             Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use crate::job::Amount;
-
 /// What an adapter may say of an answer: a closed set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -14,8 +12,6 @@ pub enum Verdict {
         reason: Cancelled,
         /// The provider says that it was so before this call.
         already: bool,
-        /// What the provider says was cancelled.
-        amount: Option<Amount>,
     },
     /// The payment had ended without money.
     NothingToCancel(Nothing),

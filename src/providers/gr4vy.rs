@@ -283,7 +283,6 @@ fn cancelled(route: Route, already: bool) -> Verdict {
             Route::Cancel => Cancelled::Cancelled,
         },
         already,
-        amount: None,
     }
 }
 

@@ -275,7 +275,6 @@ fn cancel_verdict(code: &str, status: &str, response: &Response<'_>) -> Verdict 
         ("" | "200" | "202", "cancel") => Verdict::Cancelled {
             reason: Cancelled::Voided,
             already: false,
-            amount: None,
         },
         ("202", "deny") => Verdict::NothingToCancel(Nothing::Denied),
         ("407", "" | "expire") => Verdict::NothingToCancel(Nothing::Expired),
@@ -307,7 +306,6 @@ fn lookup_verdict(code: &str, status: &str) -> Option<Verdict> {
         "cancel" => Verdict::Cancelled {
             reason: Cancelled::Voided,
             already: true,
-            amount: None,
         },
         "expire" => Verdict::NothingToCancel(Nothing::Expired),
         "deny" => Verdict::NothingToCancel(Nothing::Denied),

@@ -142,7 +142,6 @@ fn claimed(status: &str) -> Option<Verdict> {
         "DISMISSED" | "CANCELLED" => Verdict::Cancelled {
             reason: Cancelled::Dismissed,
             already: true,
-            amount: None,
         },
         "APPROVED" => Verdict::Refused(Refused::Settled),
         "DENIED" => Verdict::NothingToCancel(Nothing::Denied),
@@ -170,7 +169,6 @@ fn success_verdict(response: &Response<'_>, body: &Value) -> Option<Verdict> {
     Some(Verdict::Cancelled {
         reason,
         already: false,
-        amount: None,
     })
 }
 

@@ -190,7 +190,6 @@ fn done(ask: &Ask<'_>, body: &Value) -> Verdict {
     Verdict::Cancelled {
         reason: Cancelled::Reversed,
         already: false,
-        amount: None,
     }
 }
 

@@ -309,11 +309,7 @@ fn error_verdict(code: &str) -> Option<Verdict> {
 }
 
 fn cancelled(reason: Cancelled, already: bool) -> Verdict {
-    Verdict::Cancelled {
-        reason,
-        already,
-        amount: None,
-    }
+    Verdict::Cancelled { reason, already }
 }
 
 /// A code that no page lists. HTTP is asked only for what it says of every API alike.

@@ -86,7 +86,6 @@ fn verdicts() -> Vec<Verdict> {
         Verdict::Cancelled {
             reason: Cancelled::Voided,
             already: true,
-            amount: None,
         },
         Verdict::NothingToCancel(Nothing::Expired),
         Verdict::Refused(Refused::Settled),

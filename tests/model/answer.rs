@@ -26,7 +26,6 @@ impl Answer {
         let cancelled = |already| Verdict::Cancelled {
             reason: Cancelled::Voided,
             already,
-            amount: None,
         };
         Some(match self {
             Self::Cancelled => cancelled(false),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::{Ask, Reading, Response, loose_text};
-use crate::outcome::{Cause, Refused, Verdict};
+use crate::job::{Amount, Currency};
+use crate::outcome::{Cancelled, Cause, Refused, Verdict};
 
 /// Learned: how many failed voids and refunds of this payment are accounted for: retried for, or
 /// older than the next call.
@@ -55,6 +56,31 @@ impl<'a> Answer<'a> {
             None => true,
         };
         same("orderId", "order_id") && same("transactionId", "transaction_id")
+    }
+
+    /// One of the transaction's amounts, in minor units.
+    pub(super) fn units(&self, field: &str) -> Option<i64> {
+        loose_text(&self.transaction[field])?.parse().ok()
+    }
+
+    /// What was refunded, in minor units.
+    pub(super) fn refunded_units(&self) -> Option<i64> {
+        self.units("refundedAmount").filter(|units| *units > 0)
+    }
+
+    /// The same as an amount, where its currency is known.
+    fn refunded_amount(&self, ask: &Ask<'_>) -> Option<Amount> {
+        let currency = self.currency(ask)?;
+        Some(Amount::from_minor_units(self.refunded_units()?, currency))
+    }
+
+    /// Of the transaction's amounts. The request's stands in for one that is not told, not for one that is
+    /// unknown.
+    fn currency(&self, ask: &Ask<'_>) -> Option<Currency> {
+        match self.transaction["currency"].as_str() {
+            Some(code) if !code.is_empty() => Currency::parse(&code.to_ascii_uppercase()),
+            _ => ask.job.currency,
+        }
     }
 
     /// A void or refund that failed, where the answer allows no other reading.
@@ -122,10 +148,9 @@ impl<'a> Answer<'a> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let message = text(&status["description"]).or_else(|| text(&self.body["message"]));
         let accounted = self.accounted(ask, &verdict);
-        let amount = match verdict {
-            Verdict::Cancelled { amount, .. } => amount,
-            _ => None,
-        };
+        let amount = is_refund(&verdict)
+            .then(|| self.refunded_amount(ask))
+            .flatten();
         let reading = Reading::of(verdict, response)
             .with(
                 loose_text(&status["code"]),
@@ -178,6 +203,16 @@ fn is_failed_reversal(entry: &Value) -> bool {
     let action = entry["action"].as_str().unwrap_or_default();
     let reverses = |name| action.eq_ignore_ascii_case(name);
     (reverses("Void") || reverses("Refund")) && is_failed(entry)
+}
+
+fn is_refund(verdict: &Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Cancelled {
+            reason: Cancelled::Refunded | Cancelled::PartiallyRefunded,
+            ..
+        }
+    )
 }
 
 /// `None` unless the outcome is one of the two documented failures.

@@ -2,10 +2,9 @@
 
 use serde_json::Value;
 
-use super::super::{Ask, Response, by_http_status, loose_text};
+use super::super::{Ask, Response, by_http_status};
 use super::answer::{Answer, FAILURES, Failure, MISSING, Whose, failed};
 use super::{is_guessed, lookup_path, units_asked};
-use crate::job::{Amount, Currency};
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict};
 
 /// A 2xx to the cancel: "submitted for processing", unless the state already says more.
@@ -196,45 +195,33 @@ fn is_missing(ask: &Ask<'_>) -> bool {
 fn by_final_state(ask: &Ask<'_>, answer: &Answer<'_>, whose: Whose) -> Option<Verdict> {
     let state = answer.state()?.to_ascii_lowercase();
     match state.as_str() {
-        "authvoided" => Some(cancelled(Cancelled::Voided, None, whose)),
-        "refunded" => refunded(ask, answer.transaction, whose),
+        "authvoided" => Some(cancelled(Cancelled::Voided, whose)),
+        "refunded" => refunded(ask, answer, whose),
         "authexpired" => Some(Verdict::NothingToCancel(Nothing::Expired)),
         "authfailed" | "capturefailed" => Some(Verdict::NothingToCancel(Nothing::PaymentFailed)),
         _ => None,
     }
 }
 
-/// Of the transaction's amounts. The request's stands in for one that is not told, not for one that is unknown.
-fn currency(ask: &Ask<'_>, transaction: &Value) -> Option<Currency> {
-    match transaction["currency"].as_str() {
-        Some(code) if !code.is_empty() => Currency::parse(&code.to_ascii_uppercase()),
-        _ => ask.job.currency,
-    }
-}
-
-fn cancelled(reason: Cancelled, amount: Option<Amount>, whose: Whose) -> Verdict {
+fn cancelled(reason: Cancelled, whose: Whose) -> Verdict {
     Verdict::Cancelled {
         reason,
         already: whose != Whose::ThisCall,
-        amount,
     }
 }
 
 /// `Refunded` means "all or part": the amounts decide whether it is what was asked for.
-fn refunded(ask: &Ask<'_>, transaction: &Value, whose: Whose) -> Option<Verdict> {
-    let units = |field: &str| loose_text(&transaction[field])?.parse::<i64>().ok();
-    let refunded = units("refundedAmount").filter(|units| *units > 0)?;
-    let amount =
-        currency(ask, transaction).map(|currency| Amount::from_minor_units(refunded, currency));
+fn refunded(ask: &Ask<'_>, answer: &Answer<'_>, whose: Whose) -> Option<Verdict> {
+    let refunded = answer.refunded_units()?;
     let (asked, reason) = match ask.job.amount {
-        None => (units("capturedAmount")?, Cancelled::Refunded),
+        None => (answer.units("capturedAmount")?, Cancelled::Refunded),
         Some(_) => (units_asked(ask)?, Cancelled::PartiallyRefunded),
     };
     // A part of the same size that we did not ask for is not the part that we were asked for.
     let can_be_it = ask.job.amount.is_none()
-        || (whose != Whose::SomebodyElses && !is_of_another_currency(ask, transaction));
+        || (whose != Whose::SomebodyElses && !is_of_another_currency(ask, answer.transaction));
     Some(match whose {
-        _ if refunded == asked && can_be_it => cancelled(reason, amount, whose),
+        _ if refunded == asked && can_be_it => cancelled(reason, whose),
         // A part leaves the rest with the merchant.
         Whose::SomebodyElses if ask.job.amount.is_none() && refunded < asked => {
             Verdict::Refused(Refused::Settled)

@@ -284,7 +284,6 @@ fn a_replay_of_it_asks_first_and_does_not_take_it_for_ours() {
     let cancelled = Verdict::Cancelled {
         reason: Cancelled::Voided,
         already: true,
-        amount: None,
     };
     let step = again.after(&cancelled, &late, now(), 0.0);
     let (reason, already) = (Cancelled::Voided, true);

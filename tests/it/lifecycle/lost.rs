@@ -101,7 +101,6 @@ fn evidence_counts_at_once() {
     let cancelled = Verdict::Cancelled {
         reason: rescind::outcome::Cancelled::Voided,
         already: true,
-        amount: None,
     };
     let step = progress.after(&cancelled, &terms(LOOKS_UP), now(), 0.0);
     let Step::Finish(Outcome::Cancelled { already, .. }) = step else {

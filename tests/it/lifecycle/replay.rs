@@ -125,7 +125,6 @@ fn what_is_cancelled_by_now_is_found_without_a_call() {
     let cancelled = Verdict::Cancelled {
         reason: Cancelled::Voided,
         already: true,
-        amount: None,
     };
     // What was in doubt may be our own doing; what certainly failed is somebody else's.
     for (outcome, already) in [(FAILED, true), (UNKNOWN, false)] {

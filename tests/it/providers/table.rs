@@ -22,7 +22,8 @@
 //! ```
 //! A situation is `-`, `exposed`, `accepted` or `exposed,accepted`, and the first cancel was sent
 //! when the year 2026 began; `429+7s` is an answer with
-//! `Retry-After: 7`; a verdict with a wait ends in `+7s`.
+//! `Retry-After: 7`; a verdict with a wait ends in `+7s`. Bento's amounts decide what its `Refunded` means, so
+//! there a verdict ends in the amount of the evidence, if it has one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -297,14 +298,9 @@ pub(super) fn render(verdict: &Verdict) -> String {
     };
     let name = verdict.as_str();
     match verdict {
-        Verdict::Cancelled {
-            reason,
-            already,
-            amount,
-        } => {
+        Verdict::Cancelled { reason, already } => {
             let already = if *already { ":already" } else { "" };
-            let amount = amount.map_or_else(String::new, |a| format!(":amount={a}"));
-            format!("{name}:{}{already}{amount}", reason.as_str())
+            format!("{name}:{}{already}", reason.as_str())
         }
         Verdict::NothingToCancel(reason) => format!("{name}:{}", reason.as_str()),
         Verdict::Refused(reason) => format!("{name}:{}", reason.as_str()),
