@@ -143,10 +143,11 @@ impl Verified {
 
 /// Declares the topology, or checks it, as configured.
 pub async fn prepare(connection: &Connection, settings: &Amqp) -> Result<(), AmqpError> {
+    let topology = Topology::of(settings);
     match settings.topology {
-        TopologyMode::Declare => declare(connection, &Topology::of(settings)).await,
+        TopologyMode::Declare => declare(connection, &topology).await,
         TopologyMode::Verify => {
-            let found = verify(connection, &Topology::of(settings)).await?;
+            let found = verify(connection, &topology).await?;
             if found.differences.is_empty() {
                 Ok(())
             } else {
