@@ -9,10 +9,10 @@ use futures_util::StreamExt;
 use futures_util::stream::ReadyChunks;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Acker, Channel, Connection, Consumer};
 
 use crate::amqp::{AmqpError, open_channel, step, step_within};
 
@@ -36,6 +36,16 @@ pub async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, 
     let options = BasicQosOptions::default();
     step("set the prefetch", channel.basic_qos(prefetch, options)).await?;
     Ok(channel)
+}
+
+/// Acknowledges a delivery and all older ones of its channel.
+pub async fn acknowledge(last: &Acker) -> Result<(), AmqpError> {
+    let acking = last.ack(BasicAckOptions { multiple: true });
+    if step("acknowledge", acking).await? {
+        Ok(())
+    } else {
+        Err(AmqpError::Lost)
+    }
 }
 
 impl Batches {

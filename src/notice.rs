@@ -24,14 +24,13 @@ use axum::http::{HeaderMap, StatusCode};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
 use lapin::{Channel, Connection};
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::amqp::{self, AmqpError, step};
+use crate::amqp::{self, AmqpError};
 use crate::config::Amqp;
 use crate::consume::{self, Batches};
 use crate::dispatch::{Dispatcher, Dispatchers};
@@ -246,10 +245,7 @@ impl Notices {
             join_all(batch.iter().map(|delivery| self.take(delivery))).await;
             // Every one that concerns the ledger is in it.
             if let Some(last) = batch.last() {
-                let acking = last.acker.ack(BasicAckOptions { multiple: true });
-                if !step("acknowledge", acking).await? {
-                    return Err(AmqpError::Lost);
-                }
+                consume::acknowledge(&last.acker).await?;
             }
         }
     }

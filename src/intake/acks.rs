@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use lapin::Acker;
-use lapin::options::BasicAckOptions;
 use tokio::time::Instant;
 
-use crate::amqp::{AmqpError, step};
+use crate::amqp::AmqpError;
+use crate::consume;
 
 /// How long a delivery waits to be acknowledged together with others: each acknowledgement is a
 /// write to the broker's own log, before which no other message gets on.
@@ -58,14 +58,9 @@ impl Acks {
     /// All of them: this channel has no older delivery open.
     pub(super) async fn acknowledge(&mut self) -> Result<(), AmqpError> {
         self.count = 0;
-        let Some(last) = self.last.take() else {
-            return Ok(());
-        };
-        let acking = last.ack(BasicAckOptions { multiple: true });
-        if step("acknowledge", acking).await? {
-            Ok(())
-        } else {
-            Err(AmqpError::Lost)
+        match self.last.take() {
+            Some(last) => consume::acknowledge(&last).await,
+            None => Ok(()),
         }
     }
 }
