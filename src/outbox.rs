@@ -310,7 +310,7 @@ impl Outbox {
             Ok(()) => self.notes.marked(&confirmed),
             Err(error) => {
                 error!(%error, "cannot mark messages as published; trying again");
-                self.notes.add(std::iter::empty(), Instant::now());
+                self.notes.try_later();
                 return false;
             }
         }

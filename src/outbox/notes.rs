@@ -119,6 +119,10 @@ impl Notes {
         let taken = confirmed[before..].iter().map(|message| message.seq);
         refused.taken(taken.clone());
         returned.taken(taken, now);
+        self.wake(&inner);
+    }
+
+    fn wake(&self, inner: &Inner) {
         if !inner.confirmed.is_empty() {
             self.some.notify_one();
         }
@@ -141,6 +145,11 @@ impl Notes {
     pub(super) fn marked(&self, messages: &[Delivered]) {
         self.inner().confirmed.drain(..messages.len());
         self.release(messages.iter().map(|message| message.seq));
+    }
+
+    /// They could not be marked now.
+    pub(super) fn try_later(&self) {
+        self.wake(&self.inner());
     }
 
     /// Waits until a message has waited long enough to be marked, or enough of them wait.

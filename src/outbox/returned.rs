@@ -95,7 +95,8 @@ impl Returned {
             message_id = %sample.id,
             routing_key = sample.routing_key,
             status = ?sample.status,
-            "messages came back, this one among them; they are tried again, at the latest every 30 s"
+            "messages came back, this one among them; they are tried again, at the latest every {} s",
+            WAIT_MAX.as_secs()
         );
     }
 }
