@@ -57,7 +57,8 @@ pub enum Notification {
 /// What a notification hints at.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Hint {
-    /// Its signature is the provider's.
+    /// Its signature is the provider's. Nothing is decided by it; it lets the tests of the adapters tell what
+    /// was signed from what anybody may have sent.
     pub authenticated: bool,
     /// [`crate::job::Payment::key`]s of the payment that it names, one for each way to name
     /// it; none where it is about something else.
