@@ -7,14 +7,17 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::AccountConfig;
 use crate::providers::{Account, Method, Provider, Request, Response};
 
 mod authorities;
+mod connect;
 mod login;
 
+use connect::Watch;
 use login::{CachedToken, Logins};
 
 pub use authorities::{ClientError, authorities};
@@ -22,6 +25,9 @@ pub use login::{Authorization, LoginError, LoginObserver};
 
 /// Largest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// By how much connecting may take longer than its limit: timers are not exact, and clocks are corrected.
+const CONNECT_SLACK: Duration = Duration::from_secs(1);
 
 /// What became of a send.
 #[derive(Debug)]
@@ -68,8 +74,11 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Builds the client of an account.
-    pub fn new(config: &AccountConfig) -> Result<Self, ClientError> {
+    /// Builds the client of an account. `clock`: the wall clock.
+    pub fn new(config: &AccountConfig, clock: fn() -> Timestamp) -> Result<Self, ClientError> {
+        // A call that times out while it connects was not sent; one that reaches its own limit is in doubt.
+        let connect = config.connect_timeout.min(config.timeout / 2);
+        let most = connect + CONNECT_SLACK;
         let mut builder = reqwest::Client::builder();
         if let Some(path) = &config.ca_file {
             builder = builder.tls_certs_only(authorities(path)?);
@@ -78,8 +87,8 @@ impl Caller {
             builder = builder.tls_certs_only([]);
         }
         let http = builder
-            // A call that times out while it connects was not sent; one that reaches its own limit is in doubt.
-            .connect_timeout(config.connect_timeout.min(config.timeout / 2))
+            .connect_timeout(connect)
+            .connector_layer(Watch { most, clock })
             .timeout(config.timeout)
             // Otherwise the system would go on sending the written bytes for half a minute after the call has
             // ended, and the call could arrive after the look-ups that did not see it.

@@ -20,18 +20,16 @@ use crate::lifecycle::{Plan, Progress, Terms};
 use crate::metrics::GateGauges;
 use crate::outcome::{Cause, Operation};
 use crate::shared::Shared;
+use crate::since::Since;
 use crate::wire;
 
 mod carry;
-mod claimed_at;
 mod claims;
 mod clock;
 mod commit;
 mod ended;
 mod hints;
 mod replay;
-
-use claimed_at::ClaimedAt;
 
 pub use replay::{first_call, reopening};
 
@@ -76,7 +74,7 @@ pub struct Place {
     dispatcher: Arc<Dispatcher>,
     health: Health,
     /// Before the claim that it is for.
-    claimed_at: ClaimedAt,
+    claimed_at: Since,
 }
 
 impl Place {
@@ -125,7 +123,7 @@ impl Dispatcher {
             .metrics
             .gate(&config.account.name, config.max_in_flight);
         Ok(Arc::new(Self {
-            caller: Caller::new(&config)?,
+            caller: Caller::new(&config, shared.clock)?,
             config,
             shared,
             gate: Mutex::new(Gate::new(limits)),
@@ -232,7 +230,7 @@ impl Dispatcher {
         Place {
             dispatcher: Arc::clone(self),
             health: Health::Untried,
-            claimed_at: ClaimedAt::now((self.shared.clock)()),
+            claimed_at: Since::now((self.shared.clock)()),
         }
     }
 

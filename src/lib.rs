@@ -66,6 +66,7 @@ pub mod metrics;
 mod pem;
 mod process;
 pub mod server;
+mod since;
 pub mod spans;
 pub mod systemd;
 pub mod trace;

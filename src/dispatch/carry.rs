@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::claimed_at::ClaimedAt;
 use super::commit::stands;
 use super::ended::Ended;
 use super::hints::hinted;
@@ -20,6 +19,7 @@ use crate::ledger::{CallEnd, Change, Claim, DeadLetter};
 use crate::lifecycle::{Plan, Progress, Step};
 use crate::outcome::{Cause, Operation, Outcome, Verdict, Why};
 use crate::providers::{Ask, Evidence, Reading, Request};
+use crate::since::Since;
 use crate::spans::{Call, Span};
 use crate::wire::{self, Envelope};
 
@@ -240,13 +240,13 @@ impl Dispatcher {
     }
 
     /// Why a cancel is not sent any more: the login may have taken long, or the machine was suspended.
-    fn too_late(&self, ask: &Ask<'_>, claimed_at: ClaimedAt) -> Option<&'static str> {
+    fn too_late(&self, ask: &Ask<'_>, claimed_at: Since) -> Option<&'static str> {
         let now = (self.shared.clock)();
         if ask.job.deadline.is_some_and(|deadline| deadline <= now) {
             return Some("the deadline passed before the call");
         }
         claimed_at
-            .is_before(SEND_WITHIN, now)
+            .is_over(SEND_WITHIN, now)
             .then_some("the worker was held up before the call; others may have its work by now")
     }
 
@@ -309,7 +309,7 @@ struct TokenRefused(Reading);
 /// What a send needs beside the call itself.
 struct Sending<'a> {
     /// Before the claim that it is for.
-    claimed_at: ClaimedAt,
+    claimed_at: Since,
     envelope: &'a Envelope,
     attempt: u32,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -76,9 +76,13 @@ impl Server {
 }
 
 fn caller(kind: &str, account: Account, timeout: Duration) -> Caller {
+    caller_by(rescind::run::now, kind, account, timeout)
+}
+
+fn caller_by(clock: fn() -> Timestamp, kind: &str, account: Account, timeout: Duration) -> Caller {
     // As main.rs does; only the first one counts.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let caller = Caller::new(&AccountConfig {
+    let config = AccountConfig {
         provider: providers::by_kind(kind).unwrap(),
         account,
         connect_timeout: 5 * SECOND,
@@ -92,8 +96,8 @@ fn caller(kind: &str, account: Account, timeout: Duration) -> Caller {
             failures: 1,
             open_for: SECOND,
         },
-    });
-    caller.unwrap()
+    };
+    Caller::new(&config, clock).unwrap()
 }
 
 /// One whose token never changes.
@@ -124,6 +128,29 @@ async fn authorize(caller: &Caller) -> Result<Authorization, LoginError> {
 }
 
 /// A silent endpoint costs each request one wait, and not one for each request before it.
+/// Its timers stood still, and others may have its work by now.
+#[tokio::test]
+async fn a_machine_that_was_suspended_while_it_connected_sends_nothing() {
+    static LOOKS: AtomicI64 = AtomicI64::new(0);
+    let an_hour_each =
+        || Timestamp::from_second(3600 * LOOKS.fetch_add(1, Ordering::SeqCst)).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let heard = tokio::spawn(async move {
+        let mut bytes = Vec::new();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        bytes
+    });
+    let caller = caller_by(an_hour_each, "migo", migo(&base_url), 20 * SECOND);
+    let authorization = caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await;
+    let request = Request::get("/a".to_owned());
+    let exchange = caller.send(&request, &authorization.unwrap(), None).await;
+    let told = matches!(&exchange, Exchange::NotSent(why) if why.contains("held up"));
+    assert!(told, "{exchange:?}");
+    assert!(heard.await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn a_login_that_fails_has_failed_for_all_who_waited_for_it() {
     let server = Server::start("HTTP/1.1 503 Gone\r\ncontent-length: 0\r\n\r\n").await;

@@ -1,21 +1,21 @@
-//! How long ago a claim was begun, by both clocks.
+//! How long ago something began, by both clocks.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// When a claim was begun. The steady clock stands still while its machine is suspended, and the
-/// wall clock can be set: what either of them calls long ago may have been taken over by others.
+/// When something began. The steady clock stands still while its machine is suspended, and the wall
+/// clock can be set: what either of them calls long ago may have been taken over by others.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ClaimedAt {
+pub(crate) struct Since {
     steady: Instant,
     wall: Timestamp,
 }
 
-impl ClaimedAt {
+impl Since {
     /// In this moment.
-    pub(super) fn now(wall: Timestamp) -> Self {
+    pub(crate) fn now(wall: Timestamp) -> Self {
         Self {
             steady: Instant::now(),
             wall,
@@ -23,7 +23,7 @@ impl ClaimedAt {
     }
 
     /// Whether it is longer ago than this, or may be.
-    pub(super) fn is_before(&self, most: Duration, wall: Timestamp) -> bool {
+    pub(crate) fn is_over(&self, most: Duration, wall: Timestamp) -> bool {
         let passed = wall.duration_since(self.wall).abs();
         self.steady.elapsed() > most || passed > SignedDuration::try_from(most).unwrap_or_default()
     }
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn what_one_clock_calls_long_ago_is_long_ago() {
         let wall = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        let claimed_at = ClaimedAt::now(wall(0));
+        let since = Since::now(wall(0));
         let most = Duration::from_secs(60);
         for (seconds, expected) in [
             (0, false),
@@ -46,12 +46,8 @@ mod tests {
             (-60, false),
             (-61, true),
         ] {
-            assert_eq!(
-                claimed_at.is_before(most, wall(seconds)),
-                expected,
-                "{seconds}"
-            );
+            assert_eq!(since.is_over(most, wall(seconds)), expected, "{seconds}");
         }
-        assert!(claimed_at.is_before(Duration::ZERO, wall(0)));
+        assert!(since.is_over(Duration::ZERO, wall(0)));
     }
 }
