@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::call::{Caller, ClientError};
 use crate::config::AccountConfig;
@@ -73,6 +73,8 @@ pub enum Admission {
 pub struct Place {
     dispatcher: Arc<Dispatcher>,
     health: Health,
+    /// Why the call failed.
+    failure: Option<String>,
     /// Before the claim that it is for.
     claimed_at: Since,
 }
@@ -106,7 +108,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.dispatcher.leave(self.health);
+        self.dispatcher.leave(self.health, self.failure.as_deref());
     }
 }
 
@@ -230,15 +232,28 @@ impl Dispatcher {
         Place {
             dispatcher: Arc::clone(self),
             health: Health::Untried,
+            failure: None,
             claimed_at: Since::now((self.shared.clock)()),
         }
     }
 
-    fn leave(&self, health: Health) {
+    fn leave(&self, health: Health, failure: Option<&str>) {
         let mut gate = self.gate();
+        let before = gate.is_broken();
         let opened = gate.leave(health, self.started.elapsed());
+        let after = gate.is_broken();
         self.show(&gate);
         drop(gate);
+        match (before, after) {
+            (false, true) => warn!(
+                provider = self.name(),
+                failures = self.config.breaker.failures,
+                last = failure,
+                "calls failed one after the other: all calls are stopped, but for one now and then"
+            ),
+            (true, false) => info!(provider = self.name(), "calls go on"),
+            _ => {}
+        }
         if opened {
             let metrics = &self.shared.metrics;
             metrics.scheduled(self.name(), Cause::BreakerOpen);

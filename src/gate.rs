@@ -163,6 +163,11 @@ impl Gate {
             && now.saturating_sub(self.left_at) <= STALLED
     }
 
+    /// The breaker is open, or half open.
+    pub fn is_broken(&self) -> bool {
+        self.open_until.is_some()
+    }
+
     /// Calls in flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight

@@ -96,8 +96,8 @@ impl Intake {
         // One at a time: a message that stops the worker takes no other with it.
         let dropped = consume::channel(connection, 1).await?;
         // The answer to a second subscription comes after all deliveries for the first one.
-        let mut from_dropped = match tokio::time::timeout(LEDGER_WAIT, self.wait_for_ledger()).await
-        {
+        let waited = tokio::time::timeout(LEDGER_WAIT, self.wait_for_ledger()).await;
+        let mut from_dropped = match waited {
             Ok(()) => Some(Batches::of(&dropped, &settings.dropped_queue, 1).await?),
             Err(_) => None,
         };
@@ -214,12 +214,13 @@ impl Intake {
         failpoint::pass(Point::AfterIntakeCommit);
         let mut conflicts = Vec::new();
         for ((arrival, (mut span, ready)), accepted) in arrivals.iter().zip(begun).zip(accepted) {
-            span.set("rescind.intake", received(&accepted).as_str());
+            let received = Received::from(&accepted);
+            span.set("rescind.intake", received.as_str());
             drop(span);
             if queue == Queue::Dropped && matches!(accepted, Accepted::New(_)) {
                 self.shared.metrics.received(Received::Dropped);
             }
-            self.shared.metrics.received(received(&accepted));
+            self.shared.metrics.received(received);
             conflicts.extend(self.after_commit(arrival, accepted, ready));
         }
         // All in one commit, and only once every request has begun that was committed as under way.
@@ -385,16 +386,8 @@ impl Intake {
             request_id = dead.request_id,
             provider = dead.provider,
             reason = dead.outcome.reason(),
-            "a message was not understood",
+            dead_letter = %dead.id,
+            "a message is invalid: `rescind dead show` tells why",
         );
-    }
-}
-
-fn received(accepted: &Accepted) -> Received {
-    match accepted {
-        Accepted::New(_) => Received::New,
-        Accepted::Repeated => Received::Repeated,
-        Accepted::Conflicting => Received::Conflicting,
-        Accepted::Recorded => Received::Invalid,
     }
 }

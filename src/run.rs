@@ -87,6 +87,13 @@ pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
     process::allow_many_files();
     amqp::check(&config.amqp).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        revision,
+        ledger = %location(&config),
+        accounts = names.join(", "),
+        "starting"
+    );
     let metrics = Arc::new(Metrics::new(&names, revision)?);
     let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
     prepare(&*ledger, &config, reconcile).await?;

@@ -129,6 +129,7 @@ impl Dispatcher {
             .metrics
             .called(self.name(), operation.as_str(), verdict, took);
         place.health = ended.health();
+        place.failure = ended.failure();
         ended
     }
 

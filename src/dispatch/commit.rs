@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::Dispatcher;
+use crate::backoff::elapsed;
 use crate::failpoint::{self, Point};
 use crate::ledger::{About, Change, Claim, Committed, Pending};
 use crate::lifecycle::Progress;
@@ -92,16 +93,18 @@ impl Dispatcher {
             Some(_) if corrected => self.shared.metrics.corrected(self.name(), outcome),
             Some(_) => {}
         }
-        info!(
-            outcome = outcome.as_str(),
-            reason = outcome.reason(),
-            duration_s = crate::backoff::elapsed(received_at, change.at).as_secs_f64(),
-            "{}",
-            match (claim.outcome, corrected) {
-                (None, _) => "finished",
-                (_, true) => "replayed; a correction is published",
-                (_, false) => "replayed; it is as it was",
-            }
-        );
+        let seconds = elapsed(received_at, change.at).as_secs_f64();
+        let duration_s = (seconds * 1000.0).round() / 1000.0;
+        let said = match (claim.outcome, corrected) {
+            (None, _) => "finished",
+            (_, true) => "replayed; a correction is published",
+            (_, false) => "replayed; it is as it was",
+        };
+        let (name, reason) = (outcome.as_str(), outcome.reason());
+        if outcome.is_dead_letter() {
+            warn!(outcome = name, reason, duration_s, "{said}");
+        } else {
+            info!(outcome = name, reason, duration_s, "{said}");
+        }
     }
 }

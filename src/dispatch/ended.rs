@@ -91,6 +91,18 @@ impl Ended {
         }
     }
 
+    /// Why the call failed, where that says something of the provider's health.
+    pub(super) fn failure(&self) -> Option<String> {
+        if self.health() != Health::Failed {
+            return None;
+        }
+        let status = |reading: &Reading| Some(format!("HTTP {}", reading.evidence.http_status?));
+        match self {
+            Self::Read(reading) => status(reading),
+            _ => self.own_words().map(str::to_owned),
+        }
+    }
+
     pub(super) fn health(&self) -> Health {
         match self {
             // A refused login is not an outage, whatever its HTTP status.

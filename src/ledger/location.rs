@@ -1,5 +1,6 @@
 //! Where a ledger is kept: a file, or a database.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,16 @@ pub enum Location {
     File(PathBuf),
     /// Several workers.
     Database(Settings),
+}
+
+impl fmt::Display for Location {
+    /// Without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Database(settings) => f.write_str(&settings.address()),
+        }
+    }
 }
 
 impl Location {

@@ -1,5 +1,6 @@
 //! The values of labels other than the accounts' names: each set is closed, and a series exists for each.
 
+use crate::ledger::Accepted;
 use crate::outcome::{Operation, State, Verdict, names};
 
 names! {
@@ -15,6 +16,17 @@ names! {
         Invalid = "invalid",
         /// Taken from the queue of what the broker gave up on.
         Dropped = "dropped",
+    }
+}
+
+impl From<&Accepted> for Received {
+    fn from(accepted: &Accepted) -> Self {
+        match accepted {
+            Accepted::New(_) => Self::New,
+            Accepted::Repeated => Self::Repeated,
+            Accepted::Conflicting => Self::Conflicting,
+            Accepted::Recorded => Self::Invalid,
+        }
     }
 }
 

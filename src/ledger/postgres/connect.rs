@@ -54,6 +54,13 @@ pub struct Settings {
     pub key_file: Option<PathBuf>,
 }
 
+impl Settings {
+    /// The URL for people, without user and password.
+    pub fn address(&self) -> String {
+        Url::parse(&self.url).map_or_else(|_| "postgres".to_owned(), |url| shown(&url))
+    }
+}
+
 /// A database that can be connected to, and its name without a password.
 #[derive(Clone)]
 pub(super) struct Database {

@@ -231,6 +231,14 @@ async fn an_opening_of_the_breaker_counts_once_whatever_it_puts_off() {
     let labels = [("provider", "midtrans"), ("cause", "breaker_open")];
     let opened = worker.metric("rescind_retries_scheduled_total", &labels);
     assert_eq!(opened, 1.0);
+    // Whoever reads the log only is told too, once, and why.
+    let log = worker.log();
+    let told: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("all calls are stopped"))
+        .collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(told[0].contains("no answer within 1000 ms"), "{log}");
 }
 
 /// For days, where an account has little to do.
