@@ -86,7 +86,11 @@ fn parse(bytes: &[u8]) -> Result<Body<'_>, Misunderstood> {
         );
         return Err(misunderstood(bytes, Invalid::TooLarge, detail));
     }
-    serde_json::from_slice(bytes).map_err(|error| {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let detail = format!("the message is not UTF-8: {error}");
+        misunderstood(bytes, Invalid::NotJson, detail)
+    })?;
+    serde_json::from_str(text).map_err(|error| {
         let reason = match error.classify() {
             serde_json::error::Category::Data => Invalid::Schema,
             _ => Invalid::NotJson,
@@ -231,20 +235,25 @@ fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
 /// `request_id` and `provider` of a message that may not be a request, where they can be read and are names.
 pub fn glimpse(bytes: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
-    struct Glimpse {
-        request_id: Option<serde_json::Value>,
-        provider: Option<serde_json::Value>,
+    struct Id {
+        request_id: serde_json::Value,
     }
-    let glimpse = (bytes.len() <= SEARCHED_BYTES_MAX && strict::is_object(bytes))
-        .then(|| serde_json::from_slice::<Glimpse>(bytes).ok())
-        .flatten();
-    let text = |value: Option<serde_json::Value>| value?.as_str().map(str::to_owned);
-    let (request_id, provider) = glimpse.map_or((None, None), |glimpse| {
-        (text(glimpse.request_id), text(glimpse.provider))
-    });
+    #[derive(Deserialize)]
+    struct Account {
+        provider: serde_json::Value,
+    }
+    if bytes.len() > SEARCHED_BYTES_MAX || !strict::is_object(bytes) {
+        return (None, None);
+    }
+    let text = |value: serde_json::Value| value.as_str().map(str::to_owned);
+    // Each for itself: one that stands twice says nothing, and hides nothing of the other.
+    let id: Option<Id> = serde_json::from_slice(bytes).ok();
+    let account: Option<Account> = serde_json::from_slice(bytes).ok();
+    let id = id.and_then(|id| text(id.request_id));
+    let name = account.and_then(|account| text(account.provider));
     (
-        request_id.filter(|id| is_request_id(id)),
-        provider.filter(|name| is_account_name(name)),
+        id.filter(|id| is_request_id(id)),
+        name.filter(|name| is_account_name(name)),
     )
 }
 

@@ -296,6 +296,25 @@ pub(crate) fn broken() -> Vec<Broken> {
         "not_json",
     );
     add("a list", b"[]".to_vec(), None, "unknown", "schema");
+    // What nobody reads is to be text all the same, and an account that stands twice hides no id.
+    let mut more = request("migo", "success");
+    let its_id = more["request_id"].clone();
+    more["more"] = json!("?");
+    let mut latin = more.to_string().into_bytes();
+    let at = latin.windows(3).position(|part| part == b"\"?\"").unwrap();
+    latin[at + 1] = 0xe9;
+    add("Latin-1", latin, Some(&its_id), "migo", "not_json");
+    let its_id = json!(format!("twice-{}", crate::rig::unique()));
+    let twice = format!(
+        r#"{{"request_id":{its_id},"provider":"migo","provider":"tingg","payment":{{"transaction_id":"t"}}}}"#
+    );
+    add(
+        "an account twice",
+        twice.into(),
+        Some(&its_id),
+        "unknown",
+        "schema",
+    );
     // A reader by position would see a whole request in it.
     let by_position = json!(["by-position", "migo", { "transaction_id": "t-success" }]);
     let by_position = by_position.to_string().into_bytes();
