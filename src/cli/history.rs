@@ -52,7 +52,7 @@ impl Page {
         Self {
             state: history.progress.state.as_str(),
             says: in_words(&history),
-            message: message(&history),
+            message: message(&history).as_deref().map(masked_text),
             corrected: history.progress.hints.corrected.clone(),
             advice: advice(&history),
             outcome,
@@ -70,7 +70,7 @@ impl Page {
             dead_letters: history.letters.iter().map(Letter::of).collect(),
             request_id: history.stored.request_id,
             provider: history.stored.provider,
-            calls: history.calls,
+            calls: history.calls.into_iter().map(masked_call).collect(),
             messages: history.messages,
             actions: history.actions,
             newer_request: history.newer,
@@ -127,6 +127,19 @@ pub(super) fn dated(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// The provider's words may hold whatever the payment holds.
+fn masked_call(mut call: CallRecord) -> CallRecord {
+    let evidence = &mut call.evidence;
+    for words in [
+        &mut evidence.code,
+        &mut evidence.status,
+        &mut evidence.message,
+    ] {
+        *words = words.as_deref().map(masked_text);
+    }
+    call
+}
+
 fn call_line(number: usize, call: &CallRecord) -> String {
     let took = call.finished_at.map_or_else(
         || "no end on record".to_owned(),
@@ -143,7 +156,7 @@ fn call_line(number: usize, call: &CallRecord) -> String {
         call.operation,
         text::moment(call.started_at),
         call.verdict.as_deref().unwrap_or("-"),
-        masked_text(&words.join(" · "))
+        words.join(" · ")
     );
     text::printable(line.trim_end())
 }
@@ -308,6 +321,22 @@ mod tests {
         let words: Vec<&str> = line.split_whitespace().collect();
         let wanted = "1 cancel 1970-01-01 00:00:00.000Z 12 ms doubt HTTP 500 · oh\u{fffd}no";
         assert_eq!(words.join(" "), wanted);
+    }
+
+    #[test]
+    fn a_card_number_in_the_providers_words_is_masked() {
+        let call = CallRecord {
+            operation: "cancel".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+            finished_at: None,
+            verdict: None,
+            evidence: Evidence {
+                message: Some("card 4111111111111111 is lost".into()),
+                ..Evidence::default()
+            },
+        };
+        let message = masked_call(call).evidence.message;
+        assert_eq!(message.unwrap(), "card 411111******1111 is lost");
     }
 
     /// The publisher chooses the id, and a person pastes the line.
