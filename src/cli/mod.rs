@@ -277,9 +277,15 @@ pub fn load(
 /// Connects to the configured broker, or says which one cannot be reached.
 async fn connect(loaded: &Loaded, name: &str) -> anyhow::Result<Link> {
     let connected = amqp::connect(&loaded.config.amqp, name).await;
-    connected.with_context(|| {
+    connected.map_err(|error| {
         let url = shown(loaded, "amqp.url");
-        format!("the broker cannot be used; does it run at amqp.url = {url}?")
+        let what = match error.refusal() {
+            Some(_) => format!(
+                "the broker refuses; are user, password and vhost in amqp.url = {url} right?"
+            ),
+            None => format!("the broker cannot be used; does it run at amqp.url = {url}?"),
+        };
+        anyhow::Error::new(error).context(what)
     })
 }
 

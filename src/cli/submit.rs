@@ -29,7 +29,8 @@ const WINDOW: usize = 64;
 ///
 /// Invalid requests are published too, so that the worker's own verdict is shown; where no
 /// request_id can be read, no result can follow, and the command waits for none.
-/// Submitting a request again is safe: it gets the result that it already has.
+/// Submitting a request again is safe: it gets the result that it already has. Exit status 0: every
+/// request has a result, whatever that says; 3: some had none in time.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// File with the requests, - for stdin

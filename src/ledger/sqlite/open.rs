@@ -48,7 +48,12 @@ pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
         .truncate(false)
         .write(true)
         .open(&name)
-        .map_err(|error| LedgerError::Failed(format!("cannot open {}: {error}", name.display())))?;
+        .map_err(|error| {
+            LedgerError::Failed(format!(
+                "cannot open {}: {error}; does the folder exist, and may this user write there?",
+                name.display()
+            ))
+        })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(LedgerError::InUse {
