@@ -181,6 +181,36 @@ pub fn properties(message: &Outgoing) -> BasicProperties {
     properties
 }
 
+/// Whether this user may publish to the exchange. The broker judges a publication when it comes, and
+/// nobody gets this one: its transaction is rolled back.
+pub async fn probe(connection: &Connection, exchange: &str) -> Result<(), AmqpError> {
+    let mut probed = probe_once(connection, exchange).await;
+    // lapin loses the reason for which a channel was closed where that comes between two of our steps.
+    for _ in 0..9 {
+        match &probed {
+            Err(error) if error.refusal().is_none() => {
+                probed = probe_once(connection, exchange).await;
+            }
+            _ => break,
+        }
+    }
+    probed
+}
+
+async fn probe_once(connection: &Connection, exchange: &str) -> Result<(), AmqpError> {
+    let channel = open_channel(connection).await?;
+    step("begin a transaction", channel.tx_select()).await?;
+    let publishing = channel.basic_publish(
+        exchange.into(),
+        "probe".into(),
+        BasicPublishOptions::default(),
+        b"",
+        BasicProperties::default(),
+    );
+    step("publish", publishing).await?;
+    step("roll back", channel.tx_rollback()).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

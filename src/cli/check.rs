@@ -13,13 +13,13 @@ use url::Url;
 
 use super::text::{self, Screen, Style};
 use super::{Exit, connect};
-use crate::amqp::{self, Topology};
+use crate::amqp::{self, ACCESS_REFUSED, AmqpError, Topology};
 use crate::call;
 use crate::config::{AccountConfig, Amqp, Config, Loaded, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
 use crate::ledger::sqlite::{Sqlite, lock_file};
 use crate::ledger::{LedgerError, Location};
-use crate::run;
+use crate::{publish, run};
 
 /// How long a provider's address may take to answer.
 const REACH: Duration = Duration::from_secs(3);
@@ -35,7 +35,7 @@ pub(super) struct Args {
 /// The result of one check.
 #[derive(Debug, Serialize)]
 struct Check {
-    /// `broker`, `topology`, `ledger` or `providers.<name>`.
+    /// `broker`, `topology`, `ledger`, `providers` or `providers.<name>`.
     subject: String,
     ok: bool,
     says: String,
@@ -94,8 +94,12 @@ async fn broker(loaded: &Loaded) -> Vec<Check> {
         }
     };
     let verified = amqp::verify(&connection, &Topology::of(settings)).await;
-    amqp::close(&connection).await;
     let mut checks = vec![Check::good("broker", "takes our connection")];
+    for exchange in [&settings.results_exchange, &settings.dead_exchange] {
+        let tried = publish::probe(&connection, exchange).await;
+        checks.extend(tried.err().and_then(|error| barred(exchange, &error)));
+    }
+    amqp::close(&connection).await;
     match verified {
         Ok(found) if found.differences.is_empty() => {
             checks.push(Check::good("topology", found.sentence()));
@@ -107,6 +111,15 @@ async fn broker(loaded: &Loaded) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// That the exchange is missing is a difference of the topology, and told there.
+fn barred(exchange: &str, error: &AmqpError) -> Option<Check> {
+    let (code, why) = error.refusal()?;
+    let says = format!(
+        "this user may not publish to the exchange {exchange}: {why}. Give it the permission to write; until then results or dead letters wait in the ledger"
+    );
+    (code == ACCESS_REFUSED).then(|| Check::bad("broker", Exit::Found, says))
 }
 
 fn differing(settings: &Amqp, differences: Vec<String>) -> Vec<Check> {
@@ -242,6 +255,10 @@ fn device(mounts: &str, id: u64) -> Option<(u32, u32)> {
 }
 
 async fn providers(config: &Config) -> Vec<Check> {
+    if config.accounts.is_empty() {
+        let says = "none is configured, so every request will end as invalid: unknown_provider";
+        return vec![Check::good("providers", says)];
+    }
     join_all(config.accounts.values().map(provider)).await
 }
 

@@ -10,6 +10,7 @@ use crate::flow::PATIENCE;
 use crate::rig::checker::{all_money, endings};
 use crate::rig::client::Published;
 use crate::rig::stage::{Stage, payment_id};
+use crate::rig::terminal::Terminal;
 use crate::rig::{Broker, Client, http, until};
 
 /// Waits until at least so many messages are in the queue, and nobody takes them.
@@ -143,7 +144,22 @@ async fn dead_letters_without_permission_keep_no_result_waiting() {
     for ending in endings(&stage, &mut results, &all, PATIENCE).await {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
     }
+    let config = stage.dir().join("person.toml");
+    std::fs::write(&config, stage.config()).unwrap();
+    let check = |code| {
+        Terminal::new(&config, &["check"])
+            .spawn_and_wait()
+            .exits(code)
+    };
+    let told = check(8).stdout;
+    let barred = |exchange| format!("may not publish to the exchange {exchange}");
+    assert!(told.contains(&barred(&stage.names.dead_exchange)), "{told}");
+    assert!(
+        !told.contains(&barred(&stage.names.results_exchange)),
+        "{told}"
+    );
     permit(".*");
+    check(0);
     for request in &nowhere {
         let id = crate::rig::checker::id(request);
         dead_letters.one(&id, PATIENCE).await;
