@@ -24,6 +24,7 @@ use crate::shared::Shared;
 use crate::spans::Span;
 use crate::wire::Kind;
 
+use self::copies::Copies;
 use self::notes::Notes;
 use self::round::Round;
 
@@ -62,6 +63,7 @@ pub struct Outbox {
     /// Held while the next window is read.
     round: tokio::sync::Mutex<Round>,
     notes: Notes,
+    copies: Copies,
     /// Channels that the broker closed in this session.
     refusals: AtomicUsize,
 }
@@ -75,6 +77,7 @@ impl Outbox {
             publishing: AtomicBool::new(false),
             round: tokio::sync::Mutex::new(Round::new(Instant::now())),
             notes: Notes::default(),
+            copies: Copies::default(),
             refusals: AtomicUsize::new(0),
         }
     }
@@ -345,7 +348,7 @@ impl Outbox {
         self.notes
             .add(confirmed.iter().map(|pending| pending.delivered()), now);
         if self.settings.reply_to {
-            copies::send(line.connection, &confirmed).await;
+            self.copies.send(&self.settings, &confirmed).await;
         }
         Ok(())
     }

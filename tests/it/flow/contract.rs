@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{PATIENCE, kinds};
-use crate::rig::Message;
 use crate::rig::client::persistent_json;
 use crate::rig::stage::{Stage, request};
+use crate::rig::{Message, until};
 
 const OUTCOMES: [&str; 6] = [
     "cancelled",
@@ -342,6 +342,33 @@ async fn a_copy_goes_to_reply_to_where_it_is_enabled() {
     // A place that does not exist takes the copy only.
     results.one(&id(&gone), PATIENCE).await;
     assert_eq!(replies.counts().len(), 1);
+}
+
+/// For a made-up place of a waiting caller RabbitMQ closes the whole connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_made_up_reply_to_ends_no_connection_that_anybody_needs() {
+    let mut stage = Stage::new("made-up");
+    stage.set("amqp.reply_to", true);
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let made_up = "amq.rabbitmq.reply-to.g1h2AA5yZXBseUA1MTQ5MjQ0NgAAAAAAAAAAYQ==.garbage";
+    let properties = || persistent_json().with_reply_to(made_up.into());
+    let requests: Vec<Value> = (0..5).map(|_| request("midtrans", "success")).collect();
+    for request in &requests {
+        let sent = client.publish_with(&stage.names, request, properties());
+        sent.await;
+    }
+    let ids = requests.iter().map(|r| r["request_id"].as_str().unwrap());
+    results.about(ids, PATIENCE).await;
+    let told = "the copy for reply_to was not delivered";
+    until("a copy is refused", PATIENCE, || {
+        worker.log().contains(told)
+    })
+    .await;
+    assert!(results.counts().values().all(|count| *count == 1));
+    let reconnects = worker.metric("rescind_broker_reconnects_total", &[]);
+    assert_eq!(reconnects, 0.0, "{}", worker.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
