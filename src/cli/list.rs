@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// Received at least this long ago, as in 90s, 1h or 7d
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]
     older_than: Option<Duration>,
+    /// Received less than this long ago
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    newer_than: Option<Duration>,
     /// With this text in the message, as it was received: an order's number, an id of the provider's. Every
     /// message is read for it
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
@@ -52,6 +55,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         state: args.state,
         provider: args.provider.clone(),
         received_before: args.older_than.map(|age| text::before(now, age)),
+        received_after: args.newer_than.map(|age| text::before(now, age)),
         containing: args.containing,
         most,
     };

@@ -95,6 +95,8 @@ pub struct Filter {
     pub provider: Option<String>,
     /// Taken in before.
     pub received_before: Option<Timestamp>,
+    /// Taken in after.
+    pub received_after: Option<Timestamp>,
     /// With this text in the message, as it was received.
     pub containing: Option<String>,
     /// At most so many.

@@ -928,6 +928,11 @@ async fn requests_are_listed_by_state_outcome_account_and_age() {
             ..all()
         };
         assert_eq!(ids(before).await, ["a", "b"]);
+        let after = Filter {
+            received_after: Some(at(10)),
+            ..all()
+        };
+        assert_eq!(ids(after).await, ["c", "d"]);
         let containing = Filter {
             containing: Some("{\"request_id\":\"b\"".into()),
             ..all()

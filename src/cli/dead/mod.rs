@@ -85,6 +85,9 @@ struct Filters {
     /// Given up at least this long ago, as in 90s, 1h or 7d
     #[arg(long, value_name = "DURATION", value_parser = text::duration)]
     older_than: Option<Duration>,
+    /// Given up less than this long ago
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    newer_than: Option<Duration>,
     /// With this text in the message, as it was received: an order's number, an id of the provider's
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     containing: Option<String>,
@@ -98,11 +101,13 @@ fn reasons() -> PossibleValuesParser {
 impl Filters {
     /// Open or closed dead letters by these and by reason.
     fn filter(&self, reason: Option<String>, open: bool) -> DeadFilter {
+        let since = |age| (text::before(now(), age), String::new());
         DeadFilter {
             provider: self.provider.clone(),
             outcome: self.outcome.clone(),
             reason,
             dead_before: self.older_than.map(|age| text::before(now(), age)),
+            after: self.newer_than.map(since),
             containing: self.containing.clone(),
             open: Some(open),
             ..DeadFilter::default()

@@ -245,11 +245,12 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
             "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at
              FROM requests
              WHERE {wanted} AND ($2::text IS NULL OR provider = $2) AND ($3::bigint IS NULL OR received_at < $3)
+               AND ($6::bigint IS NULL OR received_at > $6)
                AND ($4::bytea IS NULL OR position($4 IN body) > 0)
              ORDER BY seq LIMIT $5",
         ))
         .await?;
-    let before = filter.received_before.map(millis);
+    let [before, after] = [filter.received_before, filter.received_after].map(|at| at.map(millis));
     let rows = db
         .query(
             &query,
@@ -259,6 +260,7 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
                 &before,
                 &filter.containing.as_deref().map(str::as_bytes),
                 &most(filter.most),
+                &after,
             ],
         )
         .await?;

@@ -61,6 +61,8 @@ async fn dead_letters_are_listed_grouped_shown_and_exported() {
     );
     assert_eq!(number(&["--dead-reason", "not_json"]), 2);
     assert_eq!(number(&["--older-than", "1h"]), 0);
+    assert_eq!(number(&["--newer-than", "1h"]), number(&[]));
+    assert_eq!(number(&["--newer-than", "0s"]), 0);
     assert_eq!(number(&["--limit", "2"]), 2);
     assert_eq!(number(&["--closed"]), 0);
 

@@ -212,6 +212,8 @@ async fn requests_are_listed_by_state_account_and_age_the_oldest_first() {
         (&["--provider", "midtrans", "--state", "refused"], &[1]),
         (&["--older-than", "0s"], &[0, 1, 2, 3]),
         (&["--older-than", "1h"], &[]),
+        (&["--newer-than", "1h"], &[0, 1, 2, 3]),
+        (&["--newer-than", "0s"], &[]),
         (&["--limit", "2"], &[0, 1]),
         (&["--containing", &settled], &[1]),
         (&["--containing", &settled, "--state", "cancelled"], &[]),
