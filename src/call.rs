@@ -14,20 +14,17 @@ use crate::config::AccountConfig;
 use crate::providers::{Account, Method, Provider, Request, Response};
 
 mod authorities;
-mod connect;
 mod login;
+mod suspended;
 
-use connect::Watch;
 use login::{CachedToken, Logins};
+use suspended::unless_suspended;
 
 pub use authorities::{ClientError, authorities};
 pub use login::{Authorization, LoginError, LoginObserver};
 
 /// Largest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
-
-/// By how much connecting may take longer than its limit: timers are not exact, and clocks are corrected.
-const CONNECT_SLACK: Duration = Duration::from_secs(1);
 
 /// What became of a send.
 #[derive(Debug)]
@@ -68,6 +65,8 @@ pub struct Caller {
     provider: &'static dyn Provider,
     account: Account,
     timeout: Duration,
+    /// The wall clock.
+    clock: fn() -> Timestamp,
     token: Mutex<Option<CachedToken>>,
     /// Held during a login: all other calls wait for that one.
     logins: tokio::sync::Mutex<Logins>,
@@ -76,9 +75,6 @@ pub struct Caller {
 impl Caller {
     /// Builds the client of an account. `clock`: the wall clock.
     pub fn new(config: &AccountConfig, clock: fn() -> Timestamp) -> Result<Self, ClientError> {
-        // A call that times out while it connects was not sent; one that reaches its own limit is in doubt.
-        let connect = config.connect_timeout.min(config.timeout / 2);
-        let most = connect + CONNECT_SLACK;
         let mut builder = reqwest::Client::builder();
         if let Some(path) = &config.ca_file {
             builder = builder.tls_certs_only(authorities(path)?);
@@ -87,8 +83,8 @@ impl Caller {
             builder = builder.tls_certs_only([]);
         }
         let http = builder
-            .connect_timeout(connect)
-            .connector_layer(Watch { most, clock })
+            // A call that times out while it connects was not sent; one that reaches its own limit is in doubt.
+            .connect_timeout(config.connect_timeout.min(config.timeout / 2))
             .timeout(config.timeout)
             // Otherwise the system would go on sending the written bytes for half a minute after the call has
             // ended, and the call could arrive after the look-ups that did not see it.
@@ -105,6 +101,7 @@ impl Caller {
             provider: config.provider,
             account: config.account.clone(),
             timeout: config.timeout,
+            clock,
             token: Mutex::new(None),
             logins: tokio::sync::Mutex::default(),
         })
@@ -138,12 +135,13 @@ impl Caller {
             }
             Err(why) => return Exchange::NotSent(format!("the call cannot be built: {why}")),
         };
-        match self.http.execute(built).await {
-            Ok(response) => self.read(response).await,
-            Err(error) if error.is_connect() || error.is_builder() => {
+        match unless_suspended(self.http.execute(built), self.clock).await {
+            None => Exchange::Lost("the machine was suspended during the call".into()),
+            Some(Ok(response)) => self.read(response).await,
+            Some(Err(error)) if error.is_connect() || error.is_builder() => {
                 Exchange::NotSent(explain(&error))
             }
-            Err(error) => Exchange::Lost(self.explain_loss(&error)),
+            Some(Err(error)) => Exchange::Lost(self.explain_loss(&error)),
         }
     }
 

@@ -199,7 +199,9 @@ impl Progress {
         let operation = self.operation.take().unwrap_or(Operation::Lookup);
         let step = match operation {
             Operation::Cancel => {
-                self.quiet_ms = 0;
+                if self.quiet(now).is_none() {
+                    self.quiet_ms = 0;
+                }
                 self.after_cancel(verdict, moment)
             }
             Operation::Lookup => self.after_lookup(verdict, moment),

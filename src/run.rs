@@ -180,15 +180,15 @@ async fn prepare(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Resul
         Err(error) => return Err(error),
     }
     if reconcile {
-        doubt_all(ledger, waits).await
+        doubt_all(ledger, quiet(config), waits).await
     } else {
         Ok(())
     }
 }
 
-async fn doubt_all(ledger: &dyn Ledger, waits: bool) -> Result<(), LedgerError> {
+async fn doubt_all(ledger: &dyn Ledger, quiet: Quiet, waits: bool) -> Result<(), LedgerError> {
     loop {
-        match ledger.reconcile(now()).await {
+        match ledger.reconcile(now(), Arc::clone(&quiet)).await {
             Ok(in_doubt) => {
                 warn!(
                     in_doubt,

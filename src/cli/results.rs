@@ -17,7 +17,7 @@ use crate::config::{Amqp, Config, Loaded};
 use crate::run;
 
 /// A result that is not published by then waits for something.
-const WAITS: Duration = Duration::from_secs(5);
+const WAITS: Duration = Duration::from_secs(2);
 
 /// Print results as they come.
 #[derive(Debug, clap::Args)]
@@ -67,7 +67,7 @@ pub(super) async fn expect_none_waits(config: &Config) -> anyhow::Result<()> {
     match oldest.filter(|&made_at| elapsed(made_at, run::now()) > WAITS) {
         None => Ok(()),
         Some(made_at) => anyhow::bail!(
-            "results have been waiting for a queue since {made_at}, and listening would take them from their consumers; bind the consumers' queue to {} again (`rescind topology declare`). `rescind show REQUEST_ID` shows a result meanwhile",
+            "results have been waiting since {made_at}: no worker publishes them, or no queue takes them, and listening would take them from their consumers. Start the worker, or bind the consumers' queue to {} again (`rescind topology declare`). `rescind show REQUEST_ID` shows a result meanwhile",
             config.amqp.results_exchange
         ),
     }

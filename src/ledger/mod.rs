@@ -89,7 +89,7 @@ pub trait Ledger: Send + Sync {
 
     /// Puts every open request in doubt; answers their number. A claimed one stays with its owner;
     /// the worker that takes it over finds it in doubt. For a ledger that may have forgotten calls.
-    fn reconcile(&self, now: Timestamp) -> Answer<'_, u64>;
+    fn reconcile(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64>;
 
     /// Removes up to `most` finished requests older than `before`, with all that is about them;
     /// answers their number. A dead letter keeps its request while it is open, and a while longer.

@@ -59,8 +59,13 @@ impl Progress {
 
     /// The ledger may have forgotten what was sent, e.g. an older copy was restored: an open
     /// request is asked about before anything else. While it is claimed it stays its owner's, who
-    /// knows; whoever takes it over finds it in doubt.
-    pub fn reconcile(&mut self, now: Timestamp, received_at: Timestamp) {
+    /// knows; whoever takes it over finds it in doubt. What was sent and forgotten may still be applied for
+    /// another `quiet`.
+    pub fn reconcile(&mut self, now: Timestamp, received_at: Timestamp, quiet: Duration) {
+        let quiet = self.allowed(quiet);
+        if !quiet.is_zero() {
+            self.quiet_until = self.quiet_until.max(Some(plus(now, quiet)));
+        }
         self.doubtful = true;
         self.exposed = true;
         self.sighting = None;

@@ -24,8 +24,8 @@ mod sqlite;
 mod turns;
 
 use desk::{
-    ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, arriving, at, calls, checked, checks,
-    finish, gives_up, held, outcomes, request, sends, wait,
+    ACCOUNT, Desk, GIVEN_UP, Opener, VOIDED, admitted, arriving, at, at_once, calls, checked,
+    checks, finish, gives_up, held, outcomes, request, sends, wait,
 };
 
 /// Makes a new, empty ledger.
@@ -1089,12 +1089,14 @@ async fn a_ledger_that_may_have_forgotten_asks_about_all_that_is_open() {
         let done = desk.begin("done", "r").await;
         desk.settle(finish(&done, VOIDED, at(1))).await;
 
-        assert_eq!(desk.reconcile(at(9)).await.unwrap(), 3);
+        let quiet = Arc::new(|_: &str| Duration::from_millis(500));
+        assert_eq!(desk.reconcile(at(9), quiet).await.unwrap(), 3);
         let claimed = desk.seen("held").await.progress;
         assert_eq!((claimed.state, claimed.due_at), (State::Calling, None));
         assert_eq!(desk.seen("done").await.progress.state, State::Finished);
         let due = desk.seen("due").await.progress;
         assert_eq!((due.state, due.due_at), (State::InDoubt, Some(at(9))));
+        assert_eq!(due.quiet_until, Some(at(509)));
         let parked = desk.seen("parked").await;
         assert!(parked.parked && parked.progress.doubtful);
         assert_eq!(parked.progress.due_at, None, "its turn comes later");
@@ -1117,7 +1119,7 @@ async fn a_claimed_request_of_such_a_ledger_is_in_doubt_for_who_takes_it_over() 
         desk.take_in(request("a", "p")).await;
         let asked = desk.only_claim(at(1), calls(Operation::Lookup)).await;
         assert!(!asked.progress.doubtful);
-        desk.reconcile(at(2)).await.unwrap();
+        desk.reconcile(at(2), at_once()).await.unwrap();
         assert_eq!(desk.start_again(at(3)).await, 1);
         let found = desk.seen("a").await.progress;
         assert_eq!(found.state, State::InDoubt);

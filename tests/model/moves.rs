@@ -138,7 +138,7 @@ impl Book {
     /// As a ledger that may have forgotten what was sent doubts an open request.
     pub(crate) fn reconciled(&self) -> u32 {
         let mut progress = self.progress(Self::NEW);
-        progress.reconcile(now(), now());
+        progress.reconcile(now(), now(), self.config.quiet());
         self.number(progress)
     }
 

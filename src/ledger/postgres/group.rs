@@ -62,7 +62,7 @@ pub(super) enum Maintenance {
     /// With the time it was queued: the lane may have been reconnecting, and the quiet time starts
     /// when the takeover runs.
     TakeOver(Timestamp, Instant, Quiet),
-    Reconcile(Timestamp, Range<i64>),
+    Reconcile(Timestamp, Range<i64>, Quiet),
     Hasten(String, Timestamp, Timestamp),
     Purge(Timestamp, usize),
 }
@@ -207,7 +207,7 @@ impl Maintenance {
                 let now = now.checked_add(waited).unwrap_or(*now);
                 take_over(db, worker, now, quiet).await
             }
-            Self::Reconcile(now, seqs) => reconcile(db, *now, seqs).await,
+            Self::Reconcile(now, seqs, quiet) => reconcile(db, *now, seqs, quiet).await,
             Self::Hasten(provider, latest, now) => hasten(db, provider, *latest, *now).await,
             Self::Purge(before, most) => purge(db, *before, *most).await,
         }

@@ -319,14 +319,17 @@ impl Ledger for Postgres {
         )
     }
 
-    fn reconcile(&self, now: Timestamp) -> Answer<'_, u64> {
+    fn reconcile(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
         Box::pin(async move {
             let all = self.read(read::seqs).await?;
             let mut in_doubt = 0;
             for start in all.clone().step_by(RECONCILED_MOST) {
                 let seqs = start..all.end.min(start.saturating_add(RECONCILED_MOST as i64));
                 in_doubt += self
-                    .write(Item::Maintenance, Maintenance::Reconcile(now, seqs))
+                    .write(
+                        Item::Maintenance,
+                        Maintenance::Reconcile(now, seqs, Arc::clone(&quiet)),
+                    )
                     .await?;
             }
             Ok(in_doubt)

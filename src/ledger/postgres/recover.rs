@@ -108,10 +108,11 @@ pub(super) async fn reconcile(
     db: &ClientWrapper,
     now: Timestamp,
     seqs: &Range<i64>,
+    quiet: &Quiet,
 ) -> Result<u64, TxError> {
     let open = db
         .query(
-            "SELECT seq, parked, due_at, received_at, progress FROM requests
+            "SELECT seq, parked, due_at, received_at, progress, provider FROM requests
              WHERE seq >= $1 AND seq < $2 AND state <> 'finished' ORDER BY seq FOR UPDATE",
             &[&seqs.start, &seqs.end],
         )
@@ -119,7 +120,8 @@ pub(super) async fn reconcile(
     let (mut seqs, mut states, mut due, mut doubts) = (vec![], vec![], vec![], vec![]);
     for row in &open {
         let mut progress: Progress = parse(row.try_get("progress")?)?;
-        progress.reconcile(now, time(row.try_get("received_at")?));
+        let quiet = quiet(row.try_get("provider")?);
+        progress.reconcile(now, time(row.try_get("received_at")?), quiet);
         let idle = row.try_get::<_, Option<i64>>("due_at")?.is_some();
         seqs.push(row.try_get::<_, i64>("seq")?);
         states.push(progress.state.as_str());

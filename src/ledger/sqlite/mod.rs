@@ -206,8 +206,8 @@ impl Ledger for Sqlite {
         })
     }
 
-    fn reconcile(&self, now: Timestamp) -> Answer<'_, u64> {
-        self.write(move |db| recover::reconcile(db, now))
+    fn reconcile(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
+        self.write(move |db| recover::reconcile(db, now, &quiet))
     }
 
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {

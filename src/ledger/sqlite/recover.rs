@@ -34,22 +34,28 @@ pub(super) fn recover(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlit
     Ok(found as u64)
 }
 
-pub(super) fn reconcile(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
-    let open: Vec<(i64, bool, Timestamp, Progress)> = db
+pub(super) fn reconcile(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlite::Result<u64> {
+    let open: Vec<(i64, bool, Timestamp, Progress, String)> = db
         .prepare(
-            "SELECT seq, due_at IS NOT NULL, received_at, progress FROM requests
+            "SELECT seq, due_at IS NOT NULL, received_at, progress, provider FROM requests
              WHERE state <> 'finished'",
         )?
         .query_map([], |row| {
             let progress = parse(&row.get::<_, String>(3)?)?;
-            Ok((row.get(0)?, row.get(1)?, time(row.get(2)?), progress))
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                time(row.get(2)?),
+                progress,
+                row.get(4)?,
+            ))
         })?
         .collect::<rusqlite::Result<_>>()?;
     let found = open.len();
     let mut update =
         db.prepare("UPDATE requests SET state = ?2, due_at = ?3, progress = ?4 WHERE seq = ?1")?;
-    for (seq, idle, received_at, mut progress) in open {
-        progress.reconcile(now, received_at);
+    for (seq, idle, received_at, mut progress, provider) in open {
+        progress.reconcile(now, received_at, quiet(&provider));
         let due_at = progress.due_at.filter(|_| idle).map(millis);
         update.execute(params![
             seq,

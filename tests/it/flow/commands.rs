@@ -159,7 +159,7 @@ async fn results_that_wait_for_their_queue_are_taken_by_no_command() {
     let other = other.to_string_lossy();
     for arguments in [&["results", "--limit", "1"][..], &["submit", &other]] {
         let done = rescind(&stage, arguments).exits(1);
-        let told = done.stderr.contains("have been waiting for a queue");
+        let told = done.stderr.contains("results have been waiting");
         assert!(told, "{done:?}");
     }
     assert_eq!(published("confirmed"), 0.0);

@@ -10,8 +10,8 @@ use rescind::outcome::{Nothing, Operation, Outcome, Refused, State, Unresolved};
 use rescind::wire::Kind;
 
 use super::desk::{
-    ACCOUNT, Desk, GIVEN_UP, VOIDED, admitted, at, by, calls, finish, finish_again, reopens,
-    request, sends, wait,
+    ACCOUNT, Desk, GIVEN_UP, VOIDED, admitted, at, at_once, by, calls, finish, finish_again,
+    reopens, request, sends, wait,
 };
 use super::on_each;
 
@@ -356,7 +356,11 @@ async fn a_replay_survives_a_crash_like_any_request() {
         assert_eq!(desk.settle(late).await, Committed::Lost);
         let claim = desk.only_claim(at(21), calls(Operation::Lookup)).await;
         assert_eq!(claim.outcome, Some(GIVEN_UP));
-        assert_eq!(desk.reconcile(at(22)).await.unwrap(), 1, "and it is held");
+        assert_eq!(
+            desk.reconcile(at(22), at_once()).await.unwrap(),
+            1,
+            "and it is held"
+        );
         assert_eq!(
             desk.settle(finish_again(&claim, VOIDED, at(23))).await,
             Committed::Done

@@ -128,7 +128,7 @@ async fn a_reader_sees_what_the_worker_commits_and_changes_nothing() {
             .await
     ));
     assert!(is_failed(reader.published(Vec::new(), at(2)).await));
-    assert!(is_failed(reader.reconcile(at(2)).await));
+    assert!(is_failed(reader.reconcile(at(2), at_once()).await));
     assert!(is_failed(reader.purge(at(2), 9).await));
     assert_eq!(desk.everything().await, before);
 }

@@ -58,6 +58,13 @@ fn a_lost_call_has_the_time_that_it_was_sent_with() {
     progress.distrust(now(), now(), first);
     let later = sent_after(progress, &Verdict::StillOpen).unwrap();
     assert!(later >= QUIET + first, "{later:?}");
+    // Also where it was the worker that heard nothing, and another one asks.
+    let mut unheard = calling.clone();
+    unheard.unheard(now(), QUIET);
+    unheard.after(&Verdict::Doubt, &terms(LOOKS_UP), now(), 0.5);
+    unheard.distrust(jiff::Timestamp::MIN, now(), first);
+    let later = sent_after(unheard, &Verdict::StillOpen).unwrap();
+    assert!(later >= QUIET + first, "{later:?}");
     // Not for the next call, once one was answered.
     calling.after(&Verdict::Doubt, &terms(LOOKS_UP), now(), 0.5);
     calling.begin(Operation::Cancel, now());
@@ -127,7 +134,7 @@ fn after_a_restore_the_provider_is_asked_first() {
     let received = now();
     let restored_at = plus(now(), Duration::from_secs(60));
     let mut fresh = Progress::new(received);
-    fresh.reconcile(restored_at, received);
+    fresh.reconcile(restored_at, received, QUIET);
     assert_eq!(fresh.state, State::InDoubt);
     let asks = fresh.plan(&terms(LOOKS_UP), restored_at);
     assert_eq!(asks, Plan::Call(Operation::Lookup));
@@ -136,7 +143,7 @@ fn after_a_restore_the_provider_is_asked_first() {
     assert_eq!(repeats, Plan::Call(Operation::Cancel));
     let much_later = plus(received, Duration::from_secs(40 * 24 * 3600));
     let mut old = Progress::new(received);
-    old.reconcile(much_later, received);
+    old.reconcile(much_later, received, QUIET);
     let given_up = old.plan(&terms(SAME_KEY), much_later);
     assert_eq!(
         given_up,
@@ -144,12 +151,21 @@ fn after_a_restore_the_provider_is_asked_first() {
     );
 }
 
+/// Whatever the ledger has forgotten was sent a moment ago at the latest.
+#[test]
+fn after_a_restore_what_is_not_seen_counts_once_nothing_can_arrive_any_more() {
+    let mut restored = Progress::new(now());
+    restored.reconcile(now(), now(), QUIET);
+    let later = sent_after(restored, &Verdict::StillOpen).unwrap();
+    assert!(later >= QUIET + terms(LOOKS_UP).poll.first, "{later:?}");
+}
+
 #[test]
 fn a_restore_forgets_nothing_that_was_known() {
     let mut progress = Progress::new(now());
     in_doubt(&mut progress);
     let before = progress.clone();
-    progress.reconcile(plus(now(), Duration::from_secs(9)), now());
+    progress.reconcile(plus(now(), Duration::from_secs(9)), now(), QUIET);
     assert_eq!(progress.first_sent_at, before.first_sent_at);
     assert_eq!(progress.attempts, before.attempts);
     assert!(progress.doubtful && progress.exposed);

@@ -30,7 +30,7 @@ async fn all_are_reconciled_and_hastened_however_many_they_are() {
         "requests",
         "'request_id', 'r' || n, 'payment_key', 'p' || n",
     ));
-    assert_eq!(desk.reconcile(at(7)).await.unwrap(), MORE + 1);
+    assert_eq!(desk.reconcile(at(7), at_once()).await.unwrap(), MORE + 1);
     let doubtful = "SELECT count(*) FROM requests WHERE state = 'in_doubt'";
     assert_eq!(sql(doubtful), (MORE + 1).to_string());
 
