@@ -7,7 +7,6 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::AccountConfig;
@@ -22,6 +21,7 @@ use suspended::unless_suspended;
 
 pub use authorities::{ClientError, authorities};
 pub use login::{Authorization, LoginError, LoginObserver};
+pub use suspended::since_boot;
 
 /// Largest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -65,16 +65,16 @@ pub struct Caller {
     provider: &'static dyn Provider,
     account: Account,
     timeout: Duration,
-    /// The wall clock.
-    clock: fn() -> Timestamp,
+    /// The time since the system was started.
+    boot: fn() -> Duration,
     token: Mutex<Option<CachedToken>>,
     /// Held during a login: all other calls wait for that one.
     logins: tokio::sync::Mutex<Logins>,
 }
 
 impl Caller {
-    /// Builds the client of an account. `clock`: the wall clock.
-    pub fn new(config: &AccountConfig, clock: fn() -> Timestamp) -> Result<Self, ClientError> {
+    /// Builds the client of an account. `boot`: [`since_boot`].
+    pub fn new(config: &AccountConfig, boot: fn() -> Duration) -> Result<Self, ClientError> {
         let mut builder = reqwest::Client::builder();
         if let Some(path) = &config.ca_file {
             builder = builder.tls_certs_only(authorities(path)?);
@@ -101,7 +101,7 @@ impl Caller {
             provider: config.provider,
             account: config.account.clone(),
             timeout: config.timeout,
-            clock,
+            boot,
             token: Mutex::new(None),
             logins: tokio::sync::Mutex::default(),
         })
@@ -135,7 +135,7 @@ impl Caller {
             }
             Err(why) => return Exchange::NotSent(format!("the call cannot be built: {why}")),
         };
-        match unless_suspended(self.http.execute(built), self.clock).await {
+        match unless_suspended(self.http.execute(built), self.boot).await {
             None => Exchange::Lost("the machine was suspended during the call".into()),
             Some(Ok(response)) => self.read(response).await,
             Some(Err(error)) if error.is_connect() || error.is_builder() => {

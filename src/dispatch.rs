@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::call::{Caller, ClientError};
+use crate::call::{self, Caller, ClientError};
 use crate::config::AccountConfig;
 use crate::gate::{Closed, Gate, Health, Limits};
 use crate::job::Job;
@@ -125,7 +125,7 @@ impl Dispatcher {
             .metrics
             .gate(&config.account.name, config.max_in_flight);
         Ok(Arc::new(Self {
-            caller: Caller::new(&config, shared.clock)?,
+            caller: Caller::new(&config, call::since_boot)?,
             config,
             shared,
             gate: Mutex::new(Gate::new(limits)),
@@ -144,9 +144,10 @@ impl Dispatcher {
         &self.config.account.name
     }
 
-    /// How long a call that was claimed until now may still reach the provider.
+    /// How long a call that was claimed until now may still be applied: it may be sent late, take its `timeout`,
+    /// and be carried out for another one, as any call without an answer.
     pub fn quiet(config: &AccountConfig) -> Duration {
-        SEND_WITHIN + config.timeout
+        SEND_WITHIN + 2 * config.timeout
     }
 
     /// The account's adapter.

@@ -77,30 +77,24 @@ pub enum Stopped {
 
 /// Runs a worker until SIGTERM or SIGINT, and drains it.
 pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
-    let Start {
-        revision,
-        reconcile,
-        spans,
-        systemd,
-    } = start;
     process::keep_private();
     process::allow_many_files();
     amqp::check(&config.amqp).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        revision,
+        revision = start.revision,
         ledger = %location(&config),
         accounts = names.join(", "),
         "starting"
     );
-    let metrics = Arc::new(Metrics::new(&names, revision)?);
+    let metrics = Arc::new(Metrics::new(&names, start.revision)?);
     let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
-    prepare(&*ledger, &config, reconcile).await?;
+    prepare(&*ledger, &config, start.reconcile).await?;
     let shared = Arc::new(Shared {
         ledger,
         metrics,
-        spans: spans.clone(),
+        spans: start.spans.clone(),
         clock: now,
         unwritten: AtomicUsize::new(0),
         handover: Handover::default(),
@@ -112,13 +106,13 @@ pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
         .await
         .with_context(|| format!("cannot listen on http.listen = {}", config.listen))?;
     let worker = Worker::start(&config, Arc::clone(&shared), listener)?;
-    systemd.ready();
+    start.systemd.ready();
     let stopped = tokio::select! {
-        stopped = until_stopped(worker, &config, &systemd) => stopped?,
-        never = systemd.keep_alive() => match never {},
+        stopped = until_stopped(worker, &config, &start.systemd) => stopped?,
+        never = start.systemd.keep_alive() => match never {},
     };
     if stopped == Stopped::Drained {
-        spans.close().await;
+        start.spans.close().await;
     }
     Ok(stopped)
 }
@@ -180,20 +174,24 @@ async fn prepare(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Resul
         Err(error) => return Err(error),
     }
     if reconcile {
-        doubt_all(ledger, quiet(config), waits).await
+        doubt_all(ledger, config, waits).await
     } else {
         Ok(())
     }
 }
 
-async fn doubt_all(ledger: &dyn Ledger, quiet: Quiet, waits: bool) -> Result<(), LedgerError> {
+/// Also forgotten requests come again, and finished ones are replayed: nothing is begun before the wait is over.
+async fn doubt_all(ledger: &dyn Ledger, config: &Config, waits: bool) -> Result<(), LedgerError> {
+    let (quiet, wait) = (quiet(config), longest_quiet(config));
     loop {
         match ledger.reconcile(now(), Arc::clone(&quiet)).await {
             Ok(in_doubt) => {
                 warn!(
                     in_doubt,
-                    "--reconcile: the provider is asked about every open request first"
+                    wait_s = wait.as_secs(),
+                    "--reconcile: waiting until what was sent and forgotten has ended; then the provider is asked about every open request first"
                 );
+                tokio::time::sleep(wait).await;
                 return Ok(());
             }
             Err(error) if waits => warn!(%error, "--reconcile waits for the ledger"),
@@ -203,12 +201,17 @@ async fn doubt_all(ledger: &dyn Ledger, quiet: Quiet, waits: bool) -> Result<(),
     }
 }
 
+fn longest_quiet(config: &Config) -> Duration {
+    let each = config.accounts.values().map(Dispatcher::quiet);
+    each.max().unwrap_or_default()
+}
+
 fn quiet(config: &Config) -> Quiet {
     let accounts = config.accounts.iter();
     let quiet: HashMap<String, Duration> = accounts
         .map(|(name, account)| (name.clone(), Dispatcher::quiet(account)))
         .collect();
-    let longest = quiet.values().copied().max().unwrap_or_default();
+    let longest = longest_quiet(config);
     Arc::new(move |account| quiet.get(account).copied().unwrap_or(longest))
 }
 

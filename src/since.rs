@@ -5,9 +5,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// A suspension that counts: nobody takes over the work of a worker that was away for less.
-const SUSPENDED: Duration = Duration::from_secs(5);
-
 /// When something began. The steady clock stands still while its machine is suspended, and the wall
 /// clock can be set: what either of them calls long ago may have been taken over by others.
 #[derive(Debug, Clone, Copy)]
@@ -23,13 +20,6 @@ impl Since {
             steady: Instant::now(),
             wall,
         }
-    }
-
-    /// Whether the machine was suspended since then: the wall clock went on meanwhile, and the steady one did not. A
-    /// wall clock that was set ahead looks the same.
-    pub(crate) fn was_suspended(&self, wall: Timestamp) -> bool {
-        let passed = Duration::try_from(wall.duration_since(self.wall)).unwrap_or_default();
-        passed > self.steady.elapsed() + SUSPENDED
     }
 
     /// Whether it is longer ago than this, or may be.

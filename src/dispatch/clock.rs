@@ -1,6 +1,9 @@
 //! The wall clock at an account's dispatcher: noticing that it was set, and what follows.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Dispatcher;
@@ -9,20 +12,16 @@ use crate::ledger::LedgerError;
 use crate::wall::Wall;
 
 /// The wall clock as the loop of one dispatcher has seen it.
+#[derive(Default)]
 pub(super) struct Clock {
     wall: Wall,
-    /// Due times may be out of reach: the clock went back, perhaps before this start.
-    due_times_suspect: bool,
+    /// When due times were last looked at that are out of reach.
+    hastened_at: Option<Instant>,
 }
 
-impl Default for Clock {
-    fn default() -> Self {
-        Self {
-            wall: Wall::default(),
-            due_times_suspect: true,
-        }
-    }
-}
+/// How often they are looked at where nobody saw the clock being set: it was set twice in a moment, or it
+/// was another worker's.
+const HASTEN_EVERY: Duration = Duration::from_secs(60);
 
 impl Clock {
     /// Wall times before this are not compared with later ones.
@@ -33,7 +32,7 @@ impl Clock {
 
 impl Dispatcher {
     /// Notices that the clock was set, and brings forward the requests that would wait for a time that
-    /// is an hour away again. The first time also those that an earlier worker left behind.
+    /// is an hour away again. The first time and now and then also those that others left behind.
     pub(super) async fn check_clock(
         &self,
         clock: &mut Clock,
@@ -42,15 +41,16 @@ impl Dispatcher {
         let set_by = clock.wall.observe(now, self.started.elapsed());
         if let Some(seconds) = set_by.as_ref().map(SignedDuration::as_secs_f64) {
             warn!(provider = self.name(), seconds, "the wall clock was set");
-            clock.due_times_suspect = true;
+            clock.hastened_at = None;
         }
-        if !clock.due_times_suspect {
+        let at = clock.hastened_at;
+        if at.is_some_and(|at| at.elapsed() < HASTEN_EVERY) {
             return Ok(());
         }
         let longest = self.config.retry.longest().max(self.config.poll.longest());
         let latest = plus(now, longest);
         let hastened = self.shared.ledger.hasten(self.name(), latest, now).await?;
-        clock.due_times_suspect = false;
+        clock.hastened_at = Some(Instant::now());
         if hastened > 0 {
             info!(
                 provider = self.name(),

@@ -64,6 +64,7 @@ impl Progress {
     pub fn reconcile(&mut self, now: Timestamp, received_at: Timestamp, quiet: Duration) {
         let quiet = self.allowed(quiet);
         if !quiet.is_zero() {
+            self.quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
             self.quiet_until = self.quiet_until.max(Some(plus(now, quiet)));
         }
         self.doubtful = true;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -76,10 +76,10 @@ impl Server {
 }
 
 fn caller(kind: &str, account: Account, timeout: Duration) -> Caller {
-    caller_by(rescind::run::now, kind, account, timeout)
+    caller_by(rescind::call::since_boot, kind, account, timeout)
 }
 
-fn caller_by(clock: fn() -> Timestamp, kind: &str, account: Account, timeout: Duration) -> Caller {
+fn caller_by(boot: fn() -> Duration, kind: &str, account: Account, timeout: Duration) -> Caller {
     // As main.rs does; only the first one counts.
     drop(rustls::crypto::ring::default_provider().install_default());
     let config = AccountConfig {
@@ -97,7 +97,7 @@ fn caller_by(clock: fn() -> Timestamp, kind: &str, account: Account, timeout: Du
             open_for: SECOND,
         },
     };
-    Caller::new(&config, clock).unwrap()
+    Caller::new(&config, boot).unwrap()
 }
 
 /// One whose token never changes.
@@ -131,15 +131,15 @@ async fn authorize(caller: &Caller) -> Result<Authorization, LoginError> {
 /// Its timers stood still, and others may have its work by now.
 #[tokio::test]
 async fn a_machine_that_was_suspended_while_it_connected_sends_nothing() {
-    static LOOKS: AtomicI64 = AtomicI64::new(0);
+    static LOOKS: AtomicUsize = AtomicUsize::new(0);
     // The first one is the beginning, at the second one it connects, and then an hour is gone.
-    let clock = || match LOOKS.fetch_add(1, Ordering::SeqCst) {
-        0 | 1 => Timestamp::UNIX_EPOCH,
-        _ => Timestamp::from_second(3600).unwrap(),
+    let boot = || match LOOKS.fetch_add(1, Ordering::SeqCst) {
+        0 | 1 => Duration::ZERO,
+        _ => 3600 * SECOND,
     };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
-    let caller = caller_by(clock, "migo", migo(&base_url), 20 * SECOND);
+    let caller = caller_by(boot, "migo", migo(&base_url), 20 * SECOND);
     let authorization = caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await;
     let request = Request::get("/a".to_owned());
     let exchange = caller.send(&request, &authorization.unwrap(), None).await;

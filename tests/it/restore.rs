@@ -18,6 +18,7 @@ fn three_each(stage: &mut Stage) -> Vec<Value> {
     stage.set("defaults.max_in_flight", 1);
     // As long after a crash nobody believes that a call had no effect.
     stage.set("defaults.poll.give_up_after", "2m");
+    stage.set("defaults.timeout", "4s");
     let kinds = providers::ALL.iter().map(|provider| provider.kind());
     kinds
         .flat_map(|kind| (0..3).map(move |_| request(kind, "success")))

@@ -156,6 +156,7 @@ fn after_a_restore_the_provider_is_asked_first() {
 fn after_a_restore_what_is_not_seen_counts_once_nothing_can_arrive_any_more() {
     let mut restored = Progress::new(now());
     restored.reconcile(now(), now(), QUIET);
+    restored.distrust(jiff::Timestamp::MIN, now(), terms(LOOKS_UP).poll.first);
     let later = sent_after(restored, &Verdict::StillOpen).unwrap();
     assert!(later >= QUIET + terms(LOOKS_UP).poll.first, "{later:?}");
 }
