@@ -61,3 +61,54 @@ impl Dispatcher {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::hints::tests::account;
+    use super::*;
+    use crate::ledger::{Arrival, NewRequest};
+    use crate::lifecycle::{Plan, Progress};
+    use crate::outcome::{Failed, Outcome};
+    use crate::shared::tests::shared;
+    use crate::wire::Envelope;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn due(second: i64) -> Arc<[Arrival]> {
+        let request = NewRequest {
+            request_id: "a".into(),
+            provider: String::new(),
+            payment_key: "p".into(),
+            digest: [0; 32],
+            progress: Progress::new(at(second)),
+            envelope: Envelope::default(),
+        };
+        Arc::from([Arrival::Request(Box::new(request))])
+    }
+
+    /// It was set twice in a moment, or another worker's was wrong.
+    #[tokio::test]
+    async fn what_is_due_out_of_reach_is_found_within_a_minute_also_if_nobody_saw_why() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let folder = tempfile::tempdir().unwrap();
+        let dispatcher = Dispatcher::new(account(), Arc::new(shared(&folder))).unwrap();
+        let ledger = &dispatcher.shared.ledger;
+        let found = async |clock: &mut Clock| {
+            dispatcher.check_clock(clock, at(0)).await.unwrap();
+            let gives_up = Plan::Finish(Outcome::Failed(Failed::RetriesExhausted));
+            let begin = Arc::new(move |_: &_, _: &mut _| gives_up);
+            let claimed = ledger.claim("", 9, at(0), begin).await.unwrap();
+            claimed.claims.len()
+        };
+        let mut clock = Clock::default();
+        assert_eq!(found(&mut clock).await, 0);
+        ledger.accept(due(3_600)).await.unwrap();
+        assert_eq!(found(&mut clock).await, 0);
+        clock.hastened_at = Instant::now().checked_sub(HASTEN_EVERY);
+        assert_eq!(found(&mut clock).await, 1);
+    }
+}

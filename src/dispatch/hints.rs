@@ -197,7 +197,7 @@ impl Dispatcher {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -209,7 +209,8 @@ mod tests {
     use crate::shared::tests::shared;
     use crate::wire::Envelope;
 
-    fn account() -> AccountConfig {
+    /// With waits of a second.
+    pub(in crate::dispatch) fn account() -> AccountConfig {
         let second = Duration::from_secs(1);
         let schedule = Schedule {
             first: second,
