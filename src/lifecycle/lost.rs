@@ -12,8 +12,12 @@ impl Progress {
     /// A cancel that has just begun may still be applied for so long, should nobody hear of it again.
     pub fn allow(&mut self, quiet: Duration) {
         if self.operation == Some(Operation::Cancel) {
-            self.quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+            self.remember_quiet(quiet);
         }
+    }
+
+    fn remember_quiet(&mut self, quiet: Duration) {
+        self.quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
     }
 
     /// By the settings of now, or those with which the call was sent.
@@ -64,7 +68,7 @@ impl Progress {
     pub fn reconcile(&mut self, now: Timestamp, received_at: Timestamp, quiet: Duration) {
         let quiet = self.allowed(quiet);
         if !quiet.is_zero() {
-            self.quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+            self.remember_quiet(quiet);
             self.quiet_until = self.quiet_until.max(Some(plus(now, quiet)));
         }
         self.doubtful = true;
