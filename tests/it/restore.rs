@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rescind::providers;
 use serde_json::Value;
@@ -88,7 +89,14 @@ async fn what_was_done_since_an_old_copy_is_asked_about_and_not_done_again() {
     copy(&old, &stage.ledger());
     let mut results = stage.results().await;
     worker.reconcile();
+    let started = Instant::now();
     worker.restart();
+    // 5 s, and twice the timeout: what was sent and forgotten has ended.
+    assert!(
+        started.elapsed() >= Duration::from_secs(13),
+        "{}",
+        worker.log()
+    );
     let after = ended(&stage, &mut results, &requests).await;
     for (id, (first, money)) in &before {
         let (again, later) = &after[id];
