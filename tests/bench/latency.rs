@@ -22,6 +22,8 @@ struct Run {
     /// Milliseconds beyond the provider's own time, sorted.
     added: Vec<f64>,
     lag_ms: f64,
+    /// Microseconds of the process's processor time for a request.
+    cpu: f64,
 }
 
 /// Runs in turn.
@@ -62,6 +64,7 @@ async fn run(plan: &Plan, who: &str) -> Run {
         _ => Worker::new(&load, &provider).start(),
     };
     let paced = pace(&load, RATE, plan.seconds).await;
+    let cpu = process.cpu_seconds() / paced.times.len() as f64 * 1e6;
     drop(process);
     load.close().await;
     let taken = taken.lock().unwrap();
@@ -72,6 +75,7 @@ async fn run(plan: &Plan, who: &str) -> Run {
     let run = Run {
         added: sorted(added),
         lag_ms: paced.lag.as_secs_f64() * 1000.0,
+        cpu,
     };
     run.print(who);
     run
@@ -84,10 +88,11 @@ impl Run {
 
     fn print(&self, who: &str) {
         println!(
-            "{who:<10} adds p50 {:>5.1} ms  p99 {:>5.1} ms  worst {:>6.1} ms   (published {:.1} ms late at the most)",
+            "{who:<10} adds p50 {:>5.1} ms  p99 {:>5.1} ms  worst {:>6.1} ms  {:>5.0} us CPU a request   (published {:.1} ms late at the most)",
             self.at(50.0),
             self.at(99.0),
             self.at(100.0),
+            self.cpu,
             self.lag_ms
         );
     }
@@ -111,6 +116,7 @@ fn figures(runs: &[Run]) -> Value {
         "distribution": distribution(&all),
         "runs": {
             "p50_ms": each(50.0), "p99_ms": each(99.0), "worst_ms": each(100.0),
+            "cpu_us": runs.iter().map(|run| run.cpu).collect::<Vec<_>>(),
             "lag_ms": runs.iter().map(|run| run.lag_ms).collect::<Vec<_>>(),
         },
     })
