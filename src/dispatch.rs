@@ -124,6 +124,12 @@ impl Dispatcher {
         let gauges = shared
             .metrics
             .gate(&config.account.name, config.max_in_flight);
+        if config.max_in_flight == 0 {
+            warn!(
+                provider = config.account.name,
+                "max_in_flight is 0: no call begins, and the account's requests wait"
+            );
+        }
         Ok(Arc::new(Self {
             caller: Caller::new(&config, call::since_boot)?,
             config,

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Limits of one account.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Calls at once.
+    /// Calls at once; 0 for none at all.
     pub in_flight: u32,
     /// Calls a second, 0 for no limit.
     pub rate_per_second: f64,

@@ -118,7 +118,7 @@ pub const FIELDS: &[Field] = &[
     unset("defaults.ca_file", Form::Path, "PEM file of the authorities to trust instead of the system's"),
     field("defaults.connect_timeout", Span, "3s", "to reach a provider"),
     field("defaults.timeout", Span, "20s", "whole exchange"),
-    field("defaults.max_in_flight", Whole(1, 100_000), "64", "calls at once to an account"),
+    field("defaults.max_in_flight", Whole(0, 100_000), "64", "calls at once to an account; 0: none begins"),
     field("defaults.rate_per_second", Number(0.0), "0", "calls begun per second; 0: no limit"),
     field("defaults.retry.first", Span, "2s", "wait before a cancel is sent again"),
     field("defaults.retry.factor", Number(1.0), "2.0", "growth of that wait"),

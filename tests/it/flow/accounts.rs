@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::PATIENCE;
 use crate::rig::checker::endings;
 use crate::rig::stage::{Stage, payment_id, request};
+use crate::rig::terminal::Terminal;
 use crate::rig::{Worker, until};
 
 /// A rate is two calls at once, and then one every half second.
@@ -33,6 +34,44 @@ async fn an_account_with_a_rate_is_called_no_faster_and_pays_no_attempt_for_it()
         took >= 2_500,
         "{took} ms for six calls beyond the first two"
     );
+}
+
+/// The switch of an SRE whose provider does harm: nothing is sent, nothing is lost, nobody else waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_stopped_is_not_called_and_goes_on_later() {
+    let mut stage = Stage::new("stopped");
+    let mut results = stage.results().await;
+    stage.set("providers.bento.max_in_flight", 0);
+    let worker = stage.worker();
+    let client = stage.client().await;
+    let waiting = [request("bento", "success"), request("bento", "success")];
+    client.confirm_all(&stage.names, &waiting).await;
+    until("both are stored", PATIENCE, || {
+        worker.metric("rescind_open", &[("provider", "bento")]) == 2.0
+    })
+    .await;
+    let other = [request("migo", "success")];
+    client.confirm_all(&stage.names, &other).await;
+    endings(&stage, &mut results, &other, PATIENCE).await;
+    let called = [("provider", "bento"), ("operation", "cancel")];
+    assert_eq!(worker.metric("rescind_provider_calls_total", &called), 0.0);
+    assert!(worker.log().contains("max_in_flight is 0"));
+    let config = stage.dir().join("rescind.toml");
+    std::fs::write(&config, stage.config()).unwrap();
+    let checked = Terminal::new(&config, &["check"]).spawn_and_wait().exits(0);
+    assert!(
+        checked
+            .stdout
+            .contains("max_in_flight is 0, so no call begins")
+    );
+    drop(worker);
+
+    stage.set("providers.bento.max_in_flight", 1);
+    let _worker = stage.worker();
+    for ending in endings(&stage, &mut results, &waiting, PATIENCE).await {
+        assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
+        assert_eq!(ending.money.cancel_calls, 1);
+    }
 }
 
 /// Two requests at one account: the call of the first hangs, and the second waits for its place.
