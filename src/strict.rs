@@ -75,9 +75,10 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             let value = entries.next_value_seed(Strict)?;
-            if object.insert(key, value).is_some() {
-                return Err(A::Error::custom("duplicate key"));
+            if object.contains_key(&key) {
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
             }
+            object.insert(key, value);
         }
         Ok(object.into())
     }

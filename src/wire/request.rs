@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -22,7 +23,7 @@ struct Body<'a> {
     request_id: String,
     provider: String,
     #[serde(deserialize_with = "strict::object")]
-    payment: serde_json::Map<String, serde_json::Value>,
+    payment: serde_json::Map<String, Value>,
     #[serde(default)]
     amount: Member<String>,
     #[serde(default)]
@@ -95,9 +96,50 @@ fn parse(bytes: &[u8]) -> Result<Body<'_>, Misunderstood> {
             serde_json::error::Category::Data => Invalid::Schema,
             _ => Invalid::NotJson,
         };
-        let detail = format!("the request cannot be read: {error}");
+        let detail = match wrong_member(text) {
+            Some(what) => what,
+            None => format!("the request cannot be read: {error}"),
+        };
         misunderstood(bytes, reason, detail)
     })
+}
+
+/// The member that is missing or has another type than it must have. The parser's own words name a line and a
+/// column, which a publisher does not have.
+fn wrong_member(text: &str) -> Option<String> {
+    let request: Value = serde_json::from_str(text).ok()?;
+    let Value::Object(request) = request else {
+        return Some("the request must be an object".into());
+    };
+    let members = [
+        ("request_id", true, "a string"),
+        ("provider", true, "a string"),
+        ("payment", true, "an object"),
+        ("amount", false, "a string"),
+        ("currency", false, "a string"),
+        ("reason", false, "a string"),
+        ("deadline", false, "a string"),
+    ];
+    members.into_iter().find_map(|(name, is_required, wanted)| {
+        let found = match request.get(name) {
+            None if is_required => return Some(format!("{name} is missing")),
+            None => return None,
+            Some(Value::Null) if !is_required => return None,
+            Some(found) => type_name(found),
+        };
+        (found != wanted).then(|| format!("{name} must be {wanted}, not {found}"))
+    })
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
 }
 
 fn read(
@@ -175,7 +217,9 @@ fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, St
         .currency
         .get()
         .map(|code| {
-            Currency::parse(code).ok_or(format!("currency {code:?} is not known to ISO 4217"))
+            Currency::parse(code).ok_or(format!(
+                "currency {code:?} is not one of ISO 4217's codes of three capitals"
+            ))
         })
         .transpose()?;
     let deadline = body.deadline.get();
@@ -218,7 +262,7 @@ fn not_a_time(text: &str) -> String {
 /// readers can read (a number beyond all bounds, half a character, a depth without end) is refused.
 fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
     let metadata = body.metadata.get().map_or("null", |raw| raw.get());
-    let metadata: serde_json::Value = serde_json::from_str(metadata)
+    let metadata: Value = serde_json::from_str(metadata)
         .map_err(|error| format!("metadata cannot be read: {error}"))?;
     let content = (
         &body.provider,
@@ -236,16 +280,16 @@ fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
 pub fn glimpse(bytes: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
     struct Id {
-        request_id: serde_json::Value,
+        request_id: Value,
     }
     #[derive(Deserialize)]
     struct Account {
-        provider: serde_json::Value,
+        provider: Value,
     }
     if bytes.len() > SEARCHED_BYTES_MAX || !strict::is_object(bytes) {
         return (None, None);
     }
-    let text = |value: serde_json::Value| value.as_str().map(str::to_owned);
+    let text = |value: Value| value.as_str().map(str::to_owned);
     // Each for itself: one that stands twice says nothing, and hides nothing of the other.
     let id: Option<Id> = serde_json::from_slice(bytes).ok();
     let account: Option<Account> = serde_json::from_slice(bytes).ok();
@@ -325,6 +369,47 @@ mod tests {
                 "{bytes:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_member_that_is_missing_or_of_another_type_is_named() {
+        for (members, detail) in [
+            (
+                r#""provider":"m","payment":{"order_id":"o"}"#,
+                "request_id is missing",
+            ),
+            (
+                r#""request_id":7,"provider":"m","payment":{"order_id":"o"}"#,
+                "request_id must be a string, not a number",
+            ),
+            (
+                r#""request_id":"a","provider":null,"payment":{"order_id":"o"}"#,
+                "provider must be a string, not null",
+            ),
+            (
+                r#""request_id":"a","provider":"m","payment":"o""#,
+                "payment must be an object, not a string",
+            ),
+            (
+                r#""request_id":"a","provider":"m","payment":{"order_id":"o"},"amount":50.0"#,
+                "amount must be a string, not a number",
+            ),
+            (
+                r#""request_id":"a","provider":"m","payment":{"order_id":"o"},"amount":null,"deadline":1"#,
+                "deadline must be a string, not a number",
+            ),
+            (
+                r#""request_id":"a","provider":"m","payment":{"order_id":"o","order_id":"p"}"#,
+                "the request cannot be read: duplicate key \"order_id\" at line 1 column 74",
+            ),
+        ] {
+            let message = format!("{{{members}}}");
+            let error = read_new_request(message.as_bytes(), midtrans).expect_err("understood");
+            assert_eq!((error.reason, &*error.detail), (Invalid::Schema, detail));
+        }
+        let twice = r#""{\"request_id\":\"a\"}""#;
+        let error = read_new_request(twice.as_bytes(), midtrans).expect_err("understood");
+        assert_eq!(error.detail, "the request must be an object");
     }
 
     /// It is echoed as it came, to every reader of the result.
