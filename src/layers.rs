@@ -212,10 +212,25 @@ fn unknown_key(path: &str, origin: &Origin, known: &BTreeSet<String>) -> String 
         }
         _ => closest(path, known.iter().map(String::as_str)).map(str::to_owned),
     };
-    match guess {
+    match misnamed_account(path, origin).or(guess) {
         Some(guess) => format!("is not a setting; did you mean {guess}?"),
         None => "is not a setting; remove it".to_owned(),
     }
+}
+
+/// A setting of an account below a word like `providers`. No setting of that account is known, and the closest one
+/// would be another account's.
+fn misnamed_account(path: &str, origin: &Origin) -> Option<String> {
+    let (section, rest) = path.split_once('.')?;
+    let close = strsim::damerau_levenshtein(section, "providers");
+    if !(1..=2).contains(&close) {
+        return None;
+    }
+    let path = format!("providers.{rest}");
+    Some(match origin {
+        Origin::Environment(_) => variable(&path),
+        _ => path,
+    })
 }
 
 /// The word that was probably meant. Of dotted paths, the last part may be enough.

@@ -306,11 +306,12 @@ fn unknown_keys_are_errors_with_a_suggestion() {
     let file = format!(
         "prefetch = 3\n[ampq]\nurl = 'x'\n[amqp]\nprefecth = 3\n[defaults]\n\
          retry = {{ frist = '1s' }}\n{SHOP}server_key = 'k'\nsever_key_file = 'x'\n\
-         \"retry.max\" = '1s'\n[nonsense]\n"
+         \"retry.max\" = '1s'\n[nonsense]\n[provider.other]\nkind = 'example'\n"
     );
     let environment = [
         ("RESCIND_AMQP_URL", SECRET),
         ("RESCIND_DEFAULTS__TIME_OUT", "1s"),
+        ("RESCIND_PROVIDER__OTHER__TOKEN", SECRET),
         ("RESCIND_CONFIG", "x"),
         ("RESCIND_FAIL_POINT", "x"),
         ("RESCIND_PORT", "tcp://10.0.0.1:8620"),
@@ -329,11 +330,13 @@ fn unknown_keys_are_errors_with_a_suggestion() {
             "providers.shop.sever_key_file is not a setting; did you mean providers.shop.server_key_file?",
             "providers.shop.\"retry.max\" is not a setting",
             "nonsense is not a setting; remove it",
+            "provider.other.kind is not a setting; did you mean providers.other.kind?",
+            "RESCIND_PROVIDER__OTHER__TOKEN is not a setting; did you mean RESCIND_PROVIDERS__OTHER__TOKEN?",
             "RESCIND_AMQP_URL is not a setting; did you mean RESCIND_AMQP__URL?",
             "RESCIND_DEFAULTS__TIME_OUT is not a setting; did you mean RESCIND_DEFAULTS__TIMEOUT?",
         ],
     );
-    assert_eq!(error.lines().count(), 9, "{error}");
+    assert_eq!(error.lines().count(), 11, "{error}");
 }
 
 #[test]
