@@ -4,7 +4,7 @@ use std::io;
 
 use lapin::ErrorKind;
 use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, OtherError};
 
 use super::AmqpError;
 use crate::config::Amqp;
@@ -59,7 +59,7 @@ fn is_hung_up(kind: io::ErrorKind) -> bool {
 }
 
 fn sentence(cause: &rustls::Error, settings: &Amqp) -> String {
-    use rustls::Error::{AlertReceived, InvalidCertificate};
+    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
     match cause {
         InvalidCertificate(CertificateError::UnknownIssuer) => match &settings.ca_file {
             Some(path) => format!(
@@ -74,6 +74,13 @@ fn sentence(cause: &rustls::Error, settings: &Amqp) -> String {
         InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "the broker's certificate has expired".into()
         }
+        // The certificate that is made in one line for a trial is most often an authority's.
+        InvalidCertificate(CertificateError::Other(other)) if is_authority(other) => {
+            "the broker shows the certificate of an authority (CA:TRUE) as its own; give it one that an authority has signed, and name that authority in amqp.ca_file".into()
+        }
+        InvalidMessage(_) => {
+            "what answers there does not speak TLS; is the port in amqp.url the broker's one for TLS, most often 5671?".into()
+        }
         AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate
@@ -83,4 +90,9 @@ fn sentence(cause: &rustls::Error, settings: &Amqp) -> String {
         ) => format!("the broker does not accept our certificate; {SHOW_ANOTHER}"),
         other => format!("TLS with the broker failed: {other}"),
     }
+}
+
+/// rustls has no variant of its own for it.
+fn is_authority(other: &OtherError) -> bool {
+    other.to_string().contains("CaUsedAsEndEntity")
 }

@@ -162,6 +162,10 @@ fn a_broker_or_a_certificate_that_is_not_the_right_one_is_refused_in_a_sentence(
     bare.set("amqp.ca_file", right.as_str());
     refused(&bare, &[], 7, "the broker does not accept our certificate");
 
+    let mut stage = guarded.stage("plain");
+    stage.set("amqp.url", guarded.broker.url().replace("amqp:", "amqps:"));
+    refused(&stage, &[], 7, "what answers there does not speak TLS");
+
     let half = stage.dir().join("half.pem");
     let whole = std::fs::read(guarded.authority.file()).unwrap();
     std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
@@ -170,6 +174,18 @@ fn a_broker_or_a_certificate_that_is_not_the_right_one_is_refused_in_a_sentence(
     refused(&stage, &[], 2, "half.pem");
     stage.set("amqp.ca_file", "/nonexistent.pem");
     refused(&stage, &[], 2, "/nonexistent.pem cannot be read");
+}
+
+/// As `openssl req -x509` makes it, in one line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_shows_an_authority_as_its_certificate_is_refused_in_a_sentence() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let authority = Authority::new("its own");
+    let mut stage = Stage::new("own-authority");
+    let address = terminate(&authority.itself(), stage.simulator.address()).await;
+    stage.set("amqp.url", format!("amqps://guest:guest@{address}/%2f"));
+    stage.set("amqp.ca_file", text(&authority.file()));
+    refused(&stage, &[], 7, "shows the certificate of an authority");
 }
 
 /// The user in the definitions that are handed out suffices for everything, and for nothing more.
@@ -295,8 +311,7 @@ fn signature(order: &str) -> String {
 }
 
 /// The simulated providers behind TLS.
-async fn terminate(authority: &Authority, to: SocketAddr) -> SocketAddr {
-    let pair = authority.signs("provider");
+async fn terminate(pair: &Pair, to: SocketAddr) -> SocketAddr {
     let certificates = CertificateDer::pem_file_iter(&pair.certificate).unwrap();
     let config = rustls::ServerConfig::builder()
         .with_no_client_auth()
@@ -332,7 +347,7 @@ async fn a_provider_is_believed_under_its_own_authority_only() {
         Authority::new("a stranger"),
     );
     let mut stage = Stage::new("provider-tls");
-    let address = terminate(&authority, stage.simulator.address()).await;
+    let address = terminate(&authority.signs("provider"), stage.simulator.address()).await;
     for (kind, trusted) in [("midtrans", &authority), ("migo", &stranger)] {
         let plain = stage.simulator.providers()[kind]["base_url"]
             .as_str()

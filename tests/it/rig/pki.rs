@@ -52,6 +52,14 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
+    /// Its own certificate, which is nobody else's.
+    pub(crate) fn itself(&self) -> Pair {
+        Pair {
+            certificate: self.file(),
+            key: self.dir.path().join("ca.key"),
+        }
+    }
+
     /// A certificate for a server at 127.0.0.1, or for the client of that name.
     pub(crate) fn signs(&self, name: &str) -> Pair {
         let dir = self.dir.path();
