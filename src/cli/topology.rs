@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::text::{self, Screen};
 use super::{CommandError, Exit, connect};
-use crate::amqp::{self, Argument, Queue, Topology};
+use crate::amqp::{self, ACCESS_REFUSED, Argument, Queue, Topology};
 use crate::config::{Amqp, Loaded};
 
 /// Print, declare or verify the broker's exchanges and queues.
@@ -62,7 +62,12 @@ async fn declare(loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
     let connection = connect(loaded, "rescind topology").await?;
     let declared = amqp::declare(&connection, &topology).await;
     amqp::close(&connection).await;
-    declared?;
+    declared.map_err(|error| match error.refusal() {
+        Some((ACCESS_REFUSED, _)) => anyhow::Error::new(error).context(
+            "this user may not declare all of it; use another amqp.url, e.g. by RESCIND_AMQP__URL_FILE",
+        ),
+        _ => error.into(),
+    })?;
     for exchange in &topology.exchanges {
         screen.line(&format!("exchange {} ({})", exchange.name, exchange.kind))?;
     }

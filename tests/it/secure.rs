@@ -15,6 +15,7 @@ use crate::rig::checker::{endings, id};
 use crate::rig::pki::{Authority, Pair};
 use crate::rig::process::{Process, free_address};
 use crate::rig::stage::{payment_id, request};
+use crate::rig::terminal::Terminal;
 use crate::rig::{Broker, Client, Names, Simulator, Stage, Worker, http, project};
 
 /// A node that speaks TLS and asks every client for a certificate.
@@ -207,6 +208,10 @@ async fn the_least_privileged_user_suffices_and_may_do_no_more() {
     let (exit, said) = command(&stage, "results", &[]);
     assert_eq!(exit, Some(7), "{said}");
     assert!(said.contains("this user may not configure"), "{said}");
+    Terminal::new(&stage.dir().join("checked.toml"), &["topology", "declare"])
+        .spawn_and_wait()
+        .exits(7)
+        .says("this user may not declare all of it");
 
     let (mut results, mut dead) = (stage.results().await, stage.dead_letters().await);
     let client = stage.client().await;
