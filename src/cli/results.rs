@@ -155,6 +155,7 @@ pub(super) struct ResultMessage {
     provider: String,
     pub(super) outcome: String,
     reason: String,
+    message: Option<String>,
     attempts: u64,
     lookups: u64,
     received_at: Timestamp,
@@ -228,13 +229,18 @@ impl Printer {
         }
     }
 
-    /// One result.
+    /// One result. What was wrong with an invalid message is said beside the table, since `rescind show` knows no such
+    /// request.
     pub(super) fn print(&self, result: &ResultMessage) -> std::io::Result<()> {
         if self.json {
-            self.screen.line(&result.line())
-        } else {
-            self.cells(&result.cells())
+            return self.screen.line(&result.line());
         }
+        self.cells(&result.cells())?;
+        let why = result.message.as_ref();
+        if let Some(why) = why.filter(|_| result.outcome == "invalid") {
+            text::say(&text::printable(&format!("{}: {why}", result.request_id)));
+        }
+        Ok(())
     }
 
     /// A note in place of a result, for people only.

@@ -331,9 +331,12 @@ impl Followed {
         for (number, item) in items.iter().enumerate() {
             if item.request_id.is_none() {
                 let request = format!("(message {})", number + 1);
-                let note = "no request_id: dead-lettered, no result";
+                // As the worker will tell it.
+                let read = wire::read_new_request(&item.body, |_| None);
+                let why = read.err().map(|wrong| wrong.detail).unwrap_or_default();
+                let note = format!("{why}: dead-lettered, no result");
                 self.bar
-                    .suspend(|| self.printer.note(&request, item.provider(), note))?;
+                    .suspend(|| self.printer.note(&request, item.provider(), &note))?;
             }
         }
         Ok(())

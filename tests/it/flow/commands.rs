@@ -77,13 +77,23 @@ async fn a_submission_tells_what_has_no_result_yet_and_what_will_have_none() {
     let _worker = stage.worker();
     let mut results = stage.results().await;
     let hanging = request("midtrans", "hang");
-    let both = [hanging.clone(), json!({ "provider": "migo" })];
-    let file = lines(&stage, "both.jsonl", &both).display().to_string();
+    let mut wrong = request("midtrans", "success");
+    wrong["amount"] = json!(50);
+    let all = [
+        hanging.clone(),
+        json!({ "provider": "migo" }),
+        wrong.clone(),
+    ];
+    let file = lines(&stage, "all.jsonl", &all).display().to_string();
     rescind(&stage, &["submit", &file, "--timeout", "1s"])
         .exits(3)
         .says("(message 2)")
-        .says("no request_id: dead-lettered, no result")
-        .says("1 request in 2 messages: 1 without a result yet")
+        .says("request_id is missing: dead-lettered, no result")
+        .says(&format!(
+            "{}: amount must be a string, not a number.",
+            id(&wrong)
+        ))
+        .says("2 requests in 3 messages: 1 invalid, 1 without a result yet")
         .says(&format!("no result yet for {}", id(&hanging)));
 
     let next = request("migo", "success");
