@@ -1,5 +1,6 @@
 //! `rescind check`: configuration, broker, topology, ledger and providers on one screen.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,6 +69,7 @@ pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::
     let (mut checks, providers) = tokio::join!(broker(loaded), providers(&loaded.config));
     checks.extend(ledger(&loaded.config).await);
     checks.extend(providers);
+    checks.extend(without_account(&loaded.config).await);
     if args.json {
         screen.document(&document(loaded, &checks))?
     } else {
@@ -260,6 +262,32 @@ async fn providers(config: &Config) -> Vec<Check> {
         return vec![Check::good("providers", says)];
     }
     join_all(config.accounts.values().map(provider)).await
+}
+
+/// Nobody carries on what is open at an account that was taken out. Of a ledger that cannot be read the check of
+/// the ledger tells.
+async fn without_account(config: &Config) -> Vec<Check> {
+    let Ok(ledger) = super::ledger(config).await else {
+        return Vec::new();
+    };
+    let Ok(stats) = ledger.stats().await else {
+        return Vec::new();
+    };
+    let open = stats.open.iter().map(|(name, _, count, _)| (name, count));
+    let replaying = stats.replaying.iter().map(|(name, count, _)| (name, count));
+    let mut gone = BTreeMap::new();
+    for (name, count) in open.chain(replaying) {
+        if *count > 0 && !config.accounts.contains_key(name) {
+            *gone.entry(name).or_default() += *count;
+        }
+    }
+    let check = |(name, count): (&String, u64)| {
+        let says = format!(
+            "not configured, and has open requests ({count}) that nobody carries on; configure it under this name until they have ended"
+        );
+        Check::bad(&format!("providers.{name}"), Exit::Found, says)
+    };
+    gone.into_iter().map(check).collect()
 }
 
 async fn provider(account: &AccountConfig) -> Check {

@@ -127,6 +127,13 @@ async fn requests_of_an_account_that_is_gone_wait_and_go_on_once_it_is_back() {
     let worker = stage.worker();
     let open = |provider| worker.metric("rescind_open", &[("provider", provider)]);
     assert_eq!((open("unknown"), open("pismo")), (2.0, 0.0));
+    let file = stage.dir().join("gone.toml");
+    std::fs::write(&file, stage.config()).unwrap();
+    let rescind = |arguments: &[&str]| Terminal::new(&file, arguments).spawn_and_wait();
+    rescind(&["check"])
+        .exits(8)
+        .says("providers.pismo")
+        .says("not configured, and has open requests (2)");
     // What is due is looked for at a start, and then whenever something else is.
     let other = [request("migo", "success")];
     stage.client().await.confirm_all(&stage.names, &other).await;
