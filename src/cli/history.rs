@@ -1,5 +1,7 @@
 //! The history of one request, as `show` and `dead show` print it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -10,6 +12,9 @@ use crate::backoff::elapsed;
 use crate::config::Config;
 use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History, MessageRecord};
 use crate::outcome::{Failed, Invalid, Operation, State};
+
+/// What is due for longer is held up.
+const LATE: Duration = Duration::from_secs(5);
 
 /// The page, for programs under stable names.
 #[derive(Debug, Serialize)]
@@ -35,6 +40,8 @@ pub(super) struct Page {
     lookups: u32,
     due_at: Option<Timestamp>,
     gives_up_at: Option<Timestamp>,
+    /// Why nothing happens although something is due, as far as the ledger and the configuration tell.
+    held_up: Option<String>,
     calls: Vec<CallRecord>,
     messages: Vec<MessageRecord>,
     dead_letters: Vec<Letter>,
@@ -44,7 +51,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn of(history: History, config: &Config) -> Self {
+    pub(super) fn of(history: History, config: &Config, now: Timestamp) -> Self {
         let request: Value =
             serde_json::from_slice(&history.stored.envelope.body).unwrap_or_default();
         let text = |key: &str| request[key].as_str().map(str::to_owned);
@@ -67,6 +74,7 @@ impl Page {
             lookups: history.progress.lookups,
             due_at: history.progress.due_at,
             gives_up_at: gives_up_at(&history, config),
+            held_up: held_up(&history, config, now),
             dead_letters: history.letters.iter().map(Letter::of).collect(),
             request_id: history.stored.request_id,
             provider: history.stored.provider,
@@ -104,6 +112,7 @@ impl Page {
         add("finished", self.finished_at.map(|at| dated(at, now)));
         add("next", self.due_at.map(|at| dated(at, now)));
         add("gives up", self.gives_up_at.map(|at| dated(at, now)));
+        add("held up", self.held_up.clone());
         let calls = format!("{}, {}", self.attempts, self.lookups);
         add("attempts, look-ups", Some(calls));
         lines.extend((1..).zip(&self.calls).map(|(n, call)| call_line(n, call)));
@@ -287,6 +296,41 @@ fn to_do(outcome: &str, reason: &str, id: &str) -> String {
     }
 }
 
+/// What an account's gate and worker know is in no ledger: it is named with the place that tells it.
+fn held_up(history: &History, config: &Config, now: Timestamp) -> Option<String> {
+    let state = history.progress.state;
+    if state == State::Finished {
+        return None;
+    }
+    let name = &history.stored.provider;
+    let Some(account) = config.accounts.get(name) else {
+        return Some(format!(
+            "no account {name} is configured, so nobody carries it on: configure it again, under this name, and restart the worker"
+        ));
+    };
+    let is_past = |since: Option<Timestamp>, allowed| {
+        since.is_some_and(|since| elapsed(since, now) > allowed)
+    };
+    let metrics = format!("http://{}/metrics", config.listen);
+    if state == State::Calling {
+        // A login may come before it.
+        let began = history.calls.last().map(|call| call.started_at);
+        return is_past(began, 2 * account.timeout + LATE).then(|| {
+            "its call has no end on record, so the worker that made it is gone: does one run? `rescind health`. It is in doubt as soon as one does".into()
+        });
+    }
+    let rate = match account.rate_per_second {
+        0.0 => String::new(),
+        rate => format!("rate_per_second = {rate} or "),
+    };
+    (!history.parked && is_past(history.progress.due_at, LATE)).then(|| {
+        format!(
+            "due, and not begun: no worker runs or it is not ready (`rescind health`), the account's breaker is open (rescind_breaker_open at {metrics}), or {rate}max_in_flight = {} is used up (rescind_in_flight)",
+            account.max_in_flight
+        )
+    })
+}
+
 /// When the request's present schedule ends, by the account's present settings.
 fn gives_up_at(history: &History, config: &Config) -> Option<Timestamp> {
     let account = config.accounts.get(&history.stored.provider)?;
@@ -321,6 +365,80 @@ mod tests {
         let words: Vec<&str> = line.split_whitespace().collect();
         let wanted = "1 cancel 1970-01-01 00:00:00.000Z 12 ms doubt HTTP 500 · oh\u{fffd}no";
         assert_eq!(words.join(" "), wanted);
+    }
+
+    fn open(state: State, due_at: Option<Timestamp>) -> History {
+        History {
+            stored: crate::ledger::Stored {
+                request_id: "a".into(),
+                provider: "shop".into(),
+                envelope: crate::wire::Envelope::default(),
+            },
+            progress: crate::lifecycle::Progress {
+                state,
+                due_at,
+                ..Default::default()
+            },
+            parked: false,
+            outcome: None,
+            finished_at: None,
+            calls: vec![CallRecord {
+                operation: "cancel".into(),
+                started_at: Timestamp::UNIX_EPOCH,
+                finished_at: None,
+                verdict: None,
+                evidence: Evidence::default(),
+            }],
+            messages: Vec::new(),
+            letters: Vec::new(),
+            actions: Vec::new(),
+            newer: None,
+        }
+    }
+
+    #[test]
+    fn what_is_due_and_not_begun_says_what_may_hold_it_up() {
+        let settings = [
+            ("providers.shop.kind", "midtrans"),
+            ("providers.shop.base_url", "https://x.test"),
+            ("providers.shop.server_key", "k"),
+            ("providers.shop.timeout", "3s"),
+            ("providers.shop.rate_per_second", "0.5"),
+        ];
+        let sources = crate::config::Sources {
+            flags: settings
+                .map(|(path, value)| (path.into(), value.into()))
+                .into(),
+            ..Default::default()
+        };
+        let config = crate::config::load(&sources, crate::providers::ALL)
+            .unwrap()
+            .config;
+        let says = |history: &History, second| {
+            held_up(history, &config, Timestamp::from_second(second).unwrap()).unwrap_or_default()
+        };
+
+        let due = open(State::WaitingRetry, Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(says(&due, 4), "", "a busy worker is no reason to worry");
+        let told = says(&due, 6);
+        for part in [
+            "rescind health",
+            "rescind_breaker_open at http://127.0.0.1:8620/metrics",
+            "rate_per_second = 0.5",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        let mut parked = open(State::Due, None);
+        parked.parked = true;
+        assert_eq!(says(&parked, 99), "", "its state says what it waits for");
+
+        let calling = open(State::Calling, None);
+        assert_eq!(says(&calling, 11), "", "a login may take a timeout, too");
+        assert!(says(&calling, 12).contains("no end on record"));
+        assert_eq!(says(&open(State::Finished, None), 99), "");
+        let mut gone = open(State::Due, None);
+        gone.stored.provider = "shoq".into();
+        assert!(says(&gone, 0).contains("no account shoq is configured"));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
             "there is no request {id:?} in the ledger; is the id right? A message that was invalid has no history, `rescind dead list` shows it"
         );
     };
-    let page = Page::of(history, config);
+    let page = Page::of(history, config, now());
     if args.json {
         screen.document(&page)?
     } else {

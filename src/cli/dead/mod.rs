@@ -247,7 +247,7 @@ async fn page_of(
         Some(id) if letter.is_request => ledger.history(id).await?,
         _ => None,
     };
-    Ok(history.map(|history| Page::of(history, config)))
+    Ok(history.map(|history| Page::of(history, config, now())))
 }
 
 /// Every matching dead letter, without the message's bytes.

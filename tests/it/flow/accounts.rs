@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::PATIENCE;
-use crate::rig::checker::endings;
+use crate::rig::checker::{endings, id};
 use crate::rig::stage::{Stage, payment_id, request};
 use crate::rig::terminal::Terminal;
 use crate::rig::{Worker, until};
@@ -134,6 +134,9 @@ async fn requests_of_an_account_that_is_gone_wait_and_go_on_once_it_is_back() {
         .exits(8)
         .says("providers.pismo")
         .says("not configured, and has open requests (2)");
+    rescind(&["show", &id(&both[1])])
+        .exits(0)
+        .says("no account pismo is configured, so nobody carries it on");
     // What is due is looked for at a start, and then whenever something else is.
     let other = [request("migo", "success")];
     stage.client().await.confirm_all(&stage.names, &other).await;
