@@ -1,11 +1,12 @@
 //! `rescind show`: everything that is known of one request, on one screen.
 
-use anyhow::bail;
+use anyhow::anyhow;
 
 use super::history::Page;
 use super::text::Screen;
 use super::{Exit, ledger};
 use crate::config::Config;
+use crate::ledger::{DeadFilter, Ledger};
 use crate::run::now;
 
 /// Show one request: state, every call, evidence, result.
@@ -21,10 +22,9 @@ pub(super) struct Args {
 /// Prints the request; an error if there is none.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let id = &args.request_id;
-    let Some(history) = ledger(config).await?.history(id).await? else {
-        bail!(
-            "there is no request {id:?} in the ledger; is the id right? A message that was invalid has no history, `rescind dead list` shows it"
-        );
+    let ledger = ledger(config).await?;
+    let Some(history) = ledger.history(id).await? else {
+        return Err(no_request(&*ledger, id).await?);
     };
     let page = Page::of(history, config, now());
     if args.json {
@@ -35,4 +35,26 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         }
     }
     Ok(Exit::Done)
+}
+
+/// A message that was invalid is no request, but its publisher knows it by the same id; and a dead letter has an id, too.
+async fn no_request(ledger: &dyn Ledger, id: &str) -> anyhow::Result<anyhow::Error> {
+    let filter = DeadFilter {
+        id: Some(id.to_owned()),
+        most: 1,
+        ..DeadFilter::default()
+    };
+    let letters = ledger.dead(filter).await?;
+    Ok(match letters.first() {
+        Some(letter) if letter.is_request => {
+            anyhow!(
+                "{id:?} is the id of a dead letter: `rescind dead show {id}` shows it with its request"
+            )
+        }
+        Some(letter) => anyhow!(
+            "the message with {id:?} was invalid ({}), so there is no request: `rescind dead show {id}` tells why",
+            letter.reason
+        ),
+        None => anyhow!("there is no request {id:?} in the ledger; is the id right?"),
+    })
 }

@@ -96,6 +96,11 @@ async fn a_submission_tells_what_has_no_result_yet_and_what_will_have_none() {
         .says("2 requests in 3 messages: 1 invalid, 1 without a result yet")
         .says(&format!("no result yet for {}", id(&hanging)));
 
+    rescind(&stage, &["show", &id(&wrong)])
+        .exits(1)
+        .says("was invalid (schema)")
+        .says(&format!("`rescind dead show {}` tells why", id(&wrong)));
+
     let next = request("migo", "success");
     let file = lines(&stage, "next.jsonl", from_ref(&next));
     let file = file.display().to_string();
