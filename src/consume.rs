@@ -11,10 +11,10 @@ use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Acker, Channel, Connection, Consumer};
 
-use crate::amqp::{AmqpError, open_channel, step, step_within};
+use crate::amqp::{AmqpError, PRECONDITION_FAILED, open_channel, step, step_within};
 
 /// How long nothing may come before the broker is asked.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -36,6 +36,28 @@ pub async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, 
     let options = BasicQosOptions::default();
     step("set the prefetch", channel.basic_qos(prefetch, options)).await?;
     Ok(channel)
+}
+
+/// Whether this user may read the queue. The broker judges that first, and then refuses the priority, which is no number:
+/// nobody subscribes.
+pub async fn probe(connection: &Connection, queue: &str) -> Result<(), AmqpError> {
+    // Should a broker take it for a number, one message is here until the channel closes.
+    let channel = channel(connection, 1).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-priority".into(), AMQPValue::LongString("none".into()));
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(queue.into(), "".into(), options, arguments);
+    match step("subscribe", consuming).await {
+        Ok(_) => step("close a channel", channel.close(200, "done".into())).await,
+        Err(error)
+            if error
+                .refusal()
+                .is_some_and(|(code, _)| code == PRECONDITION_FAILED) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Acknowledges a delivery and all older ones of its channel.

@@ -20,7 +20,7 @@ use crate::config::{AccountConfig, Amqp, Config, Loaded, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
 use crate::ledger::sqlite::{Sqlite, lock_file};
 use crate::ledger::{LedgerError, Location};
-use crate::{publish, run};
+use crate::{consume, publish, run};
 
 /// How long a provider's address may take to answer.
 const REACH: Duration = Duration::from_secs(3);
@@ -101,6 +101,14 @@ async fn broker(loaded: &Loaded) -> Vec<Check> {
         let tried = publish::probe(&connection, exchange).await;
         checks.extend(tried.err().and_then(|error| barred(exchange, &error)));
     }
+    for queue in [
+        &settings.requests_queue,
+        &settings.dropped_queue,
+        &settings.notifications_queue,
+    ] {
+        let tried = consume::probe(&connection, queue).await;
+        checks.extend(tried.err().and_then(|error| unread(queue, &error)));
+    }
     amqp::close(&connection).await;
     match verified {
         Ok(found) if found.differences.is_empty() => {
@@ -120,6 +128,14 @@ fn barred(exchange: &str, error: &AmqpError) -> Option<Check> {
     let (code, why) = error.refusal()?;
     let says = format!(
         "this user may not publish to the exchange {exchange}: {why}. Give it the permission to write; until then results or dead letters wait in the ledger"
+    );
+    (code == ACCESS_REFUSED).then(|| Check::bad("broker", Exit::Found, says))
+}
+
+fn unread(queue: &str, error: &AmqpError) -> Option<Check> {
+    let (code, why) = error.refusal()?;
+    let says = format!(
+        "this user may not read the queue {queue}: {why}. Give it the permission to read; until then nothing is taken from there"
     );
     (code == ACCESS_REFUSED).then(|| Check::bad("broker", Exit::Found, says))
 }

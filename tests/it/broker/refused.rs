@@ -166,6 +166,27 @@ async fn dead_letters_without_permission_keep_no_result_waiting() {
     }
     let reconnects = worker.metric("rescind_broker_reconnects_total", &[]);
     assert_eq!(reconnects, 0.0, "{}", worker.log());
+
+    // The requests and the notifications; and nothing is taken from the queue of either.
+    broker.ctl(&[
+        "set_permissions",
+        "guest",
+        ".*",
+        ".*",
+        "^(?!.*(request|notif))",
+    ]);
+    let told = check(8).stdout;
+    let barred = |queue| format!("may not read the queue {queue}");
+    for queue in [
+        &stage.names.requests_queue,
+        &stage.names.notifications_queue,
+    ] {
+        assert!(told.contains(&barred(queue)), "{told}");
+    }
+    assert!(
+        !told.contains(&barred(&stage.names.dropped_queue)),
+        "{told}"
+    );
 }
 
 /// It is declared again, with its queue's binding.
