@@ -9,14 +9,19 @@ use super::text::{self, Cell, Screen, Style};
 use super::{Exit, known_provider, ledger};
 use crate::backoff::elapsed;
 use crate::config::Config;
-use crate::ledger::{Filter, Summary};
+use crate::ledger::{Filter, Ledger, LedgerError, Summary};
 use crate::outcome::{Outcome, State};
 use crate::run::now;
+
+/// Stands for every state but `finished`.
+const OPEN: &str = "open";
+/// What is due for longer is told with its time.
+const LATE: Duration = Duration::from_secs(5);
 
 /// List requests, oldest first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A state or an outcome
+    /// A state or an outcome; `open`: every state but finished, replays too
     #[arg(long, value_parser = states())]
     state: Option<String>,
     /// Account name
@@ -44,7 +49,7 @@ fn states() -> PossibleValuesParser {
     let states = State::ALL.iter().map(|state| state.as_str());
     // Invalid messages are not requests: `rescind dead list --outcome invalid` has them.
     let outcomes = Outcome::NAMES.into_iter().filter(|name| *name != "invalid");
-    PossibleValuesParser::new(states.chain(outcomes))
+    PossibleValuesParser::new([OPEN].into_iter().chain(states).chain(outcomes))
 }
 
 /// Prints the ledger's requests.
@@ -52,14 +57,18 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let now = now();
     let most = args.limit.saturating_add(1);
     let filter = Filter {
-        state: args.state,
+        state: args.state.clone(),
         provider: args.provider.clone(),
         received_before: args.older_than.map(|age| text::before(now, age)),
         received_after: args.newer_than.map(|age| text::before(now, age)),
         containing: args.containing,
         most,
     };
-    let mut found = ledger(config).await?.list(filter).await?;
+    let ledger = ledger(config).await?;
+    let mut found = match args.state.as_deref() {
+        Some(OPEN) => open(&*ledger, filter).await?,
+        _ => ledger.list(filter).await?,
+    };
     if found.is_empty() {
         known_provider(args.provider.as_deref(), "request", config)?;
     }
@@ -79,6 +88,23 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         ));
     }
     Ok(Exit::Done)
+}
+
+/// The oldest of all states together.
+async fn open(ledger: &dyn Ledger, filter: Filter) -> Result<Vec<Summary>, LedgerError> {
+    let mut found = Vec::new();
+    for state in State::ALL.iter().filter(|state| **state != State::Finished) {
+        let filter = Filter {
+            state: Some(state.as_str().to_owned()),
+            ..filter.clone()
+        };
+        found.extend(ledger.list(filter).await?);
+    }
+    // One that moves on meanwhile may be found in two states.
+    let key = |summary: &Summary| (summary.received_at, summary.request_id.clone());
+    found.sort_by_cached_key(key);
+    found.dedup_by_key(|summary| key(summary));
+    Ok(found)
 }
 
 fn print(found: &[Summary], now: Timestamp, screen: Screen) -> anyhow::Result<()> {
@@ -115,6 +141,9 @@ fn row(summary: &Summary, now: Timestamp) -> Vec<Cell> {
 fn next(summary: &Summary, now: Timestamp) -> String {
     match summary.due_at {
         Some(due) if due > now => format!("in {}", text::span(elapsed(now, due))),
+        Some(due) if elapsed(due, now) > LATE => {
+            format!("{} late", text::span(elapsed(due, now)))
+        }
         Some(_) => "now".into(),
         None => String::new(),
     }
@@ -166,6 +195,11 @@ mod tests {
             text::Table::fitting(&["", "", "", "", "", "", "", ""], &rows).row(screen, &rows[0])
         };
         assert!(show(summary(None)).ends_with("1 min  in 40.0 s"));
+        let mut due = summary(None);
+        due.due_at = Timestamp::from_second(1_055).ok();
+        assert!(show(due.clone()).ends_with("now"));
+        due.due_at = Timestamp::from_second(1_010).ok();
+        assert!(show(due).ends_with("50.0 s late"));
         let end = Some(("refused".to_owned(), "settled".to_owned()));
         assert!(show(summary(end)).contains("refused  settled"));
         let end = Some(("failed".to_owned(), "retries_exhausted".to_owned()));

@@ -223,6 +223,8 @@ async fn requests_are_listed_by_state_account_and_age_the_oldest_first() {
         (&["--state", "cancelled"], &[0, 2]),
         (&["--state", "refused"], &[1]),
         (&["--state", "calling"], &[3]),
+        (&["--state", "open"], &[3]),
+        (&["--state", "open", "--provider", "midtrans"], &[]),
         (&["--provider", "midtrans"], &[0, 1]),
         (&["--provider", "midtrans", "--state", "refused"], &[1]),
         (&["--older-than", "0s"], &[0, 1, 2, 3]),
