@@ -11,7 +11,7 @@ use super::text::{self, Screen, Style};
 use crate::backoff::elapsed;
 use crate::config::Config;
 use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History, MessageRecord};
-use crate::outcome::{Failed, Invalid, Operation, State};
+use crate::outcome::{Failed, Invalid, Operation, State, Unresolved};
 
 /// What is due for longer is held up.
 const LATE: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ pub(super) struct Page {
     actions: Vec<ActionRecord>,
     /// The last later request on the same payment that may have moved money, or may still.
     newer_request: Option<String>,
+    /// Messages with its id that were invalid, which their publisher may take for it.
+    invalid_messages: Vec<Letter>,
 }
 
 impl Page {
@@ -82,7 +84,15 @@ impl Page {
             messages: history.messages,
             actions: history.actions,
             newer_request: history.newer,
+            invalid_messages: Vec::new(),
         }
+    }
+
+    /// With those of the dead letters that are of no request.
+    pub(super) fn beside(mut self, letters: &[DeadRecord]) -> Self {
+        let others = letters.iter().filter(|letter| !letter.is_request);
+        self.invalid_messages = others.map(Letter::of).collect();
+        self
     }
 
     pub(super) fn lines(&self, screen: Screen, now: Timestamp) -> Vec<String> {
@@ -118,6 +128,8 @@ impl Page {
         lines.extend((1..).zip(&self.calls).map(|(n, call)| call_line(n, call)));
         lines.extend(self.messages.iter().map(|m| message_line(m, now)));
         lines.extend(self.actions.iter().map(|a| action_line(a, now)));
+        let invalid = self.invalid_messages.iter();
+        lines.extend(invalid.map(|letter| invalid_line(letter, now)));
         lines
     }
 }
@@ -187,6 +199,16 @@ pub(super) fn action_line(action: &ActionRecord, now: Timestamp) -> String {
     };
     let line = format!("by {}, {}{why}", action.who, dated(action.at, now));
     field(&action.action.replace('_', " "), &text::printable(&line))
+}
+
+fn invalid_line(letter: &Letter, now: Timestamp) -> String {
+    let told = format!(
+        "{}  {}, {}",
+        letter.id,
+        letter.reason,
+        dated(letter.dead_at, now)
+    );
+    field("invalid message", &told)
 }
 
 #[derive(Debug, Serialize)]
@@ -261,7 +283,18 @@ fn open_in_words(history: &History) -> String {
 /// Advice about the request's open dead letter, if it has one.
 fn advice(history: &History) -> Option<String> {
     let letter = history.letters.iter().rfind(|l| l.closed_at.is_none())?;
-    Some(advice_on(letter))
+    let advice = advice_on(letter);
+    let newer = history.newer.as_ref().filter(|_| may_be_replayed(letter));
+    Some(match newer {
+        Some(newer) => format!(
+            "{advice} But {newer}, a later request on the same payment, may have done its work, or is about to: discard this one; a replay is refused without --despite-newer, which is for two that are both wanted."
+        ),
+        None => advice,
+    })
+}
+
+fn may_be_replayed(letter: &DeadRecord) -> bool {
+    letter.is_request && letter.reason != Failed::DeadlinePassed.as_str()
 }
 
 /// Names the letter's own id where its request's id would be read as an option of the command.
@@ -280,6 +313,10 @@ fn to_do(outcome: &str, reason: &str, id: &str) -> String {
         ),
         "failed" => format!(
             "Nothing was cancelled: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe unless the publisher has published it anew under another request_id."
+        ),
+        // As a rule a replay would be refused, and what comes first is the portal.
+        "unresolved" if reason == Unresolved::NoLookup.as_str() => format!(
+            "It may or may not be cancelled, and the provider could not be asked: look at the payment in its portal before anything else. Then `rescind dead discard {id} --reason TEXT`, so that nobody replays it; if it is not cancelled and still wanted, publish a new request with a new request_id after that."
         ),
         "unresolved" => format!(
             "It may or may not be cancelled: `rescind dead replay {id} --reason TEXT` asks the provider once more where it can be asked. Else look at the payment in the provider's portal, then `rescind dead discard {id} --reason TEXT`, so that nobody replays it; if it is not cancelled and still wanted, publish a new request with a new request_id after that."
@@ -396,8 +433,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_due_and_not_begun_says_what_may_hold_it_up() {
+    fn config() -> Config {
         let settings = [
             ("providers.shop.kind", "midtrans"),
             ("providers.shop.base_url", "https://x.test"),
@@ -411,9 +447,33 @@ mod tests {
                 .into(),
             ..Default::default()
         };
-        let config = crate::config::load(&sources, crate::providers::ALL)
-            .unwrap()
-            .config;
+        let loaded = crate::config::load(&sources, crate::providers::ALL);
+        loaded.unwrap().config
+    }
+
+    /// Its publisher got two results under one id.
+    #[test]
+    fn an_invalid_message_with_the_id_of_a_request_is_on_its_page() {
+        let conflict = DeadRecord {
+            is_request: false,
+            ..letter("a", "request_id_conflict")
+        };
+        let letters = [letter("a", "retries_exhausted"), conflict];
+        let now = Timestamp::UNIX_EPOCH;
+        let page = Page::of(open(State::Calling, None), &config(), now).beside(&letters);
+        let lines = page.lines(Screen::new(Some("1"), None), now);
+        let found = lines.iter().filter(|line| line.contains("invalid message"));
+        let found: Vec<_> = found.collect();
+        assert_eq!(found.len(), 1, "{lines:#?}");
+        assert!(
+            found[0].contains("the-letter  request_id_conflict"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_due_and_not_begun_says_what_may_hold_it_up() {
+        let config = config();
         let says = |history: &History, second| {
             held_up(history, &config, Timestamp::from_second(second).unwrap()).unwrap_or_default()
         };
@@ -457,16 +517,24 @@ mod tests {
         assert_eq!(message.unwrap(), "card 411111******1111 is lost");
     }
 
-    /// The publisher chooses the id, and a person pastes the line.
     #[test]
-    fn an_id_that_is_an_option_of_the_command_is_in_no_advice() {
-        let letter = |id: &str| DeadRecord {
+    fn where_a_later_request_forbids_a_replay_the_advice_says_so() {
+        let mut history = open(State::Finished, None);
+        history.newer = Some("b".into());
+        history.letters.push(letter("a", "retries_exhausted"));
+        assert!(advice(&history).unwrap().contains("But b, a later request"));
+        history.letters = vec![letter("a", "deadline_passed")];
+        assert!(!advice(&history).unwrap().contains("a later request"));
+    }
+
+    fn letter(id: &str, reason: &str) -> DeadRecord {
+        DeadRecord {
             id: "the-letter".into(),
             request_id: Some(id.into()),
             is_request: true,
             provider: "migo".into(),
             outcome: "failed".into(),
-            reason: "retries_exhausted".into(),
+            reason: reason.into(),
             detail: String::new(),
             evidence: None,
             body: Vec::new(),
@@ -474,7 +542,13 @@ mod tests {
             dead_at: Timestamp::UNIX_EPOCH,
             closed_at: None,
             last: None,
-        };
+        }
+    }
+
+    /// The publisher chooses the id, and a person pastes the line.
+    #[test]
+    fn an_id_that_is_an_option_of_the_command_is_in_no_advice() {
+        let letter = |id| letter(id, "retries_exhausted");
         assert!(advice_on(&letter("a-request")).contains("replay a-request "));
         let advice = advice_on(&letter("--all"));
         assert!(advice.contains("replay the-letter ") && !advice.contains("--all"));
@@ -489,6 +563,8 @@ mod tests {
                 "{text}"
             );
         }
+        let nobody = to_do("unresolved", "no_lookup", "some-id");
+        assert!(!nobody.contains("dead replay"), "{nobody}");
         let conflict = to_do("invalid", "request_id_conflict", "some-id");
         assert!(conflict.contains("Do not publish"), "{conflict}");
         let unknown = to_do("invalid", "unknown_provider", "some-id");

@@ -6,7 +6,7 @@ use super::history::Page;
 use super::text::Screen;
 use super::{Exit, ledger};
 use crate::config::Config;
-use crate::ledger::{DeadFilter, Ledger};
+use crate::ledger::{DeadFilter, DeadRecord};
 use crate::run::now;
 
 /// Show one request: state, every call, evidence, result.
@@ -23,10 +23,16 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let id = &args.request_id;
     let ledger = ledger(config).await?;
-    let Some(history) = ledger.history(id).await? else {
-        return Err(no_request(&*ledger, id).await?);
+    let filter = DeadFilter {
+        id: Some(id.to_owned()),
+        most: 100,
+        ..DeadFilter::default()
     };
-    let page = Page::of(history, config, now());
+    let letters = ledger.dead(filter).await?;
+    let Some(history) = ledger.history(id).await? else {
+        return Err(no_request(id, letters.first()));
+    };
+    let page = Page::of(history, config, now()).beside(&letters);
     if args.json {
         screen.document(&page)?
     } else {
@@ -38,23 +44,15 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
 }
 
 /// A message that was invalid is no request, but its publisher knows it by the same id; and a dead letter has an id, too.
-async fn no_request(ledger: &dyn Ledger, id: &str) -> anyhow::Result<anyhow::Error> {
-    let filter = DeadFilter {
-        id: Some(id.to_owned()),
-        most: 1,
-        ..DeadFilter::default()
-    };
-    let letters = ledger.dead(filter).await?;
-    Ok(match letters.first() {
-        Some(letter) if letter.is_request => {
-            anyhow!(
-                "{id:?} is the id of a dead letter: `rescind dead show {id}` shows it with its request"
-            )
-        }
+fn no_request(id: &str, letter: Option<&DeadRecord>) -> anyhow::Error {
+    match letter {
+        Some(letter) if letter.is_request => anyhow!(
+            "{id:?} is the id of a dead letter: `rescind dead show {id}` shows it with its request"
+        ),
         Some(letter) => anyhow!(
             "the message with {id:?} was invalid ({}), so there is no request: `rescind dead show {id}` tells why",
             letter.reason
         ),
         None => anyhow!("there is no request {id:?} in the ledger; is the id right?"),
-    })
+    }
 }
