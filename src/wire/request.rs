@@ -87,6 +87,9 @@ fn parse(bytes: &[u8]) -> Result<Body<'_>, Misunderstood> {
         );
         return Err(misunderstood(bytes, Invalid::TooLarge, detail));
     }
+    if let Some(what) = another_form(bytes) {
+        return Err(misunderstood(bytes, Invalid::NotJson, what.into()));
+    }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let detail = format!("the message is not UTF-8: {error}");
         misunderstood(bytes, Invalid::NotJson, detail)
@@ -102,6 +105,20 @@ fn parse(bytes: &[u8]) -> Result<Body<'_>, Misunderstood> {
         };
         misunderstood(bytes, reason, detail)
     })
+}
+
+/// What publishers' libraries make of a text by themselves, by its first bytes: no JSON begins so.
+fn another_form(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x1f, 0x8b, ..] => Some("the message is compressed with gzip; publish the JSON as it is"),
+        [0xef, 0xbb, 0xbf, ..] => {
+            Some("the message begins with a byte order mark; publish the JSON without one")
+        }
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            Some("the message looks like UTF-16; publish the JSON as UTF-8")
+        }
+        _ => None,
+    }
 }
 
 /// The member that is missing or has another type than it must have. The parser's own words name a line and a
@@ -368,6 +385,20 @@ mod tests {
                 (reason, id),
                 "{bytes:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_library_made_of_a_text_is_named() {
+        for (bytes, detail) in [
+            (&b"\x1f\x8b\x08"[..], "compressed"),
+            (b"\xef\xbb\xbf{}", "byte order mark"),
+            (b"\xff\xfe{\0", "UTF-16"),
+            (b"\xfe\xff\0{", "UTF-16"),
+        ] {
+            let error = read_new_request(bytes, midtrans).expect_err("understood");
+            assert_eq!(error.reason, Invalid::NotJson);
+            assert!(error.detail.contains(detail), "{error:?}");
         }
     }
 
