@@ -345,6 +345,9 @@ fn held_up(history: &History, config: &Config, now: Timestamp) -> Option<String>
             "no account {name} is configured, so nobody carries it on: configure it again, under this name, and restart the worker"
         ));
     };
+    if account.max_in_flight == 0 {
+        return Some("the account is stopped: its max_in_flight is 0".into());
+    }
     let is_past = |since: Option<Timestamp>, allowed| {
         since.is_some_and(|since| elapsed(since, now) > allowed)
     };

@@ -104,16 +104,15 @@ impl Ended {
     }
 
     pub(super) fn health(&self) -> Health {
+        // Where our login is refused every further call is refused as well, and would end its request as `failed`.
         match self {
-            // A refused login is not an outage, whatever its HTTP status.
-            Self::Read(reading) if reading.verdict == Verdict::Unauthorized => Health::Answered,
+            Self::Read(reading) if reading.verdict == Verdict::Unauthorized => Health::Failed,
             Self::Read(reading) => match reading.evidence.http_status {
-                Some(500..) => Health::Failed,
+                Some(401 | 500..) => Health::Failed,
                 _ => Health::Answered,
             },
-            Self::NoToken(_) => Health::Answered,
             Self::Withheld(_) => Health::Untried,
-            Self::NotSent(_) | Self::Lost(_) => Health::Failed,
+            Self::NotSent(_) | Self::Lost(_) | Self::NoToken(_) => Health::Failed,
         }
     }
 }
@@ -145,6 +144,19 @@ mod tests {
         reading.evidence.http_status = Some(status);
         reading.evidence.code = Some("500".into());
         Ended::Read(reading)
+    }
+
+    #[test]
+    fn a_refused_login_is_a_failure_of_the_account_and_a_refused_payment_is_not() {
+        let refused = Verdict::Misconfigured(Why::Credentials);
+        for ended in [
+            read(200, Verdict::Unauthorized),
+            read(401, refused),
+            Ended::NoToken("no".into()),
+        ] {
+            assert_eq!(ended.health(), Health::Failed);
+        }
+        assert_eq!(read(403, refused).health(), Health::Answered);
     }
 
     #[test]

@@ -64,6 +64,10 @@ async fn an_account_that_is_stopped_is_not_called_and_goes_on_later() {
             .stdout
             .contains("max_in_flight is 0, so no call begins")
     );
+    Terminal::new(&config, &["show", &id(&waiting[0])])
+        .spawn_and_wait()
+        .exits(0)
+        .says("the account is stopped");
     drop(worker);
 
     stage.set("providers.bento.max_in_flight", 1);
@@ -72,6 +76,34 @@ async fn an_account_that_is_stopped_is_not_called_and_goes_on_later() {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
         assert_eq!(ending.money.cancel_calls, 1);
     }
+}
+
+/// With wrong credentials every further call would only make another dead letter that has to be replayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_whose_login_is_refused_again_and_again_is_left_alone() {
+    let mut stage = Stage::new("locked-out");
+    let mut results = stage.results().await;
+    stage.set("providers.midtrans.max_in_flight", 1);
+    stage.set("providers.midtrans.breaker.failures", 3);
+    stage.set("providers.midtrans.breaker.open_for", "1h");
+    let worker = stage.worker();
+    let all: Vec<Value> = (0..8).map(|_| request("midtrans", "wrong-token")).collect();
+    stage.client().await.confirm_all(&stage.names, &all).await;
+    let midtrans = [("provider", "midtrans")];
+    until("the breaker is open", PATIENCE, || {
+        worker.metric("rescind_breaker_open", &midtrans) == 1.0
+    })
+    .await;
+    until("all but three wait", PATIENCE, || {
+        worker.metric("rescind_open", &midtrans) == 5.0
+    })
+    .await;
+    let ended = endings(&stage, &mut results, &all[..3], PATIENCE).await;
+    for ending in ended {
+        assert_eq!(ending.outcome(), "failed/credentials_refused");
+    }
+    results.drain(Duration::from_secs(1)).await;
+    assert_eq!(results.counts().len(), 3, "the others wait");
 }
 
 /// Two requests at one account: the call of the first hangs, and the second waits for its place.
