@@ -199,9 +199,9 @@ pub fn by_http_status(
     }
 }
 
-/// A 4xx of the registry
+/// A 4xx of the registry, which a gateway says before it passes a call on
 /// (<https://www.iana.org/assignments/http-status-codes/http-status-codes.xhtml>).
-fn is_client_error(status: u16) -> bool {
+pub fn is_client_error(status: u16) -> bool {
     matches!(status, 400..=417 | 421..=426 | 428 | 429 | 431 | 451)
 }
 

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Login, Notification, Provider, Reading,
-    Request, Response, Setting, Token, by_http_status, is_visible, loose_text, segment,
+    Request, Response, Setting, Token, by_http_status, is_client_error, is_visible, loose_text,
+    segment,
 };
 use crate::es512::SigningKey;
 use crate::job::{Job, Payment};
@@ -300,7 +301,8 @@ fn not_done(ask: &Ask<'_>, body: &Value, response: &Response<'_>) -> (Verdict, O
         (409, "concurrent_request") | (425, _) => (again, None),
         (409, "duplicate_record") => (not_yet, None),
         (401 | 404 | 408 | 409 | 429, _) => (of_http(Operation::Cancel, response, body), None),
-        (400..=499, _) => (not_yet, Some(Why::Rejected)),
+        // Any other one is a gateway's, which may have passed the call on.
+        (status, _) if is_client_error(status) => (not_yet, Some(Why::Rejected)),
         _ => (of_http(Operation::Cancel, response, body), None),
     }
 }

@@ -22,7 +22,9 @@ mod tingg;
 pub(crate) use crate::asking::is_visible;
 pub use crate::asking::{Login, Method, Request, Token, segment};
 pub use crate::notified::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
-pub use crate::reading::{Evidence, Reading, Response, by_http_status, loose_text};
+pub use crate::reading::{
+    Evidence, Reading, Response, by_http_status, is_client_error, loose_text,
+};
 
 /// Every kind of provider. Tests over all adapters, configuration and command line are driven by it.
 pub const ALL: &[&dyn Provider] = &[

@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::super::{Ask, Response};
+use super::super::{Ask, Response, is_client_error};
 use crate::outcome::Verdict;
 
 /// Learned: how many stored failures the request's key has met.
@@ -30,15 +30,14 @@ pub(super) fn next_generation(
     is_stored(verdict, response).then(|| (generation(ask) + 1).to_string())
 }
 
-/// What was refused before it was looked at is not stored, nor is a gateway's page while the call
-/// may still be carried out: a second one under the same key is told so.
+/// What was refused before it was looked at is not stored, nor is what a gateway says, as a page or as JSON,
+/// while the call may still be carried out: a second one under the same key is told so.
 fn is_stored(verdict: &Verdict, response: &Response<'_>) -> bool {
     match response.status {
         200..=299 => matches!(verdict, Verdict::NotYet { .. }),
         300..=399 | 401 | 408 | 422 | 425 | 429 => false,
-        502..=504 => response.is_object(),
         409 => response.json()["code"] != "concurrent_request",
-        _ => true,
+        status => is_client_error(status) || response.json()["type"] == "error",
     }
 }
 
