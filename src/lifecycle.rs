@@ -264,7 +264,7 @@ impl Progress {
         match *verdict {
             Verdict::Cancelled { reason, already } => self.cancelled(reason, already),
             Verdict::NothingToCancel(reason) => Step::Finish(Outcome::NothingToCancel(reason)),
-            Verdict::Refused(reason) => Step::Finish(Outcome::Refused(reason)),
+            Verdict::Refused(reason) => self.refused_when_asked(reason, moment),
             Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
             Verdict::StillOpen => self.still_open(moment),
             Verdict::NotFound => self.not_found_when_asked(moment),
@@ -303,6 +303,14 @@ impl Progress {
                 self.refusals += 1;
                 self.ask_soon(None, moment)
             }
+        }
+    }
+
+    /// A state in which nothing can be sent any more: what was sent before may yet be carried out, while that lasts.
+    fn refused_when_asked(&mut self, reason: Refused, moment: Moment<'_>) -> Step {
+        match self.quiet(moment.now) {
+            Some(end) => self.ask_by(end, moment),
+            None => Step::Finish(Outcome::Refused(reason)),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rescind::lifecycle::{Plan, Progress, Seen, Sighting, Step};
-use rescind::outcome::{Cause, Operation, Outcome, State, Unresolved, Verdict};
+use rescind::outcome::{Cause, Operation, Outcome, Refused, State, Unresolved, Verdict};
 
 use super::{LOOKS_UP, SAME_KEY, in_doubt, now, plus, seen, terms};
 
@@ -99,6 +99,21 @@ fn a_refusal_of_something_else_does_not_end_the_quiet() {
     };
     let sent = sent_after(taken_over(QUIET), &again).unwrap();
     assert!(sent >= QUIET, "{sent:?}");
+}
+
+/// It was paid meanwhile, and the lost call takes it back all the same.
+#[test]
+fn a_state_that_refuses_counts_once_the_lost_call_cannot_arrive_any_more() {
+    let mut progress = taken_over(QUIET);
+    let refused = Verdict::Refused(Refused::Settled);
+    progress.begin(Operation::Lookup, now());
+    let step = progress.after(&refused, &terms(LOOKS_UP), now(), 1.0);
+    assert_eq!(step, Step::Wait(Cause::Unknown));
+    assert_eq!(progress.state, State::InDoubt);
+    let end = plus(now(), QUIET);
+    progress.begin(Operation::Lookup, end);
+    let step = progress.after(&refused, &terms(LOOKS_UP), end, 1.0);
+    assert_eq!(step, Step::Finish(Outcome::Refused(Refused::Settled)));
 }
 
 #[test]
