@@ -77,6 +77,8 @@ pub struct Place {
     failure: Option<String>,
     /// Before the claim that it is for.
     claimed_at: Since,
+    /// When its call was sent last.
+    sent_at: Option<Instant>,
 }
 
 impl Place {
@@ -241,6 +243,7 @@ impl Dispatcher {
             health: Health::Untried,
             failure: None,
             claimed_at: Since::now((self.shared.clock)()),
+            sent_at: None,
         }
     }
 

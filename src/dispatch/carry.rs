@@ -1,6 +1,7 @@
 //! One claim, from its call to its commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -65,7 +66,7 @@ impl Dispatcher {
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
         if ended.is_unheard() {
-            progress.unheard(now, self.config.timeout);
+            progress.unheard(now, self.unheard_for(place.sent_at));
         }
         let step = ended.apply(&mut progress, &terms, now, rand::random());
         let (verdict, source) = (ended.verdict_name(), ended.source(operation));
@@ -99,6 +100,13 @@ impl Dispatcher {
         }
     }
 
+    /// A call may be carried out for twice its `timeout` since it was sent, however soon nobody answered it any more.
+    fn unheard_for(&self, sent_at: Option<Instant>) -> Duration {
+        let timeout = self.config.timeout;
+        let passed = sent_at.map_or(timeout, |at| at.elapsed());
+        (2 * timeout).saturating_sub(passed).max(timeout)
+    }
+
     /// One call of a claim, counted in the metrics and at the gate.
     pub(super) async fn call_counted(
         &self,
@@ -118,12 +126,16 @@ impl Dispatcher {
             sent_at: claim.progress.first_sent_at,
         };
         let started = Instant::now();
-        let sending = Sending {
+        let mut sending = Sending {
             claimed_at: place.claimed_at,
+            sent_at: None,
             envelope: &claim.stored.envelope,
             attempt: claim.progress.attempts,
         };
-        let ended = self.call_renewing_token(&ask, operation, &sending).await;
+        let ended = self
+            .call_renewing_token(&ask, operation, &mut sending)
+            .await;
+        place.sent_at = sending.sent_at;
         let (verdict, took) = (ended.verdict_name(), started.elapsed());
         self.shared
             .metrics
@@ -138,7 +150,7 @@ impl Dispatcher {
         &self,
         ask: &Ask<'_>,
         operation: Operation,
-        sending: &Sending<'_>,
+        sending: &mut Sending<'_>,
     ) -> Ended {
         let request = match operation {
             Operation::Cancel => self.config.provider.cancel(ask),
@@ -169,7 +181,7 @@ impl Dispatcher {
         ask: &Ask<'_>,
         operation: Operation,
         request: &Request,
-        sending: &Sending<'_>,
+        sending: &mut Sending<'_>,
     ) -> Result<Ended, TokenRefused> {
         let observe = |verdict, took| {
             self.shared
@@ -188,6 +200,7 @@ impl Dispatcher {
         {
             return Ok(Ended::Withheld(why));
         }
+        sending.sent_at = Some(Instant::now());
         let sent = self.send_traced(operation, request, &authorization, sending);
         let (exchange, mut span) = sent.await;
         let answer = match exchange {
@@ -311,6 +324,27 @@ struct TokenRefused(Reading);
 struct Sending<'a> {
     /// Before the claim that it is for.
     claimed_at: Since,
+    /// The last time.
+    sent_at: Option<Instant>,
     envelope: &'a Envelope,
     attempt: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hints::tests::account;
+    use super::*;
+    use crate::shared::tests::shared;
+
+    #[tokio::test]
+    async fn a_call_that_broke_off_early_has_all_of_its_time() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let folder = tempfile::tempdir().unwrap();
+        let dispatcher = Dispatcher::new(account(), Arc::new(shared(&folder))).unwrap();
+        let timeout = dispatcher.config.timeout;
+        let early = dispatcher.unheard_for(Some(Instant::now()));
+        assert!(early > 3 * timeout / 2, "{early:?}");
+        let late = Instant::now().checked_sub(3 * timeout);
+        assert_eq!(dispatcher.unheard_for(late), timeout);
+    }
 }

@@ -48,15 +48,17 @@ impl Ended {
     }
 
     /// Whether the provider may still work on the call: no answer came, or one that need not be its own. A
-    /// gateway answers for it when it gives up waiting (502, 504, 524), and others with a page of theirs.
+    /// gateway answers for it when it gives up waiting (502, 504, 524), and others with a page of theirs. In the
+    /// provider's own words, too, only an error of its own ends a call: not a conflict with one that still runs, and
+    /// no success that cannot be read or names another payment.
     pub(super) fn is_unheard(&self) -> bool {
         match self {
             Self::Lost(_) => true,
             Self::Read(reading) => {
                 let evidence = &reading.evidence;
                 let is_its_own = evidence.code.is_some() || evidence.status.is_some();
-                let gave_up = matches!(evidence.http_status, Some(502 | 504));
-                reading.verdict == Verdict::Doubt && (gave_up || !is_its_own)
+                let has_ended = is_its_own && matches!(evidence.http_status, Some(500 | 501 | 503));
+                reading.verdict == Verdict::Doubt && !has_ended
             }
             Self::NotSent(_) | Self::Withheld(_) | Self::NoToken(_) => false,
         }
@@ -165,8 +167,12 @@ mod tests {
             assert!(read(status, Verdict::Doubt).is_unheard(), "{status}");
         }
         assert!(Ended::Lost("timeout".into()).is_unheard());
-        assert!(in_its_words(502).is_unheard());
-        assert!(!in_its_words(500).is_unheard());
+        for status in [200, 202, 409, 502, 504, 524] {
+            assert!(in_its_words(status).is_unheard(), "{status}");
+        }
+        for status in [500, 503] {
+            assert!(!in_its_words(status).is_unheard(), "{status}");
+        }
         assert!(!read(504, Verdict::Accepted).is_unheard());
         assert!(!Ended::NotSent("no connection".into()).is_unheard());
     }

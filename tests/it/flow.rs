@@ -293,7 +293,7 @@ async fn every_behaviour_of_every_provider_ends_as_reviewed() {
     ending_cases
         .extend(PARTS.map(|(kind, word, amount, code)| Case::part(kind, word, amount, code)));
 
-    let (endless, endless_cases) = (given_up("endless", "1s"), cases(&ENDLESS));
+    let (endless, endless_cases) = (given_up("endless", "500ms"), cases(&ENDLESS));
     let (hanging, hanging_cases) = (given_up("hanging", "3s"), cases(&HANGING));
 
     let (lines, further, last) = tokio::join!(
