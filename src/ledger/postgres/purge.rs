@@ -7,10 +7,12 @@ use super::error::TxError;
 use crate::ledger::limit::most;
 use crate::ledger::time::millis;
 
-/// A request `r` has no unpublished message, no check under way and no dead letter open after $1.
+/// A request `r` has no unpublished message, no check under way and no dead letter open after $1. Nor has
+/// an earlier one on its payment, whose replay has to be told of `r`.
 const NOBODY_NEEDS: &str =
     "NOT r.notified AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
-     AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
+     AND NOT EXISTS (SELECT 1 FROM requests o JOIN dead_letters d ON d.request = o.seq
+                     WHERE o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq <= r.seq
                      AND (d.closed_at IS NULL OR d.closed_at >= $1))";
 
 /// Several workers may run this at once: each skips the rows that another one has locked.

@@ -11,7 +11,8 @@ pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite
         .prepare_cached(
             "SELECT seq FROM requests r WHERE finished_at < ?1 AND notified = 0
                AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
-               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
+               AND NOT EXISTS (SELECT 1 FROM requests o JOIN dead_letters d ON d.request = o.seq
+                               WHERE o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq <= r.seq
                                AND (d.closed_at IS NULL OR d.closed_at >= ?1))
              LIMIT ?2",
         )?

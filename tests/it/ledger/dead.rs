@@ -542,3 +542,32 @@ async fn what_was_closed_is_kept_as_long_as_what_has_ended() {
     })
     .await;
 }
+
+/// Or a replay would not know that the publisher asked anew, and that this was carried out.
+#[tokio::test]
+async fn what_overtook_a_dead_letter_is_kept_for_as_long_as_that_can_be_replayed() {
+    on_each(async |desk| {
+        let letter = dead(&desk, "first", 4).await;
+        for (id, payment) in [("later", "first"), ("else", "other")] {
+            let claim = desk.begin(id, payment).await;
+            desk.settle(finish(&claim, VOIDED, at(5))).await;
+        }
+        desk.publish_all(at(5)).await;
+        assert_eq!(
+            desk.purge(at(50), 9).await.unwrap(),
+            1,
+            "of another payment"
+        );
+        assert_eq!(desk.seen("first").await.newer.as_deref(), Some("later"));
+        let discard = by("ana", Resolution::Discard, at(50));
+        assert_eq!(desk.close(&letter, discard).await.unwrap(), Closed::Done);
+        assert_eq!(
+            desk.purge(at(50), 9).await.unwrap(),
+            0,
+            "it can be taken back"
+        );
+        while desk.purge(at(51), 9).await.unwrap() > 0 {}
+        assert!(!desk.is_known("first").await && !desk.is_known("later").await);
+    })
+    .await;
+}
