@@ -199,16 +199,22 @@ async fn begin_again(
     let query = db.prepare_cached(&query).await?;
     let row = db.query_one(&query, &[&request]).await?;
     let (stored, progress) = stored(&row)?;
+    let overtaken = newer(db, request).await?.is_some();
     let dead = DeadRequest {
         stored,
         progress,
         is_checked: row.try_get("is_checked")?,
-        overtaken: newer(db, request).await?.is_some(),
+        overtaken,
     };
     match dead.reopened(reopen, outcome) {
-        Ok(again) => take_up(db, request, &again, now).await.map(|()| None),
-        Err(hindrance) => Ok(Some(hindrance)),
+        Ok(again) => take_up(db, request, &again, now).await?,
+        Err(hindrance) => return Ok(Some(hindrance)),
     }
+    // From now on a later one waits for this one. One that came a moment ago has to be told of: run again.
+    if !overtaken && newer(db, request).await?.is_some() {
+        return Err(TxError::Again("a later request has come".into()));
+    }
+    Ok(None)
 }
 
 /// The last of the later requests on the same payment that may have moved money, or may still.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rescind::ledger::postgres::{Postgres, Settings};
-use rescind::ledger::{Accepted, Closed, Committed, Ledger, LedgerError, Resolution};
+use rescind::ledger::{Accepted, Closed, Committed, Ledger, LedgerError, Reopen, Resolution};
+use rescind::lifecycle::Hindrance;
 use rescind::outcome::State;
 
 use super::desk::{
@@ -326,4 +327,40 @@ async fn a_replay_and_an_arrival_at_once_have_their_turns() {
             assert_eq!(one.settle(change).await, expected);
         }
     }
+}
+
+/// One that came and was carried out while the replay was on its way to the database, and not only one that
+/// was there before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_told_of_a_request_that_came_in_the_middle_of_it() {
+    let url = Database::shared().create();
+    let (one, two) = (desk(&url).await, desk(&url).await);
+    one.done("a", GIVEN_UP, at(1)).await;
+    let letter = one.letter_of("a").await.unwrap().id;
+    let gate = "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+        CREATE TRIGGER gate BEFORE UPDATE ON requests FOR EACH ROW WHEN (NEW.request_id = 'a') EXECUTE FUNCTION gate()";
+    Database::shared().sql_in(&url, gate);
+    let gate = holding(&url, "SELECT pg_advisory_xact_lock(1)").await;
+    let again = reopens(at(5));
+    let reopen: Reopen = Arc::new(move |stored, progress, outcome, overtaken| {
+        if overtaken {
+            return Err(Hindrance::NewerRequest);
+        }
+        again(stored, progress, outcome, overtaken)
+    });
+    let ledger = one.shared();
+    let replay = by("ana", Resolution::Replay(reopen), at(5));
+    let closed = tokio::spawn(async move { ledger.close(&letter, replay).await });
+    until_it_waits(&url).await;
+    let claim = two.begin("b", "a").await;
+    assert_eq!(
+        two.settle(finish(&claim, VOIDED, at(6))).await,
+        Committed::Done
+    );
+    gate.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(
+        closed.await.unwrap().unwrap(),
+        Closed::Hindered(Hindrance::NewerRequest)
+    );
 }
