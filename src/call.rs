@@ -135,8 +135,8 @@ impl Caller {
             }
             Err(why) => return Exchange::NotSent(format!("the call cannot be built: {why}")),
         };
-        match unless_suspended(self.http.execute(built), self.boot).await {
-            None => Exchange::Lost("the machine was suspended during the call".into()),
+        match unless_suspended(self.http.execute(built), self.timeout, self.boot).await {
+            None => Exchange::Lost("suspended or held up during the call, for too long".into()),
             Some(Ok(response)) => self.read(response).await,
             Some(Err(error)) if error.is_connect() || error.is_builder() => {
                 Exchange::NotSent(explain(&error))

@@ -1,5 +1,5 @@
-//! A call that was suspended with its machine goes no further: nobody knows how long others have had its
-//! work when the machine wakes up.
+//! A call that was suspended, with its machine or with this process alone, goes no further: nobody knows how
+//! long others have had its work when it wakes up.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -18,16 +18,19 @@ pub fn since_boot() -> Duration {
 }
 
 /// Awaits it, unless the machine is suspended meanwhile. It is not looked at any more then, so what it has
-/// not sent yet is not sent: neither on a connection that was being made, nor on one that came free.
-/// `boot`: [`since_boot`].
+/// not sent yet is not sent: neither on a connection that was being made, nor on one that came free. The same
+/// if it is over `most`, whatever the timers say: those of a process that was stopped have not gone off yet
+/// when its calls go on. `boot`: [`since_boot`].
 pub(super) async fn unless_suspended<F: Future>(
     future: F,
+    most: Duration,
     boot: fn() -> Duration,
 ) -> Option<F::Output> {
     let (begun, steady) = (boot(), Instant::now());
     let mut future = pin!(future);
     poll_fn(|context| {
-        if boot().saturating_sub(begun) > steady.elapsed() + SUSPENDED {
+        let passed = steady.elapsed();
+        if passed > most || boot().saturating_sub(begun) > passed + SUSPENDED {
             return Poll::Ready(None);
         }
         future.as_mut().poll(context).map(Some)
@@ -50,7 +53,7 @@ mod tests {
                 tokio::task::yield_now().await;
                 "sent"
             };
-            let (answer, ()) = tokio::join!(unless_suspended(asleep, boot), async {
+            let (answer, ()) = tokio::join!(unless_suspended(asleep, Duration::MAX, boot), async {
                 SECONDS.fetch_add(seconds, Ordering::SeqCst);
             });
             answer
@@ -58,6 +61,23 @@ mod tests {
         assert_eq!(sleeping(0).await, Some("sent"));
         assert_eq!(sleeping(4).await, Some("sent"));
         assert_eq!(sleeping(60).await, None);
+    }
+
+    /// As after SIGSTOP: all clocks went on, and no timer has gone off.
+    #[tokio::test]
+    async fn what_is_ready_when_the_process_goes_on_too_late_is_not_taken() {
+        for (most, expected) in [
+            (Duration::MAX, Some("sent")),
+            (Duration::from_millis(1), None),
+        ] {
+            let stopped = async {
+                std::thread::sleep(Duration::from_millis(5));
+                tokio::task::yield_now().await;
+                "sent"
+            };
+            let answer = unless_suspended(stopped, most, || Duration::ZERO).await;
+            assert_eq!(answer, expected);
+        }
     }
 
     #[test]
