@@ -2,7 +2,6 @@
 //! letter. Pure.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -282,8 +281,7 @@ impl Finding<'_> {
 
 /// One plain sentence for a person.
 fn sentence(title: &str, outcome: Outcome) -> String {
-    let mut text = String::new();
-    let written = match outcome {
+    match outcome {
         Outcome::Cancelled { reason, already } => {
             let before = if already { " had already" } else { "" };
             let what = match reason {
@@ -297,10 +295,9 @@ fn sentence(title: &str, outcome: Outcome) -> String {
                     "cancelled the payment; what was paid is on its way back"
                 }
             };
-            write!(text, "{title}{before} {what}.")
+            format!("{title}{before} {what}.")
         }
-        Outcome::NothingToCancel(reason) => write!(
-            text,
+        Outcome::NothingToCancel(reason) => format!(
             "{title} says that the payment had {}.",
             match reason {
                 Nothing::Expired => "expired",
@@ -308,8 +305,7 @@ fn sentence(title: &str, outcome: Outcome) -> String {
                 Nothing::PaymentFailed => "failed",
             }
         ),
-        Outcome::Refused(reason) => write!(
-            text,
+        Outcome::Refused(reason) => format!(
             "{title} {}",
             match reason {
                 Refused::Settled => "has settled the payment; refund it instead.",
@@ -321,8 +317,7 @@ fn sentence(title: &str, outcome: Outcome) -> String {
                 Refused::AmountNotAllowed => "does not allow this amount to be cancelled.",
             }
         ),
-        Outcome::Failed(reason) => write!(
-            text,
+        Outcome::Failed(reason) => format!(
             "Nothing was cancelled: {}",
             match reason {
                 Failed::RetriesExhausted =>
@@ -333,23 +328,19 @@ fn sentence(title: &str, outcome: Outcome) -> String {
                 Failed::RejectedByProvider => "the provider calls the request malformed.",
             }
         ),
-        Outcome::Unresolved(reason) => write!(
-            text,
-            "It is not known whether the payment is cancelled: {}",
+        Outcome::Unresolved(reason) => format!(
+            "It is not known whether the payment is cancelled: {} A person has to look.",
             match reason {
-                Unresolved::NoLookup => "the provider offers no way to ask. A person has to look.",
+                Unresolved::NoLookup => "the provider offers no way to ask.",
                 Unresolved::LookupsExhausted =>
-                    "the provider gave no final answer for as long as it was asked. A person has to look.",
+                    "the provider gave no final answer for as long as it was asked.",
                 Unresolved::ContradictoryEvidence =>
-                    "the provider's answers contradict each other. A person has to look.",
-                Unresolved::RefundFailed =>
-                    "a refund was started and failed. A person has to look.",
+                    "the provider's answers contradict each other.",
+                Unresolved::RefundFailed => "a refund was started and failed.",
             }
         ),
         Outcome::Invalid(reason) => {
-            write!(text, "The request was not understood: {}.", reason.as_str())
+            format!("The request was not understood: {}.", reason.as_str())
         }
-    };
-    debug_assert!(written.is_ok());
-    text
+    }
 }
