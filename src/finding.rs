@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::outcome::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, Unresolved};
-use crate::providers::Evidence;
+use crate::reading::Evidence;
 use crate::strict;
 use crate::wire::{Envelope, Header, Kind, NAMESPACE, Outgoing, Properties};
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::providers::{Request, Response, Token, is_visible, loose_text};
+use crate::asking::{Request, Token, is_visible};
+use crate::reading::{Response, loose_text};
 
 /// A token that outlives a day is fetched anew anyway.
 const LONGEST: Duration = Duration::from_secs(86_400);

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::Amount;
 use crate::outcome::{Cause, Operation, Verdict, Why};
-use crate::providers::Learned;
 use crate::strict;
 
 /// A complete answer as an adapter sees it.
@@ -62,6 +61,10 @@ pub fn loose_text(value: &serde_json::Value) -> Option<String> {
         _ => None,
     }
 }
+
+/// What the provider told us earlier and a later call needs, e.g. its own transaction id.
+/// Small, kept with the request in the ledger.
+pub type Learned = BTreeMap<String, String>;
 
 /// A verdict with the words of the provider that it rests on.
 #[derive(Debug, Clone, PartialEq)]

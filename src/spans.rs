@@ -16,8 +16,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan};
 use tracing::{info, warn};
 
+use crate::asking::Method;
 use crate::outcome::Operation;
-use crate::providers::Method;
 use crate::wire::{self, Envelope, Header, Outgoing};
 
 mod export;

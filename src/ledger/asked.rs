@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{ActionRecord, DeadRecord, Stored};
 use crate::lifecycle::Progress;
 use crate::outcome::State;
-use crate::providers::Evidence;
+use crate::reading::Evidence;
 
 /// Counts for the gauges.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Stored;
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::{Outcome, State, names};
-use crate::providers::Evidence;
+use crate::reading::Evidence;
 
 /// Which dead letters.
 #[derive(Debug, Clone, Default)]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::finding::Finding;
 use crate::lifecycle::{Plan, Progress};
 use crate::outcome::{Operation, Outcome, State};
-use crate::providers::Evidence;
+use crate::reading::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
 mod asked;

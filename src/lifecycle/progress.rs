@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hints, Replays};
 use crate::outcome::{Operation, State};
-use crate::providers::Learned;
+use crate::reading::Learned;
 
 /// Everything the lifecycle remembers of one request. Stored as JSON without what is unset:
 /// most requests are finished by their first call and have little to remember.

@@ -23,7 +23,7 @@ pub(crate) use crate::asking::is_visible;
 pub use crate::asking::{Login, Method, Request, Token, segment};
 pub use crate::notified::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
 pub use crate::reading::{
-    Evidence, Reading, Response, by_http_status, is_client_error, loose_text,
+    Evidence, Learned, Reading, Response, by_http_status, is_client_error, loose_text,
 };
 
 /// Every kind of provider. Tests over all adapters, configuration and command line are driven by it.
@@ -272,10 +272,6 @@ impl Asked<'_> {
 fn is_dots(id: &str) -> bool {
     id == "." || id == ".."
 }
-
-/// What the provider told us earlier and a later call needs, e.g. its own transaction id.
-/// Small, kept with the request in the ledger.
-pub type Learned = BTreeMap<String, String>;
 
 /// Everything an adapter may look at when it builds a call or reads an answer.
 #[derive(Debug, Clone, Copy)]
