@@ -235,6 +235,38 @@ fn a_module_uses_only_the_modules_that_the_architecture_lets_it() {
     nothing_wrong(unexpected_imports(&production(), IMPORTS));
 }
 
+/// What is allowed and not used hides the day on which it is used again.
+fn unused(list: &str, is_used: impl Fn(&str, &str) -> bool) -> Vec<String> {
+    let unused = |key, word| word != "*" && !is_used(key, word);
+    let lines = table(list).into_iter();
+    let pairs = lines.flat_map(|(key, words)| words.into_iter().map(move |word| (key, word)));
+    pairs
+        .filter(|(key, word)| unused(key, word))
+        .map(|(key, word)| format!("{key}: {word} is not used; take it off the list"))
+        .collect()
+}
+
+fn unused_imports(sources: &[Source], allowed: &str) -> Vec<String> {
+    unused(allowed, |module, other| {
+        let mut own = sources.iter().filter(|source| source.module() == module);
+        own.any(|source| own_modules(&source.code).contains(other))
+    })
+}
+
+fn unused_libraries(sources: &[Source], places: &str) -> Vec<String> {
+    unused(places, |library, module| {
+        let mut there = sources.iter().filter(|source| source.module() == module);
+        there.any(|source| words(&source.code).contains(library))
+    })
+}
+
+#[test]
+fn what_a_module_may_use_is_used() {
+    let production = production();
+    nothing_wrong(unused_imports(&production, IMPORTS));
+    nothing_wrong(unused_libraries(&production, LIBRARIES));
+}
+
 fn misplaced_libraries(sources: &[Source], places: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     for (library, modules) in table(places) {
@@ -443,6 +475,11 @@ fn every_rule_sees_what_it_forbids() {
     wrong(misplaced_libraries(
         &one("src/a/b.rs", "use lapin::Channel;"),
         "lapin: amqp",
+    ));
+    wrong(unused_imports(&one("src/a.rs", "use crate::b;"), "a: b c"));
+    wrong(unused_libraries(
+        &one("src/a.rs", "use lapin::Channel;"),
+        "lapin: a b",
     ));
     wrong(badly_named(&["src/utils.rs".to_owned()]));
     wrong(badly_named(&["src/common/mod.rs".to_owned()]));
