@@ -1,7 +1,6 @@
 //! The configuration: what the program needs, checked as a whole before anything starts.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -114,7 +113,7 @@ pub enum LogFormat {
 }
 
 /// One account at a provider and how it is treated.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct AccountConfig {
     /// The adapter of its kind.
     pub provider: &'static dyn Provider,
@@ -136,23 +135,6 @@ pub struct AccountConfig {
     pub poll: Schedule,
     /// When calls are stopped for a while.
     pub breaker: Breaker,
-}
-
-impl fmt::Debug for AccountConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccountConfig")
-            .field("kind", &self.provider.kind())
-            .field("account", &self.account)
-            .field("ca_file", &self.ca_file)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("timeout", &self.timeout)
-            .field("max_in_flight", &self.max_in_flight)
-            .field("rate_per_second", &self.rate_per_second)
-            .field("retry", &self.retry)
-            .field("poll", &self.poll)
-            .field("breaker", &self.breaker)
-            .finish()
-    }
 }
 
 /// When calls to an account are stopped for a while.

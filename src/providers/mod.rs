@@ -5,6 +5,7 @@
 //! timeouts, tokens, limits and counting are done once, in `call` and `dispatch`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -93,6 +94,13 @@ pub trait Provider: Send + Sync {
     /// They are published with it: never one that holds a secret.
     fn notification_headers(&self) -> &'static [&'static str] {
         &[]
+    }
+}
+
+impl fmt::Debug for dyn Provider {
+    /// Its kind: an adapter has no state.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
     }
 }
 
