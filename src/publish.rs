@@ -10,6 +10,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use crate::amqp::{AmqpError, STEP, open_channel, step, step_within};
 use crate::metrics::Published;
@@ -135,18 +136,18 @@ fn match_confirms<'m>(
     answers: Vec<Confirmation>,
 ) -> Vec<Published> {
     let acked: Vec<bool> = answers.iter().map(Confirmation::is_ack).collect();
-    let returned: HashSet<String> = answers
+    let returned: HashSet<Uuid> = answers
         .into_iter()
         .filter_map(Confirmation::take_message)
         .filter_map(|returned| {
             let id = returned.delivery.properties.message_id().as_ref()?;
-            Some(id.as_str().to_owned())
+            id.as_str().parse().ok()
         })
         .collect();
     messages
         .zip(acked)
         .map(|(message, acked)| match acked {
-            _ if returned.contains(&message.id.to_string()) => Published::Returned,
+            _ if returned.contains(&message.id) => Published::Returned,
             true => Published::Confirmed,
             false => Published::Nacked,
         })
