@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::amqp::{ACCESS_REFUSED, AmqpError, PRECONDITION_FAILED};
 
 /// Time from one try to the next one that fails: each costs a channel, and an error in the broker's log.
-const AGAIN_EVERY: Duration = Duration::from_secs(10);
+const TRY_EVERY: Duration = Duration::from_secs(10);
 
 /// Their rows, and when each was tried last.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) fn add(&mut self, row: i64, now: Instant) {
         self.tried.insert(row, now);
-        self.next_at.get_or_insert(now + AGAIN_EVERY);
+        self.next_at.get_or_insert(now + TRY_EVERY);
     }
 
     /// It was refused when it was last tried, and has to go alone.
@@ -39,7 +39,7 @@ impl Refused {
         let longest = refused.min_by_key(|row| self.tried[row]);
         let due = longest.filter(|_| now >= next_at);
         if due.is_some() {
-            self.next_at = Some(now + AGAIN_EVERY);
+            self.next_at = Some(now + TRY_EVERY);
         }
         due.into_iter().collect()
     }
@@ -74,13 +74,13 @@ mod tests {
             refused.add(row, now + Duration::from_millis(row.unsigned_abs()));
         }
         assert!(refused.has(4) && !refused.has(6));
-        let early = now + AGAIN_EVERY / 2;
+        let early = now + TRY_EVERY / 2;
         assert!(refused.due(1..9, early).is_empty());
-        let second = now + AGAIN_EVERY * 2;
+        let second = now + TRY_EVERY * 2;
         assert_eq!(refused.due(1..9, second), [3]);
         assert!(refused.due(1..9, second).is_empty(), "one is on its way");
         refused.add(3, second);
-        let third = second + AGAIN_EVERY;
+        let third = second + TRY_EVERY;
         assert!(refused.due(6..9, third).is_empty(), "it is not there");
         assert_eq!(refused.due(1..9, third), [4]);
         refused.taken([1, 2]);
