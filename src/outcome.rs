@@ -338,6 +338,11 @@ impl Outcome {
         }
     }
 
+    /// Its name and its reason's; whether it was so `already` is in neither.
+    pub const fn names(self) -> (&'static str, &'static str) {
+        (self.as_str(), self.reason())
+    }
+
     /// A person has to do something: the request is dead-lettered too.
     pub const fn is_dead_letter(self) -> bool {
         matches!(

@@ -100,7 +100,7 @@ impl Dispatcher {
             (_, true) => "replayed; a correction is published",
             (_, false) => "replayed; it is as it was",
         };
-        let (name, reason) = (outcome.as_str(), outcome.reason());
+        let (name, reason) = outcome.names();
         if outcome.is_dead_letter() {
             warn!(outcome = name, reason, duration_s, "{said}");
         } else {

@@ -63,11 +63,10 @@ pub(super) fn replayed(
     first: Outcome,
     finding: &Finding<'_>,
 ) -> Vec<Outgoing> {
-    let names = |outcome: Outcome| (outcome.as_str().to_owned(), outcome.reason().to_owned());
     let mut messages = Vec::new();
-    if names(progress.stands(first)) != names(finding.outcome) {
+    if progress.stands(first).names() != finding.outcome.names() {
         messages.push(correction(&mut progress.hints, finding));
-        progress.hints.corrected = Some(names(finding.outcome));
+        progress.correct(finding.outcome);
     }
     if finding.outcome.is_dead_letter() {
         messages.push(finding.dead_letter());

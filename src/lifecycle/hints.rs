@@ -198,7 +198,7 @@ impl Progress {
                 self.ask_check_again(moment)
             }
             Judgement::Contradicts(found) => {
-                self.hints.corrected = Some((found.as_str().into(), found.reason().into()));
+                self.correct(found);
                 Checked::Contradicted {
                     found,
                     at_stake: is_at_stake(stands, found),
@@ -239,6 +239,12 @@ impl Progress {
         Checked::Again
     }
 
+    /// Consumers are told this from now on.
+    pub fn correct(&mut self, found: Outcome) {
+        let (outcome, reason) = found.names();
+        self.hints.corrected = Some((outcome.to_owned(), reason.to_owned()));
+    }
+
     /// What consumers were told last.
     pub fn stands(&self, outcome: Outcome) -> Outcome {
         let corrected = self.hints.corrected.as_ref();
@@ -248,14 +254,19 @@ impl Progress {
     }
 }
 
+/// No money is taken for the payment, by this result.
+const fn has_ended(stands: Outcome) -> bool {
+    matches!(
+        stands,
+        Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
+    )
+}
+
 /// An answer that says neither yes nor no, a payment that is not found, a login that was
 /// refused: none of these speaks against a result.
 fn judge(stands: Outcome, verdict: &Verdict) -> Judgement {
     use Judgement::{Agrees, Contradicts, Silent};
-    let ended = matches!(
-        stands,
-        Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
-    );
+    let ended = has_ended(stands);
     // Also a payment that was not there: it may have been made since.
     let unknown = matches!(
         stands,
@@ -280,9 +291,5 @@ fn judge(stands: Outcome, verdict: &Verdict) -> Judgement {
 
 /// "No money is taken" was said, and it is or can be.
 fn is_at_stake(stands: Outcome, found: Outcome) -> bool {
-    let said = matches!(
-        stands,
-        Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
-    );
-    said && matches!(found, Outcome::Refused(_) | Outcome::Unresolved(_))
+    has_ended(stands) && matches!(found, Outcome::Refused(_) | Outcome::Unresolved(_))
 }
