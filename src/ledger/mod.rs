@@ -16,7 +16,6 @@ use crate::outcome::{Operation, Outcome, State};
 use crate::reading::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
-mod asked;
 mod dead;
 mod error;
 mod heard;
@@ -24,15 +23,15 @@ mod limit;
 mod location;
 mod pending;
 pub mod postgres;
+mod read;
 pub mod sqlite;
 mod time;
 
+pub use dead::{Action, ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 pub use error::LedgerError;
 pub use location::Location;
 pub use pending::{About, Delivered, PENDING_BYTES_MAX, Pending};
-
-pub use asked::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
-pub use dead::{Action, ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
+pub use read::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
 
 /// An operation's answer; it is durable when it arrives.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;

@@ -1,4 +1,4 @@
-//! A ledger's answers to callers that only read: counts, histories, lists.
+//! What a ledger answers to queries that change nothing: counts, histories, lists.
 
 use jiff::Timestamp;
 use serde::Serialize;
