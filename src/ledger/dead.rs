@@ -36,10 +36,10 @@ pub struct DeadFilter {
 }
 
 impl DeadFilter {
-    /// All of a request, oldest first.
-    pub(super) fn of_request(request_id: &str) -> Self {
+    /// All with this id, their own or their request's.
+    pub fn with_id(id: &str) -> Self {
         Self {
-            id: Some(request_id.to_owned()),
+            id: Some(id.to_owned()),
             most: 1_000,
             ..Self::default()
         }

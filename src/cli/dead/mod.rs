@@ -203,10 +203,8 @@ async fn named(ledger: &dyn Ledger, ids: &[String]) -> anyhow::Result<Vec<DeadRe
 /// All dead letters with the id, their own or their request's; at least one.
 async fn by_id(ledger: &dyn Ledger, id: &str) -> anyhow::Result<Vec<DeadRecord>> {
     let filter = DeadFilter {
-        id: Some(id.to_owned()),
         with_body: true,
-        most: 1_000,
-        ..DeadFilter::default()
+        ..DeadFilter::with_id(id)
     };
     let letters = ledger.dead(filter).await?;
     if letters.is_empty() {

@@ -97,7 +97,7 @@ fn action(row: &Row, from: usize) -> Result<ActionRecord, TxError> {
 
 /// The dead letters of a request, oldest first.
 pub(super) async fn of_request(db: &Object, request_id: &str) -> Result<Vec<DeadRecord>, TxError> {
-    let mut letters = list(db, &DeadFilter::of_request(request_id)).await?;
+    let mut letters = list(db, &DeadFilter::with_id(request_id)).await?;
     // A message that took the request's id and was refused is not one of the request's own.
     letters.retain(|letter| letter.is_request);
     Ok(letters)

@@ -89,7 +89,7 @@ fn action(row: &Row<'_>, from: usize) -> rusqlite::Result<ActionRecord> {
 
 /// The dead letters of a request, oldest first.
 pub(super) fn of_request(db: &Connection, request_id: &str) -> rusqlite::Result<Vec<DeadRecord>> {
-    let mut letters = list(db, &DeadFilter::of_request(request_id))?;
+    let mut letters = list(db, &DeadFilter::with_id(request_id))?;
     // A message that took the request's id and was refused is not one of the request's own.
     letters.retain(|letter| letter.is_request);
     Ok(letters)
