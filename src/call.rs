@@ -4,6 +4,7 @@
 //! the environment are not used, and the library never sends twice: every send is counted
 //! in the ledger.
 
+use std::error::Error as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -238,19 +239,11 @@ fn header_value(secret: &SecretString) -> Option<reqwest::header::HeaderValue> {
 
 /// The chain of causes without the URL, which may hold ids.
 fn explain(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    if text.is_empty() {
-        "the exchange failed".into()
-    } else {
-        text
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let words: Vec<String> = causes.map(ToString::to_string).collect();
+    match words.as_slice() {
+        [] => "the exchange failed".into(),
+        words => words.join(": "),
     }
 }
 
