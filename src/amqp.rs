@@ -40,6 +40,11 @@ pub const RESOURCE_LOCKED: u16 = 405;
 /// It was declared in another way, or is too large.
 pub const PRECONDITION_FAILED: u16 = 406;
 
+/// A session that was up for longer starts the waits anew.
+const STEADY: Duration = Duration::from_secs(30);
+/// Longest wait for the end of a connection that is closed.
+const FAREWELL: Duration = Duration::from_millis(300);
+
 /// Waits between two attempts to connect.
 const RECONNECT: Schedule = Schedule {
     first: Duration::from_millis(250),
@@ -155,8 +160,7 @@ pub async fn watch(connection: &Connection, channels: &[&Channel]) {
     }
 }
 
-/// Runs sessions, one after the other, until `stop`. A session that was up for a while
-/// starts the waits anew. `rebuilt` is called before a session that follows a failed one.
+/// Runs sessions, one after the other, until `stop`. `rebuilt` is called before a session that follows a failed one.
 pub async fn supervise<F>(
     what: &'static str,
     stop: &CancellationToken,
@@ -174,7 +178,7 @@ pub async fn supervise<F>(
                 warn!(session = what, %error, "no broker session; connecting again")
             }
         }
-        failures = if started.elapsed() > Duration::from_secs(30) {
+        failures = if started.elapsed() > STEADY {
             0
         } else {
             failures + 1
@@ -193,5 +197,5 @@ pub async fn supervise<F>(
 /// Closes politely, but not for long.
 pub async fn close(connection: &Connection) {
     let closing = connection.close(200, "done".into());
-    drop(tokio::time::timeout(Duration::from_millis(300), closing).await);
+    drop(tokio::time::timeout(FAREWELL, closing).await);
 }
