@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -215,10 +215,7 @@ fn migrated(place: &str, found: i64, known: i64) -> Check {
 /// Shows the absolute path: the worker may have been started in another folder.
 fn new_ledger(path: &Path) -> Check {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
+    let folder = path.parent().unwrap_or(&path);
     if folder.is_dir() {
         let says = format!("{} will be created by the worker", path.display());
         return Check::good("ledger", says);

@@ -156,8 +156,8 @@ impl Exit {
         match error {
             AmqpError::Settings(_) => Self::Usage,
             AmqpError::Topology(_) => Self::Found,
-            // An exchange or queue exists that was declared in another way.
             _ => match error.refusal() {
+                // An exchange or queue exists that was declared in another way.
                 Some((PRECONDITION_FAILED, _)) => Self::Found,
                 _ => Self::Unreachable,
             },
