@@ -100,7 +100,7 @@ impl Notes {
     }
 
     /// These rows can be read again: marked, or to be published once more.
-    pub(super) fn release(&self, rows: impl IntoIterator<Item = i64>) {
+    fn release(&self, rows: impl IntoIterator<Item = i64>) {
         let mut inner = self.inner();
         rows.into_iter().for_each(|row| inner.release(row));
     }
