@@ -19,6 +19,7 @@ use crate::ledger::{Claim, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
 use crate::metrics::GateGauges;
 use crate::outcome::{Cause, Operation};
+use crate::providers::Provider;
 use crate::shared::Shared;
 use crate::since::Since;
 use crate::wire;
@@ -159,7 +160,7 @@ impl Dispatcher {
     }
 
     /// The account's adapter.
-    pub fn provider(&self) -> &'static dyn crate::providers::Provider {
+    pub fn provider(&self) -> &'static dyn Provider {
         self.config.provider
     }
 

@@ -14,7 +14,7 @@
 
 use jiff::Timestamp;
 
-use crate::backoff::Schedule;
+use crate::backoff::{Schedule, plus};
 use crate::outcome::{
     Cancelled, Cause, Failed, Operation, Outcome, Refused, State, Unresolved, Verdict, Why,
 };
@@ -57,7 +57,7 @@ impl Moment<'_> {
     /// Late enough for a second answer to count as a second one.
     fn spaced(&self) -> Timestamp {
         let first = self.terms.poll.first;
-        crate::backoff::plus(self.now, first.mul_f64(1.0 + self.jitter))
+        plus(self.now, first.mul_f64(1.0 + self.jitter))
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::amqp::{self, AmqpError};
+use crate::backoff::elapsed;
 use crate::config::Amqp;
 use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
@@ -367,7 +368,7 @@ impl Outbox {
             let message = &pending.message;
             metrics.publication(message.kind, fate);
             if let (Published::Confirmed, Some(about)) = (fate, &pending.about) {
-                let took = crate::backoff::elapsed(about.received_at, now);
+                let took = elapsed(about.received_at, now);
                 metrics.end_to_end(&about.provider, &about.outcome, took);
             }
         }

@@ -10,6 +10,7 @@ use tracing::error;
 
 use super::clock::Clock;
 use super::{Dispatcher, Place};
+use crate::backoff::{elapsed, plus};
 use crate::failpoint::{self, Point};
 use crate::gate::Closed;
 use crate::ledger::{Begin, Claims, LedgerError};
@@ -143,10 +144,8 @@ impl Dispatcher {
             return Next::Again;
         }
         self.freed.notify_one();
-        let wait = next_due.map_or(SCAN_EVERY, |due| {
-            crate::backoff::elapsed(now, due).min(SCAN_EVERY)
-        });
-        let next = crate::backoff::plus(now, wait).as_millisecond();
+        let wait = next_due.map_or(SCAN_EVERY, |due| elapsed(now, due).min(SCAN_EVERY));
+        let next = plus(now, wait).as_millisecond();
         self.armed.store(next, Ordering::Release);
         Next::WaitUntil(Instant::now() + wait)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Moment, Progress, REFUSALS_MAX, Seen, Sighting, Step, Terms};
+use crate::backoff::elapsed;
 use crate::outcome::{Cause, Outcome, Refused, Unresolved};
 
 impl Progress {
@@ -109,8 +110,8 @@ impl Progress {
     }
 
     pub(super) fn agrees(&self, what: Seen, terms: &Terms, now: Timestamp) -> bool {
-        self.sighting.as_ref().is_some_and(|s| {
-            s.what == what && crate::backoff::elapsed(s.at, now) >= terms.poll.first
-        })
+        self.sighting
+            .as_ref()
+            .is_some_and(|s| s.what == what && elapsed(s.at, now) >= terms.poll.first)
     }
 }

@@ -1,8 +1,9 @@
 //! Retention: removing old requests from the ledger, inside a transaction.
 
-use crate::ledger::time::millis;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
+
+use crate::ledger::time::millis;
 
 /// Removes requests that ended before that time and are not being checked, with all that is about
 /// them. A request whose dead letter was closed since stays: the decision can still be taken back.
