@@ -31,7 +31,7 @@ pub mod finding;
 pub mod gate;
 pub mod job;
 pub mod lifecycle;
-mod notified;
+mod notification;
 mod oauth;
 pub mod outcome;
 mod problem;

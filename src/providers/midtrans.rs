@@ -21,7 +21,7 @@ use super::{
     Reading, Request, Response, Setting, by_http_status, is_visible, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::notified::is_sha512_of;
+use crate::notification::is_sha512_of;
 use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Unresolved, Verdict, Why};
 use crate::strict;
 

@@ -16,7 +16,7 @@ use super::{
     Reading, Request, Response, Setting, Via, by_http_status, is_visible, loose_text, segment,
 };
 use crate::job::{Job, Payment};
-use crate::notified::same;
+use crate::notification::same;
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Verdict, Why};
 use crate::strict;
 

@@ -22,7 +22,7 @@ mod tingg;
 
 pub(crate) use crate::asking::is_visible;
 pub use crate::asking::{Login, Method, Request, Token, segment};
-pub use crate::notified::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
+pub use crate::notification::{Arrived, Hint, NOTIFICATION_BYTES_MAX, Notification, Via};
 pub use crate::reading::{
     Evidence, Learned, Reading, Response, by_http_status, is_client_error, loose_text,
 };

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::by_state;
-use crate::notified::is_hmac_of;
+use crate::notification::is_hmac_of;
 use crate::providers::{Account, Arrived, Hint, Notification};
 use crate::strict;
 
