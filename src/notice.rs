@@ -34,7 +34,6 @@ use crate::amqp::{self, AmqpError};
 use crate::config::Amqp;
 use crate::consume::{self, Batches};
 use crate::dispatch::{Dispatcher, Dispatchers};
-use crate::job::is_account_name;
 use crate::metrics::{Notified, Published};
 use crate::providers::{Arrived, NOTIFICATION_BYTES_MAX, Notification, Via};
 use crate::publish::{self, Line};
@@ -251,7 +250,7 @@ impl Notices {
     }
 
     async fn take(&self, delivery: &Delivery) {
-        let provider = notified_provider(delivery.routing_key.as_str());
+        let provider = wire::notified_provider(delivery.routing_key.as_str());
         let Some(dispatcher) = provider.and_then(|name| self.dispatchers.get(name)) else {
             return debug!(key = %delivery.routing_key, "a notification for no account of ours");
         };
@@ -305,11 +304,4 @@ impl Notices {
 /// When the endpoint, ours or a gateway's, received it: a signed time is judged by that.
 fn received_at(delivery: &Delivery) -> Option<Timestamp> {
     amqp::header(delivery, wire::RECEIVED_AT)?.parse().ok()
-}
-
-/// The account in the key of a notification.
-pub fn notified_provider(routing_key: &str) -> Option<&str> {
-    routing_key
-        .strip_prefix("notification.")
-        .filter(|name| is_account_name(name))
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::job::is_account_name;
 use crate::outcome::names;
 
 mod request;
@@ -143,6 +144,13 @@ pub fn notification(
         },
         body,
     }
+}
+
+/// The account in the key of a notification.
+pub fn notified_provider(routing_key: &str) -> Option<&str> {
+    routing_key
+        .strip_prefix("notification.")
+        .filter(|name| is_account_name(name))
 }
 
 /// The same for every repetition of a provider's event.

@@ -1,8 +1,7 @@
 //! A notification as it is published: its envelope, its id, and the account in its key.
 
 use jiff::Timestamp;
-use rescind::notice::notified_provider;
-use rescind::wire::{Header, Kind, event_id, notification};
+use rescind::wire::{Header, Kind, event_id, notification, notified_provider};
 use uuid::Uuid;
 
 #[test]
