@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::outcome::names;
+use crate::names::names;
 
 names! {
     /// An HTTP method that an adapter uses.

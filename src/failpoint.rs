@@ -4,7 +4,7 @@
 //! is passed for the third time: no destructor runs, nothing is flushed, as in a real crash.
 //! With `:stop` behind it, SIGSTOP: the worker pauses there, as when its machine is suspended.
 
-use crate::outcome::names;
+use crate::names::names;
 
 names! {
     /// A place between two durable steps; they stand in the order in which a request passes them.

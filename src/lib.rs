@@ -31,6 +31,7 @@ pub mod finding;
 pub mod gate;
 pub mod job;
 pub mod lifecycle;
+mod names;
 mod notification;
 mod oauth;
 pub mod outcome;

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::names::names;
+
 /// What an adapter may say of an answer: a closed set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -91,28 +93,6 @@ impl Verdict {
         }
     }
 }
-
-/// A closed set: each member has one name, and the names are public.
-macro_rules! names {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+ }
-        impl $name {
-            /// Every member, in the order of the contract.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-            /// The name used in messages, metrics, tables and logs.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-            /// The member with this name.
-            pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|one| one.as_str() == name)
-            }
-        }
-    };
-}
-pub(crate) use names;
 
 names! {
     /// Why a call is to be repeated, and the label of the metric of scheduled retries.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::job::is_account_name;
-use crate::outcome::names;
+use crate::names::names;
 
 mod request;
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::Stored;
 use crate::lifecycle::{Hindrance, Progress};
-use crate::outcome::{Outcome, State, names};
+use crate::names::names;
+use crate::outcome::{Outcome, State};
 use crate::reading::Evidence;
 
 /// Which dead letters.

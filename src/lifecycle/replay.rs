@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Plan, Progress, Terms};
 use crate::backoff::elapsed;
-use crate::outcome::{Failed, Outcome, State, names};
+use crate::names::names;
+use crate::outcome::{Failed, Outcome, State};
 use crate::providers::{Abilities, DoubtPolicy};
 
 /// What the lifecycle remembers of replays.

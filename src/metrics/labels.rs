@@ -1,7 +1,8 @@
 //! The values of labels other than the accounts' names: each set is closed, and a series exists for each.
 
 use crate::ledger::Accepted;
-use crate::outcome::{Operation, State, Verdict, names};
+use crate::names::names;
+use crate::outcome::{Operation, State, Verdict};
 
 names! {
     /// How an arriving message was taken in.
