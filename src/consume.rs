@@ -22,7 +22,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A subscription.
-pub struct Batches {
+pub(crate) struct Batches {
     queue: String,
     channel: Channel,
     deliveries: ReadyChunks<Consumer>,
@@ -31,7 +31,7 @@ pub struct Batches {
 }
 
 /// A channel with a prefetch.
-pub async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, AmqpError> {
+pub(crate) async fn channel(connection: &Connection, prefetch: u16) -> Result<Channel, AmqpError> {
     let channel = open_channel(connection).await?;
     let options = BasicQosOptions::default();
     step("set the prefetch", channel.basic_qos(prefetch, options)).await?;
@@ -61,7 +61,7 @@ pub async fn probe(connection: &Connection, queue: &str) -> Result<(), AmqpError
 }
 
 /// Acknowledges a delivery and all older ones of its channel.
-pub async fn acknowledge(last: &Acker) -> Result<(), AmqpError> {
+pub(crate) async fn acknowledge(last: &Acker) -> Result<(), AmqpError> {
     let acking = last.ack(BasicAckOptions { multiple: true });
     if step("acknowledge", acking).await? {
         Ok(())
@@ -72,7 +72,7 @@ pub async fn acknowledge(last: &Acker) -> Result<(), AmqpError> {
 
 impl Batches {
     /// Subscribes to a queue; a batch has `most` deliveries at most.
-    pub async fn of(channel: &Channel, queue: &str, most: usize) -> Result<Self, AmqpError> {
+    pub(crate) async fn of(channel: &Channel, queue: &str, most: usize) -> Result<Self, AmqpError> {
         let options = BasicConsumeOptions::default();
         let consuming =
             channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
@@ -86,7 +86,7 @@ impl Batches {
     }
 
     /// The deliveries that have come, at least one.
-    pub async fn next(&mut self) -> Result<Vec<Delivery>, AmqpError> {
+    pub(crate) async fn next(&mut self) -> Result<Vec<Delivery>, AmqpError> {
         loop {
             match tokio::time::timeout(SILENCE, self.deliveries.next()).await {
                 Ok(Some(batch)) => {
@@ -122,7 +122,7 @@ impl Batches {
 
     /// Ends the subscription. Deliveries that were not acknowledged return to the queue when the channel
     /// closes.
-    pub async fn cancel(self) -> Result<(), AmqpError> {
+    pub(crate) async fn cancel(self) -> Result<(), AmqpError> {
         let tag = self.deliveries.get_ref().tag();
         let options = BasicCancelOptions::default();
         step("cancel a consumer", self.channel.basic_cancel(tag, options)).await

@@ -4,7 +4,7 @@
 //! [`dispatch`]er claims it when a place at the [`gate`] is free; the adapter in [`providers`] builds a
 //! call, [`call`] sends it, and the adapter reads the answer; the [`lifecycle`] says what that leads to;
 //! the ledger commits state, call and messages as one; the [`outbox`] publishes. ARCHITECTURE.md has the
-//! picture, [`run`] wires it up. The simulator and the command line are a third of the code.
+//! picture, [`run`] wires it up. The simulator and the command line are a quarter of the code.
 //!
 //! | word | is |
 //! |---|---|
@@ -40,13 +40,13 @@ pub mod providers;
 mod reading;
 mod settings;
 mod strict;
-pub mod wall;
+mod wall;
 pub mod wire;
 
 // The worker, with input and output.
 pub mod amqp;
 pub mod call;
-pub mod consume;
+mod consume;
 pub mod dispatch;
 pub mod handover;
 pub mod hold;
@@ -55,7 +55,7 @@ pub mod ledger;
 pub mod notice;
 pub mod outbox;
 pub mod publish;
-pub mod retention;
+mod retention;
 pub mod run;
 pub mod shared;
 
@@ -70,8 +70,8 @@ pub mod server;
 mod since;
 pub mod spans;
 pub mod systemd;
-pub mod trace;
+mod trace;
 
 // Beside it.
 pub mod cli;
-pub mod simulate;
+mod simulate;

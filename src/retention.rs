@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(60);
 const EVERY_LEAST: Duration = Duration::from_secs(1);
 
 /// Runs until the worker stops.
-pub async fn run(shared: Arc<Shared>, retention: Duration) {
+pub(crate) async fn run(shared: Arc<Shared>, retention: Duration) {
     let every = retention.clamp(EVERY_LEAST, EVERY);
     while rest(&shared, every).await {
         let retention = jiff::SignedDuration::try_from(retention).unwrap_or_default();

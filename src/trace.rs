@@ -21,15 +21,15 @@ const LEVELS: &str = "info,lapin=off";
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub(crate) struct Look {
     /// For programs or for people.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
     /// Text on a terminal that wants it.
-    pub colour: bool,
+    pub(crate) colour: bool,
 }
 
 /// Starts logging. `levels` is the value of `RUST_LOG`; an empty one is none.
-pub fn start(look: Look, levels: Option<&str>, now: fn() -> jiff::Timestamp) {
+pub(crate) fn start(look: Look, levels: Option<&str>, now: fn() -> jiff::Timestamp) {
     let given = levels.filter(|levels| !levels.trim().is_empty());
     let filter = EnvFilter::try_new(given.unwrap_or(LEVELS));
     let misunderstood = filter.as_ref().err().map(ToString::to_string);

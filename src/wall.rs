@@ -12,7 +12,7 @@ const STEP_LEAST: SignedDuration = SignedDuration::from_secs(1);
 
 /// What the two clocks showed when they were last read.
 #[derive(Debug)]
-pub struct Wall {
+pub(crate) struct Wall {
     last: Option<(Timestamp, Duration)>,
     steady_since: Timestamp,
 }
@@ -30,7 +30,7 @@ impl Default for Wall {
 impl Wall {
     /// By how much the wall clock was set since the last call, if it was. `passed` is the
     /// time since any fixed start by a clock that cannot be set.
-    pub fn observe(&mut self, wall: Timestamp, passed: Duration) -> Option<SignedDuration> {
+    pub(crate) fn observe(&mut self, wall: Timestamp, passed: Duration) -> Option<SignedDuration> {
         let (last, passed_then) = self.last.replace((wall, passed))?;
         let real = SignedDuration::try_from(passed.saturating_sub(passed_then)).ok()?;
         let step = wall.duration_since(last).saturating_sub(real);
@@ -42,7 +42,7 @@ impl Wall {
     }
 
     /// When the clock was last set, by its new time.
-    pub fn steady_since(&self) -> Timestamp {
+    pub(crate) fn steady_since(&self) -> Timestamp {
         self.steady_since
     }
 }

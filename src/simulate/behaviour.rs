@@ -196,7 +196,7 @@ pub(super) fn has_word(text: &str, word: &str) -> bool {
 /// A scenario file: rules that give payments their behaviour, the first that fits wins.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     #[serde(default, rename = "rule")]
     rules: Vec<Rule>,
 }
@@ -211,7 +211,7 @@ struct Rule {
 
 impl Scenario {
     /// Reads a scenario from TOML text.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
     }
 

@@ -51,7 +51,7 @@ A scenario (TOML) has rules that come before the words:
 /// Serve the six providers' APIs on loopback, with scripted behaviour.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = WORDS)]
-pub struct Args {
+pub(crate) struct Args {
     /// Where to listen; loopback addresses only, unless --expose.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8630")]
     listen: SocketAddr,
@@ -90,7 +90,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 impl Args {
     /// Whether it can be done as asked for; the rules of the scenario, if there is one.
-    pub fn check(&self) -> anyhow::Result<Option<Scenario>> {
+    pub(crate) fn check(&self) -> anyhow::Result<Option<Scenario>> {
         if !self.expose {
             loopback(self.listen)?;
         }
@@ -99,7 +99,7 @@ impl Args {
 }
 
 /// Serves until SIGINT or SIGTERM, with the rules of its scenario.
-pub async fn run(args: Args, scenario: Option<Scenario>) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, scenario: Option<Scenario>) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;

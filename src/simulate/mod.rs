@@ -99,9 +99,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use behaviour::Scenario;
-pub use command::{Args, run};
-pub use setup::write_config;
+pub(crate) use behaviour::Scenario;
+pub(crate) use command::{Args, run};
+pub(crate) use setup::write_config;
 
 use dialect::{Dialect, Provider, Reply};
 use logins::Logins;
@@ -114,17 +114,17 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// How to simulate.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Other addresses than loopback may be served.
-    pub expose: bool,
+    pub(crate) expose: bool,
     /// Rules that give payments their behaviour, before the words in their ids.
-    pub scenario: Option<Scenario>,
+    pub(crate) scenario: Option<Scenario>,
     /// A file to which each movement of money is appended, synced before its answer goes out.
-    pub record: Option<PathBuf>,
+    pub(crate) record: Option<PathBuf>,
     /// How long each answer is held back.
-    pub latency: Duration,
+    pub(crate) latency: Duration,
     /// Base URL of a worker's endpoints, for notifications.
-    pub notify: Option<String>,
+    pub(crate) notify: Option<String>,
 }
 
 /// Everything that the handlers share.
@@ -162,7 +162,7 @@ fn notifier(base: String) -> io::Result<Notifier> {
 }
 
 /// Serves the six APIs until `stop`.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     options: Options,
     stop: impl Future<Output = ()> + Send + 'static,

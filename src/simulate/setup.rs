@@ -13,7 +13,7 @@ use super::logins::{
 
 /// Writes `rescind.toml` and `gr4vy.pem` into `dir` for a simulator at `base`; answers the
 /// configuration's path. The file holds the six providers only: the rest has defaults.
-pub fn write_config(dir: &Path, base: SocketAddr) -> io::Result<PathBuf> {
+pub(crate) fn write_config(dir: &Path, base: SocketAddr) -> io::Result<PathBuf> {
     fs::create_dir_all(dir)?;
     // Absolute, since the worker may be started from anywhere.
     let key = dir.canonicalize()?.join("gr4vy.pem");
