@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 /// An exponential schedule and its end.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,7 +83,6 @@ pub fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
 
 /// A later instant; saturates at the end of time.
 pub fn plus(now: Timestamp, wait: Duration) -> Timestamp {
-    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
     now.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 

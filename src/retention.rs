@@ -23,7 +23,6 @@ const EVERY_LEAST: Duration = Duration::from_secs(1);
 pub(crate) async fn run(shared: Arc<Shared>, retention: Duration) {
     let every = retention.clamp(EVERY_LEAST, EVERY);
     while rest(&shared, every).await {
-        let retention = jiff::SignedDuration::try_from(retention).unwrap_or_default();
         if let Ok(before) = (shared.clock)().checked_sub(retention) {
             purge(&shared, before).await;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 /// When something began. The steady clock stands still while its machine is suspended, and the wall
@@ -24,8 +24,8 @@ impl Since {
 
     /// Whether it is longer ago than this, or may be.
     pub(crate) fn is_over(&self, most: Duration, wall: Timestamp) -> bool {
-        let passed = wall.duration_since(self.wall).abs();
-        self.steady.elapsed() > most || passed > SignedDuration::try_from(most).unwrap_or_default()
+        let passed = wall.duration_since(self.wall).unsigned_abs();
+        self.steady.elapsed().max(passed) > most
     }
 }
 
