@@ -304,21 +304,20 @@ fn is_service_link(rest: &str) -> bool {
 }
 
 fn open(sources: &Sources) -> Result<Option<(PathBuf, String)>, Problem> {
-    let unreadable = |path: &Path, reason: String| Problem {
+    let unreadable = |path: &Path, error: std::io::Error| Problem {
         origin: Some(Origin::File(path.to_owned())),
         path: String::new(),
-        what: reason,
+        what: format!("cannot be read: {error}"),
     };
     if let Some(path) = &sources.file {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|e| unreadable(path, format!("cannot be read: {e}")))?;
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, error))?;
         return Ok(Some((path.clone(), text)));
     }
     for path in &sources.default_files {
         match std::fs::read_to_string(path) {
             Ok(text) => return Ok(Some((path.clone(), text))),
             Err(_) if std::fs::symlink_metadata(path).is_err() => {} // or its folder is closed
-            Err(e) => return Err(unreadable(path, format!("cannot be read: {e}"))),
+            Err(error) => return Err(unreadable(path, error)),
         }
     }
     Ok(None)
