@@ -13,7 +13,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 use crate::call::{self, Caller, ClientError};
 use crate::config::AccountConfig;
-use crate::gate::{Closed, Gate, Health, Limits};
+use crate::gate::{BreakerChange, Closed, Gate, Health, Limits};
 use crate::job::Job;
 use crate::ledger::{Claim, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
@@ -250,22 +250,20 @@ impl Dispatcher {
 
     fn leave(&self, health: Health, failure: Option<&str>) {
         let mut gate = self.gate();
-        let before = gate.is_broken();
-        let opened = gate.leave(health, self.started.elapsed());
-        let after = gate.is_broken();
+        let breaker = gate.leave(health, self.started.elapsed());
         self.show(&gate);
         drop(gate);
-        match (before, after) {
-            (false, true) => warn!(
+        match breaker {
+            BreakerChange::Opened => warn!(
                 provider = self.name(),
                 failures = self.config.breaker.failures,
                 last = failure,
                 "calls failed one after the other: all calls are stopped, but for one now and then"
             ),
-            (true, false) => info!(provider = self.name(), "calls go on"),
-            _ => {}
+            BreakerChange::Closed => info!(provider = self.name(), "calls go on"),
+            BreakerChange::Reopened | BreakerChange::Unchanged => {}
         }
-        if opened {
+        if matches!(breaker, BreakerChange::Opened | BreakerChange::Reopened) {
             let metrics = &self.shared.metrics;
             metrics.scheduled(self.name(), Cause::BreakerOpen);
         }

@@ -49,6 +49,19 @@ pub enum Closed {
     Breaker(Duration),
 }
 
+/// What the end of a call did to the breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerChange {
+    /// Nothing.
+    Unchanged,
+    /// It is open, for the first time.
+    Opened,
+    /// It is open again: the call that tried the provider failed.
+    Reopened,
+    /// It is closed again.
+    Closed,
+}
+
 /// The state of one account's gate. Times are durations since any fixed start.
 #[derive(Debug)]
 pub struct Gate {
@@ -130,8 +143,8 @@ impl Gate {
         self.tokens -= f64::from(calls);
     }
 
-    /// Gives a place back. `true`: this opens the breaker, for the first time or again.
-    pub fn leave(&mut self, health: Health, now: Duration) -> bool {
+    /// Gives a place back.
+    pub fn leave(&mut self, health: Health, now: Duration) -> BreakerChange {
         self.in_flight = self.in_flight.saturating_sub(1);
         let gap = now.saturating_sub(self.left_at).min(GAP_MAX);
         self.pace = (self.pace * 31 + gap) / 32;
@@ -139,20 +152,26 @@ impl Gate {
         match health {
             Health::Answered => {
                 self.failures = 0;
-                self.open_until = None;
+                if self.open_until.take().is_some() {
+                    return BreakerChange::Closed;
+                }
             }
             Health::Failed => {
                 self.failures = self.failures.saturating_add(1);
                 if self.failures >= self.limits.breaker_failures {
                     self.resting = false;
                     let until = self.open_until.replace(now + self.limits.breaker_open_for);
-                    // Calls that were on the wire together with the one that opened it fail as well.
-                    return until.is_none_or(|until| now >= until);
+                    return match until {
+                        None => BreakerChange::Opened,
+                        Some(until) if now >= until => BreakerChange::Reopened,
+                        // Calls that were on the wire together with the one that opened it fail as well.
+                        Some(_) => BreakerChange::Unchanged,
+                    };
                 }
             }
             Health::Untried => self.tokens += 1.0,
         }
-        false
+        BreakerChange::Unchanged
     }
 
     /// Places come free so fast that a request which finds none had better wait for the next.
@@ -161,11 +180,6 @@ impl Gate {
             && self.limits.rate_per_second <= 0.0
             && self.pace <= BRISK
             && now.saturating_sub(self.left_at) <= STALLED
-    }
-
-    /// The breaker is open, or half open.
-    pub fn is_broken(&self) -> bool {
-        self.open_until.is_some()
     }
 
     /// Calls in flight.
@@ -338,20 +352,22 @@ mod tests {
 
     /// However many calls fail with it, or wait for it.
     #[test]
-    fn each_opening_of_the_breaker_is_told_once() {
+    fn each_change_of_the_breaker_is_told_once() {
+        use BreakerChange::{Closed, Opened, Reopened, Unchanged};
         let mut gate = Gate::new(LIMITS);
         gate.enter(4, at(0));
-        let mut opened = |second| gate.leave(Health::Failed, at(second));
-        assert_eq!([0, 0, 0, 1].map(&mut opened), [false, false, true, false]);
+        let mut fails = |second| gate.leave(Health::Failed, at(second));
+        let changes = [0, 0, 0, 1].map(&mut fails);
+        let expected = [Unchanged, Unchanged, Opened, Unchanged];
+        assert_eq!(changes, expected);
         assert_eq!(gate.room(at(31)), Ok(1));
         gate.enter(1, at(31));
-        assert!(
-            gate.leave(Health::Failed, at(32)),
-            "the provider is still down"
-        );
+        let still_down = gate.leave(Health::Failed, at(32));
+        assert_eq!(still_down, Reopened);
         assert_eq!(gate.room(at(62)), Ok(1));
         gate.enter(1, at(62));
-        assert!(!gate.leave(Health::Answered, at(63)));
+        assert_eq!(gate.leave(Health::Answered, at(63)), Closed);
+        assert_eq!(gate.leave(Health::Answered, at(64)), Unchanged);
     }
 
     /// Else it would look open for as long as there is nothing to cancel.
