@@ -32,14 +32,14 @@ impl Dispatcher {
         mut place: Place,
     ) {
         let change = match claim.plan {
-            Plan::Finish(outcome) => self.finish(
-                &claim,
-                claim.progress.clone(),
-                outcome,
-                Source::Worker,
-                &Evidence::default(),
-                None,
-            ),
+            Plan::Finish(outcome) => {
+                let end = End {
+                    outcome,
+                    source: Source::Worker,
+                    evidence: &Evidence::default(),
+                };
+                self.finish(&claim, claim.progress.clone(), &end, None)
+            }
             Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
                 Ok(job) => self.call(&claim, &job, operation, &mut place).await,
                 Err(_) => {
@@ -87,7 +87,12 @@ impl Dispatcher {
         match step {
             Step::Finish(outcome) => {
                 self.confirmed(&claim.progress, operation);
-                self.finish(claim, progress, outcome, source, &evidence, call)
+                let end = End {
+                    outcome,
+                    source,
+                    evidence: &evidence,
+                };
+                self.finish(claim, progress, &end, call)
             }
             Step::Wait(cause) => {
                 self.shared.metrics.scheduled(self.name(), cause);
@@ -264,28 +269,27 @@ impl Dispatcher {
             .then_some("the worker was held up before the call; others may have its work by now")
     }
 
-    pub(super) fn finish(
+    fn finish(
         &self,
         claim: &Claim,
         mut progress: Progress,
-        outcome: Outcome,
-        source: Source,
-        evidence: &Evidence,
+        end: &End<'_>,
         call: Option<CallEnd>,
     ) -> Change {
         let now = (self.shared.clock)();
         progress.finish();
-        let finding = self.finding(claim, &progress, outcome, source, evidence, now);
+        let finding = self.finding(claim, &progress, end, now);
         let messages = match claim.outcome {
             None => finding.messages(),
             Some(first) => replayed(&mut progress, first, &finding),
         };
-        progress.replays.letters += u32::from(outcome.is_dead_letter());
+        let is_dead_letter = end.outcome.is_dead_letter();
+        progress.replays.letters += u32::from(is_dead_letter);
         Change {
             messages,
-            dead_letter: outcome.is_dead_letter().then(|| DeadLetter::of(&finding)),
+            dead_letter: is_dead_letter.then(|| DeadLetter::of(&finding)),
             call,
-            outcome: Some(outcome),
+            outcome: Some(end.outcome),
             ..stands(claim, progress, now)
         }
     }
@@ -295,9 +299,7 @@ impl Dispatcher {
         &'a self,
         claim: &'a Claim,
         progress: &Progress,
-        outcome: Outcome,
-        source: Source,
-        evidence: &'a Evidence,
+        end: &End<'a>,
         at: Timestamp,
     ) -> Finding<'a> {
         Finding {
@@ -305,10 +307,10 @@ impl Dispatcher {
             provider: self.name(),
             title: self.config.provider.title(),
             envelope: &claim.stored.envelope,
-            outcome,
+            outcome: end.outcome,
             detail: None,
-            source,
-            evidence,
+            source: end.source,
+            evidence: end.evidence,
             attempts: progress.attempts,
             lookups: progress.lookups,
             completed_at: at.max(claim.stored.envelope.received_at),
@@ -319,6 +321,13 @@ impl Dispatcher {
 
 /// The answer of a provider that refused the token, where there is a newer one to be had.
 struct TokenRefused(Reading);
+
+/// The end of a claim: what was found, where, and in whose words.
+pub(super) struct End<'a> {
+    pub(super) outcome: Outcome,
+    pub(super) source: Source,
+    pub(super) evidence: &'a Evidence,
+}
 
 /// What a send needs beside the call itself.
 struct Sending<'a> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
+use super::carry::End;
 use super::commit::stands;
 use super::replay::correction;
 use super::{Dispatcher, Place};
@@ -151,8 +152,12 @@ impl Dispatcher {
         at_stake: bool,
         evidence: &Evidence,
     ) {
-        let (progress, source) = (&change.progress, Source::Lookup);
-        let finding = self.finding(claim, progress, found, source, evidence, change.at);
+        let end = End {
+            outcome: found,
+            source: Source::Lookup,
+            evidence,
+        };
+        let finding = self.finding(claim, &change.progress, &end, change.at);
         let correction = correction(&mut change.progress.hints, &finding);
         change.messages.push(correction);
         if at_stake {
