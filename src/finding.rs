@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::outcome::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, Unresolved};
 use crate::reading::Evidence;
 use crate::strict;
-use crate::wire::{Envelope, Header, Kind, NAMESPACE, Outgoing, Properties};
+use crate::wire::{Envelope, Header, Kind, Outgoing, Properties, derived};
 
 /// Where an outcome was learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ impl Finding<'_> {
             name.extend_from_slice(reason.as_str().as_bytes());
             name.extend_from_slice(&Sha256::digest(&self.envelope.body));
         }
-        Uuid::new_v5(&NAMESPACE, &name)
+        derived(name)
     }
 
     fn result(&self) -> Outgoing {
@@ -146,7 +146,7 @@ impl Finding<'_> {
     pub fn correction(&self, supersedes: Uuid) -> Outgoing {
         let found = format!("{}\n{}", self.outcome.as_str(), self.outcome.reason());
         let name = format!("correction\n{supersedes}\n{found}");
-        let id = Uuid::new_v5(&NAMESPACE, name.as_bytes());
+        let id = derived(name);
         let key = format!("correction.{}.{}", self.provider, self.outcome.as_str());
         self.message(Kind::Correction, id, Some(supersedes), key)
     }
@@ -245,7 +245,7 @@ impl Finding<'_> {
         if self.letters > 0 {
             name.extend_from_slice(self.letters.to_string().as_bytes());
         }
-        Uuid::new_v5(&NAMESPACE, &name)
+        derived(name)
     }
 
     /// The request's bytes exactly as received, with the finding in flat headers.

@@ -14,16 +14,17 @@ mod request;
 pub use request::{Misunderstood, Understood, glimpse, read_new_request, read_request};
 
 /// Namespace of every identifier that Rescind derives.
-pub(crate) const NAMESPACE: Uuid = Uuid::from_u128(0x7265_7363_696e_6400_8000_6361_6e63_656c);
+const NAMESPACE: Uuid = Uuid::from_u128(0x7265_7363_696e_6400_8000_6361_6e63_656c);
+
+/// An id that is the same whenever and wherever it is made of this name.
+pub(crate) fn derived(name: impl AsRef<[u8]>) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, name.as_ref())
+}
 
 /// The idempotency key that a provider sees: the same for every send of one cancellation,
 /// and the same again after the loss of everything but the request.
 pub fn idempotency_key(provider: &str, request_id: &str) -> String {
-    Uuid::new_v5(
-        &NAMESPACE,
-        format!("cancel\n{provider}\n{request_id}").as_bytes(),
-    )
-    .to_string()
+    derived(format!("cancel\n{provider}\n{request_id}")).to_string()
 }
 
 /// A message to be published; results, corrections and dead letters wait for that in the outbox.
@@ -155,8 +156,7 @@ pub fn notified_provider(routing_key: &str) -> Option<&str> {
 
 /// The same for every repetition of a provider's event.
 pub fn event_id(provider: &str, event: &str) -> Uuid {
-    let name = format!("notification\n{provider}\n{event}");
-    Uuid::new_v5(&NAMESPACE, name.as_bytes())
+    derived(format!("notification\n{provider}\n{event}"))
 }
 
 #[cfg(test)]
