@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::mask::masked_text;
 use super::super::text::{self, Cell, Screen, Style};
-use super::super::{Exit, ledger};
+use super::super::{Exit, known_provider, ledger};
 use super::group::{Group, groups, message};
 use super::{Filters, all, reasons};
 use crate::backoff::elapsed;
@@ -61,7 +61,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         })
         .await?;
     if found.is_empty() {
-        super::super::known_provider(filter.provider.as_deref(), "dead letter", config)?;
+        known_provider(filter.provider.as_deref(), "dead letter", config)?;
     }
     let more = found.len() > args.limit;
     found.truncate(args.limit);
