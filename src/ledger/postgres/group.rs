@@ -25,23 +25,23 @@ use crate::ledger::{
 };
 
 /// An operation's input, its output once there is one, and the channel to its caller.
-pub(super) struct Asked<I, O> {
+pub(super) struct Queued<I, O> {
     input: I,
     output: Option<O>,
     reply: oneshot::Sender<Result<O, LedgerError>>,
 }
 
-impl<I, O: Send + 'static> Asked<I, O> {
+impl<I, O: Send + 'static> Queued<I, O> {
     pub(super) fn new(input: I) -> (Self, Answer<'static, O>) {
         let (reply, answer) = oneshot::channel();
         let output = None;
-        let asked = Self {
+        let queued = Self {
             input,
             output,
             reply,
         };
         let answer = Box::pin(async { answer.await.map_err(|_| LedgerError::shut_down())? });
-        (asked, answer)
+        (queued, answer)
     }
 
     fn answer(self, done: &Result<(), LedgerError>) {
@@ -69,36 +69,36 @@ pub(super) enum Maintenance {
 
 /// An operation for the lane.
 pub(super) enum Item {
-    Accept(Asked<Arc<[Arrival]>, Vec<Accepted>>),
-    Commit(Asked<Arc<[Change]>, Vec<CommitAnswer>>),
-    Published(Asked<Confirmed, ()>),
-    Notified(Asked<Notification, Vec<Heard>>),
-    Claim(Asked<Wanted, Claims>),
-    Close(Asked<(String, Closing), Closed>),
-    Maintenance(Asked<Maintenance, u64>),
+    Accept(Queued<Arc<[Arrival]>, Vec<Accepted>>),
+    Commit(Queued<Arc<[Change]>, Vec<CommitAnswer>>),
+    Published(Queued<Confirmed, ()>),
+    Notified(Queued<Notification, Vec<Heard>>),
+    Claim(Queued<Wanted, Claims>),
+    Close(Queued<(String, Closing), Closed>),
+    Maintenance(Queued<Maintenance, u64>),
 }
 
 impl Item {
     /// About how many rows the operation touches.
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::Accept(asked) => asked.input.len(),
-            Self::Commit(asked) => asked.input.len(),
-            Self::Published(asked) => asked.input.0.len(),
-            Self::Claim(asked) => asked.input.most,
+            Self::Accept(queued) => queued.input.len(),
+            Self::Commit(queued) => queued.input.len(),
+            Self::Published(queued) => queued.input.0.len(),
+            Self::Claim(queued) => queued.input.most,
             Self::Notified(_) | Self::Close(_) | Self::Maintenance(_) => 1,
         }
     }
 
     fn answer(self, done: &Result<(), LedgerError>) {
         match self {
-            Self::Accept(asked) => asked.answer(done),
-            Self::Commit(asked) => asked.answer(done),
-            Self::Published(asked) => asked.answer(done),
-            Self::Notified(asked) => asked.answer(done),
-            Self::Claim(asked) => asked.answer(done),
-            Self::Close(asked) => asked.answer(done),
-            Self::Maintenance(asked) => asked.answer(done),
+            Self::Accept(queued) => queued.answer(done),
+            Self::Commit(queued) => queued.answer(done),
+            Self::Published(queued) => queued.answer(done),
+            Self::Notified(queued) => queued.answer(done),
+            Self::Claim(queued) => queued.answer(done),
+            Self::Close(queued) => queued.answer(done),
+            Self::Maintenance(queued) => queued.answer(done),
         }
     }
 }
@@ -127,24 +127,24 @@ impl Group {
         self.commit(db, worker).await?;
         self.mark_published(db).await?;
         for item in &mut self.0 {
-            if let Item::Notified(asked) = item {
-                asked.output = Some(notified(db, &asked.input).await?);
+            if let Item::Notified(queued) = item {
+                queued.output = Some(notified(db, &queued.input).await?);
             }
         }
         for item in &mut self.0 {
-            if let Item::Claim(asked) = item {
-                asked.output = Some(claim(db, worker, &asked.input).await?);
+            if let Item::Claim(queued) = item {
+                queued.output = Some(claim(db, worker, &queued.input).await?);
             }
         }
         for item in &mut self.0 {
-            if let Item::Close(asked) = item {
-                let (letter, closing) = &asked.input;
-                asked.output = Some(close(db, letter, closing).await?);
+            if let Item::Close(queued) = item {
+                let (letter, closing) = &queued.input;
+                queued.output = Some(close(db, letter, closing).await?);
             }
         }
         for item in &mut self.0 {
-            if let Item::Maintenance(asked) = item {
-                asked.output = Some(asked.input.run(db, worker).await?);
+            if let Item::Maintenance(queued) = item {
+                queued.output = Some(queued.input.run(db, worker).await?);
             }
         }
         Ok(())
@@ -156,7 +156,7 @@ impl Group {
             .0
             .iter_mut()
             .filter_map(|item| match item {
-                Item::Accept(asked) => Some(asked),
+                Item::Accept(queued) => Some(queued),
                 _ => None,
             })
             .collect();
@@ -172,7 +172,7 @@ impl Group {
             .0
             .iter_mut()
             .filter_map(|item| match item {
-                Item::Commit(asked) => Some(asked),
+                Item::Commit(queued) => Some(queued),
                 _ => None,
             })
             .collect();
@@ -186,10 +186,10 @@ impl Group {
     async fn mark_published(&mut self, db: &ClientWrapper) -> Result<(), TxError> {
         let mut confirmed = Vec::new();
         for item in &mut self.0 {
-            if let Item::Published(asked) = item {
-                let (messages, now) = &asked.input;
+            if let Item::Published(queued) = item {
+                let (messages, now) = &queued.input;
                 confirmed.extend(messages.iter().map(|message| (*message, millis(*now))));
-                asked.output = Some(());
+                queued.output = Some(());
             }
         }
         published(db, &confirmed).await
@@ -215,9 +215,9 @@ impl Maintenance {
 }
 
 /// Gives each operation its part of the answers; one with an empty input gets an empty answer.
-fn spread<I, O>(asked: &mut [&mut Asked<Arc<[I]>, Vec<O>>], answers: Vec<O>) {
+fn spread<I, O>(queued: &mut [&mut Queued<Arc<[I]>, Vec<O>>], answers: Vec<O>) {
     let mut answers = answers.into_iter();
-    for asked in asked {
-        asked.output = Some(answers.by_ref().take(asked.input.len()).collect());
+    for queued in queued {
+        queued.output = Some(answers.by_ref().take(queued.input.len()).collect());
     }
 }

@@ -22,7 +22,7 @@ use self::claim::Wanted;
 use self::connect::Database;
 pub use self::connect::Settings;
 use self::error::TxError;
-use self::group::{Asked, Item, Maintenance};
+use self::group::{Item, Maintenance, Queued};
 use self::lane::{Lane, Observer, PATIENCE, forget};
 use self::lease::Lease;
 use self::notify::Notification;
@@ -162,14 +162,14 @@ impl Postgres {
 
     fn write<I: 'static, O: Send + 'static>(
         &self,
-        item: fn(Asked<I, O>) -> Item,
+        item: fn(Queued<I, O>) -> Item,
         input: I,
     ) -> Answer<'static, O> {
-        let (asked, answer) = Asked::new(input);
+        let (queued, answer) = Queued::new(input);
         let Some(lane) = &self.write else {
             return Box::pin(async { Err(LedgerError::read_only()) });
         };
-        match lane.send(item(asked)) {
+        match lane.send(item(queued)) {
             Ok(()) => answer,
             Err(_) => Box::pin(async { Err(LedgerError::shut_down()) }),
         }
