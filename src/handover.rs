@@ -37,7 +37,7 @@ impl Inner {
     }
 
     /// Drops all of it, which the outbox then reads from the ledger.
-    fn leave(&mut self) {
+    fn leave_to_ledger(&mut self) {
         *self = Self {
             more: true,
             ..Self::default()
@@ -60,7 +60,7 @@ impl Handover {
         let mut inner = self.inner();
         let corrects = |row: &Pending| row.message.kind == Kind::Correction;
         if rows.iter().any(corrects) || !inner.has_room(&rows) {
-            inner.leave();
+            inner.leave_to_ledger();
         }
         if !inner.more {
             inner.bytes += bytes(&rows);
@@ -72,7 +72,7 @@ impl Handover {
 
     /// The ledger has something to publish that was not given here.
     pub fn require_read(&self) {
-        self.inner().leave();
+        self.inner().leave_to_ledger();
         self.news.notify_one();
     }
 
