@@ -5,7 +5,6 @@
 //! a deadline, a watch checks the connection four times a second, and on any failure the
 //! whole session is dropped and built again, for as long as it takes.
 
-use std::future::Future;
 use std::time::Duration;
 
 use lapin::message::Delivery;

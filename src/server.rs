@@ -1,6 +1,5 @@
 //! The HTTP endpoints: metrics, liveness, readiness, and the providers' notifications.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

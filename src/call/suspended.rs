@@ -1,7 +1,7 @@
 //! A call that was suspended, with its machine or with this process alone, goes no further: nobody knows how
 //! long others have had its work when it wakes up.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! The connections to the endpoints: only so many at once, and none that is silent or never comes to an
 //! end.
 
-use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -1,6 +1,5 @@
 //! The way to the collector: OTLP over HTTP with protobuf, through the worker's own client.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -3,7 +3,6 @@
 //! Each worker holds a lease and writes through one lane, which commits in groups; each claim has
 //! a token. Work of a worker whose lease has run out is taken over by the others.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;

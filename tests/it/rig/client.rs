@@ -1,7 +1,6 @@
 //! An AMQP client for tests: confirmed publishing, and consumers that outlive the broker's crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
