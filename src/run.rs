@@ -149,11 +149,10 @@ async fn open_ledger(
 /// Where the configured ledger is kept.
 pub fn location(config: &Config) -> Location {
     let ledger = &config.ledger;
-    let url = ledger.url.expose_secret();
-    match url.strip_prefix("sqlite:") {
+    match ledger.url.expose_secret().strip_prefix("sqlite:") {
         Some(path) => Location::File(path.into()),
         None => Location::Database(Settings {
-            url: url.to_owned(),
+            url: ledger.url.clone(),
             ca_file: ledger.ca_file.clone(),
             cert_file: ledger.cert_file.clone(),
             key_file: ledger.key_file.clone(),

@@ -9,6 +9,7 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolBuilder, PoolError,
     RecyclingMethod, Runtime, Timeouts,
 };
+use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::NoTls;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
@@ -45,7 +46,7 @@ const READ_ONLY: &str = "SET default_transaction_read_only = on";
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `postgres://…`, which may hold a password.
-    pub url: String,
+    pub url: SecretString,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// PEM file of the client certificate; given together with `key_file`.
@@ -57,7 +58,8 @@ pub struct Settings {
 impl Settings {
     /// The URL for people, without user and password.
     pub fn address(&self) -> String {
-        Url::parse(&self.url).map_or_else(|_| "postgres".to_owned(), |url| shown(&url))
+        Url::parse(self.url.expose_secret())
+            .map_or_else(|_| "postgres".to_owned(), |url| shown(&url))
     }
 }
 
@@ -71,7 +73,8 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn new(settings: &Settings) -> Result<Self, LedgerError> {
-        let url = Url::parse(&settings.url).map_err(|_| unusable("it cannot be read"))?;
+        let url =
+            Url::parse(settings.url.expose_secret()).map_err(|_| unusable("it cannot be read"))?;
         let mode = Mode::of(&url)?;
         let mut config: tokio_postgres::Config = plain(&url)
             .parse()
@@ -424,6 +427,12 @@ mod tests {
         ] {
             assert_eq!(shown(&Url::parse(url).unwrap()), expected);
         }
+    }
+
+    #[test]
+    fn settings_that_are_shown_hide_the_password() {
+        let shown = format!("{:?}", settings("postgres://rescind:hunter2@localhost/r"));
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

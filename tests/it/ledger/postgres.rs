@@ -28,7 +28,7 @@ mod trouble;
 
 fn settings(url: &str) -> Settings {
     Settings {
-        url: url.to_owned(),
+        url: url.into(),
         ca_file: None,
         cert_file: None,
         key_file: None,
