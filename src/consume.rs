@@ -40,7 +40,7 @@ pub(crate) async fn channel(connection: &Connection, prefetch: u16) -> Result<Ch
 
 /// Whether this user may read the queue. The broker judges that first, and then refuses the priority, which is no number:
 /// nobody subscribes.
-pub async fn probe(connection: &Connection, queue: &str) -> Result<(), AmqpError> {
+pub(crate) async fn probe(connection: &Connection, queue: &str) -> Result<(), AmqpError> {
     // Should a broker take it for a number, one message is here until the channel closes.
     let channel = channel(connection, 1).await?;
     let mut arguments = FieldTable::default();

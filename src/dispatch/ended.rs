@@ -150,15 +150,15 @@ mod tests {
 
     #[test]
     fn a_refused_login_is_a_failure_of_the_account_and_a_refused_payment_is_not() {
-        let refused = Verdict::Misconfigured(Why::Credentials);
+        let refused = || Verdict::Misconfigured(Why::Credentials);
         for ended in [
             read(200, Verdict::Unauthorized),
-            read(401, refused),
+            read(401, refused()),
             Ended::NoToken("no".into()),
         ] {
             assert_eq!(ended.health(), Health::Failed);
         }
-        assert_eq!(read(403, refused).health(), Health::Answered);
+        assert_eq!(read(403, refused()).health(), Health::Answered);
     }
 
     #[test]
