@@ -62,11 +62,13 @@ impl Dispatcher {
         place: &mut Place,
     ) -> Change {
         let ended = self.call_counted(claim, job, operation, place).await;
+        // First, so that a worker that is stopped between the two makes it longer, not shorter.
+        let quiet = self.unheard_for(place.sent_at);
         let now = (self.shared.clock)();
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
         if ended.is_unheard() {
-            progress.unheard(now, self.unheard_for(place.sent_at));
+            progress.unheard(now, quiet);
         }
         let step = ended.apply(&mut progress, &terms, now, rand::random());
         let (verdict, source) = (ended.verdict_name(), ended.source(operation));
