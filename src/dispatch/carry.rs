@@ -129,6 +129,7 @@ impl Dispatcher {
             key: &key,
             learned: &claim.progress.learned,
             exposed: claim.progress.exposed,
+            attempts: claim.progress.attempts,
             accepted: claim.progress.accepted,
             sent_at: claim.progress.first_sent_at,
         };

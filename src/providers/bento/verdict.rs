@@ -217,9 +217,14 @@ fn refunded(ask: &Ask<'_>, answer: &Answer<'_>, whose: Whose) -> Option<Verdict>
         None => (answer.units("capturedAmount")?, Cancelled::Refunded),
         Some(_) => (units_asked(ask)?, Cancelled::PartiallyRefunded),
     };
-    // A part of the same size that we did not ask for is not the part that we were asked for.
-    let can_be_it = ask.job.amount.is_none()
-        || (whose != Whose::SomebodyElses && !is_of_another_currency(ask, answer.transaction));
+    // A part of the same size that we did not ask for is not the part that we were asked for. Nor need it be
+    // where nothing is on record that we asked: another request's on the same payment may have been carried out.
+    let can_be_it = match whose {
+        _ if ask.job.amount.is_none() => true,
+        Whose::SomebodyElses => false,
+        Whose::AnEarlierCall if ask.attempts == 0 => false,
+        _ => !is_of_another_currency(ask, answer.transaction),
+    };
     Some(match whose {
         _ if refunded == asked && can_be_it => cancelled(reason, whose),
         // A part leaves the rest with the merchant.

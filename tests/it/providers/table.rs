@@ -20,8 +20,8 @@
 //! <cancel|lookup> <situation> <http> <verdict> <body to the end of the line>
 //! shows {"code":"200","learned":{…}}    the evidence of the line above holds at least this
 //! ```
-//! A situation is `-`, `exposed`, `accepted` or `exposed,accepted`, and the first cancel was sent
-//! when the year 2026 began; `429+7s` is an answer with
+//! A situation is `-`, `exposed`, `accepted`, `exposed,accepted` or `forgotten`, which is exposed without a call on
+//! record, as after a restore; the first cancel was sent when the year 2026 began; `429+7s` is an answer with
 //! `Retry-After: 7`; a verdict with a wait ends in `+7s`. Bento's amounts decide what its `Refunded` means, so
 //! there a verdict ends in the amount of the evidence, if it has one.
 
@@ -79,6 +79,7 @@ pub(super) enum Claim {
 pub(super) struct Answer {
     pub(super) operation: Operation,
     pub(super) exposed: bool,
+    pub(super) attempts: u32,
     pub(super) accepted: bool,
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
@@ -190,7 +191,7 @@ pub(super) fn operation(name: &str) -> Option<Operation> {
 pub(super) fn answer(operation: Operation, rest: &str) -> Option<Answer> {
     let mut parts = rest.splitn(4, ' ');
     let situation = parts.next()?;
-    let known = ["-", "exposed", "accepted", "exposed,accepted"];
+    let known = ["-", "exposed", "accepted", "exposed,accepted", "forgotten"];
     let http = parts.next()?;
     let (status, after) = http
         .split_once('+')
@@ -200,7 +201,8 @@ pub(super) fn answer(operation: Operation, rest: &str) -> Option<Answer> {
         operation,
         exposed: known
             .contains(&situation)
-            .then(|| situation.contains("exposed"))?,
+            .then(|| situation.contains("exposed") || situation == "forgotten")?,
+        attempts: u32::from(!["-", "forgotten"].contains(&situation)),
         accepted: situation.contains("accepted"),
         status: status.parse().ok()?,
         retry_after: seconds.transpose().ok()?.map(Duration::from_secs),
@@ -381,6 +383,7 @@ pub(super) fn ask<'a>(account: &'a Account, job: &'a Job, learned: &'a Learned) 
         key: KEY,
         learned,
         exposed: false,
+        attempts: 0,
         accepted: false,
         sent_at: Some(SENT_AT),
     }
