@@ -18,7 +18,7 @@ mod login;
 mod suspended;
 
 use login::{CachedToken, Logins};
-use suspended::unless_suspended;
+use suspended::{Late, unless_suspended};
 
 pub use authorities::{ClientError, authorities};
 pub use login::{Authorization, LoginError, LoginObserver};
@@ -137,12 +137,15 @@ impl Caller {
             Err(why) => return Exchange::NotSent(format!("the call cannot be built: {why}")),
         };
         match unless_suspended(self.http.execute(built), self.timeout, self.boot).await {
-            None => Exchange::Lost("suspended or held up during the call, for too long".into()),
-            Some(Ok(response)) => self.read(response).await,
-            Some(Err(error)) if error.is_connect() || error.is_builder() => {
+            Err(Late::Suspended) => {
+                Exchange::Lost("the machine was suspended during the call".into())
+            }
+            Err(Late::Over) => Exchange::Lost(self.no_answer()),
+            Ok(Ok(response)) => self.read(response).await,
+            Ok(Err(error)) if error.is_connect() || error.is_builder() => {
                 Exchange::NotSent(explain(&error))
             }
-            Some(Err(error)) => Exchange::Lost(self.explain_loss(&error)),
+            Ok(Err(error)) => Exchange::Lost(self.explain_loss(&error)),
         }
     }
 
@@ -217,9 +220,13 @@ impl Caller {
 
     fn explain_loss(&self, error: &reqwest::Error) -> String {
         if error.is_timeout() {
-            return format!("no answer within {} ms", self.timeout.as_millis());
+            return self.no_answer();
         }
         explain(error)
+    }
+
+    fn no_answer(&self) -> String {
+        format!("no answer within {} ms", self.timeout.as_millis())
     }
 }
 

@@ -17,6 +17,15 @@ pub fn since_boot() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
+/// Why it is not awaited any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// The machine was suspended.
+    Suspended,
+    /// Its time is over.
+    Over,
+}
+
 /// Awaits it, unless the machine is suspended meanwhile. It is not looked at any more then, so what it has
 /// not sent yet is not sent: neither on a connection that was being made, nor on one that came free. The same
 /// if it is over `most`, whatever the timers say: those of a process that was stopped have not gone off yet
@@ -25,15 +34,18 @@ pub(super) async fn unless_suspended<F: Future>(
     future: F,
     most: Duration,
     boot: fn() -> Duration,
-) -> Option<F::Output> {
+) -> Result<F::Output, Late> {
     let (begun, steady) = (boot(), Instant::now());
     let mut future = pin!(future);
     poll_fn(|context| {
         let passed = steady.elapsed();
-        if passed > most || boot().saturating_sub(begun) > passed + SUSPENDED {
-            return Poll::Ready(None);
+        if boot().saturating_sub(begun) > passed + SUSPENDED {
+            return Poll::Ready(Err(Late::Suspended));
         }
-        future.as_mut().poll(context).map(Some)
+        if passed > most {
+            return Poll::Ready(Err(Late::Over));
+        }
+        future.as_mut().poll(context).map(Ok)
     })
     .await
 }
@@ -58,17 +70,17 @@ mod tests {
             });
             answer
         };
-        assert_eq!(sleeping(0).await, Some("sent"));
-        assert_eq!(sleeping(4).await, Some("sent"));
-        assert_eq!(sleeping(60).await, None);
+        assert_eq!(sleeping(0).await, Ok("sent"));
+        assert_eq!(sleeping(4).await, Ok("sent"));
+        assert_eq!(sleeping(60).await, Err(Late::Suspended));
     }
 
     /// As after SIGSTOP: all clocks went on, and no timer has gone off.
     #[tokio::test]
     async fn what_is_ready_when_the_process_goes_on_too_late_is_not_taken() {
         for (most, expected) in [
-            (Duration::MAX, Some("sent")),
-            (Duration::from_millis(1), None),
+            (Duration::MAX, Ok("sent")),
+            (Duration::from_millis(1), Err(Late::Over)),
         ] {
             let stopped = async {
                 std::thread::sleep(Duration::from_millis(5));
