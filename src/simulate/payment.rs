@@ -81,7 +81,7 @@ pub(super) struct Payment {
 }
 
 /// What a payment has been there for when it is first spoken of.
-const AGE: SignedDuration = SignedDuration::from_hours(1);
+const AGE: SignedDuration = SignedDuration::from_hours(2);
 
 impl Payment {
     pub(super) fn new(dialect: &dyn Dialect, subject: &Subject, behaviour: Behaviour) -> Self {
