@@ -121,9 +121,11 @@ fn letter_row(letter: &DeadRecord, now: Timestamp) -> Vec<Cell> {
     let id = letter.request_id.as_ref().filter(|_| letter.is_request);
     let age = text::span(elapsed(letter.dead_at, now));
     let last = letter.last.as_ref().filter(|_| letter.closed_at.is_some());
-    let says = match last {
-        Some(last) => format!("{} by {}: {}", last.action, last.who, last.why),
-        None => message(letter),
+    let says = match (last, &letter.request_id) {
+        (Some(last), _) => format!("{} by {}: {}", last.action, last.who, last.why),
+        // Its publisher asks with this id.
+        (None, Some(named)) if !letter.is_request => format!("{named}: {}", message(letter)),
+        (None, _) => message(letter),
     };
     vec![
         id.unwrap_or(&letter.id).as_str().into(),
@@ -177,4 +179,33 @@ pub(super) fn letter_object(letter: &DeadRecord) -> Value {
         "why": last.map(|last| last.why.clone()),
         "at": last.map(|last| last.at.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invalid_message_is_listed_under_its_letter_and_tells_the_id_that_its_publisher_knows() {
+        let letter = DeadRecord {
+            id: "the-letter".into(),
+            request_id: Some("order-7".into()),
+            is_request: false,
+            provider: "unknown".into(),
+            outcome: "invalid".into(),
+            reason: "schema".into(),
+            detail: "payment is missing".into(),
+            evidence: None,
+            body: Vec::new(),
+            received_at: Timestamp::UNIX_EPOCH,
+            dead_at: Timestamp::UNIX_EPOCH,
+            closed_at: None,
+            last: None,
+        };
+        let row = letter_row(&letter, Timestamp::UNIX_EPOCH);
+        let screen = Screen::new(Some("1"), None);
+        let line = text::Table::fitting(&TITLES, &[row.clone()]).row(screen, &row);
+        assert!(line.starts_with("the-letter "), "{line}");
+        assert!(line.ends_with("order-7: payment is missing"), "{line}");
+    }
 }
