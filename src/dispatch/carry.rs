@@ -18,7 +18,7 @@ use crate::finding::{Finding, Source};
 use crate::job::Job;
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter};
 use crate::lifecycle::{Plan, Progress, Step};
-use crate::outcome::{Cause, Operation, Outcome, Verdict, Why};
+use crate::outcome::{Cause, Operation, Outcome, Verdict};
 use crate::providers::{Ask, Evidence, Reading, Request};
 use crate::since::Since;
 use crate::spans::{Call, Span};
@@ -175,10 +175,7 @@ impl Dispatcher {
                 verdict: Verdict::unprocessed(operation, None, Cause::Retryable),
                 ..refusal
             }),
-            Ok(Ended::NoToken(_)) => Ended::Read(Reading {
-                verdict: Verdict::Misconfigured(Why::Credentials),
-                ..refusal
-            }),
+            Ok(Ended::NoToken(_)) => Ended::Read(refusal),
             Ok(ended) => ended,
             Err(TokenRefused(reading)) => Ended::Read(reading),
         }

@@ -110,7 +110,7 @@ impl Ended {
         match self {
             Self::Read(reading) if reading.verdict == Verdict::Unauthorized => Health::Failed,
             Self::Read(reading) => match reading.evidence.http_status {
-                Some(401 | 500..) => Health::Failed,
+                Some(500..) => Health::Failed,
                 _ => Health::Answered,
             },
             Self::Withheld(_) => Health::Untried,
@@ -150,15 +150,14 @@ mod tests {
 
     #[test]
     fn a_refused_login_is_a_failure_of_the_account_and_a_refused_payment_is_not() {
-        let refused = || Verdict::Misconfigured(Why::Credentials);
         for ended in [
             read(200, Verdict::Unauthorized),
-            read(401, refused()),
             Ended::NoToken("no".into()),
         ] {
             assert_eq!(ended.health(), Health::Failed);
         }
-        assert_eq!(read(403, refused()).health(), Health::Answered);
+        let forbidden = Verdict::Misconfigured(Why::Credentials);
+        assert_eq!(read(403, forbidden).health(), Health::Answered);
     }
 
     #[test]

@@ -323,8 +323,9 @@ fn lookup_verdict(code: &str, status: &str) -> Option<Verdict> {
 /// (<https://docs.midtrans.com/reference/code-4xx>).
 fn error_verdict(code: &str) -> Option<Verdict> {
     Some(match code {
-        // 410: the merchant's account is closed. There is no token that could be refreshed.
-        "401" | "402" | "403" | "410" => Verdict::Misconfigured(Why::Credentials),
+        "401" => Verdict::Unauthorized,
+        // 410: the merchant's account is closed.
+        "402" | "403" | "410" => Verdict::Misconfigured(Why::Credentials),
         "400" | "405" | "408" | "411" | "413" => Verdict::Misconfigured(Why::Rejected),
         // Also a Snap transaction whose method was not chosen yet (Midtrans/midtrans-php#61).
         "404" => Verdict::NotFound,
@@ -337,7 +338,7 @@ fn error_verdict(code: &str) -> Option<Verdict> {
 /// (<https://docs.midtrans.com/reference/api-headers>): it may be applied, so it is doubt.
 fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
     match response.status {
-        401 | 402 => Verdict::Misconfigured(Why::Credentials),
+        402 => Verdict::Misconfigured(Why::Credentials),
         404 => Verdict::Misconfigured(Why::Rejected),
         412 => response.not_yet(),
         _ => by_http_status(operation, response, false),

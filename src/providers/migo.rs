@@ -182,7 +182,6 @@ fn success_verdict(response: &Response<'_>, body: &Value) -> Option<Verdict> {
 /// likewise: doubt.
 fn error_verdict(response: &Response<'_>, own_code: Option<&str>) -> Verdict {
     match (response.status, own_code) {
-        (401 | 403, _) => Verdict::Misconfigured(Why::Credentials),
         (404, Some("2000")) => Verdict::NotFound,
         // Without the code it is a wrong base URL, and no word on the payment.
         (404, _) => Verdict::Misconfigured(Why::Rejected),

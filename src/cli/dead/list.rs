@@ -204,7 +204,7 @@ mod tests {
         };
         let row = letter_row(&letter, Timestamp::UNIX_EPOCH);
         let screen = Screen::new(Some("1"), None);
-        let line = text::Table::fitting(&TITLES, &[row.clone()]).row(screen, &row);
+        let line = text::Table::fitting(&TITLES, std::slice::from_ref(&row)).row(screen, &row);
         assert!(line.starts_with("the-letter "), "{line}");
         assert!(line.ends_with("order-7: payment is missing"), "{line}");
     }
