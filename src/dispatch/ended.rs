@@ -57,7 +57,12 @@ impl Ended {
             Self::Read(reading) => {
                 let evidence = &reading.evidence;
                 let is_its_own = evidence.code.is_some() || evidence.status.is_some();
-                let has_ended = is_its_own && matches!(evidence.http_status, Some(500 | 501 | 503));
+                // Tingg tells the status in its body, under a 200.
+                let has_ended = match (evidence.http_status, evidence.code.as_deref()) {
+                    (Some(500 | 501 | 503), _) => is_its_own,
+                    (Some(200), Some(code)) => matches!(code, "500" | "501" | "503"),
+                    _ => false,
+                };
                 reading.verdict == Verdict::Doubt && !has_ended
             }
             Self::NotSent(_) | Self::Withheld(_) | Self::NoToken(_) => false,
@@ -141,10 +146,10 @@ mod tests {
         Ended::Read(reading)
     }
 
-    fn in_its_words(status: u16) -> Ended {
+    fn in_its_words(status: u16, code: &str) -> Ended {
         let mut reading = ours(Verdict::Doubt, String::new());
         reading.evidence.http_status = Some(status);
-        reading.evidence.code = Some("500".into());
+        reading.evidence.code = Some(code.into());
         Ended::Read(reading)
     }
 
@@ -167,10 +172,10 @@ mod tests {
         }
         assert!(Ended::Lost("timeout".into()).is_unheard());
         for status in [200, 202, 409, 502, 504, 524] {
-            assert!(in_its_words(status).is_unheard(), "{status}");
+            assert!(in_its_words(status, "504").is_unheard(), "{status}");
         }
-        for status in [500, 503] {
-            assert!(!in_its_words(status).is_unheard(), "{status}");
+        for (status, code) in [(500, "504"), (503, "504"), (200, "500")] {
+            assert!(!in_its_words(status, code).is_unheard(), "{status}");
         }
         assert!(!read(504, Verdict::Accepted).is_unheard());
         assert!(!Ended::NotSent("no connection".into()).is_unheard());
