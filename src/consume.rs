@@ -49,13 +49,7 @@ pub(crate) async fn probe(connection: &Connection, queue: &str) -> Result<(), Am
     let consuming = channel.basic_consume(queue.into(), "".into(), options, arguments);
     match step("subscribe", consuming).await {
         Ok(_) => step("close a channel", channel.close(200, "done".into())).await,
-        Err(error)
-            if error
-                .refusal()
-                .is_some_and(|(code, _)| code == PRECONDITION_FAILED) =>
-        {
-            Ok(())
-        }
+        Err(error) if matches!(error.refusal(), Some((PRECONDITION_FAILED, _))) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -14,7 +14,7 @@ use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History, MessageRecord
 use crate::outcome::{Failed, Invalid, Operation, State, Unresolved};
 
 /// What is due for longer is held up.
-const LATE: Duration = Duration::from_secs(5);
+pub(super) const LATE: Duration = Duration::from_secs(5);
 
 /// The page, for programs under stable names.
 #[derive(Debug, Serialize)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use jiff::Timestamp;
 
+use super::history::LATE;
 use super::text::{self, Cell, Screen, Style};
 use super::{Exit, known_provider, ledger};
 use crate::backoff::elapsed;
@@ -15,8 +16,6 @@ use crate::run::now;
 
 /// Stands for every state but `finished`.
 const OPEN: &str = "open";
-/// What is due for longer is told with its time.
-const LATE: Duration = Duration::from_secs(5);
 
 /// List requests, oldest first.
 #[derive(Debug, clap::Args)]

@@ -23,12 +23,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let id = &args.request_id;
     let ledger = ledger(config).await?;
-    let filter = DeadFilter {
-        id: Some(id.to_owned()),
-        most: 100,
-        ..DeadFilter::default()
-    };
-    let letters = ledger.dead(filter).await?;
+    let letters = ledger.dead(DeadFilter::with_id(id)).await?;
     let Some(history) = ledger.history(id).await? else {
         return Err(no_request(id, letters.first()));
     };
