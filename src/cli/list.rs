@@ -10,11 +10,11 @@ use super::text::{self, Cell, Screen, Style};
 use super::{Exit, known_provider, ledger};
 use crate::backoff::elapsed;
 use crate::config::Config;
-use crate::ledger::{Filter, Ledger, LedgerError, Summary};
+use crate::ledger::{Filter, Summary};
 use crate::outcome::{Outcome, State};
 use crate::run::now;
 
-/// Stands for every state but `finished`.
+/// The ledger's word for every state but `finished`.
 const OPEN: &str = "open";
 
 /// List requests, oldest first.
@@ -56,18 +56,14 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let now = now();
     let most = args.limit.saturating_add(1);
     let filter = Filter {
-        state: args.state.clone(),
+        state: args.state,
         provider: args.provider.clone(),
         received_before: args.older_than.map(|age| text::before(now, age)),
         received_after: args.newer_than.map(|age| text::before(now, age)),
         containing: args.containing,
         most,
     };
-    let ledger = ledger(config).await?;
-    let mut found = match args.state.as_deref() {
-        Some(OPEN) => open(&*ledger, filter).await?,
-        _ => ledger.list(filter).await?,
-    };
+    let mut found = ledger(config).await?.list(filter).await?;
     if found.is_empty() {
         known_provider(args.provider.as_deref(), "request", config)?;
     }
@@ -87,23 +83,6 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         ));
     }
     Ok(Exit::Done)
-}
-
-/// The oldest of all states together.
-async fn open(ledger: &dyn Ledger, filter: Filter) -> Result<Vec<Summary>, LedgerError> {
-    let mut found = Vec::new();
-    for state in State::ALL.iter().filter(|state| **state != State::Finished) {
-        let filter = Filter {
-            state: Some(state.as_str().to_owned()),
-            ..filter.clone()
-        };
-        found.extend(ledger.list(filter).await?);
-    }
-    // One that moves on meanwhile may be found in two states.
-    let key = |summary: &Summary| (summary.received_at, summary.request_id.clone());
-    found.sort_by_cached_key(key);
-    found.dedup_by_key(|summary| key(summary));
-    Ok(found)
 }
 
 fn print(found: &[Summary], now: Timestamp, screen: Screen) -> anyhow::Result<()> {

@@ -89,7 +89,7 @@ pub struct MessageRecord {
 /// Which requests to list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// A state, or an outcome's name.
+    /// A state, an outcome's name, or `open`: every state but finished.
     pub state: Option<String>,
     /// Account.
     pub provider: Option<String>,

@@ -917,6 +917,7 @@ async fn requests_are_listed_by_state_outcome_account_and_age() {
         assert_eq!(ids(state("finished")).await, ["a"]);
         assert_eq!(ids(state("cancelled")).await, ["a"]);
         assert_eq!(ids(state("due")).await, ["b", "c", "d"]);
+        assert_eq!(ids(state("open")).await, ["b", "c", "d"]);
         assert!(ids(state("refused")).await.is_empty());
         let provider = Filter {
             provider: Some(ACCOUNT.into()),

@@ -285,6 +285,7 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
 fn wanted(named: Option<&str>) -> &'static str {
     match named {
         None => "$1::text IS NULL",
+        Some("open") => "$1 = 'open' AND state <> 'finished'",
         Some("finished") => "state = $1",
         Some("cancelled") => "outcome = $1",
         Some(name) if State::named(name).is_some() => "state = $1 AND state <> 'finished'",

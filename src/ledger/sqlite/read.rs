@@ -219,7 +219,7 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Sum
     db.prepare_cached(
         "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at
          FROM requests
-         WHERE (?1 IS NULL OR state = ?1 OR outcome = ?1) AND (?2 IS NULL OR provider = ?2)
+         WHERE (?1 IS NULL OR state = ?1 OR outcome = ?1 OR (?1 = 'open' AND state <> 'finished')) AND (?2 IS NULL OR provider = ?2)
            AND (?3 IS NULL OR received_at < ?3) AND (?6 IS NULL OR received_at > ?6)
            AND (?4 IS NULL OR instr(body, CAST(?4 AS BLOB)) > 0)
          ORDER BY seq LIMIT ?5",
