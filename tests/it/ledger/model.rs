@@ -1,6 +1,6 @@
 //! Any sequence of operations, on a ledger and on a model of it that fits on a page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -351,8 +351,14 @@ impl Both {
         let ended = |row: &Row| matches!(row.stand, Stand::Finished { at } if at < before);
         let closed =
             |row: &Row| row.letter != Letter::Open && row.closed.iter().all(|at| *at < before);
-        let kept = |row: &Row| !(ended(row) && row.published && closed(row));
-        self.model.rows.retain(kept);
+        // A dead letter that can still be replayed keeps what came on its payment since.
+        let mut replayable = BTreeSet::new();
+        self.model.rows.retain(|row| {
+            if !closed(row) {
+                replayable.insert(row.payment.clone());
+            }
+            !(ended(row) && row.published && !replayable.contains(&row.payment))
+        });
         let purged = self.desk.purge(at(before), 1000).await.unwrap();
         assert_eq!(purged, (count - self.model.rows.len()) as u64);
     }
