@@ -11,8 +11,8 @@ use crate::shared::Shared;
 
 /// Rows that are removed in one transaction.
 const BATCH: usize = 200;
-/// It rests nine times as long as it works.
-const REST: u32 = 9;
+/// It rests that many times as long as it works: the pages that it changed are copied after that, at the others' cost.
+const REST: u32 = 24;
 /// Shortest rest.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often it looks for old requests. More often where the retention is shorter, down to the second.
