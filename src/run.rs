@@ -3,7 +3,6 @@
 //! The worker's only reader of the wall clock. Every part that runs for as long as the worker is spawned
 //! here, except the ledger's own threads.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -35,10 +34,9 @@ use crate::shared::Shared;
 use crate::spans::Spans;
 use crate::systemd::Systemd;
 
+mod recovery;
 mod signals;
 
-/// How often a worker checks whether another one is gone.
-const RECOVER_EVERY: Duration = Duration::from_secs(3);
 /// The part of the drain that is kept for publishing the last results.
 const FLUSH: Duration = Duration::from_secs(5);
 /// For the HTTP endpoints' last answers; later requests are not waited for.
@@ -90,7 +88,7 @@ pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
     );
     let metrics = Arc::new(Metrics::new(&names, start.revision)?);
     let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
-    prepare(&*ledger, &config, start.reconcile).await?;
+    recovery::prepare(&*ledger, &config, start.reconcile).await?;
     let shared = Arc::new(Shared {
         ledger,
         metrics,
@@ -160,60 +158,6 @@ pub fn location(config: &Config) -> Location {
     }
 }
 
-/// Recovers what an earlier worker left behind, before anything is begun. A database that cannot be
-/// reached is waited for: without it nothing begins, and recovery runs again and again anyway.
-async fn prepare(ledger: &dyn Ledger, config: &Config, reconcile: bool) -> Result<(), LedgerError> {
-    let waits = matches!(location(config), Location::Database(_));
-    match ledger.recover(now(), quiet(config)).await {
-        Ok(in_doubt) => info!(
-            in_doubt,
-            "the ledger is open; what was under way at the last end is in doubt"
-        ),
-        Err(error) if waits => warn!(%error, "the ledger cannot be used yet"),
-        Err(error) => return Err(error),
-    }
-    if reconcile {
-        doubt_all(ledger, config, waits).await
-    } else {
-        Ok(())
-    }
-}
-
-/// Also forgotten requests come again, and finished ones are replayed: nothing is begun before the wait is over.
-async fn doubt_all(ledger: &dyn Ledger, config: &Config, waits: bool) -> Result<(), LedgerError> {
-    let (quiet, wait) = (quiet(config), longest_quiet(config));
-    loop {
-        match ledger.reconcile(now(), Arc::clone(&quiet)).await {
-            Ok(in_doubt) => {
-                warn!(
-                    in_doubt,
-                    wait_s = wait.as_secs(),
-                    "--reconcile: waiting until what was sent and forgotten has ended; then the provider is asked about every open request first"
-                );
-                tokio::time::sleep(wait).await;
-                return Ok(());
-            }
-            Err(error) if waits => warn!(%error, "--reconcile waits for the ledger"),
-            Err(error) => return Err(error),
-        }
-        tokio::time::sleep(RECOVER_EVERY).await;
-    }
-}
-
-fn longest_quiet(config: &Config) -> Duration {
-    let each = config.accounts.values().map(Dispatcher::quiet);
-    each.max().unwrap_or_default()
-}
-
-fn quiet(config: &Config) -> Quiet {
-    let accounts = config.accounts.iter();
-    let quiet: HashMap<String, Duration> = accounts
-        .map(|(name, account)| (name.clone(), Dispatcher::quiet(account)))
-        .collect();
-    let longest = longest_quiet(config);
-    Arc::new(move |account| quiet.get(account).copied().unwrap_or(longest))
-}
-
 /// A worker that runs.
 struct Worker {
     shared: Arc<Shared>,
@@ -261,7 +205,7 @@ impl Worker {
         };
         worker.start_server(server, listener);
         worker.start_outbox(outbox);
-        worker.start_recovery(dispatchers.clone(), quiet(config));
+        worker.start_recovery(dispatchers.clone(), recovery::quiet(config));
         for dispatcher in dispatchers.into_values() {
             worker.parts.spawn(dispatcher.run());
         }
@@ -332,25 +276,7 @@ impl Worker {
 
     fn start_recovery(&self, dispatchers: Dispatchers, quiet: Quiet) {
         let shared = Arc::clone(&self.shared);
-        self.parts.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = shared.stop.cancelled() => return,
-                    () = tokio::time::sleep(RECOVER_EVERY) => {}
-                }
-                match shared.ledger.recover(now(), Arc::clone(&quiet)).await {
-                    Ok(0) => {}
-                    Ok(in_doubt) => {
-                        warn!(in_doubt, "another worker is gone; its work is taken over");
-                        dispatchers
-                            .values()
-                            .for_each(|dispatcher| dispatcher.note_due());
-                        shared.handover.require_read();
-                    }
-                    Err(error) => warn!(%error, "cannot look for workers that are gone"),
-                }
-            }
-        });
+        self.parts.spawn(recovery::run(shared, dispatchers, quiet));
     }
 
     fn start_retention(&self, retention: Duration) {

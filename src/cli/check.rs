@@ -1,6 +1,5 @@
 //! `rescind check`: configuration, broker, topology, ledger and providers on one screen.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -286,20 +285,13 @@ async fn without_account(config: &Config) -> Vec<Check> {
     let Ok(stats) = ledger.stats().await else {
         return Vec::new();
     };
-    let open = stats.open.iter().map(|(name, _, count, _)| (name, count));
-    let replaying = stats.replaying.iter().map(|(name, count, _)| (name, count));
-    let mut gone = BTreeMap::new();
-    for (name, count) in open.chain(replaying) {
-        if *count > 0 && !config.accounts.contains_key(name) {
-            *gone.entry(name).or_default() += *count;
-        }
-    }
-    let check = |(name, count): (&String, u64)| {
+    let check = |(name, open): (&str, u64)| {
         let says = format!(
-            "not configured, and has open requests ({count}) that nobody carries on; configure it under this name until they have ended"
+            "not configured, and has open requests ({open}) that nobody carries on; configure it under this name until they have ended"
         );
         Check::bad(&format!("providers.{name}"), Exit::Found, says)
     };
+    let gone = stats.unconfigured(|name| config.accounts.contains_key(name));
     gone.into_iter().map(check).collect()
 }
 

@@ -1,5 +1,7 @@
 //! What a ledger answers to queries that change nothing: counts, histories, lists.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -26,6 +28,21 @@ pub struct Stats {
     pub oldest_result: Option<Timestamp>,
     /// Dead letters that were ever closed, by action.
     pub closed: Vec<(String, u64)>,
+}
+
+impl Stats {
+    /// How many requests are open or replayed at each account that is not configured, by its name.
+    pub fn unconfigured(&self, is_configured: impl Fn(&str) -> bool) -> BTreeMap<&str, u64> {
+        let open = self.open.iter().map(|(name, _, count, _)| (name, *count));
+        let replaying = self.replaying.iter().map(|(name, count, _)| (name, *count));
+        let mut gone = BTreeMap::new();
+        for (name, count) in open.chain(replaying) {
+            if count > 0 && !is_configured(name) {
+                *gone.entry(name.as_str()).or_default() += count;
+            }
+        }
+        gone
+    }
 }
 
 /// Everything that is known of one request.

@@ -182,6 +182,8 @@ async fn requests_of_an_account_that_is_gone_wait_and_go_on_once_it_is_back() {
             .cancel_calls,
         0
     );
+    let told = "not configured, and has open requests that nobody carries on";
+    assert!(worker.log().contains(told), "{}", worker.log());
     drop(worker);
 
     stage.set("providers.pismo", account);
