@@ -22,7 +22,7 @@ use crate::outcome::{Cause, Operation, Outcome, Verdict};
 use crate::providers::{Ask, Evidence, Reading, Request};
 use crate::since::Since;
 use crate::spans::{Call, Span};
-use crate::wire::{self, Envelope};
+use crate::wire;
 
 impl Dispatcher {
     pub(super) async fn carry_out(
@@ -63,7 +63,7 @@ impl Dispatcher {
     ) -> Change {
         let ended = self.call_counted(claim, job, operation, place).await;
         // First, so that a worker that is stopped between the two makes it longer, not shorter.
-        let quiet = self.unheard_for(place.sent_at);
+        let quiet = unheard_for(self.config.timeout, place.sent_at.map(|at| at.elapsed()));
         let now = (self.shared.clock)();
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
@@ -107,13 +107,6 @@ impl Dispatcher {
         }
     }
 
-    /// A call may be carried out for twice its `timeout` since it was sent, however soon nobody answered it any more.
-    fn unheard_for(&self, sent_at: Option<Instant>) -> Duration {
-        let timeout = self.config.timeout;
-        let passed = sent_at.map_or(timeout, |at| at.elapsed());
-        (2 * timeout).saturating_sub(passed).max(timeout)
-    }
-
     /// One call of a claim, counted in the metrics and at the gate.
     pub(super) async fn call_counted(
         &self,
@@ -134,16 +127,9 @@ impl Dispatcher {
             sent_at: claim.progress.first_sent_at,
         };
         let started = Instant::now();
-        let mut sending = Sending {
-            claimed_at: place.claimed_at,
-            sent_at: None,
-            envelope: &claim.stored.envelope,
-            attempt: claim.progress.attempts,
-        };
         let ended = self
-            .call_renewing_token(&ask, operation, &mut sending)
+            .call_renewing_token(&ask, operation, claim, place)
             .await;
-        place.sent_at = sending.sent_at;
         let (verdict, took) = (ended.verdict_name(), started.elapsed());
         self.shared
             .metrics
@@ -158,18 +144,19 @@ impl Dispatcher {
         &self,
         ask: &Ask<'_>,
         operation: Operation,
-        sending: &mut Sending<'_>,
+        claim: &Claim,
+        place: &mut Place,
     ) -> Ended {
         let request = match operation {
             Operation::Cancel => self.config.provider.cancel(ask),
             Operation::Lookup => self.config.provider.lookup(ask),
         };
-        let refusal = match self.call_once(ask, operation, &request, sending).await {
+        let refusal = match self.call_once(ask, operation, &request, claim, place).await {
             Ok(ended) => return ended,
             Err(TokenRefused(reading)) => reading,
         };
         info!("the token was refused; asking for a new one");
-        match self.call_once(ask, operation, &request, sending).await {
+        match self.call_once(ask, operation, &request, claim, place).await {
             // One call was sent and refused, and no other one.
             Ok(Ended::NotSent(_) | Ended::Withheld(_)) => Ended::Read(Reading {
                 verdict: Verdict::unprocessed(operation, None, Cause::Retryable),
@@ -186,7 +173,8 @@ impl Dispatcher {
         ask: &Ask<'_>,
         operation: Operation,
         request: &Request,
-        sending: &mut Sending<'_>,
+        claim: &Claim,
+        place: &mut Place,
     ) -> Result<Ended, TokenRefused> {
         let observe = |verdict, took| {
             self.shared
@@ -201,12 +189,12 @@ impl Dispatcher {
             }
         };
         if operation == Operation::Cancel
-            && let Some(why) = self.too_late(ask, sending.claimed_at)
+            && let Some(why) = self.too_late(ask, place.claimed_at)
         {
             return Ok(Ended::Withheld(why));
         }
-        sending.sent_at = Some(Instant::now());
-        let sent = self.send_traced(operation, request, &authorization, sending);
+        place.sent_at = Some(Instant::now());
+        let sent = self.send_traced(operation, request, &authorization, claim);
         let (exchange, mut span) = sent.await;
         let answer = match exchange {
             Exchange::Answered(answer) => answer,
@@ -230,17 +218,18 @@ impl Dispatcher {
         operation: Operation,
         request: &Request,
         authorization: &Authorization,
-        sending: &Sending<'_>,
+        claim: &Claim,
     ) -> (Exchange, Span) {
+        let envelope = &claim.stored.envelope;
         let call = Call {
             provider: self.name(),
             operation,
             method: request.method,
             base_url: &self.config.account.base_url,
-            attempt: sending.attempt,
+            attempt: claim.progress.attempts,
         };
-        let mut span = self.shared.spans.call(sending.envelope, &call);
-        let traceparent = span.traceparent(sending.envelope);
+        let mut span = self.shared.spans.call(envelope, &call);
+        let traceparent = span.traceparent(envelope);
         let sent = self
             .caller
             .send(request, authorization, traceparent.as_deref());
@@ -329,31 +318,32 @@ pub(super) struct End<'a> {
     pub(super) evidence: &'a Evidence,
 }
 
-/// What a send needs beside the call itself.
-struct Sending<'a> {
-    /// Before the claim that it is for.
-    claimed_at: Since,
-    /// The last time.
-    sent_at: Option<Instant>,
-    envelope: &'a Envelope,
-    attempt: u32,
+/// A call may be carried out for twice its `timeout` since it was sent, however soon nobody answered it any more.
+fn unheard_for(timeout: Duration, since_sent: Option<Duration>) -> Duration {
+    let passed = since_sent.unwrap_or(timeout);
+    (2 * timeout).saturating_sub(passed).max(timeout)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::hints::tests::account;
     use super::*;
-    use crate::shared::tests::shared;
 
-    #[tokio::test]
-    async fn a_call_that_broke_off_early_has_all_of_its_time() {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let folder = tempfile::tempdir().unwrap();
-        let dispatcher = Dispatcher::new(account(), Arc::new(shared(&folder))).unwrap();
-        let timeout = dispatcher.config.timeout;
-        let early = dispatcher.unheard_for(Some(Instant::now()));
-        assert!(early > 3 * timeout / 2, "{early:?}");
-        let late = Instant::now().checked_sub(3 * timeout);
-        assert_eq!(dispatcher.unheard_for(late), timeout);
+    #[test]
+    fn a_call_that_broke_off_early_has_all_of_its_time() {
+        let second = Duration::from_secs;
+        for (passed, left) in [
+            (Some(0), 20),
+            (Some(4), 16),
+            (Some(10), 10),
+            (Some(30), 10),
+            (None, 10),
+        ] {
+            let since_sent = passed.map(second);
+            assert_eq!(
+                unheard_for(second(10), since_sent),
+                second(left),
+                "{passed:?}"
+            );
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Requests from end to end: a real broker, the real binary, every provider, every behaviour.
 
 pub(crate) mod accounts;
+mod broken;
 mod commands;
 mod contract;
 mod counting;
