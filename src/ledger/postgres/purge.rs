@@ -4,16 +4,23 @@ use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 
 use super::error::TxError;
+use crate::ledger::dead::OVERTAKING;
 use crate::ledger::limit::most;
 use crate::ledger::time::millis;
 
-/// A request `r` has no unpublished message, no check under way and no dead letter open after $1. Nor has
-/// an earlier one on its payment, whose replay has to be told of `r`.
-const NOBODY_NEEDS: &str =
-    "NOT r.notified AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
-     AND NOT EXISTS (SELECT 1 FROM requests o JOIN dead_letters d ON d.request = o.seq
-                     WHERE o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq <= r.seq
-                     AND (d.closed_at IS NULL OR d.closed_at >= $1))";
+/// A request `r` has no unpublished message, no check under way and no dead letter open after $1. Nor has one
+/// that it has overtaken, whose replay has to be told of `r`.
+fn nobody_needs() -> String {
+    format!(
+        "NOT r.notified AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
+         AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
+                         AND (d.closed_at IS NULL OR d.closed_at >= $1))
+         AND NOT (r.outcome IN {OVERTAKING}
+                  AND EXISTS (SELECT 1 FROM requests o JOIN dead_letters d ON d.request = o.seq
+                              WHERE o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq < r.seq
+                              AND (d.closed_at IS NULL OR d.closed_at >= $1)))"
+    )
+}
 
 /// Several workers may run this at once: each skips the rows that another one has locked.
 pub(super) async fn purge(
@@ -24,8 +31,9 @@ pub(super) async fn purge(
     let (before, limit) = (millis(before), most(limit));
     let old = db
         .prepare_cached(&format!(
-            "SELECT seq FROM requests r WHERE finished_at < $1 AND {NOBODY_NEEDS}
+            "SELECT seq FROM requests r WHERE finished_at < $1 AND {}
              ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+            nobody_needs()
         ))
         .await?;
     let old = db.query(&old, &[&before, &limit]).await?;
@@ -64,7 +72,8 @@ pub(super) async fn purge(
 async fn still_unneeded(db: &ClientWrapper, old: &[i64], before: i64) -> Result<Vec<i64>, TxError> {
     let still = db
         .prepare_cached(&format!(
-            "SELECT seq FROM requests r WHERE seq = ANY ($2) AND {NOBODY_NEEDS}"
+            "SELECT seq FROM requests r WHERE seq = ANY ($2) AND {}",
+            nobody_needs()
         ))
         .await?;
     let rows = db.query(&still, &[&before, &old]).await?;

@@ -3,20 +3,25 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use crate::ledger::dead::OVERTAKING;
 use crate::ledger::time::millis;
 
 /// Removes requests that ended before that time and are not being checked, with all that is about
-/// them. A request whose dead letter was closed since stays: the decision can still be taken back.
+/// them. A request whose dead letter was closed since stays: the decision can still be taken back. And so does
+/// what has overtaken it: a replay is told of that.
 pub(super) fn purge(db: &Connection, before: Timestamp, most: usize) -> rusqlite::Result<u64> {
     let old: Vec<i64> = db
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT seq FROM requests r WHERE finished_at < ?1 AND notified = 0
                AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.request = r.seq AND m.published_at IS NULL)
-               AND NOT EXISTS (SELECT 1 FROM requests o JOIN dead_letters d ON d.request = o.seq
-                               WHERE o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq <= r.seq
+               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.request = r.seq
                                AND (d.closed_at IS NULL OR d.closed_at >= ?1))
+               AND NOT (outcome IN {OVERTAKING}
+                        AND EXISTS (SELECT 1 FROM requests o JOIN dead_letters d ON d.request = o.seq
+                                    WHERE o.provider = r.provider AND o.payment_key = r.payment_key AND o.seq < r.seq
+                                    AND (d.closed_at IS NULL OR d.closed_at >= ?1)))
              LIMIT ?2",
-        )?
+        ))?
         .query_map(params![millis(before), most], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for seq in &old {

@@ -548,15 +548,20 @@ async fn what_was_closed_is_kept_as_long_as_what_has_ended() {
 async fn what_overtook_a_dead_letter_is_kept_for_as_long_as_that_can_be_replayed() {
     on_each(async |desk| {
         let letter = dead(&desk, "first", 4).await;
-        for (id, payment) in [("later", "first"), ("else", "other")] {
+        let refused = Outcome::Refused(Refused::Settled);
+        for (id, payment, outcome) in [
+            ("later", "first", VOIDED),
+            ("harmless", "first", refused),
+            ("else", "other", VOIDED),
+        ] {
             let claim = desk.begin(id, payment).await;
-            desk.settle(finish(&claim, VOIDED, at(5))).await;
+            desk.settle(finish(&claim, outcome, at(5))).await;
         }
         desk.publish_all(at(5)).await;
         assert_eq!(
             desk.purge(at(50), 9).await.unwrap(),
-            1,
-            "of another payment"
+            2,
+            "of another payment, and one that moved nothing"
         );
         assert_eq!(desk.seen("first").await.newer.as_deref(), Some("later"));
         let discard = by("ana", Resolution::Discard, at(50));
