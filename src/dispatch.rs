@@ -31,8 +31,10 @@ mod commit;
 mod ended;
 mod hints;
 mod replay;
+mod uncommitted;
 
 pub use replay::{first_call, reopening};
+use uncommitted::Uncommitted;
 
 /// A cancel is sent this soon after its claim, or not at all: a worker that was held up, and whose
 /// work others have taken over, sends nothing late.
@@ -58,6 +60,7 @@ pub struct Dispatcher {
     backlog: AtomicBool,
     /// When the loop looks again, milliseconds since the epoch.
     armed: AtomicI64,
+    uncommitted: Uncommitted,
 }
 
 /// Whether a fresh request may begin.
@@ -145,6 +148,7 @@ impl Dispatcher {
             reserved: AtomicU32::new(0),
             backlog: AtomicBool::new(true),
             armed: AtomicI64::new(0),
+            uncommitted: Uncommitted::default(),
         }))
     }
 

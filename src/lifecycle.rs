@@ -227,22 +227,25 @@ impl Progress {
             Verdict::Refused(reason) => self.refused_when_sent(reason, moment),
             Verdict::NotFound => self.not_found_when_sent(moment),
             Verdict::Misconfigured(why) | Verdict::Barred(why) => self.misconfigured(why, moment),
-            Verdict::Unauthorized => self.misconfigured(Why::Credentials, moment),
+            // If it was a repeat in doubt, then none was made.
+            Verdict::Unauthorized => {
+                self.asked_again = false;
+                self.misconfigured(Why::Credentials, moment)
+            }
             Verdict::Again { after, cause } => {
-                // If it was a repeat in doubt, then none was made.
                 self.asked_again = false;
                 self.again(after, cause, moment)
             }
             Verdict::StillOpen => self.again(None, Cause::Retryable, moment),
             Verdict::Accepted => {
                 self.accepted = true;
-                self.exposed = true;
+                self.expose();
                 self.doubtful = false;
                 self.ask(None, moment)
             }
             Verdict::Doubt => {
                 self.doubtful = true;
-                self.exposed = true;
+                self.expose();
                 self.sighting = None;
                 self.ask(None, moment)
             }
@@ -284,6 +287,12 @@ impl Progress {
             }
             Verdict::Doubt => self.ask(None, moment),
         }
+    }
+
+    /// A call of ours that is on record may have been applied.
+    fn expose(&mut self) {
+        self.exposed = true;
+        self.presumed = false;
     }
 
     fn cancelled(&self, reason: Cancelled, already: bool) -> Step {

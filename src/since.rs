@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
+
+use crate::wall::STEP_LEAST;
 
 /// When something began. The steady clock stands still while its machine is suspended, and the wall
 /// clock can be set: what either of them calls long ago may have been taken over by others.
@@ -27,6 +29,13 @@ impl Since {
         let passed = wall.duration_since(self.wall).unsigned_abs();
         self.steady.elapsed().max(passed) > most
     }
+
+    /// Whether the clocks disagree about how long ago it is: the wall clock was set, or the machine stood still.
+    pub(crate) fn is_disputed(&self, wall: Timestamp) -> bool {
+        let steady = SignedDuration::try_from(self.steady.elapsed()).unwrap_or(SignedDuration::MAX);
+        let passed = wall.duration_since(self.wall);
+        passed.saturating_sub(steady).abs() >= STEP_LEAST
+    }
 }
 
 #[cfg(test)]
@@ -49,5 +58,8 @@ mod tests {
             assert_eq!(since.is_over(most, wall(seconds)), expected, "{seconds}");
         }
         assert!(since.is_over(Duration::ZERO, wall(0)));
+        for (seconds, expected) in [(0, false), (1, false), (2, true), (-1, true)] {
+            assert_eq!(since.is_disputed(wall(seconds)), expected, "{seconds}");
+        }
     }
 }

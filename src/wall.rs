@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 /// Less than this is the ordinary correction of a clock.
-const STEP_LEAST: SignedDuration = SignedDuration::from_secs(1);
+pub(crate) const STEP_LEAST: SignedDuration = SignedDuration::from_secs(1);
 
 /// What the two clocks showed when they were last read.
 #[derive(Debug)]

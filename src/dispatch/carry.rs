@@ -67,6 +67,10 @@ impl Dispatcher {
         let now = (self.shared.clock)();
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
+        // The claim has compared nothing with a time that the clock was set to since.
+        if place.claimed_at.is_disputed(now) {
+            progress.distrust(now, now, Self::quiet(&self.config));
+        }
         if ended.is_unheard() {
             progress.unheard(now, quiet);
         }
@@ -122,7 +126,7 @@ impl Dispatcher {
             key: &key,
             learned: &claim.progress.learned,
             exposed: claim.progress.exposed,
-            attempts: claim.progress.attempts,
+            presumed: claim.progress.presumed,
             accepted: claim.progress.accepted,
             sent_at: claim.progress.first_sent_at,
         };

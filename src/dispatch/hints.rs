@@ -26,8 +26,10 @@ pub(super) fn hinted(progress: &Progress, terms: &Terms, now: Timestamp) -> Opti
 }
 
 impl Dispatcher {
-    /// Tells the ledger of a notification, for as long as it takes.
+    /// Tells the ledger of a notification, for as long as it takes. One that came after an answer must find what
+    /// that led to: told before it, it would be taken for news of a call under way, and forgotten with its end.
     pub async fn hear(self: &Arc<Self>, hint: &Hint) {
+        self.uncommitted.known_now().await;
         let hear = self.hearing(hint, (self.shared.clock)());
         let heard = self
             .shared

@@ -41,7 +41,7 @@ impl Progress {
         let operation = self.operation.take();
         if operation == Some(Operation::Cancel) {
             self.doubtful = true;
-            self.exposed = true;
+            self.expose();
             self.sighting = None;
             self.quiet_until = (!quiet.is_zero()).then(|| plus(now, quiet));
         }
@@ -72,6 +72,7 @@ impl Progress {
             self.quiet_until = self.quiet_until.max(Some(plus(now, quiet)));
         }
         self.doubtful = true;
+        self.presumed |= !self.exposed;
         self.exposed = true;
         self.sighting = None;
         // It cannot have been sent before: the life of its key ends no later than this says.

@@ -46,6 +46,9 @@ pub struct Progress {
     /// Some attempt may have been applied, ever. Decides `already`.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub exposed: bool,
+    /// It is exposed only since the ledger may have forgotten calls: none on record may have been applied.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub presumed: bool,
     /// The provider took an attempt and has not finished it.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub accepted: bool,

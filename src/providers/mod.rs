@@ -294,8 +294,8 @@ pub struct Ask<'a> {
     pub learned: &'a Learned,
     /// An earlier attempt of this request may have been applied.
     pub exposed: bool,
-    /// Cancel calls of this request on record. It is exposed without any where the ledger may have forgotten them.
-    pub attempts: u32,
+    /// It is exposed only since the ledger may have forgotten calls: none on record may have been applied.
+    pub presumed: bool,
     /// The provider has accepted an earlier attempt of this request.
     pub accepted: bool,
     /// When the first cancel call of this request was begun.

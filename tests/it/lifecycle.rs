@@ -556,7 +556,7 @@ fn remember(path: &mut Path, operation: Operation, event: &Event, terms: &Terms)
             path.open_seen = None;
         }
         // It was certainly not processed.
-        (Operation::Cancel, Event::Answer(Verdict::Again { .. })) => {}
+        (Operation::Cancel, Event::Answer(Verdict::Again { .. } | Verdict::Unauthorized)) => {}
         (Operation::Cancel, Event::Answer(_)) => {
             path.repeats_in_doubt += u32::from(path.open_doubt)
         }

@@ -109,7 +109,7 @@ fn check_answer(provider: &dyn Provider, line: &Line, answer: &Answer) -> Result
     let job = job(provider, &line.job)?;
     let ask = Ask {
         exposed: answer.exposed,
-        attempts: answer.attempts,
+        presumed: answer.presumed,
         accepted: answer.accepted,
         ..ask(&line.account, &job, &line.learned)
     };

@@ -179,6 +179,7 @@ impl Book {
         let calling = p.state == State::Calling;
         p.calls = 0;
         p.lookups = 0;
+        p.presumed = false;
         p.retries = 0;
         p.attempts = p.attempts.min(if calling { 2 } else { 1 });
         if p.state != State::Finished {

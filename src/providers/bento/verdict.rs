@@ -222,7 +222,7 @@ fn refunded(ask: &Ask<'_>, answer: &Answer<'_>, whose: Whose) -> Option<Verdict>
     let can_be_it = match whose {
         _ if ask.job.amount.is_none() => true,
         Whose::SomebodyElses => false,
-        Whose::AnEarlierCall if ask.attempts == 0 => false,
+        Whose::AnEarlierCall if ask.presumed => false,
         _ => !is_of_another_currency(ask, answer.transaction),
     };
     Some(match whose {

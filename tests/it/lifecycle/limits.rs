@@ -43,6 +43,26 @@ fn without_a_look_up_the_second_counts_from_the_first_however_short_the_waits_ar
     assert_eq!(at, plus(now(), terms.poll.first));
 }
 
+/// Who is refused at the door was not heard.
+#[test]
+fn a_repeat_in_doubt_that_was_not_processed_is_none() {
+    let terms = terms(ASKS_ONCE_MORE);
+    let mut in_doubt = calling(Operation::Cancel, |_| {});
+    in_doubt.after(&Verdict::Doubt, &terms, now(), 0.0);
+    let again = Verdict::unprocessed(Operation::Cancel, None, Cause::RateLimited);
+    let gives_up = Plan::Finish(Outcome::Unresolved(Unresolved::NoLookup));
+    for (verdict, plan) in [
+        (Verdict::Unauthorized, Plan::Call(Operation::Cancel)),
+        (again, Plan::Call(Operation::Cancel)),
+        (Verdict::Doubt, gives_up),
+    ] {
+        let mut repeat = in_doubt.clone();
+        repeat.begin(Operation::Cancel, now());
+        repeat.after(&verdict, &terms, now(), 0.0);
+        assert_eq!(repeat.plan(&terms, now()), plan, "{}", verdict.as_str());
+    }
+}
+
 #[test]
 fn a_repeat_in_doubt_is_sent_only_while_its_key_lives() {
     let terms = terms(SAME_KEY);

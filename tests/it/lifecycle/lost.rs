@@ -110,6 +110,13 @@ fn a_state_that_refuses_counts_once_the_lost_call_cannot_arrive_any_more() {
     let step = progress.after(&refused, &terms(LOOKS_UP), now(), 1.0);
     assert_eq!(step, Step::Wait(Cause::Unknown));
     assert_eq!(progress.state, State::InDoubt);
+    // An hour that did not pass, since the clock was set, is no time.
+    let forward = plus(now(), Duration::from_secs(3600));
+    let mut set = progress.clone();
+    set.begin(Operation::Lookup, now());
+    set.distrust(forward, forward, QUIET);
+    let step = set.after(&refused, &terms(LOOKS_UP), forward, 1.0);
+    assert_eq!(step, Step::Wait(Cause::Unknown));
     let end = plus(now(), QUIET);
     progress.begin(Operation::Lookup, end);
     let step = progress.after(&refused, &terms(LOOKS_UP), end, 1.0);
@@ -185,6 +192,33 @@ fn a_restore_forgets_nothing_that_was_known() {
     assert_eq!(progress.first_sent_at, before.first_sent_at);
     assert_eq!(progress.attempts, before.attempts);
     assert!(progress.doubtful && progress.exposed);
+}
+
+/// A refund that is seen then is another request's, unless a call that is on record can have made it.
+#[test]
+fn after_a_restore_only_a_call_on_record_may_be_the_one_that_is_seen() {
+    let mut presumed = Progress::new(now());
+    presumed.begin(Operation::Cancel, now());
+    let not_processed = Verdict::unprocessed(Operation::Cancel, None, Cause::RateLimited);
+    presumed.after(&not_processed, &terms(LOOKS_UP), now(), 0.0);
+    for _ in 0..2 {
+        presumed.reconcile(now(), now(), QUIET);
+        assert!(presumed.exposed && presumed.presumed, "{presumed:?}");
+    }
+    let mut known = Progress::new(now());
+    in_doubt(&mut known);
+    known.reconcile(now(), now(), QUIET);
+    assert!(known.exposed && !known.presumed, "{known:?}");
+
+    for verdict in [Verdict::Doubt, Verdict::Accepted] {
+        let mut sent = presumed.clone();
+        sent.begin(Operation::Cancel, now());
+        sent.after(&verdict, &terms(LOOKS_UP), now(), 0.0);
+        assert!(!sent.presumed, "{sent:?}");
+    }
+    presumed.begin(Operation::Cancel, now());
+    presumed.lost(now(), QUIET);
+    assert!(!presumed.presumed, "{presumed:?}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn full() -> Progress {
         sighting: None,
         doubtful: true,
         exposed: true,
+        presumed: true,
         accepted: true,
         under_way: true,
         was_there: true,

@@ -440,6 +440,41 @@ async fn a_result_that_does_not_hold_is_corrected_and_dead_lettered() {
     );
 }
 
+/// What came after an answer is no news of a call under way, though its outcome could not be written yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_an_outcome_was_written_is_asked_about_after_it() {
+    let stage = Stage::new("late-news");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let request = request("gr4vy", "slow");
+    let payment = payment_id(&request);
+    let client = stage.client().await;
+    client.publish(&stage.names, &request).await;
+    let calls = || stage.simulator.money("gr4vy", &payment);
+    until("it is sent", PATIENCE, || calls().cancel_calls == 1).await;
+    let held = rusqlite::Connection::open(stage.ledger()).unwrap();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    until("it is answered", PATIENCE, || {
+        worker.metric("rescind_provider_calls_total", &[("operation", "cancel")]) == 1.0
+    })
+    .await;
+    assert_eq!(gr4vy(&worker, &payment, "capture_succeeded"), 200);
+    until("the ledger fails", PATIENCE, || {
+        worker.log().contains("cannot commit an outcome")
+    })
+    .await;
+    held.execute_batch("ROLLBACK").unwrap();
+    let result = results.one(request["request_id"].as_str().unwrap(), PATIENCE);
+    assert_eq!(result.await.json()["outcome"], "cancelled");
+    until_count(&worker, "duplicate", 1.0).await;
+    assert_eq!(
+        calls().lookup_calls,
+        2,
+        "before the cancel, and after the notification"
+    );
+    assert_eq!(count(&worker, "applied"), 0.0);
+}
+
 /// Results are checked a minute apart at the least.
 fn let_a_minute_pass(stage: &Stage) {
     let ledger = rusqlite::Connection::open(stage.ledger()).unwrap();

@@ -79,7 +79,7 @@ pub(super) enum Claim {
 pub(super) struct Answer {
     pub(super) operation: Operation,
     pub(super) exposed: bool,
-    pub(super) attempts: u32,
+    pub(super) presumed: bool,
     pub(super) accepted: bool,
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
@@ -202,7 +202,7 @@ pub(super) fn answer(operation: Operation, rest: &str) -> Option<Answer> {
         exposed: known
             .contains(&situation)
             .then(|| situation.contains("exposed") || situation == "forgotten")?,
-        attempts: u32::from(!["-", "forgotten"].contains(&situation)),
+        presumed: situation == "forgotten",
         accepted: situation.contains("accepted"),
         status: status.parse().ok()?,
         retry_after: seconds.transpose().ok()?.map(Duration::from_secs),
@@ -383,7 +383,7 @@ pub(super) fn ask<'a>(account: &'a Account, job: &'a Job, learned: &'a Learned) 
         key: KEY,
         learned,
         exposed: false,
-        attempts: 0,
+        presumed: false,
         accepted: false,
         sent_at: Some(SENT_AT),
     }
