@@ -125,7 +125,7 @@ pub struct AccountConfig {
     pub connect_timeout: Duration,
     /// Whole exchange.
     pub timeout: Duration,
-    /// Calls at once, at least 1.
+    /// Calls at once; 0: none begins.
     pub max_in_flight: u32,
     /// Calls begun per second; 0: no limit.
     pub rate_per_second: f64,

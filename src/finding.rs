@@ -311,7 +311,8 @@ fn sentence(title: &str, outcome: Outcome) -> String {
                 Refused::Settled => "has settled the payment; refund it instead.",
                 Refused::AlreadyRefunded => "refunded the payment before.",
                 Refused::Disputed => "has the payment in dispute.",
-                Refused::Unsupported => "cannot cancel such a payment.",
+                Refused::Unsupported =>
+                    "cannot cancel such a payment, or not as this account is set up.",
                 Refused::NotFound => "knows no such payment.",
                 Refused::NotEligible => "does not allow the payment to be cancelled in its state.",
                 Refused::AmountNotAllowed => "does not allow this amount to be cancelled.",

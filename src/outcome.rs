@@ -125,7 +125,7 @@ names! {
         Reversed = "reversed",
         /// Cancelled, the provider does not say how.
         Cancelled = "cancelled",
-        /// Cancelled; a partial payment is on its way back.
+        /// Cancelled; what was paid is on its way back.
         ReversalPending = "reversal_pending",
     }
 }

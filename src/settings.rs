@@ -120,7 +120,7 @@ pub const FIELDS: &[Field] = &[
     field("defaults.timeout", Span, "20s", "whole exchange"),
     field("defaults.max_in_flight", Whole(0, 100_000), "64", "calls at once to an account; 0: none begins"),
     field("defaults.rate_per_second", Number(0.0), "0", "calls begun per second; 0: no limit"),
-    field("defaults.retry.first", Span, "2s", "wait before a cancel is sent again"),
+    field("defaults.retry.first", Span, "2s", "wait before a cancel, or the look-up before it, is sent again"),
     field("defaults.retry.factor", Number(1.0), "2.0", "growth of that wait"),
     field("defaults.retry.max", Span, "10m", "longest wait"),
     field("defaults.retry.give_up_after", Span, "24h", "counted from the first time it had to be sent again"),

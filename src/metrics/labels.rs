@@ -46,7 +46,7 @@ names! {
 names! {
     /// What became of a notification.
     Notified {
-        /// An open request is asked about at once, or as soon as its call has ended.
+        /// It is about an open request, whose next look-up it may bring forward.
         Applied = "applied",
         /// The look-up that it caused brought the result.
         ConfirmedByLookup = "confirmed_by_lookup",
