@@ -49,7 +49,7 @@ impl Payment {
         match self.key.len() {
             ..=PAYMENT_KEY_BYTES_MAX => Ok(()),
             bytes => Err(format!(
-                "the ids of the payment are too long: they have {bytes} bytes in the form in which they are kept; at most {PAYMENT_KEY_BYTES_MAX} are taken"
+                "the ids of the payment are too long: in the form in which they are kept they have {bytes} bytes; at most {PAYMENT_KEY_BYTES_MAX} are taken"
             )),
         }
     }
