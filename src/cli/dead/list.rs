@@ -45,7 +45,7 @@ pub(super) struct Args {
 
 /// Prints the ledger's dead letters.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
-    let filter = args.filters.filter(args.reason.clone(), !args.closed);
+    let filter = args.filters.filter(args.reason, !args.closed);
     let ledger = ledger(config).await?;
     let now = now();
     if args.group {
@@ -54,14 +54,9 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
         return Ok(Exit::Done);
     }
     let most = args.limit.saturating_add(1);
-    let mut found = ledger
-        .dead(DeadFilter {
-            most,
-            ..filter.clone()
-        })
-        .await?;
+    let mut found = ledger.dead(DeadFilter { most, ..filter }).await?;
     if found.is_empty() {
-        known_provider(filter.provider.as_deref(), "dead letter", config)?;
+        known_provider(args.filters.provider.as_deref(), "dead letter", config)?;
     }
     let more = found.len() > args.limit;
     found.truncate(args.limit);
@@ -183,24 +178,16 @@ pub(super) fn letter_object(letter: &DeadRecord) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::letter;
     use super::*;
 
     #[test]
     fn an_invalid_message_is_listed_under_its_letter_and_tells_the_id_that_its_publisher_knows() {
         let letter = DeadRecord {
-            id: "the-letter".into(),
             request_id: Some("order-7".into()),
             is_request: false,
-            provider: "unknown".into(),
-            outcome: "invalid".into(),
-            reason: "schema".into(),
             detail: "payment is missing".into(),
-            evidence: None,
-            body: Vec::new(),
-            received_at: Timestamp::UNIX_EPOCH,
-            dead_at: Timestamp::UNIX_EPOCH,
-            closed_at: None,
-            last: None,
+            ..letter()
         };
         let row = letter_row(&letter, Timestamp::UNIX_EPOCH);
         let screen = Screen::new(Some("1"), None);

@@ -225,14 +225,11 @@ fn meant(mut letters: Vec<DeadRecord>, id: &str) -> Vec<DeadRecord> {
     if letters.iter().any(|letter| letter.is_request) {
         letters.retain(|letter| letter.is_request);
     }
-    if letters.iter().any(|letter| letter.closed_at.is_none()) {
-        letters.retain(|letter| letter.closed_at.is_none());
+    if letters.iter().all(|letter| letter.closed_at.is_some()) {
+        return letters.pop().into_iter().collect();
     }
-    if letters.iter().any(|letter| letter.closed_at.is_none()) {
-        letters
-    } else {
-        letters.pop().into_iter().collect()
-    }
+    letters.retain(|letter| letter.closed_at.is_none());
+    letters
 }
 
 /// The page of its request, if it belongs to one.
@@ -338,24 +335,26 @@ async fn operate(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
-    fn letter(id: &str, is_request: bool, closed: bool) -> DeadRecord {
-        let at = jiff::Timestamp::from_second(1).unwrap();
+    /// An open one of a request.
+    pub(in crate::cli) fn letter() -> DeadRecord {
         DeadRecord {
-            id: id.into(),
+            id: "the-letter".into(),
             request_id: Some("r".into()),
-            is_request,
+            is_request: true,
             provider: "migo".into(),
             outcome: "failed".into(),
             reason: "retries_exhausted".into(),
             detail: String::new(),
             evidence: None,
             body: Vec::new(),
-            received_at: at,
-            dead_at: at,
-            closed_at: closed.then_some(at),
+            received_at: Timestamp::UNIX_EPOCH,
+            dead_at: Timestamp::UNIX_EPOCH,
+            closed_at: None,
             last: None,
         }
     }
@@ -365,6 +364,12 @@ mod tests {
         let ids = |letters: &[DeadRecord], id: &str| {
             let meant = meant(letters.to_vec(), id).into_iter();
             meant.map(|letter| letter.id).collect::<Vec<_>>()
+        };
+        let letter = |id: &str, is_request, closed: bool| DeadRecord {
+            id: id.into(),
+            is_request,
+            closed_at: closed.then_some(Timestamp::UNIX_EPOCH),
+            ..letter()
         };
         let letters = [
             letter("a", true, true),
