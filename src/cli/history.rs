@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::advice::advice;
 use super::mask::{masked, masked_text};
 use super::text::{self, Screen, Style};
 use crate::backoff::elapsed;
-use crate::config::Config;
+use crate::config::{AccountConfig, Config};
 use crate::ledger::{ActionRecord, CallRecord, DeadRecord, History, MessageRecord};
-use crate::outcome::{Failed, Invalid, Operation, State, Unresolved};
+use crate::outcome::{Operation, State};
 
 /// What is due for longer is held up.
 pub(super) const LATE: Duration = Duration::from_secs(5);
@@ -63,7 +64,7 @@ impl Page {
             says: in_words(&history),
             message: message(&history).as_deref().map(masked_text),
             corrected: history.progress.hints.corrected.clone(),
-            advice: advice(&history),
+            advice: advice(&history.letters, history.newer.as_deref()),
             outcome,
             reason,
             payment: masked(&request["payment"]),
@@ -280,59 +281,6 @@ fn open_in_words(history: &History) -> String {
     }
 }
 
-/// Advice about the request's open dead letter, if it has one.
-fn advice(history: &History) -> Option<String> {
-    let letter = history.letters.iter().rfind(|l| l.closed_at.is_none())?;
-    let advice = advice_on(letter);
-    let newer = history.newer.as_ref().filter(|_| may_be_replayed(letter));
-    Some(match newer {
-        Some(newer) => format!(
-            "{advice} But {newer}, a later request on the same payment, may have done its work, or is about to: discard this one; a replay is refused without --despite-newer, which is for two that are both wanted."
-        ),
-        None => advice,
-    })
-}
-
-fn may_be_replayed(letter: &DeadRecord) -> bool {
-    letter.is_request && letter.reason != Failed::DeadlinePassed.as_str()
-}
-
-/// Names the letter's own id where its request's id would be read as an option of the command.
-pub(super) fn advice_on(letter: &DeadRecord) -> String {
-    let id = letter.request_id.as_ref();
-    let id = id.filter(|id| letter.is_request && !id.starts_with('-'));
-    to_do(&letter.outcome, &letter.reason, id.unwrap_or(&letter.id))
-}
-
-/// Advice about a dead letter.
-fn to_do(outcome: &str, reason: &str, id: &str) -> String {
-    match outcome {
-        // A replay would be refused.
-        "failed" if reason == Failed::DeadlinePassed.as_str() => format!(
-            "Nothing was cancelled, and nothing may be sent after the deadline: `rescind dead discard {id} --reason TEXT`; then, if it is still wanted, publish a new request with a new request_id and a later deadline."
-        ),
-        "failed" => format!(
-            "Nothing was cancelled: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe unless the publisher has published it anew under another request_id."
-        ),
-        // As a rule a replay would be refused, and what comes first is the portal.
-        "unresolved" if reason == Unresolved::NoLookup.as_str() => format!(
-            "It may or may not be cancelled, and the provider could not be asked: look at the payment in its portal before anything else. Then `rescind dead discard {id} --reason TEXT`, so that nobody replays it; if it is not cancelled and still wanted, publish a new request with a new request_id after that."
-        ),
-        "unresolved" => format!(
-            "It may or may not be cancelled: `rescind dead replay {id} --reason TEXT` asks the provider once more where it can be asked. Else look at the payment in the provider's portal, then `rescind dead discard {id} --reason TEXT`, so that nobody replays it; if it is not cancelled and still wanted, publish a new request with a new request_id after that."
-        ),
-        _ if reason == Invalid::RequestIdConflict.as_str() => format!(
-            "An earlier request has this request_id and goes on, see `rescind show` of it. Do not publish this message again if it means the same cancellation; correct the publisher, then `rescind dead discard {id} --reason TEXT`."
-        ),
-        _ if reason == Invalid::UnknownProvider.as_str() => format!(
-            "Configure the account and restart the worker, or correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again; the same request_id will do."
-        ),
-        _ => format!(
-            "Correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again; the same request_id will do."
-        ),
-    }
-}
-
 /// What an account's gate and worker know is in no ledger: it is named with the place that tells it.
 fn held_up(history: &History, config: &Config, now: Timestamp) -> Option<String> {
     let state = history.progress.state;
@@ -351,7 +299,6 @@ fn held_up(history: &History, config: &Config, now: Timestamp) -> Option<String>
     let is_past = |since: Option<Timestamp>, allowed| {
         since.is_some_and(|since| elapsed(since, now) > allowed)
     };
-    let metrics = format!("http://{}/metrics", config.listen);
     if state == State::Calling {
         // A login may come before it.
         let began = history.calls.last().map(|call| call.started_at);
@@ -359,16 +306,18 @@ fn held_up(history: &History, config: &Config, now: Timestamp) -> Option<String>
             "its call has no end on record, so the worker that made it is gone: does one run? `rescind health`. It is in doubt as soon as one does".into()
         });
     }
+    (!history.parked && is_past(history.progress.due_at, LATE)).then(|| not_begun(account, config))
+}
+
+fn not_begun(account: &AccountConfig, config: &Config) -> String {
     let rate = match account.rate_per_second {
         0.0 => String::new(),
         rate => format!("rate_per_second = {rate} or "),
     };
-    (!history.parked && is_past(history.progress.due_at, LATE)).then(|| {
-        format!(
-            "due, and not begun: no worker runs or it is not ready (`rescind health`), the account's breaker is open (rescind_breaker_open at {metrics}), or {rate}max_in_flight = {} is used up (rescind_in_flight)",
-            account.max_in_flight
-        )
-    })
+    format!(
+        "due, and not begun: no worker runs or it is not ready (`rescind health`), the account's breaker is open (rescind_breaker_open at http://{}/metrics), or {rate}max_in_flight = {} is used up (rescind_in_flight)",
+        config.listen, account.max_in_flight
+    )
 }
 
 /// When the request's present schedule ends, by the account's present settings.
@@ -385,14 +334,24 @@ fn gives_up_at(history: &History, config: &Config) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dead::tests::letter;
     use super::*;
     use crate::providers::Evidence;
+
+    /// It is on the wire.
+    fn call() -> CallRecord {
+        CallRecord {
+            operation: "cancel".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+            finished_at: None,
+            verdict: None,
+            evidence: Evidence::default(),
+        }
+    }
 
     #[test]
     fn a_call_is_one_line() {
         let call = CallRecord {
-            operation: "cancel".into(),
-            started_at: Timestamp::from_second(0).unwrap(),
             finished_at: Timestamp::from_millisecond(12).ok(),
             verdict: Some("doubt".into()),
             evidence: Evidence {
@@ -400,6 +359,7 @@ mod tests {
                 message: Some("oh\nno".into()),
                 ..Evidence::default()
             },
+            ..call()
         };
         let line = call_line(1, &call);
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -422,13 +382,7 @@ mod tests {
             parked: false,
             outcome: None,
             finished_at: None,
-            calls: vec![CallRecord {
-                operation: "cancel".into(),
-                started_at: Timestamp::UNIX_EPOCH,
-                finished_at: None,
-                verdict: None,
-                evidence: Evidence::default(),
-            }],
+            calls: vec![call()],
             messages: Vec::new(),
             letters: Vec::new(),
             actions: Vec::new(),
@@ -459,9 +413,10 @@ mod tests {
     fn an_invalid_message_with_the_id_of_a_request_is_on_its_page() {
         let conflict = DeadRecord {
             is_request: false,
-            ..letter("a", "request_id_conflict")
+            reason: "request_id_conflict".into(),
+            ..letter()
         };
-        let letters = [letter("a", "retries_exhausted"), conflict];
+        let letters = [letter(), conflict];
         let now = Timestamp::UNIX_EPOCH;
         let page = Page::of(open(State::Calling, None), &config(), now).beside(&letters);
         let lines = page.lines(Screen::new(Some("1"), None), now);
@@ -506,81 +461,9 @@ mod tests {
 
     #[test]
     fn a_card_number_in_the_providers_words_is_masked() {
-        let call = CallRecord {
-            operation: "cancel".into(),
-            started_at: Timestamp::UNIX_EPOCH,
-            finished_at: None,
-            verdict: None,
-            evidence: Evidence {
-                message: Some("card 4111111111111111 is lost".into()),
-                ..Evidence::default()
-            },
-        };
+        let mut call = call();
+        call.evidence.message = Some("card 4111111111111111 is lost".into());
         let message = masked_call(call).evidence.message;
         assert_eq!(message.unwrap(), "card 411111******1111 is lost");
-    }
-
-    #[test]
-    fn where_a_later_request_forbids_a_replay_the_advice_says_so() {
-        let mut history = open(State::Finished, None);
-        history.newer = Some("b".into());
-        history.letters.push(letter("a", "retries_exhausted"));
-        assert!(advice(&history).unwrap().contains("But b, a later request"));
-        history.letters = vec![letter("a", "deadline_passed")];
-        assert!(!advice(&history).unwrap().contains("a later request"));
-    }
-
-    fn letter(id: &str, reason: &str) -> DeadRecord {
-        DeadRecord {
-            id: "the-letter".into(),
-            request_id: Some(id.into()),
-            is_request: true,
-            provider: "migo".into(),
-            outcome: "failed".into(),
-            reason: reason.into(),
-            detail: String::new(),
-            evidence: None,
-            body: Vec::new(),
-            received_at: Timestamp::UNIX_EPOCH,
-            dead_at: Timestamp::UNIX_EPOCH,
-            closed_at: None,
-            last: None,
-        }
-    }
-
-    /// The publisher chooses the id, and a person pastes the line.
-    #[test]
-    fn an_id_that_is_an_option_of_the_command_is_in_no_advice() {
-        let letter = |id| letter(id, "retries_exhausted");
-        assert!(advice_on(&letter("a-request")).contains("replay a-request "));
-        let advice = advice_on(&letter("--all"));
-        assert!(advice.contains("replay the-letter ") && !advice.contains("--all"));
-    }
-
-    #[test]
-    fn every_dead_lettered_outcome_says_what_to_do() {
-        for outcome in ["failed", "unresolved", "invalid"] {
-            let text = to_do(outcome, "some-reason", "some-id");
-            assert!(
-                text.contains("`rescind dead ") && text.contains("some-id"),
-                "{text}"
-            );
-        }
-        let nobody = to_do("unresolved", "no_lookup", "some-id");
-        assert!(!nobody.contains("dead replay"), "{nobody}");
-        let conflict = to_do("invalid", "request_id_conflict", "some-id");
-        assert!(conflict.contains("Do not publish"), "{conflict}");
-        let unknown = to_do("invalid", "unknown_provider", "some-id");
-        assert!(unknown.contains("Configure the account"), "{unknown}");
-        // A new one beside a publisher that repeats the old one makes two cancels.
-        for reason in ["unknown_provider", "schema", "too_large"] {
-            let text = to_do("invalid", reason, "some-id");
-            assert!(text.contains("the same request_id will do"), "{text}");
-        }
-        let late = to_do("failed", "deadline_passed", "some-id");
-        assert!(!late.contains("replay") && late.contains("dead discard some-id"));
-        for reason in ["retries_exhausted", "credentials_refused"] {
-            assert!(to_do("failed", reason, "some-id").contains("dead replay some-id"));
-        }
     }
 }

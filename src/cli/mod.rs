@@ -17,6 +17,7 @@ use crate::spans::Spans;
 use crate::systemd::Systemd;
 use crate::{failpoint, providers, run, simulate, trace};
 
+mod advice;
 mod check;
 mod completions;
 mod dead;

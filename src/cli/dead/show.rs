@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::history::{Page, action_line, advice_on, dated, field};
+use super::super::advice::advice_on;
+use super::super::history::{Page, action_line, dated, field};
 use super::super::mask::{masked, masked_text};
 use super::super::text::{self, Screen, Style};
 use super::super::{Exit, ledger};
