@@ -1,25 +1,26 @@
 //! `rescind check`: configuration, broker, topology, ledger and providers on one screen.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use lapin::Connection;
 use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-use super::text::{self, Screen, Style};
+use super::text::{self, Cell, Screen, Style};
 use super::{Exit, connect};
 use crate::amqp::{self, ACCESS_REFUSED, AmqpError, Topology};
 use crate::call;
-use crate::config::{AccountConfig, Amqp, Config, Loaded, TopologyMode};
+use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
-use crate::ledger::sqlite::{Sqlite, lock_file};
+use crate::ledger::sqlite::Sqlite;
 use crate::ledger::{LedgerError, Location};
 use crate::{consume, publish, run};
+
+mod lock;
 
 /// How long a provider's address may take to answer.
 const REACH: Duration = Duration::from_secs(3);
@@ -96,18 +97,7 @@ async fn broker(loaded: &Loaded) -> Vec<Check> {
     };
     let verified = amqp::verify(&connection, &Topology::of(settings)).await;
     let mut checks = vec![Check::good("broker", "takes our connection")];
-    for exchange in [&settings.results_exchange, &settings.dead_exchange] {
-        let tried = publish::probe(&connection, exchange).await;
-        checks.extend(tried.err().and_then(|error| barred(exchange, &error)));
-    }
-    for queue in [
-        &settings.requests_queue,
-        &settings.dropped_queue,
-        &settings.notifications_queue,
-    ] {
-        let tried = consume::probe(&connection, queue).await;
-        checks.extend(tried.err().and_then(|error| unread(queue, &error)));
-    }
+    checks.extend(missing_rights(&connection, settings).await);
     amqp::close(&connection).await;
     match verified {
         Ok(found) if found.differences.is_empty() => {
@@ -122,20 +112,31 @@ async fn broker(loaded: &Loaded) -> Vec<Check> {
     checks
 }
 
-/// That the exchange is missing is a difference of the topology, and told there.
-fn barred(exchange: &str, error: &AmqpError) -> Option<Check> {
-    let (code, why) = error.refusal()?;
-    let says = format!(
-        "this user may not publish to the exchange {exchange}: {why}. Give it the permission to write; until then results or dead letters wait in the ledger"
-    );
-    (code == ACCESS_REFUSED).then(|| Check::bad("broker", Exit::Found, says))
+async fn missing_rights(connection: &Connection, settings: &Amqp) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for exchange in [&settings.results_exchange, &settings.dead_exchange] {
+        let barred = format!("publish to the exchange {exchange}");
+        let remedy = "write; until then results or dead letters wait in the ledger";
+        let tried = publish::probe(connection, exchange).await;
+        checks.extend(missing_right(tried, &barred, remedy));
+    }
+    for queue in [
+        &settings.requests_queue,
+        &settings.dropped_queue,
+        &settings.notifications_queue,
+    ] {
+        let barred = format!("read the queue {queue}");
+        let remedy = "read; until then nothing is taken from there";
+        let tried = consume::probe(connection, queue).await;
+        checks.extend(missing_right(tried, &barred, remedy));
+    }
+    checks
 }
 
-fn unread(queue: &str, error: &AmqpError) -> Option<Check> {
-    let (code, why) = error.refusal()?;
-    let says = format!(
-        "this user may not read the queue {queue}: {why}. Give it the permission to read; until then nothing is taken from there"
-    );
+/// That an exchange or a queue is missing is a difference of the topology, and told there.
+fn missing_right(tried: Result<(), AmqpError>, barred: &str, remedy: &str) -> Option<Check> {
+    let (code, why) = tried.err()?.refusal()?;
+    let says = format!("this user may not {barred}: {why}. Give it the permission to {remedy}");
     (code == ACCESS_REFUSED).then(|| Check::bad("broker", Exit::Found, says))
 }
 
@@ -157,22 +158,13 @@ async fn ledger(config: &Config) -> Vec<Check> {
 }
 
 async fn database(settings: &Settings) -> Vec<Check> {
-    let opened = match Postgres::open_to_read(settings).await {
-        Ok(ledger) => ledger.risks().await,
+    let risks = match risks(settings).await {
+        Ok(risks) => risks,
         Err(LedgerError::Missing { path }) => {
             let says = format!("{path} will get its tables from the worker");
             return vec![Check::good("ledger", says)];
         }
-        Err(LedgerError::TooOld { path, found, known }) => {
-            return vec![migrated(&path, found, known)];
-        }
-        Err(error) => Err(error),
-    };
-    let risks = match opened {
-        Ok(risks) => risks,
-        Err(error) => {
-            return vec![Check::bad("ledger", Exit::Unreachable, error.to_string())];
-        }
+        Err(error) => return vec![unopened(error)],
     };
     let risk = |setting: String| {
         let says = format!(
@@ -186,10 +178,14 @@ async fn database(settings: &Settings) -> Vec<Check> {
         .collect()
 }
 
+async fn risks(settings: &Settings) -> Result<Vec<String>, LedgerError> {
+    Postgres::open_to_read(settings).await?.risks().await
+}
+
 fn file(path: &Path) -> Check {
     match Sqlite::open_to_read(path) {
         Ok(_) => {
-            let user = if in_use(path) {
+            let user = if lock::in_use(path) {
                 "; a worker is using it"
             } else {
                 ""
@@ -198,17 +194,21 @@ fn file(path: &Path) -> Check {
             Check::good("ledger", says)
         }
         Err(LedgerError::Missing { .. }) => new_ledger(path),
-        Err(LedgerError::TooOld { path, found, known }) => migrated(&path, found, known),
-        Err(error) => Check::bad("ledger", Exit::Unreachable, error.to_string()),
+        Err(error) => unopened(error),
     }
 }
 
-/// The ledger is older than this binary, as between an upgrade and the first start.
-fn migrated(place: &str, found: i64, known: i64) -> Check {
-    let says = format!(
-        "{place} has schema {found}; the worker brings it to {known} when it starts, so have a backup"
-    );
-    Check::good("ledger", says)
+fn unopened(error: LedgerError) -> Check {
+    match error {
+        // Older than this binary, as between an upgrade and the first start.
+        LedgerError::TooOld { path, found, known } => {
+            let says = format!(
+                "{path} has schema {found}; the worker brings it to {known} when it starts, so have a backup"
+            );
+            Check::good("ledger", says)
+        }
+        error => Check::bad("ledger", Exit::Unreachable, error.to_string()),
+    }
 }
 
 /// Shows the absolute path: the worker may have been started in another folder.
@@ -221,51 +221,6 @@ fn new_ledger(path: &Path) -> Check {
     }
     let says = format!("the folder {} does not exist; create it", folder.display());
     Check::bad("ledger", Exit::Unreachable, says)
-}
-
-/// Whether a worker holds the lock. Read from the kernel's list: trying the lock would keep
-/// a worker away that starts at this moment.
-fn in_use(path: &Path) -> bool {
-    let (Some(file), Ok(locks)) = (
-        kernels_name(&lock_file(path)),
-        fs::read_to_string("/proc/locks"),
-    ) else {
-        return false;
-    };
-    is_locked(&locks, &file)
-}
-
-fn is_locked(locks: &str, file: &str) -> bool {
-    let is_it = |line: &str| {
-        let mut words = line.split_whitespace();
-        words.any(|word| word == "FLOCK") && words.any(|word| word == file)
-    };
-    locks.lines().any(is_it)
-}
-
-/// What the kernel's list calls a file: its device, and its inode, which is one of another file on
-/// another device. The device is its mount's, from which the file's own differs on btrfs.
-fn kernels_name(path: &Path) -> Option<String> {
-    let about = statx(
-        CWD,
-        path,
-        AtFlags::empty(),
-        StatxFlags::INO | StatxFlags::MNT_ID,
-    )
-    .ok()?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let (major, minor) =
-        device(&mounts, about.stx_mnt_id).unwrap_or((about.stx_dev_major, about.stx_dev_minor));
-    Some(format!("{major:02x}:{minor:02x}:{}", about.stx_ino))
-}
-
-/// Major and minor number of a mount's device; none from a kernel that does not number the mounts.
-fn device(mounts: &str, id: u64) -> Option<(u32, u32)> {
-    let id = id.to_string();
-    let mut mounts = mounts.lines().map(|line| line.split(' '));
-    let mut mount = mounts.find_map(|mut words| (words.next()? == id).then_some(words))?;
-    let (major, minor) = mount.nth(1)?.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 async fn providers(config: &Config) -> Vec<Check> {
@@ -339,17 +294,14 @@ fn document(loaded: &Loaded, checks: &[Check]) -> serde_json::Value {
 }
 
 fn print(loaded: &Loaded, checks: &[Check], screen: Screen) -> std::io::Result<()> {
-    let values = loaded.effective.iter();
-    let rows: Vec<_> = values
-        .map(|value| {
-            let origin = value.origin.to_string();
-            let plain = [value.path.as_str(), value.value.as_str()].map(Into::into);
-            plain
-                .into_iter()
-                .chain([text::Cell::styled(origin, Style::Dim)])
-                .collect()
-        })
-        .collect();
+    let row = |value: &Effective| {
+        vec![
+            value.path.as_str().into(),
+            value.value.as_str().into(),
+            Cell::styled(value.origin.to_string(), Style::Dim),
+        ]
+    };
+    let rows: Vec<_> = loaded.effective.iter().map(row).collect();
     screen.table(&["setting", "value", "from"], &rows)?;
     screen.line("")?;
     let file = match &loaded.file {
@@ -411,7 +363,7 @@ mod tests {
     fn a_ledger_of_an_older_version_is_well_and_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rescind.db");
-        fs::write(&path, "").unwrap();
+        std::fs::write(&path, "").unwrap();
         let check = file(&path);
         assert!(check.ok, "{check:?}");
         assert!(
@@ -427,42 +379,11 @@ mod tests {
     fn a_ledger_that_cannot_be_looked_at_is_not_called_new() {
         let dir = tempfile::tempdir().unwrap();
         let no_folder = dir.path().join("file");
-        fs::write(&no_folder, "").unwrap();
+        std::fs::write(&no_folder, "").unwrap();
         let check = file(&no_folder.join("rescind.db"));
         assert_eq!((check.ok, check.exit), (false, Exit::Unreachable));
         for says in ["file/rescind.db cannot be accessed", "the worker's user"] {
             assert!(check.says.contains(says), "{check:?}");
         }
-    }
-
-    #[test]
-    fn a_lock_that_is_held_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("rescind.db");
-        assert!(!in_use(&path));
-        let file = fs::File::create(dir.path().join("rescind.db.lock")).unwrap();
-        assert!(!in_use(&path));
-        file.try_lock().unwrap();
-        assert!(in_use(&path));
-    }
-
-    #[test]
-    fn a_lock_on_another_device_is_another_files() {
-        let locks = "1: POSIX  ADVISORY  READ 7 fe:00:11 128 128\n\
-                     2: FLOCK  ADVISORY  WRITE 7 00:1b:12 0 EOF\n\
-                     2: -> FLOCK  ADVISORY  WRITE 8 00:1b:12 0 EOF\n";
-        assert!(is_locked(locks, "00:1b:12"));
-        for other in ["fe:00:12", "00:1b:1", "fe:00:11"] {
-            assert!(!is_locked(locks, other), "{other}");
-        }
-    }
-
-    #[test]
-    fn the_device_of_a_file_is_its_mounts() {
-        let mounts = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
-                      30 25 0:27 / /dev/shm rw,relatime - tmpfs tmpfs rw\n";
-        assert_eq!(device(mounts, 30), Some((0, 27)));
-        assert_eq!(device(mounts, 27), Some((254, 0)));
-        assert_eq!(device(mounts, 0), None);
     }
 }
