@@ -127,7 +127,8 @@ impl Layers {
     /// Names of all accounts that something was written about.
     pub(crate) fn accounts(&self) -> BTreeSet<String> {
         let paths = self.layers.iter().flat_map(Layer::keys);
-        paths.filter_map(|p| account_of(p)).collect()
+        let names = paths.filter_map(|path| account_of(path));
+        names.map(str::to_owned).collect()
     }
 
     /// The value of a setting below `prefix`, or `None` where nothing usable was written.
@@ -177,7 +178,7 @@ impl Layers {
     ) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (path, written) in self.layers.iter().flatten() {
-            let skip = account_of(path).is_some_and(|name| skipped.contains(&name));
+            let skip = account_of(path).is_some_and(|name| skipped.contains(name));
             let section = format!("{path}.");
             let is_section = known.iter().any(|k| k.starts_with(&section)) || path == "providers";
             let what = match written.value {
@@ -238,10 +239,9 @@ pub(crate) fn closest<'a>(
     word: &str,
     candidates: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let distance = |other: &str| {
         let whole = strsim::damerau_levenshtein(word, other);
-        let part = strsim::damerau_levenshtein(&last(word), &last(other)) + 2;
+        let part = strsim::damerau_levenshtein(last(word), last(other)) + 2;
         whole.min(part)
     };
     let allowed = 1 + last(word).len() / 3;
@@ -250,12 +250,18 @@ pub(crate) fn closest<'a>(
     (best <= allowed).then_some(other)
 }
 
+fn last(path: &str) -> &str {
+    path.rsplit_once('.').map_or(path, |(_, last)| last)
+}
+
 /// The account that a path is about.
-fn account_of(path: &str) -> Option<String> {
+fn account_of(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("providers.")?;
     let quoted = rest.strip_prefix('"').and_then(|r| r.split_once('"'));
-    let name = quoted.map_or_else(|| rest.split('.').next().unwrap_or(rest), |(name, _)| name);
-    Some(name.to_owned())
+    match quoted {
+        Some((name, _)) => Some(name),
+        None => rest.split('.').next(),
+    }
 }
 
 fn environment(variables: &[(String, String)], accounts: &BTreeSet<String>) -> Layer {

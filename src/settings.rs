@@ -316,8 +316,7 @@ impl Form {
                 number.map(Parsed::Whole)
             }
             Self::Number(least) => {
-                let number = text.parse::<f64>().ok();
-                let number = number.filter(|n| n.is_finite() && *n >= least);
+                let number = text.parse().ok().filter(|n| (least..=f64::MAX).contains(n));
                 number.map(Parsed::Number)
             }
             Self::Span => span(text).filter(|s| !s.is_zero()).map(Parsed::Span),
@@ -328,15 +327,12 @@ impl Form {
     }
 
     fn refuse(self, text: &str) -> String {
-        let harmless =
-            !self.is_secret() && !matches!(self, Self::Text | Self::TextOrNone | Self::Path);
-        let expected = self.expected();
-        if harmless {
-            let start: String = text.chars().take(40).collect();
-            format!("must be {expected}, not {start:?}")
-        } else {
-            format!("must be {expected}")
+        let wrong = format!("must be {}", self.expected());
+        if self.is_secret() || matches!(self, Self::Text | Self::TextOrNone | Self::Path) {
+            return wrong;
         }
+        let start: String = text.chars().take(40).collect();
+        format!("{wrong}, not {start:?}")
     }
 }
 
@@ -365,10 +361,7 @@ impl Values {
     }
 
     pub(crate) fn secret(&self, path: &str) -> SecretString {
-        match self.get(path) {
-            Some(Parsed::Secret(secrets)) => secrets.first().cloned().unwrap_or_default(),
-            _ => SecretString::default(),
-        }
+        self.secrets(path).into_iter().next().unwrap_or_default()
     }
 
     pub(crate) fn secrets(&self, path: &str) -> Vec<SecretString> {

@@ -73,29 +73,10 @@ impl<'a> Loader<'a> {
         values: &Values,
         providers: &[&'static dyn Provider],
     ) -> Config {
-        let mut skipped = BTreeSet::new();
-        let mut accounts = BTreeMap::new();
-        for name in self.layers.accounts() {
-            match self.account(&name, values, providers) {
-                Some(account) => {
-                    accounts.insert(name, account);
-                }
-                None => {
-                    skipped.insert(name);
-                }
-            }
-        }
-        self.problems
-            .extend(self.layers.unknown(&self.known, &skipped));
+        let accounts = self.accounts(values, providers);
         let config = Config {
             amqp: amqp(values),
-            ledger: Ledger {
-                url: values.secret("ledger.url"),
-                ca_file: values.path("ledger.ca_file"),
-                cert_file: values.path("ledger.cert_file"),
-                key_file: values.path("ledger.key_file"),
-                retention: values.span("ledger.retention"),
-            },
+            ledger: ledger(values),
             listen: values.socket("http.listen"),
             drain: values.span("shutdown.drain"),
             log_format: match values.text("log.format").as_str() {
@@ -110,6 +91,27 @@ impl<'a> Loader<'a> {
         config
     }
 
+    fn accounts(
+        &mut self,
+        defaults: &Values,
+        providers: &[&'static dyn Provider],
+    ) -> BTreeMap<String, AccountConfig> {
+        let (mut accounts, mut skipped) = (BTreeMap::new(), BTreeSet::new());
+        for name in self.layers.accounts() {
+            match self.account(&name, defaults, providers) {
+                Some(account) => {
+                    accounts.insert(name, account);
+                }
+                None => {
+                    skipped.insert(name);
+                }
+            }
+        }
+        let unknown = self.layers.unknown(&self.known, &skipped);
+        self.problems.extend(unknown);
+        accounts
+    }
+
     fn account(
         &mut self,
         name: &str,
@@ -117,18 +119,8 @@ impl<'a> Loader<'a> {
         providers: &[&'static dyn Provider],
     ) -> Option<AccountConfig> {
         let path = format!("providers.{name}");
-        if !is_account_name(name) {
-            self.problem(
-                &path,
-                "is not a valid account name; use 1 to 64 of a-z, 0-9, _ and -",
-            );
-            return None;
-        }
-        if name == UNKNOWN_PROVIDER {
-            self.problem(
-                &path,
-                "is what metrics call every account that is not configured; use another name",
-            );
+        if let Err(what) = check_name(name) {
+            self.problem(&path, what);
             return None;
         }
         let prefix = format!("{path}.");
@@ -181,16 +173,23 @@ impl<'a> Loader<'a> {
     }
 }
 
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if !is_account_name(name) {
+        return Err("is not a valid account name; use 1 to 64 of a-z, 0-9, _ and -");
+    }
+    if name == UNKNOWN_PROVIDER {
+        return Err("is what metrics call every account that is not configured; use another name");
+    }
+    Ok(())
+}
+
 fn inherited(defaults: &Values, field: &Field) -> Option<Resolved> {
     let path = format!("defaults.{}", field.path);
-    let resolved = defaults.0.get(path.as_str())?.clone();
-    Some(match resolved.origin {
-        Origin::Default => resolved,
-        _ => Resolved {
-            origin: Origin::Inherited,
-            ..resolved
-        },
-    })
+    let mut resolved = defaults.0.get(path.as_str())?.clone();
+    if resolved.origin != Origin::Default {
+        resolved.origin = Origin::Inherited;
+    }
+    Some(resolved)
 }
 
 /// Everything that may stand in the table of an account.
@@ -293,5 +292,15 @@ fn amqp(values: &Values) -> Amqp {
         dead_queue: values.text("amqp.dead_queue"),
         dropped_exchange: values.text("amqp.dropped_exchange"),
         dropped_queue: values.text("amqp.dropped_queue"),
+    }
+}
+
+fn ledger(values: &Values) -> Ledger {
+    Ledger {
+        url: values.secret("ledger.url"),
+        ca_file: values.path("ledger.ca_file"),
+        cert_file: values.path("ledger.cert_file"),
+        key_file: values.path("ledger.key_file"),
+        retention: values.span("ledger.retention"),
     }
 }
