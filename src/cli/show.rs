@@ -31,9 +31,8 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     if args.json {
         screen.document(&page)?
     } else {
-        for line in page.lines(screen, now()) {
-            screen.line(&line)?;
-        }
+        let lines = page.lines(screen, now());
+        lines.iter().try_for_each(|line| screen.line(line))?;
     }
     Ok(Exit::Done)
 }

@@ -126,12 +126,12 @@ fn dry_run(args: &Args, letters: &[DeadRecord], screen: Screen) -> anyhow::Resul
         } else {
             letter.closed_at.is_none()
         };
-        if fits {
-            report.line(letter, Fate::Possible, format!("would be {}", args.verb()))?
+        let (fate, says) = if fits {
+            (Fate::Possible, format!("would be {}", args.verb()))
         } else {
-            let says = changed(letter.last.as_ref(), now());
-            report.line(letter, Fate::Changed, says)?;
-        }
+            (Fate::Changed, changed(letter.last.as_ref(), now()))
+        };
+        report.line(letter, fate, says)?;
     }
     let done = text::count(report.of(Fate::Possible), "dead letter");
     text::say(&format!(

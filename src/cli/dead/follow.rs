@@ -1,7 +1,7 @@
 //! Replays from the first to the last: begun at a pace, followed in the ledger, stopped where they
 //! fail again. The worker does the work, also when the command ends early.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +11,9 @@ use tokio::time::{Instant, sleep_until};
 use super::super::Exit;
 use super::super::text;
 use super::report::{Fate, GONE, Report, refusal};
-use crate::ledger::{Closing, DeadRecord, History, Ledger, Reopen, Resolution};
+use crate::config::AccountConfig;
+use crate::dispatch::reopening;
+use crate::ledger::{Closing, DeadRecord, History, Ledger, Resolution};
 use crate::outcome::State;
 use crate::run::now;
 
@@ -25,10 +27,11 @@ const SILENCE: Duration = Duration::from_secs(20);
 const ENDED_MIN: usize = 20;
 
 /// Instructions for all of the replays.
-pub(super) struct Orders {
+pub(super) struct Orders<'a> {
     pub(super) who: String,
     pub(super) why: String,
-    pub(super) reopen: Box<dyn Fn() -> Reopen>,
+    pub(super) accounts: &'a BTreeMap<String, AccountConfig>,
+    pub(super) despite_newer: bool,
     /// Most that begin in a second.
     pub(super) rate: Option<f64>,
     /// Whether to follow the replays to their ends.
@@ -42,7 +45,7 @@ fn is_bad(ended: usize, failed_again: usize) -> bool {
 
 pub(super) struct Following<'a> {
     ledger: &'a dyn Ledger,
-    orders: Orders,
+    orders: Orders<'a>,
     all: usize,
     waiting: VecDeque<DeadRecord>,
     under_way: VecDeque<DeadRecord>,
@@ -56,7 +59,7 @@ pub(super) struct Following<'a> {
 impl<'a> Following<'a> {
     pub(super) fn new(
         ledger: &'a dyn Ledger,
-        orders: Orders,
+        orders: Orders<'a>,
         letters: Vec<DeadRecord>,
         report: Report,
     ) -> Self {
@@ -108,11 +111,12 @@ impl<'a> Following<'a> {
         let Some(letter) = self.waiting.front().cloned() else {
             return Ok(());
         };
+        let (orders, at) = (&self.orders, now());
         let closing = Closing {
-            resolution: Resolution::Replay((self.orders.reopen)()),
-            who: self.orders.who.clone(),
-            why: self.orders.why.clone(),
-            at: now(),
+            resolution: Resolution::Replay(reopening(orders.accounts, orders.despite_newer, at)),
+            who: orders.who.clone(),
+            why: orders.why.clone(),
+            at,
         };
         let closed = self.ledger.close(&letter.id, closing).await?;
         self.waiting.pop_front();
@@ -174,9 +178,8 @@ impl<'a> Following<'a> {
 
     fn end(&mut self, letter: &DeadRecord, fate: Fate, says: String) -> anyhow::Result<()> {
         self.last_end = Instant::now();
-        let (bar, report) = (self.bar.clone(), &mut self.report);
-        bar.suspend(|| report.line(letter, fate, says))?;
-        bar.inc(1);
+        self.bar.suspend(|| self.report.line(letter, fate, says))?;
+        self.bar.inc(1);
         Ok(())
     }
 

@@ -64,11 +64,11 @@ pub(super) async fn run(
         let letters = args.chosen.find(&*ledger, config).await?;
         return dry_run(&*ledger, &letters, config, &args, screen).await;
     }
-    let accounts = config.accounts.clone();
     let orders = Orders {
         who,
         why: why(args.reason.as_deref())?,
-        reopen: Box::new(move || reopening(&accounts, args.despite_newer, now())),
+        accounts: &config.accounts,
+        despite_newer: args.despite_newer,
         rate: args.rate,
         wait: !args.no_wait,
     };
@@ -87,6 +87,9 @@ pub(super) async fn run(
         .await
 }
 
+/// How many have the same fate, and what would happen to them.
+type Groups = BTreeMap<(Fate, String), usize>;
+
 /// Counts the requests that would be replayed and how, and gives the reasons for the others.
 async fn dry_run(
     ledger: &dyn Ledger,
@@ -96,7 +99,7 @@ async fn dry_run(
     screen: Screen,
 ) -> anyhow::Result<Exit> {
     let json = args.change.json;
-    let mut groups = BTreeMap::<(Fate, String), usize>::new();
+    let mut groups = Groups::new();
     let mut report = Report::new(json, screen);
     for letter in letters {
         let (fate, says) = prospect(ledger, letter, config, args.despite_newer).await?;
@@ -106,17 +109,7 @@ async fn dry_run(
         *groups.entry((fate, says)).or_default() += 1;
     }
     if !json && !groups.is_empty() {
-        let rows: Vec<Vec<Cell>> = groups
-            .iter()
-            .map(|((fate, says), n)| {
-                vec![
-                    n.to_string().into(),
-                    Cell::styled(fate.words(), fate.style()),
-                    says.as_str().into(),
-                ]
-            })
-            .collect();
-        screen.table(&["number", "replay", "what would happen"], &rows)?;
+        print(&groups, screen)?;
     }
     let possible = groups
         .iter()
@@ -127,6 +120,18 @@ async fn dry_run(
         "{possible} of {all} would be replayed; nothing was done"
     ));
     Ok(Exit::Done)
+}
+
+fn print(groups: &Groups, screen: Screen) -> std::io::Result<()> {
+    let row = |((fate, says), number): (&(Fate, String), &usize)| {
+        vec![
+            number.to_string().into(),
+            Cell::styled(fate.words(), fate.style()),
+            says.as_str().into(),
+        ]
+    };
+    let rows: Vec<_> = groups.iter().map(row).collect();
+    screen.table(&["number", "replay", "what would happen"], &rows)
 }
 
 /// Predicts a replay's effect on one dead letter.

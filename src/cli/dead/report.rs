@@ -55,12 +55,12 @@ impl Fate {
 
 /// One line.
 #[derive(Debug, Serialize)]
-pub(super) struct Line<'a> {
-    pub(super) dead_letter: &'a str,
-    pub(super) request_id: Option<&'a str>,
-    pub(super) provider: &'a str,
-    pub(super) fate: Fate,
-    pub(super) says: String,
+struct Line<'a> {
+    dead_letter: &'a str,
+    request_id: Option<&'a str>,
+    provider: &'a str,
+    fate: Fate,
+    says: String,
 }
 
 /// Prints lines, and counts them.

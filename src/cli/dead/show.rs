@@ -64,7 +64,7 @@ fn print(
     page: Option<&Page>,
     screen: Screen,
     now: Timestamp,
-) -> anyhow::Result<()> {
+) -> std::io::Result<()> {
     let mut lines = vec![
         screen.paint(Style::Bold, &format!("dead letter {}", letter.id)),
         field("given up", &dated(letter.dead_at, now)),
@@ -75,22 +75,26 @@ fn print(
         None => lines.extend(alone(letter, screen, now)),
     }
     lines.push(screen.paint(Style::Bold, "as received, card numbers and secrets masked"));
+    lines.extend(received_lines(letter));
+    lines.iter().try_for_each(|line| screen.line(line))
+}
+
+fn received_lines(letter: &DeadRecord) -> Vec<String> {
     let text = match received(letter) {
         Value::String(text) => text,
-        value => serde_json::to_string_pretty(&value)?,
+        value => format!("{value:#}"),
     };
     let shown = text.lines().take(LINES_MAX);
-    lines.extend(shown.map(|line| format!("  {}", text::printable(line))));
+    let mut lines: Vec<_> = shown
+        .map(|line| format!("  {}", text::printable(line)))
+        .collect();
     let hidden = text.lines().count().saturating_sub(LINES_MAX);
     if hidden > 0 {
         lines.push(format!(
             "  … and {hidden} more lines; `rescind dead export` has all of it"
         ));
     }
-    for line in lines {
-        screen.line(&line)?;
-    }
-    Ok(())
+    lines
 }
 
 /// The lines about a message that is not a request.
