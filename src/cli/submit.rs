@@ -120,14 +120,13 @@ impl Item {
 /// input is a message a line, if one of the lines is an object: else it is more likely one document
 /// with a mistake than many bad messages.
 fn read_items(input: &[u8]) -> Result<Vec<Item>, String> {
-    if let Ok(array) = serde_json::from_slice::<Vec<&RawValue>>(input) {
-        return Ok(array
-            .iter()
-            .map(|raw| Item::new(raw.get().as_bytes()))
-            .collect());
-    }
-    let values = serde_json::Deserializer::from_slice(input).into_iter::<&RawValue>();
-    let error = match values.collect::<Result<Vec<_>, _>>() {
+    let array = serde_json::from_slice::<Vec<&RawValue>>(input);
+    let each = |_| {
+        serde_json::Deserializer::from_slice(input)
+            .into_iter()
+            .collect()
+    };
+    let error = match array.or_else(each) {
         Ok(values) => {
             let bodies = values.iter().map(|raw| raw.get().as_bytes());
             return Ok(bodies.map(Item::new).collect());

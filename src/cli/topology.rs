@@ -208,10 +208,8 @@ mod tests {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let sources = Sources {
-            file: None,
-            default_files: Vec::new(),
             environment: environment.collect(),
-            flags: Vec::new(),
+            ..Sources::default()
         };
         let loaded = load(&sources, crate::providers::ALL).unwrap();
         definitions(&loaded.config.amqp, Some("rescind")).unwrap()
