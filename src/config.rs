@@ -178,9 +178,8 @@ pub fn load(sources: &Sources, providers: &[&'static dyn Provider]) -> Result<Lo
     let layers = Layers::read(sources).map_err(|problem| ConfigError {
         problems: vec![problem],
     })?;
-    let mut loader = Loader::new(&layers);
-    let values = loader.values("", FIELDS.iter().copied(), None);
-    let config = loader.config(&values, providers);
+    let mut loader = Loader::new(&layers, providers);
+    let config = loader.config();
     if !loader.problems.is_empty() {
         let problems = loader.problems;
         return Err(ConfigError { problems });

@@ -22,8 +22,8 @@ impl Loader<'_> {
         for (key, secret) in required.chain([("base_url", false)]) {
             let path = format!("{prefix}{key}");
             let file = format!("{path}_file");
-            let written = [&path, &file].map(|path| self.layers.origin(path).is_some());
-            if values.0.contains_key(key) || written[0] || (secret && written[1]) {
+            let is_written = |path: &str| self.layers.origin(path).is_some();
+            if values.0.contains_key(key) || is_written(&path) || (secret && is_written(&file)) {
                 continue;
             }
             let variable = variable(&path);
@@ -47,17 +47,15 @@ impl Loader<'_> {
             }
         }
         let text = values.text("base_url");
-        if !text.is_empty() {
-            match web_address(&text, plain) {
-                Err(what) => self.problem(&format!("{prefix}base_url"), what),
-                Ok(url) if url.query().is_some() => {
-                    self.problem(
-                        &format!("{prefix}base_url"),
-                        "must not have a query; remove everything from ?",
-                    );
-                }
-                Ok(_) => {}
-            }
+        let wrong = match web_address(&text, plain) {
+            _ if text.is_empty() => None,
+            Ok(url) => url
+                .query()
+                .map(|_| "must not have a query; remove everything from ?"),
+            Err(what) => Some(what),
+        };
+        if let Some(what) = wrong {
+            self.problem(&format!("{prefix}base_url"), what);
         }
         text.trim_end_matches('/').to_owned()
     }

@@ -15,6 +15,7 @@ use crate::settings::{ACCOUNT, FIELDS, Field, Form, Parsed, Resolved, Values};
 /// The values that were read so far, and the problems found in them.
 pub(super) struct Loader<'a> {
     pub(super) layers: &'a Layers,
+    providers: &'a [&'static dyn Provider],
     pub(super) problems: Vec<Problem>,
     pub(super) effective: Vec<Effective>,
     /// Every path that is a setting here.
@@ -22,9 +23,10 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(layers: &'a Layers) -> Self {
+    pub(super) fn new(layers: &'a Layers, providers: &'a [&'static dyn Provider]) -> Self {
         Self {
             layers,
+            providers,
             problems: Vec::new(),
             effective: Vec::new(),
             known: BTreeSet::new(),
@@ -33,7 +35,7 @@ impl<'a> Loader<'a> {
 
     /// The values of the fields of one table. A value that was not written, or cannot be used, is
     /// inherited or has its default, so that the checks can go on.
-    pub(super) fn values(
+    fn values(
         &mut self,
         prefix: &str,
         fields: impl Iterator<Item = Field>,
@@ -68,12 +70,9 @@ impl<'a> Loader<'a> {
         });
     }
 
-    pub(super) fn config(
-        &mut self,
-        values: &Values,
-        providers: &[&'static dyn Provider],
-    ) -> Config {
-        let accounts = self.accounts(values, providers);
+    pub(super) fn config(&mut self) -> Config {
+        let values = &self.values("", FIELDS.iter().copied(), None);
+        let accounts = self.accounts(values);
         let config = Config {
             amqp: amqp(values),
             ledger: ledger(values),
@@ -91,14 +90,10 @@ impl<'a> Loader<'a> {
         config
     }
 
-    fn accounts(
-        &mut self,
-        defaults: &Values,
-        providers: &[&'static dyn Provider],
-    ) -> BTreeMap<String, AccountConfig> {
+    fn accounts(&mut self, defaults: &Values) -> BTreeMap<String, AccountConfig> {
         let (mut accounts, mut skipped) = (BTreeMap::new(), BTreeSet::new());
         for name in self.layers.accounts() {
-            match self.account(&name, defaults, providers) {
+            match self.account(&name, defaults) {
                 Some(account) => {
                     accounts.insert(name, account);
                 }
@@ -112,19 +107,14 @@ impl<'a> Loader<'a> {
         accounts
     }
 
-    fn account(
-        &mut self,
-        name: &str,
-        defaults: &Values,
-        providers: &[&'static dyn Provider],
-    ) -> Option<AccountConfig> {
+    fn account(&mut self, name: &str, defaults: &Values) -> Option<AccountConfig> {
         let path = format!("providers.{name}");
         if let Err(what) = check_name(name) {
             self.problem(&path, what);
             return None;
         }
         let prefix = format!("{path}.");
-        let provider = self.provider(&prefix, providers)?;
+        let provider = self.provider(&prefix)?;
         let settings = provider.settings();
         let before = self.problems.len();
         let values = self.values(&prefix, account_fields(settings), Some(defaults));
@@ -144,14 +134,10 @@ impl<'a> Loader<'a> {
         Some(account_config(provider, account, &values))
     }
 
-    fn provider(
-        &mut self,
-        prefix: &str,
-        providers: &[&'static dyn Provider],
-    ) -> Option<&'static dyn Provider> {
+    fn provider(&mut self, prefix: &str) -> Option<&'static dyn Provider> {
         let path = format!("{prefix}kind");
         let field = ACCOUNT.iter().find(|field| field.path == "kind")?;
-        let kinds: Vec<&str> = providers.iter().map(|p| p.kind()).collect();
+        let kinds: Vec<&str> = self.providers.iter().map(|p| p.kind()).collect();
         let before = self.problems.len();
         let found = self.layers.find(prefix, field, &mut self.problems);
         let Some(Parsed::Text(kind)) = found.map(|resolved| resolved.value) else {
@@ -161,7 +147,8 @@ impl<'a> Loader<'a> {
             }
             return None;
         };
-        let provider = providers.iter().find(|p| p.kind() == kind).copied();
+        let mut providers = self.providers.iter().copied();
+        let provider = providers.find(|p| p.kind() == kind);
         if provider.is_none() {
             let what = match closest(&kind, kinds.iter().copied()) {
                 Some(guess) => format!("= {kind:?} is not a kind; did you mean {guess:?}?"),
