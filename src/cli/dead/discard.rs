@@ -63,9 +63,8 @@ pub(super) async fn run(
     }
     let ledger = operate(config).await?;
     let letters = find(&args, &*ledger, config).await?;
-    let number = text::count(letters.len(), "dead letter");
-    let question = format!("{number} will be {}.", args.verb());
-    if !args.change.is_confirmed(args.chosen.all, &question)? {
+    let change = &args.change;
+    if !change.is_confirmed(args.chosen.all, letters.len(), args.verb())? {
         return Ok(Exit::Interrupted);
     }
     let mut report = Report::new(args.change.json, screen);

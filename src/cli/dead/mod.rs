@@ -302,12 +302,13 @@ impl ChangeArgs {
     }
 
     /// Asks a person at a terminal for confirmation before all are changed.
-    fn is_confirmed(&self, all: bool, question: &str) -> anyhow::Result<bool> {
+    fn is_confirmed(&self, all: bool, number: usize, verb: &str) -> anyhow::Result<bool> {
         let person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         if !all || self.yes || !person {
             return Ok(true);
         }
-        text::say(&format!("{question} Type yes to go on."));
+        let letters = text::count(number, "dead letter");
+        text::say(&format!("{letters} will be {verb}. Type yes to go on."));
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         let is_confirmed = answer.trim() == "yes";

@@ -74,11 +74,8 @@ pub(super) async fn run(
     };
     let ledger = operate(config).await?;
     let letters = args.chosen.find(&*ledger, config).await?;
-    let question = format!(
-        "{} will be replayed.",
-        text::count(letters.len(), "dead letter")
-    );
-    if !args.change.is_confirmed(args.chosen.all, &question)? {
+    let change = &args.change;
+    if !change.is_confirmed(args.chosen.all, letters.len(), "replayed")? {
         return Ok(Exit::Interrupted);
     }
     let report = Report::new(args.change.json, screen);
