@@ -262,10 +262,11 @@ impl Printer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const RESULT: &str = r#"{"result_id":"r","request_id":"a","provider":"midtrans",
+    /// Of the request `a`, which is cancelled.
+    pub(in crate::cli) const RESULT: &str = r#"{"result_id":"r","request_id":"a","provider":"midtrans",
         "outcome":"cancelled","reason":"voided","attempts":1,"lookups":0,
         "received_at":"2026-11-20T10:00:00Z","completed_at":"2026-11-20T10:00:01.300Z"}"#;
 

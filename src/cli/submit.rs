@@ -1,16 +1,14 @@
 //! `rescind submit`: publishes requests and follows them to their results.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
-use serde_json::value::RawValue;
+use lapin::{BasicProperties, Channel, Connection, ExchangeKind, PublisherConfirm};
 use tokio::time::{Instant, sleep_until};
 
 use super::results::{Feed, Printer, ResultMessage, expect_none_waits};
@@ -18,8 +16,10 @@ use super::text::{self, Screen};
 use super::{CommandError, Exit, connect, forbidden};
 use crate::amqp::{self, AmqpError, NOT_FOUND, step};
 use crate::config::{Amqp, Loaded};
-use crate::job::UNKNOWN_PROVIDER;
 use crate::{publish, wire};
+use items::Item;
+
+mod items;
 
 /// Publications that wait for their confirm at once.
 const WINDOW: usize = 64;
@@ -48,8 +48,7 @@ pub(super) struct Args {
 
 /// Publishes, then follows.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
-    let items = read_items(&read_input(&args.file)?)
-        .map_err(|what| CommandError::usage(format!("{}: {what}", args.file.display())))?;
+    let items = items::read(&args.file)?;
     let connection = connect(loaded, "rescind submit").await?;
     let settings = &loaded.config.amqp;
     let exit = if args.no_wait {
@@ -65,83 +64,6 @@ pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::
     };
     amqp::close(&connection).await;
     Ok(exit)
-}
-
-fn read_input(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut input = Vec::new();
-    if file == Path::new("-") {
-        std::io::stdin()
-            .read_to_end(&mut input)
-            .context("cannot read stdin")?;
-        return Ok(input);
-    }
-    std::fs::read(file).map_err(|error| {
-        let what = format!("cannot read {}: {error}", file.display());
-        CommandError::usage(what).into()
-    })
-}
-
-/// A message to be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Item {
-    body: Vec<u8>,
-    request_id: Option<String>,
-    provider: Option<String>,
-}
-
-impl Item {
-    fn new(body: &[u8]) -> Self {
-        let (request_id, provider) = wire::glimpse(body);
-        Self {
-            body: body.to_vec(),
-            request_id,
-            provider,
-        }
-    }
-
-    fn provider(&self) -> &str {
-        self.provider.as_deref().unwrap_or(UNKNOWN_PROVIDER)
-    }
-
-    fn properties(&self) -> BasicProperties {
-        let properties = BasicProperties::default()
-            .with_content_type("application/json".into())
-            .with_delivery_mode(2);
-        match &self.request_id {
-            Some(id) => properties
-                .with_message_id(id.as_str().into())
-                .with_correlation_id(id.as_str().into()),
-            None => properties,
-        }
-    }
-}
-
-/// Reads one object, an array, or values one after the other; the bytes stay as they are. Other
-/// input is a message a line, if one of the lines is an object: else it is more likely one document
-/// with a mistake than many bad messages.
-fn read_items(input: &[u8]) -> Result<Vec<Item>, String> {
-    let array = serde_json::from_slice::<Vec<&RawValue>>(input);
-    let each = |_| {
-        serde_json::Deserializer::from_slice(input)
-            .into_iter()
-            .collect()
-    };
-    let error = match array.or_else(each) {
-        Ok(values) => {
-            let bodies = values.iter().map(|raw| raw.get().as_bytes());
-            return Ok(bodies.map(Item::new).collect());
-        }
-        Err(error) => error,
-    };
-    let lines = input.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-    let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
-    let is_object =
-        |line: &&[u8]| line.starts_with(b"{") && serde_json::from_slice::<&RawValue>(line).is_ok();
-    if lines.len() > 1 && !lines.iter().any(is_object) {
-        Err(format!("this is neither JSON nor JSON lines: {error}"))
-    } else {
-        Ok(lines.into_iter().map(Item::new).collect())
-    }
 }
 
 /// Publishes everything: persistent, mandatory, confirmed.
@@ -180,21 +102,9 @@ async fn publish_window(
     exchange: &str,
     window: &[Item],
 ) -> Result<(), PublishError> {
-    let options = BasicPublishOptions {
-        mandatory: true,
-        ..BasicPublishOptions::default()
-    };
     let mut confirms = Vec::with_capacity(window.len());
     for item in window {
-        let key = format!("cancel.{}", item.provider());
-        let publishing = channel.basic_publish(
-            exchange.into(),
-            key.as_str().into(),
-            options,
-            &item.body,
-            item.properties(),
-        );
-        confirms.push(step("publish", publishing).await?);
+        confirms.push(send(channel, exchange, item).await?);
     }
     let (mut refused, mut returned) = (false, false);
     for confirm in confirms {
@@ -206,6 +116,38 @@ async fn publish_window(
         (true, _) => Err(PublishError::Returned),
         (_, true) => Err(PublishError::Refused),
         _ => Ok(()),
+    }
+}
+
+async fn send(
+    channel: &Channel,
+    exchange: &str,
+    item: &Item,
+) -> Result<PublisherConfirm, AmqpError> {
+    let key = format!("cancel.{}", item.provider);
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    let publishing = channel.basic_publish(
+        exchange.into(),
+        key.as_str().into(),
+        options,
+        &item.body,
+        properties(item),
+    );
+    step("publish", publishing).await
+}
+
+fn properties(item: &Item) -> BasicProperties {
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_delivery_mode(2);
+    match &item.request_id {
+        Some(id) => properties
+            .with_message_id(id.as_str().into())
+            .with_correlation_id(id.as_str().into()),
+        None => properties,
     }
 }
 
@@ -314,7 +256,7 @@ impl Followed {
         let ids = items.iter().filter_map(|item| item.request_id.clone());
         let waiting: BTreeSet<String> = ids.collect();
         let widest = waiting.iter().map(String::len).max().unwrap_or(0);
-        let provider = items.iter().map(|item| item.provider().len());
+        let provider = items.iter().map(|item| item.provider.len());
         Self {
             known: waiting.iter().cloned().collect(),
             printed: HashSet::new(),
@@ -335,7 +277,7 @@ impl Followed {
                 let why = read.err().map(|wrong| wrong.detail).unwrap_or_default();
                 let note = format!("{why}: dead-lettered, no result");
                 self.bar
-                    .suspend(|| self.printer.note(&request, item.provider(), &note))?;
+                    .suspend(|| self.printer.note(&request, &item.provider, &note))?;
             }
         }
         Ok(())
@@ -396,70 +338,22 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::results::tests::RESULT;
     use super::*;
-
-    const ONE: &str = r#"{"request_id": "a", "provider": "midtrans"}"#;
-
-    fn ids(input: &str) -> Vec<Option<String>> {
-        let items = read_items(input.as_bytes()).unwrap();
-        items.into_iter().map(|item| item.request_id).collect()
-    }
-
-    #[test]
-    fn objects_arrays_and_lines_are_read_and_keep_their_bytes() {
-        assert_eq!(
-            read_items(ONE.as_bytes()).unwrap(),
-            [Item::new(ONE.as_bytes())]
-        );
-        let array = format!("[{ONE},\n {ONE}]");
-        assert_eq!(
-            read_items(array.as_bytes()).unwrap()[1].body,
-            ONE.as_bytes()
-        );
-        assert_eq!(ids(&format!("{ONE}\n\n{ONE}\r\n")).len(), 2);
-        assert_eq!(ids("{\n \"request_id\":\n \"a\"\n}"), [Some("a".into())]);
-        assert!(ids("").is_empty());
-    }
-
-    #[test]
-    fn a_bad_line_between_good_ones_is_a_message_of_its_own() {
-        let items = read_items(format!("{ONE}\nnot json\n{ONE}").as_bytes()).unwrap();
-        assert_eq!(items.len(), 3);
-        assert_eq!(items[1].body, b"not json");
-        assert_eq!(
-            (items[1].provider(), &items[1].request_id),
-            ("unknown", &None)
-        );
-        assert_eq!(read_items(b"not json").unwrap().len(), 1);
-        assert_eq!(read_items(b"\xff\xfe").unwrap()[0].body, b"\xff\xfe");
-    }
-
-    #[test]
-    fn a_document_with_a_mistake_is_refused_as_a_whole() {
-        let error = read_items(b"{\n \"request_id\": \"a\",\n \"provider\": }\n").unwrap_err();
-        assert!(error.contains("line 3"), "{error}");
-    }
-
-    #[test]
-    fn ids_are_read_as_the_worker_reads_them() {
-        let id = |body: &str| Item::new(body.as_bytes()).request_id;
-        assert_eq!(id(r#"{"request_id":7}"#), None);
-        assert_eq!(id(r#"{"request_id":"with space"}"#), None);
-        assert_eq!(id(r#"{"request_id":"a","provider":9}"#), Some("a".into()));
-    }
 
     #[test]
     fn repeated_ids_count_once_and_the_summary_counts_outcomes() {
-        let items = read_items(format!("{ONE}\n{ONE}\n{{}}").as_bytes()).unwrap();
+        let items = [Some("a"), Some("a"), None].map(|id| Item {
+            body: Vec::new(),
+            request_id: id.map(str::to_owned),
+            provider: "midtrans".into(),
+        });
         let mut followed = Followed::new(true, &items, Screen::new(Some("1"), None));
         let missing = "1 request in 3 messages: 1 without a result yet";
         assert_eq!(followed.summary(items.len()), missing);
-        let result = r#"{"result_id":"r","request_id":"a","provider":"midtrans","outcome":"refused",
-            "reason":"settled","attempts":1,"lookups":0,
-            "received_at":"2026-11-20T10:00:00Z","completed_at":"2026-11-20T10:00:01Z"}"#;
-        let result = ResultMessage::read(result.into()).unwrap();
+        let result = ResultMessage::read(RESULT.into()).unwrap();
         followed.take(&result).unwrap();
         followed.take(&result).unwrap();
-        assert_eq!(followed.summary(1), "1 request: 1 refused");
+        assert_eq!(followed.summary(1), "1 request: 1 cancelled");
     }
 }
