@@ -57,12 +57,7 @@ pub(super) fn masked_text(text: &str) -> String {
     let mut rest = text;
     let mut before = None;
     while let Some(first) = rest.chars().next() {
-        let run = digits(rest);
-        let (taken, tail) = if run.is_empty() {
-            rest.split_at(first.len_utf8())
-        } else {
-            rest.split_at(run.len())
-        };
+        let (taken, tail) = rest.split_at(digits(rest).max(first.len_utf8()));
         let free = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || "-_.".contains(c));
         let ends = tail.chars().next().filter(|c| *c != '.');
         if free(before) && free(ends) {
@@ -95,8 +90,8 @@ fn masked_run(run: &str) -> String {
     shown.join(" ")
 }
 
-/// The digits at the start, with single spaces and dashes between them.
-fn digits(text: &str) -> &str {
+/// The length of the digits at the start, with single spaces and dashes between them.
+fn digits(text: &str) -> usize {
     let mut end = 0;
     let mut gap = true;
     for (at, c) in text.char_indices() {
@@ -109,7 +104,7 @@ fn digits(text: &str) -> &str {
             _ => break,
         }
     }
-    text.split_at(end).0
+    end
 }
 
 /// The first six and the last four digits, if it has the form and the check digit of a card.

@@ -119,7 +119,7 @@ pub(super) fn say(text: &str) {
 }
 
 /// One field of a line.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Cell {
     text: String,
     style: Style,
@@ -156,7 +156,7 @@ fn is_unseen(c: char) -> bool {
 }
 
 /// Columns of at least these widths; numbers stand on the right.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Table {
     columns: Vec<(&'static str, usize)>,
 }

@@ -12,7 +12,7 @@ use crate::providers::Evidence;
 const ANY: &str = "…";
 
 /// Dead letters of one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct Group {
     pub(super) number: usize,
     pub(super) provider: String,

@@ -74,7 +74,7 @@ fn whole(done: anyhow::Result<Exit>) -> anyhow::Result<Exit> {
 }
 
 /// Filters of dead letters.
-#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 struct Filters {
     /// Account name, or `unknown` for messages whose provider could not be read
     #[arg(long)]
