@@ -7,7 +7,7 @@ use super::super::{Exit, ledger};
 use super::report::{Fate, Report, changed, refusal};
 use super::{ChangeArgs, Chosen, operate, why};
 use crate::config::Config;
-use crate::ledger::{Action, Closed, Closing, DeadRecord, Ledger, Resolution};
+use crate::ledger::{Action, Closing, DeadRecord, Ledger, Resolution};
 use crate::run::now;
 
 /// Close dead letters that need no action. --undo opens them again, until retention removes
@@ -44,7 +44,7 @@ impl Args {
     }
 }
 
-/// Closes or opens the chosen dead letters, one after the other.
+/// Closes or opens the chosen dead letters.
 pub(super) async fn run(
     args: Args,
     config: &Config,
@@ -52,10 +52,14 @@ pub(super) async fn run(
     screen: Screen,
 ) -> anyhow::Result<Exit> {
     args.chosen.check_reason(args.reason.as_deref())?;
-    let who = args.change.who(login)?;
-    let why = match (&args.reason, args.undo || args.change.dry_run) {
-        (None, true) => String::new(),
-        (reason, _) => why(reason.as_deref())?,
+    let closing = Closing {
+        resolution: args.resolution(),
+        who: args.change.who(login)?,
+        why: match (&args.reason, args.undo || args.change.dry_run) {
+            (None, true) => String::new(),
+            (reason, _) => why(reason.as_deref())?,
+        },
+        at: now(),
     };
     if args.change.dry_run {
         let letters = find(&args, &*ledger(config).await?, config).await?;
@@ -67,36 +71,34 @@ pub(super) async fn run(
     if !change.is_confirmed(args.chosen.all, letters.len(), args.verb())? {
         return Ok(Exit::Interrupted);
     }
+    close(&args, &*ledger, &letters, &closing, screen).await
+}
+
+/// One after the other, each at its own time.
+async fn close(
+    args: &Args,
+    ledger: &dyn Ledger,
+    letters: &[DeadRecord],
+    closing: &Closing,
+    screen: Screen,
+) -> anyhow::Result<Exit> {
     let mut report = Report::new(args.change.json, screen);
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
-    for letter in &letters {
+    for letter in letters {
         // Between two of them, never in the middle of one.
         if interrupt.as_mut().now_or_never().is_some() {
             text::say(&format!("interrupted; {}", report.summary(letters.len())));
             return Ok(Exit::Interrupted);
         }
-        let closing = Closing {
-            resolution: args.resolution(),
-            who: who.clone(),
-            why: why.clone(),
-            at: now(),
-        };
+        let mut closing = closing.clone();
+        closing.at = now();
         let closed = ledger.close(&letter.id, closing).await?;
-        take(&args, &mut report, letter, closed)?;
+        let done = || (Fate::Done, args.verb().into());
+        let (fate, says) = refusal(closed, now()).unwrap_or_else(done);
+        report.line(letter, fate, says)?;
     }
     text::say(&report.summary(letters.len()));
     Ok(report.exit(letters.len()))
-}
-
-fn take(
-    args: &Args,
-    report: &mut Report,
-    letter: &DeadRecord,
-    closed: Closed,
-) -> anyhow::Result<()> {
-    let done = || (Fate::Done, args.verb().into());
-    let (fate, says) = refusal(closed, now()).unwrap_or_else(done);
-    report.line(letter, fate, says)
 }
 
 /// The chosen dead letters; with --undo, chosen among the discarded ones.
