@@ -192,6 +192,13 @@ pub struct CommitAnswer {
     pub rows: Vec<i64>,
 }
 
+impl CommitAnswer {
+    const LOST: Self = Self {
+        committed: Committed::Lost,
+        rows: Vec::new(),
+    };
+}
+
 /// Whether and how a change was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
@@ -286,6 +293,14 @@ impl Change {
     /// A result was checked; the request had it before.
     pub fn is_check(&self) -> bool {
         self.progress.state == State::Finished && self.outcome.is_none()
+    }
+
+    /// Where the request stands now, and whether that is because a notification came.
+    fn stands(&self, notified: bool) -> (&Progress, bool) {
+        match &self.hinted {
+            Some(hinted) if notified => (hinted, true),
+            _ => (&self.progress, false),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn commit(
     worker: i64,
     changes: &[&Change],
 ) -> Result<Vec<CommitAnswer>, TxError> {
-    let mut answers = vec![lost(); changes.len()];
+    let mut answers = vec![CommitAnswer::LOST; changes.len()];
     let mut open: Vec<usize> = (0..changes.len()).collect();
     while !open.is_empty() {
         // Two changes of one request are made one after the other.
@@ -77,7 +77,7 @@ async fn commit_wave(
     let hinted: HashMap<i64, bool> = owned.iter().map(|o| (o.change.id.seq, o.hinted)).collect();
     let answer = |change: &&Change| {
         let committed = match hinted.get(&change.id.seq) {
-            None => return lost(),
+            None => return CommitAnswer::LOST,
             Some(_) if freed.contains(&change.id.seq) => Committed::Freed,
             Some(true) => Committed::Hinted,
             Some(false) => Committed::Done,
@@ -87,13 +87,6 @@ async fn commit_wave(
         CommitAnswer { committed, rows }
     };
     Ok(changes.iter().map(answer).collect())
-}
-
-fn lost() -> CommitAnswer {
-    CommitAnswer {
-        committed: Committed::Lost,
-        rows: Vec::new(),
-    }
 }
 
 /// Of statements that were sent at once, one fails and takes the others with it. Its error counts,
@@ -140,21 +133,13 @@ fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Owned<'a>>, TxError
     } else {
         !finished && !row.try_get::<_, bool>("parked")?
     };
-    if !(ours && fits) {
-        return Ok(None);
-    }
-    Ok(Some(match &change.hinted {
-        Some(progress) if notified => Owned {
-            change,
-            progress,
-            hinted: true,
-        },
-        _ => Owned {
-            change,
-            progress: &change.progress,
-            hinted: false,
-        },
-    }))
+    let (progress, hinted) = change.stands(notified);
+    let owned = Owned {
+        change,
+        progress,
+        hinted,
+    };
+    Ok((ours && fits).then_some(owned))
 }
 
 async fn write(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxError> {

@@ -11,29 +11,11 @@ use crate::lifecycle::Progress;
 use crate::outcome::Outcome;
 
 pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<CommitAnswer> {
-    let hinted = is_hinted(db, change)?;
-    let progress = match &change.hinted {
-        Some(hinted_progress) if hinted => hinted_progress,
-        _ => &change.progress,
-    };
+    let (progress, hinted) = change.stands(is_hinted(db, change)?);
     if !write_progress(db, change, progress)? {
-        return Ok(CommitAnswer {
-            committed: Committed::Lost,
-            rows: Vec::new(),
-        });
+        return Ok(CommitAnswer::LOST);
     }
-    if let Some(call) = &change.call {
-        db.prepare_cached(
-            "UPDATE calls SET finished_at = ?3, verdict = ?4, evidence = ?5 WHERE request = ?1 AND number = ?2",
-        )?
-        .execute(params![
-            change.id.seq,
-            change.progress.calls,
-            millis(change.at),
-            call.verdict,
-            json(&call.evidence)?
-        ])?;
-    }
+    end_call(db, change)?;
     let rows = outbox::insert(db, Some(change.id.seq), &change.messages, change.at)?;
     if let Some(dead) = &change.dead_letter {
         outbox::dead_letter(db, Some(change.id.seq), dead)?;
@@ -84,6 +66,23 @@ fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusq
         change.outcome.map(|_| millis(change.at)),
     ])?;
     Ok(written == 1)
+}
+
+fn end_call(db: &Connection, change: &Change) -> rusqlite::Result<()> {
+    let Some(call) = &change.call else {
+        return Ok(());
+    };
+    db.prepare_cached(
+        "UPDATE calls SET finished_at = ?3, verdict = ?4, evidence = ?5 WHERE request = ?1 AND number = ?2",
+    )?
+    .execute(params![
+        change.id.seq,
+        change.progress.calls,
+        millis(change.at),
+        call.verdict,
+        json(&call.evidence)?
+    ])
+    .map(drop)
 }
 
 /// Gives the turn to the next request on the same payment, if one waits.
