@@ -46,6 +46,15 @@ impl DeadFilter {
         }
     }
 
+    /// The condition that this makes on the row `d`, in SQL.
+    pub(super) const fn open_condition(&self) -> &'static str {
+        match self.open {
+            Some(true) => "d.closed_at IS NULL",
+            Some(false) => "d.closed_at IS NOT NULL",
+            None => "true",
+        }
+    }
+
     /// Milliseconds and id behind which they begin.
     pub(super) fn behind(&self) -> (i64, &str) {
         match &self.after {

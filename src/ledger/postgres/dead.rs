@@ -16,11 +16,7 @@ use crate::outcome::Outcome;
 
 /// Oldest first.
 pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRecord>, TxError> {
-    let open = match filter.open {
-        Some(true) => "d.closed_at IS NULL",
-        Some(false) => "d.closed_at IS NOT NULL",
-        None => "true",
-    };
+    let open = filter.open_condition();
     let named = match filter.id {
         Some(_) => "(d.id = $1 OR d.request_id = $1)",
         None => "$1::text IS NULL",

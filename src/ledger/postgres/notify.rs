@@ -74,8 +74,8 @@ fn found(row: &Row) -> Result<Found, TxError> {
 
 async fn tell(db: &ClientWrapper, found: Found, hear: &Hear) -> Result<Heard, TxError> {
     let seq = found.seq;
-    let (heard, change) = found.tell(hear);
-    match change {
+    let (heard, update) = found.tell(hear);
+    match update {
         Update::Nothing => {}
         Update::Remember => {
             let remember = db

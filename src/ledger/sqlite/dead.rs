@@ -13,11 +13,7 @@ use crate::outcome::Outcome;
 
 /// Oldest first.
 pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec<DeadRecord>> {
-    let open = match filter.open {
-        Some(true) => "d.closed_at IS NULL",
-        Some(false) => "d.closed_at IS NOT NULL",
-        None => "1 = 1",
-    };
+    let open = filter.open_condition();
     let named = match filter.id {
         Some(_) => "(d.id = ?1 OR d.request_id = ?1)",
         None => "?1 IS NULL",
@@ -232,12 +228,9 @@ fn write_down(
 ) -> rusqlite::Result<()> {
     let (action, at) = (closing.resolution.action().as_str(), millis(closing.at));
     let closed = closing.mark();
+    let (closed_at, closed_by) = closed.unzip();
     db.prepare_cached("UPDATE dead_letters SET closed_at = ?2, closed_by = ?3 WHERE id = ?1")?
-        .execute(params![
-            id,
-            closed.map(|(at, _)| at),
-            closed.map(|(_, by)| by)
-        ])?;
+        .execute(params![id, closed_at, closed_by])?;
     db.prepare_cached(
         "INSERT INTO actions (dead_letter, request, action, who, why, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?

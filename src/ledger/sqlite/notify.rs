@@ -49,8 +49,8 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
 
 fn tell(db: &Connection, found: Found, hear: &Hear) -> rusqlite::Result<Heard> {
     let seq = found.seq;
-    let (heard, change) = found.tell(hear);
-    match change {
+    let (heard, update) = found.tell(hear);
+    match update {
         Update::Nothing => {}
         Update::Remember => {
             db.prepare_cached("UPDATE requests SET notified = 1 WHERE seq = ?1")?
