@@ -14,7 +14,6 @@ use super::outbox;
 use super::rows::text;
 use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
 use crate::lifecycle::Progress;
-use crate::wire::Outgoing;
 
 /// Rounds in which another worker may interfere.
 const ROUNDS_MAX: usize = 8;
@@ -35,12 +34,16 @@ pub(super) async fn accept(
             Arrival::Invalid(letter, _) if repeated.contains(&letter.id) => Accepted::Repeated,
             Arrival::Invalid(letter, about_it) => {
                 dead.push((None, &**letter));
-                messages.extend(about_it.iter().map(|message| (letter.dead_at, message)));
+                messages.extend(about_it.iter().map(|message| outbox::Message {
+                    request: None,
+                    at: letter.dead_at,
+                    message,
+                }));
                 Accepted::Recorded
             }
         });
     }
-    record(db, worker, &dead, &messages).await?;
+    record(db, worker, &dead, messages).await?;
     let again: Vec<i64> = batch.again.into_iter().collect();
     outbox::publish_again(db, worker, &again).await?;
     Ok(answers)
@@ -92,26 +95,17 @@ async fn record(
     db: &ClientWrapper,
     worker: i64,
     dead: &[(Option<i64>, &DeadLetter)],
-    messages: &[(jiff::Timestamp, &Outgoing)],
+    mut messages: Vec<outbox::Message<'_>>,
 ) -> Result<(), TxError> {
     // A statement may not touch a row twice.
     let mut seen = HashSet::new();
-    let messages: Vec<outbox::Message<'_>> = messages
-        .iter()
-        .filter(|(_, message)| seen.insert(message.id))
-        .map(|&(at, message)| outbox::Message {
-            request: None,
-            at,
-            message,
-        })
-        .collect();
+    messages.retain(|m| seen.insert(m.message.id));
     outbox::open_again(db, dead).await?;
     outbox::dead_letters(db, dead).await?;
     outbox::insert(db, worker, &messages).await.map(drop)
 }
 
 /// Whether the request of an id was new or known.
-#[derive(Clone, Copy)]
 enum Fate {
     New(Option<ClaimId>),
     Known,
@@ -123,8 +117,6 @@ struct Batch<'a> {
     fates: HashMap<&'a str, (Fate, [u8; 32])>,
     /// Requests that came again and have a result.
     again: HashSet<i64>,
-    /// Ids whose first arrival was answered.
-    answered: HashSet<&'a str>,
 }
 
 impl<'a> Batch<'a> {
@@ -145,25 +137,20 @@ impl<'a> Batch<'a> {
             first,
             fates: HashMap::new(),
             again: HashSet::new(),
-            answered: HashSet::new(),
         }
     }
 
     async fn take_in(&mut self, db: &ClientWrapper, worker: i64) -> Result<(), TxError> {
         let mut open = self.first.clone();
         for _ in 0..ROUNDS_MAX {
-            if open.is_empty() {
-                return Ok(());
-            }
             self.insert(db, worker, &mut open).await?;
             self.find_known(db, &mut open).await?;
             self.park(db, worker, &mut open).await?;
+            if open.is_empty() {
+                return Ok(());
+            }
         }
-        if open.is_empty() {
-            Ok(())
-        } else {
-            Err(TxError::Again("other workers were in the way".into()))
-        }
+        Err(TxError::Again("other workers were in the way".into()))
     }
 
     /// Inserts the requests whose id and whose payment are free.
@@ -266,15 +253,15 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn answer(&mut self, request: &'a NewRequest) -> Result<Accepted, TxError> {
-        let known = self.fates.get(request.request_id.as_str());
-        let &(fate, digest) =
+    /// In the order of the arrivals: a new request is known once its first one is answered.
+    fn answer(&mut self, request: &NewRequest) -> Result<Accepted, TxError> {
+        let known = self.fates.get_mut(request.request_id.as_str());
+        let (fate, digest) =
             known.ok_or_else(|| TxError::Again("an arrival was not answered".into()))?;
-        let first = self.answered.insert(&request.request_id);
-        Ok(match fate {
-            Fate::New(claim) if first => Accepted::New(claim),
-            _ if digest != request.digest => Accepted::Conflicting,
-            _ => Accepted::Repeated,
+        Ok(match std::mem::replace(fate, Fate::Known) {
+            Fate::New(claim) => Accepted::New(claim),
+            Fate::Known if *digest != request.digest => Accepted::Conflicting,
+            Fate::Known => Accepted::Repeated,
         })
     }
 }
