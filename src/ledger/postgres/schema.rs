@@ -8,56 +8,21 @@ use deadpool_postgres::ClientWrapper;
 use super::error::TxError;
 use crate::ledger::LedgerError;
 
-/// A change of the schema, and the oldest schema whose workers can live with it.
-struct Migration {
-    text: &'static str,
-    minimum: i64,
-}
-
-/// In order; `rescind_schema` says which ones were made.
-const MIGRATIONS: &[Migration] = &[
-    Migration {
-        text: include_str!("schema/001.sql"),
-        minimum: 1,
-    },
+/// In order; `rescind_schema` says which ones were made. With each change of the schema comes the
+/// oldest schema whose workers can live with it.
+const MIGRATIONS: &[(&str, i64)] = &[
+    (include_str!("schema/001.sql"), 1),
     // Version 1 would ignore remembered notifications.
-    Migration {
-        text: include_str!("schema/002.sql"),
-        minimum: 2,
-    },
+    (include_str!("schema/002.sql"), 2),
     // Version 2 would overwrite the outcome of a replayed request.
-    Migration {
-        text: include_str!("schema/003.sql"),
-        minimum: 3,
-    },
-    Migration {
-        text: include_str!("schema/004.sql"),
-        minimum: 3,
-    },
-    Migration {
-        text: include_str!("schema/005.sql"),
-        minimum: 3,
-    },
-    Migration {
-        text: include_str!("schema/006.sql"),
-        minimum: 3,
-    },
-    Migration {
-        text: include_str!("schema/007.sql"),
-        minimum: 3,
-    },
-    Migration {
-        text: include_str!("schema/008.sql"),
-        minimum: 3,
-    },
-    Migration {
-        text: include_str!("schema/009.sql"),
-        minimum: 3,
-    },
-    Migration {
-        text: include_str!("schema/010.sql"),
-        minimum: 3,
-    },
+    (include_str!("schema/003.sql"), 3),
+    (include_str!("schema/004.sql"), 3),
+    (include_str!("schema/005.sql"), 3),
+    (include_str!("schema/006.sql"), 3),
+    (include_str!("schema/007.sql"), 3),
+    (include_str!("schema/008.sql"), 3),
+    (include_str!("schema/009.sql"), 3),
+    (include_str!("schema/010.sql"), 3),
 ];
 
 /// The number of the lock: any that no other program uses in this database.
@@ -75,9 +40,10 @@ fn known() -> i64 {
 
 /// Brings the database to this version's schema, unless it has that or a newer one.
 pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
-    match look(db).await? {
-        Some(found) if found.version >= known() => return compatible(&found, shown),
-        _ => {}
+    if let Some(found) = look(db).await?
+        && found.version >= known()
+    {
+        return compatible(&found, shown);
     }
     db.batch_execute("BEGIN").await?;
     let done = migrate_locked(db, shown).await;
@@ -107,10 +73,10 @@ async fn migrate_locked(db: &ClientWrapper, shown: &str) -> Result<(), TxError> 
         .await?;
     }
     let version = found.map_or(0, |found| found.version);
-    for (number, migration) in (1_i64..).zip(MIGRATIONS).filter(|(n, _)| *n > version) {
-        db.batch_execute(migration.text).await?;
+    for (number, (change, minimum)) in (1_i64..).zip(MIGRATIONS).filter(|(n, _)| *n > version) {
+        db.batch_execute(change).await?;
         let note = "INSERT INTO rescind_schema (version, minimum) VALUES ($1, $2)";
-        db.execute(note, &[&number, &migration.minimum]).await?;
+        db.execute(note, &[&number, minimum]).await?;
     }
     Ok(())
 }
