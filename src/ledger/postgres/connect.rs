@@ -16,7 +16,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
-use super::error::{no_connection, words};
+use super::error::{causes, no_connection, words};
 use crate::ledger::LedgerError;
 use crate::pem::{certificates, private_key};
 
@@ -76,36 +76,12 @@ impl Database {
         let url =
             Url::parse(settings.url.expose_secret()).map_err(|_| unusable("it cannot be read"))?;
         let mode = Mode::of(&url)?;
-        let mut config: tokio_postgres::Config = plain(&url)
-            .parse()
-            .map_err(|error: tokio_postgres::Error| unusable(&words(&error)))?;
-        if config.get_application_name().is_none() {
-            config.application_name("rescind");
-        }
-        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
-        let chosen = url
-            .query_pairs()
-            .any(|(key, _)| key == "target_session_attrs");
-        // Of several hosts, the one that takes writes, which may be another one tomorrow.
-        if hosts > 1 && !chosen {
-            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        }
-        let given = config.get_connect_timeout().copied();
-        config
-            .connect_timeout(of_an_address(hosts, given))
-            .tcp_user_timeout(SILENCE)
-            .keepalives(true)
-            .keepalives_idle(SILENCE)
-            .keepalives_interval(SILENCE / 5)
-            .keepalives_retries(3)
-            .ssl_mode(match mode {
-                Mode::Plain => SslMode::Disable,
-                Mode::Verified => SslMode::Require,
-            });
-        let tls = match mode {
-            Mode::Plain => None,
-            Mode::Verified => Some(tls(settings)?),
+        let mut config = configured(&url)?;
+        let (encryption, tls) = match mode {
+            Mode::Plain => (SslMode::Disable, None),
+            Mode::Verified => (SslMode::Require, Some(tls(settings)?)),
         };
+        config.ssl_mode(encryption);
         Ok(Self {
             config,
             tls,
@@ -155,29 +131,41 @@ impl Database {
     /// pass.
     pub(super) fn kept_out(&self, error: &PoolError) -> LedgerError {
         let why = no_connection(error);
-        let PoolError::Backend(error) = error else {
-            return LedgerError::Failed(format!("{} cannot be reached: {why}", self.shown));
-        };
-        let mistaken = [
-            SqlState::INVALID_PASSWORD,
-            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-            SqlState::INVALID_CATALOG_NAME,
-            SqlState::INSUFFICIENT_PRIVILEGE,
-            SqlState::INVALID_PARAMETER_VALUE,
-        ];
-        let ours = error.code().is_some_and(|code| mistaken.contains(code))
-            || error.to_string().contains("TLS handshake")
-            || error.to_string().contains("server does not support TLS")
-            || is_tls(error);
-        if ours {
-            LedgerError::Refused {
+        match error {
+            PoolError::Backend(error) if is_mistake(error) => LedgerError::Refused {
                 url: self.shown.clone(),
                 why,
-            }
-        } else {
-            LedgerError::Failed(format!("{} cannot be reached: {why}", self.shown))
+            },
+            _ => LedgerError::Failed(format!("{} cannot be reached: {why}", self.shown)),
         }
     }
+}
+
+/// The driver's settings: the URL's, and our limits of time.
+fn configured(url: &Url) -> Result<tokio_postgres::Config, LedgerError> {
+    let mut config: tokio_postgres::Config = plain(url)
+        .parse()
+        .map_err(|error: tokio_postgres::Error| unusable(&words(&error)))?;
+    if config.get_application_name().is_none() {
+        config.application_name("rescind");
+    }
+    let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
+    let chosen = url
+        .query_pairs()
+        .any(|(key, _)| key == "target_session_attrs");
+    // Of several hosts, the one that takes writes, which may be another one tomorrow.
+    if hosts > 1 && !chosen {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    let given = config.get_connect_timeout().copied();
+    config
+        .connect_timeout(of_an_address(hosts, given))
+        .tcp_user_timeout(SILENCE)
+        .keepalives(true)
+        .keepalives_idle(SILENCE)
+        .keepalives_interval(SILENCE / 5)
+        .keepalives_retries(3);
+    Ok(config)
 }
 
 fn built(pool: PoolBuilder) -> Result<Pool, LedgerError> {
@@ -185,18 +173,26 @@ fn built(pool: PoolBuilder) -> Result<Pool, LedgerError> {
     pool.map_err(|error| LedgerError::Failed(error.to_string()))
 }
 
+/// A person has to correct the address, the server or a certificate.
+fn is_mistake(error: &tokio_postgres::Error) -> bool {
+    let mistaken = [
+        SqlState::INVALID_PASSWORD,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        SqlState::INVALID_CATALOG_NAME,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        SqlState::INVALID_PARAMETER_VALUE,
+    ];
+    error.code().is_some_and(|code| mistaken.contains(code))
+        || error.to_string().contains("TLS handshake")
+        || error.to_string().contains("server does not support TLS")
+        || is_tls(error)
+}
+
 fn is_tls(error: &tokio_postgres::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let inner = error
-            .downcast_ref::<io::Error>()
-            .and_then(|error| error.get_ref());
-        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(error).any(|cause| {
+        let inner = cause.downcast_ref().and_then(io::Error::get_ref);
+        cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    })
 }
 
 /// Whether the connection is encrypted. An encrypted one always verifies the server.

@@ -51,7 +51,8 @@ impl From<Error> for TxError {
         let why = words(&error);
         let Some(state) = error.code() else {
             // Not from the server: the connection is cut, or a value does not have the expected type.
-            let cut = error.is_closed() || std::error::Error::source(&error).is_some_and(is_io);
+            let cause = causes(&error).next();
+            let cut = error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>());
             return if cut {
                 Self::Broken(why)
             } else {
@@ -99,27 +100,26 @@ pub(super) fn no_connection(error: &PoolError) -> String {
     }
 }
 
-fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.is::<std::io::Error>()
-}
-
 /// The error without the values that were bound.
 pub(super) fn words(error: &Error) -> String {
     match error.as_db_error() {
         Some(said) => format!("{} ({})", said.message(), said.code().code()),
         None => {
             let mut text = error.to_string();
-            let mut cause = std::error::Error::source(error);
-            while let Some(error) = cause {
-                let more = error.to_string();
-                if !text.contains(&more) {
-                    text = format!("{text}: {more}");
+            for cause in causes(error).map(ToString::to_string) {
+                if !text.contains(&cause) {
+                    text = format!("{text}: {cause}");
                 }
-                cause = error.source();
             }
             text
         }
     }
+}
+
+/// The errors below this one.
+pub(super) fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let first = std::error::Error::source(error);
+    std::iter::successors(first, |cause| cause.source())
 }
 
 #[cfg(test)]
