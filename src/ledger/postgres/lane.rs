@@ -37,22 +37,37 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// Called after every commit with the seconds it took and the operations in it.
-pub(super) type Observer = Arc<dyn Fn(f64, usize) + Send + Sync>;
+pub(super) type Observer = Box<dyn Fn(f64, usize) + Send + Sync>;
 
 /// The number of a worker's only lane; the schema could hold several.
 pub(super) const LANE: i16 = 1;
 
 pub(super) struct Lane {
-    pub(super) database: Database,
-    pub(super) pool: Pool,
-    pub(super) lease: Arc<Lease>,
-    pub(super) observer: Observer,
+    database: Database,
+    pool: Pool,
+    lease: Arc<Lease>,
+    observer: Observer,
     /// Counts transactions; each writes its number.
-    pub(super) number: i64,
-    pub(super) client: Option<Object>,
+    number: i64,
+    client: Option<Object>,
 }
 
 impl Lane {
+    pub(super) fn new(
+        database: &Database,
+        lease: Arc<Lease>,
+        observer: Observer,
+    ) -> Result<Self, LedgerError> {
+        Ok(Self {
+            database: database.clone(),
+            pool: database.writers(1)?,
+            lease,
+            observer,
+            number: 0,
+            client: None,
+        })
+    }
+
     /// Serves until the last handle to the queue is dropped.
     pub(super) async fn run(mut self, mut queue: UnboundedReceiver<Item>) {
         while let Some(first) = queue.recv().await {

@@ -22,7 +22,7 @@ use self::connect::Database;
 pub use self::connect::Settings;
 use self::error::TxError;
 use self::group::{Item, Maintenance, Queued};
-use self::lane::{Lane, Observer, PATIENCE, forget};
+use self::lane::{Lane, PATIENCE, forget};
 use self::lease::Lease;
 use self::notify::Notification;
 use self::recover::HASTENED_MOST;
@@ -84,8 +84,7 @@ impl Postgres {
     ) -> Result<Self, LedgerError> {
         let database = Database::new(settings)?;
         let stop = CancellationToken::new();
-        let name = name();
-        let lease = Arc::new(Lease::new(name));
+        let lease = Arc::new(Lease::new(name()));
         let keeper = database.writers(2)?;
         let (leaving, left) = (stop.clone(), CancellationToken::new());
         let reads = background("ledger-read", {
@@ -99,14 +98,7 @@ impl Postgres {
         let guard = stop.drop_guard();
         prepare(&reads, keeper, database.clone()).await?;
         let (write, queue) = unbounded_channel();
-        let lane = Lane {
-            pool: database.writers(1)?,
-            database: database.clone(),
-            lease: Arc::clone(&lease),
-            observer: Arc::new(observer) as Observer,
-            number: 0,
-            client: None,
-        };
+        let lane = Lane::new(&database, Arc::clone(&lease), Box::new(observer))?;
         background("ledger-write", async move {
             lane.run(queue).await;
             drop(guard);
