@@ -23,7 +23,7 @@ pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Acc
 }
 
 fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepted> {
-    if insert_request(db, request, &request.progress, Some(TURN))? {
+    if insert_request(db, request, &request.progress, false)? {
         return begin_call(db, request);
     }
     let known = db
@@ -49,12 +49,12 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
         // The id is free, but another request has the payment's turn: a finished one gives it up, and
         // behind an open one this request waits.
         None if free_turn(db, &request.provider, &request.payment_key)? => {
-            expect_inserted(insert_request(db, request, &request.progress, Some(TURN))?)?;
+            expect_inserted(insert_request(db, request, &request.progress, false)?)?;
             begin_call(db, request)
         }
         None => {
             let waits = Progress::new(request.envelope.received_at);
-            expect_inserted(insert_request(db, request, &waits, None)?)?;
+            expect_inserted(insert_request(db, request, &waits, true)?)?;
             Ok(Accepted::New(None))
         }
     }
@@ -97,9 +97,6 @@ fn begin_call(db: &Connection, request: &NewRequest) -> rusqlite::Result<Accepte
     Ok(Accepted::New(Some(ClaimId { seq, token: 0 })))
 }
 
-/// In column `turn`: the request that works on its payment, or was the last to.
-const TURN: i64 = 0;
-
 /// Takes the payment's turn from a request that has finished, if one has it.
 fn free_turn(db: &Connection, provider: &str, payment_key: &str) -> rusqlite::Result<bool> {
     let freed = db
@@ -115,9 +112,10 @@ fn insert_request(
     db: &Connection,
     request: &NewRequest,
     progress: &Progress,
-    turn: Option<i64>,
+    parked: bool,
 ) -> rusqlite::Result<bool> {
-    let (envelope, parked) = (&request.envelope, turn.is_none());
+    let envelope = &request.envelope;
+    let turn = (!parked).then_some(0);
     let due_at = progress.due_at.filter(|_| !parked).map(millis);
     let inserted = db
         .prepare_cached(

@@ -148,38 +148,28 @@ fn replaying(db: &Connection) -> rusqlite::Result<Vec<(String, u64, Option<Times
 }
 
 pub(super) fn history(db: &Connection, request_id: &str) -> rusqlite::Result<Option<History>> {
-    let found = db
-        .prepare_cached(&format!(
-            "SELECT seq, parked, due_at, outcome, reason, finished_at, {STORED} FROM requests WHERE request_id = ?1"
-        ))?
-        .query_row([request_id], |row| {
-            let (stored, mut progress) = stored(row)?;
-            progress.due_at = row.get::<_, Option<i64>>("due_at")?.map(time);
-            let outcome: Option<String> = row.get("outcome")?;
-            let history = History {
-                stored,
-                progress,
-                parked: row.get("parked")?,
-                outcome: outcome.zip(row.get("reason")?),
-                finished_at: row.get::<_, Option<i64>>("finished_at")?.map(time),
-                calls: Vec::new(),
-                messages: Vec::new(),
-                letters: Vec::new(),
-                actions: Vec::new(),
-                newer: None,
-            };
-            Ok((row.get::<_, i64>("seq")?, history))
+    db.prepare_cached(&format!(
+        "SELECT seq, parked, due_at, outcome, reason, finished_at, {STORED} FROM requests WHERE request_id = ?1"
+    ))?
+    .query_row([request_id], |row| {
+        let seq = row.get("seq")?;
+        let (stored, mut progress) = stored(row)?;
+        progress.due_at = row.get::<_, Option<i64>>("due_at")?.map(time);
+        let outcome: Option<String> = row.get("outcome")?;
+        Ok(History {
+            stored,
+            progress,
+            parked: row.get("parked")?,
+            outcome: outcome.zip(row.get("reason")?),
+            finished_at: row.get::<_, Option<i64>>("finished_at")?.map(time),
+            calls: calls(db, seq)?,
+            messages: messages(db, seq)?,
+            letters: dead::of_request(db, request_id)?,
+            actions: dead::actions(db, seq)?,
+            newer: dead::newer(db, seq)?,
         })
-        .optional()?;
-    let Some((seq, mut history)) = found else {
-        return Ok(None);
-    };
-    history.calls = calls(db, seq)?;
-    history.messages = messages(db, seq)?;
-    history.letters = dead::of_request(db, request_id)?;
-    history.actions = dead::actions(db, seq)?;
-    history.newer = dead::newer(db, seq)?;
-    Ok(Some(history))
+    })
+    .optional()
 }
 
 fn calls(db: &Connection, request: i64) -> rusqlite::Result<Vec<CallRecord>> {
