@@ -171,12 +171,10 @@ pub async fn supervise<F>(
     let mut failures = 0;
     while !stop.is_cancelled() {
         let started = tokio::time::Instant::now();
-        match session().await {
-            Ok(()) => continue,
-            Err(error) => {
-                warn!(session = what, %error, "no broker session; connecting again")
-            }
-        }
+        let Err(error) = session().await else {
+            continue;
+        };
+        warn!(session = what, %error, "no broker session; connecting again");
         failures = if started.elapsed() > STEADY {
             0
         } else {

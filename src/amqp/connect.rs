@@ -105,21 +105,20 @@ fn share(addresses: usize) -> Duration {
 }
 
 /// The addresses of a name in turn, until one takes the connection. A silent one leaves time for the next.
-async fn first_of<S, E, C>(
+async fn first_of<S, C>(
     addresses: Vec<SocketAddr>,
     each: Duration,
     reach: impl Fn(SocketAddr) -> C,
-) -> Result<S, E>
+) -> io::Result<S>
 where
-    C: Future<Output = Result<S, E>>,
-    E: From<io::Error>,
+    C: Future<Output = io::Result<S>>,
 {
-    let mut failed = E::from(io::Error::from(ErrorKind::AddrNotAvailable));
+    let mut failed = io::Error::from(ErrorKind::AddrNotAvailable);
     for address in addresses {
         match tokio::time::timeout(each, reach(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => failed = error,
-            Err(_) => failed = io::Error::from(ErrorKind::TimedOut).into(),
+            Err(_) => failed = ErrorKind::TimedOut.into(),
         }
     }
     Err(failed)
@@ -226,7 +225,7 @@ mod tests {
         let each = Duration::from_millis(1);
         let tried = async |addresses: Vec<SocketAddr>| {
             let tried = first_of(addresses, each, reach).await;
-            tried.map_err(|error: io::Error| error.kind())
+            tried.map_err(|error| error.kind())
         };
         assert_eq!(tried(vec![silent, refusing, good]).await, Ok(3));
         assert_eq!(tried(vec![good, silent]).await, Ok(3));

@@ -213,26 +213,36 @@ pub async fn verify(connection: &Connection, topology: &Topology) -> Result<Veri
     let mut found = Verified::default();
     for exchange in &topology.exchanges {
         let label = format!("exchange {}", exchange.name);
-        for passive in [true, false] {
-            // A refusal closes the channel, so each question has its own.
-            let channel = open_channel(connection).await?;
-            let asked = declare_exchange(&channel, exchange, passive).await;
-            if !differs(&label, passive, asked, &mut found)? {
-                break;
-            }
-        }
+        let ask = async move |channel, passive| declare_exchange(&channel, exchange, passive).await;
+        compare(connection, &label, ask, &mut found).await?;
     }
     for queue in &topology.queues {
         let label = format!("queue {}", queue.name);
-        for passive in [true, false] {
-            let channel = open_channel(connection).await?;
-            let asked = declare_queue(&channel, queue, passive).await;
-            if !differs(&label, passive, asked, &mut found)? {
-                break;
-            }
-        }
+        let ask = async move |channel, passive| declare_queue(&channel, queue, passive).await;
+        compare(connection, &label, ask, &mut found).await?;
     }
     Ok(found)
+}
+
+/// Whether it is there, and then what it is like.
+async fn compare<F>(
+    connection: &Connection,
+    label: &str,
+    ask: impl Fn(Channel, bool) -> F,
+    found: &mut Verified,
+) -> Result<(), AmqpError>
+where
+    F: Future<Output = Result<(), AmqpError>>,
+{
+    for passive in [true, false] {
+        // A refusal closes the channel, so each question has its own.
+        let channel = open_channel(connection).await?;
+        let asked = ask(channel, passive).await;
+        if !differs(label, passive, asked, found)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// `true` if the next question may be asked. The second one, which compares the arguments
