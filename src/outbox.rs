@@ -311,14 +311,16 @@ impl Outbox {
         }
         let now = (self.shared.clock)();
         match self.shared.ledger.published(confirmed.clone(), now).await {
-            Ok(()) => self.notes.marked(&confirmed),
+            Ok(()) => {
+                self.notes.marked(&confirmed);
+                true
+            }
             Err(error) => {
                 error!(%error, "cannot mark messages as published; trying again");
                 self.notes.try_later();
-                return false;
+                false
             }
         }
-        true
     }
 
     async fn publish_window(

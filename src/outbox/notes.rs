@@ -37,6 +37,7 @@ struct Inner {
 }
 
 impl Inner {
+    /// This row can be read again: it is marked, or to be published once more.
     fn release(&mut self, row: i64) {
         self.busy.remove(&row);
         self.released.insert(row);
@@ -99,12 +100,6 @@ impl Notes {
         self.inner().returned.hurry(now);
     }
 
-    /// These rows can be read again: marked, or to be published once more.
-    fn release(&self, rows: impl IntoIterator<Item = i64>) {
-        let mut inner = self.inner();
-        rows.into_iter().for_each(|row| inner.release(row));
-    }
-
     /// The broker has these messages.
     pub(super) fn add(&self, delivered: impl Iterator<Item = Delivered>, now: Instant) {
         let mut inner = self.inner();
@@ -143,8 +138,11 @@ impl Notes {
 
     /// These, the oldest ones, are marked.
     pub(super) fn marked(&self, messages: &[Delivered]) {
-        self.inner().confirmed.drain(..messages.len());
-        self.release(messages.iter().map(|message| message.seq));
+        let mut inner = self.inner();
+        inner.confirmed.drain(..messages.len());
+        messages
+            .iter()
+            .for_each(|message| inner.release(message.seq));
     }
 
     /// They could not be marked now.
@@ -199,7 +197,7 @@ mod tests {
         assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
         assert_eq!(notes.confirmed(), [confirmed[0].delivered()]);
         notes.marked(&[confirmed[0].delivered()]);
-        notes.release([1]);
+        notes.inner().release(1);
         // By a read that had begun before.
         assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
         notes.begin_read();
@@ -218,7 +216,9 @@ mod tests {
         notes.begin_read();
         let rest = notes.take(rows(1..5, Kind::Result), now);
         assert_eq!(seqs(&rest), [1, 3, 4]);
-        notes.release([1, 3]);
+        for row in [1, 3] {
+            notes.inner().release(row);
+        }
         notes.begin_read();
         let later = now + Duration::from_secs(60);
         let parts = |now| {
@@ -230,7 +230,7 @@ mod tests {
         let taken = rows([2], Kind::Result);
         notes.add(taken.iter().map(Pending::delivered), now);
         notes.forget();
-        notes.release([2]);
+        notes.inner().release(2);
         notes.begin_read();
         assert_eq!(parts(now), (vec![1, 2, 3, 4], vec![]), "it was taken");
     }
