@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lapin::message::Delivery;
 use lapin::{Channel, Connection};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::{info, warn};
@@ -18,29 +17,23 @@ use crate::config::Amqp;
 use crate::consume::{self, Batches};
 use crate::dispatch::Dispatchers;
 use crate::failpoint::{self, Point};
-use crate::finding::{Finding, Source};
-use crate::job::UNKNOWN_PROVIDER;
 use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
-use crate::lifecycle::{Plan, Progress};
+use crate::lifecycle::Plan;
 use crate::metrics::Received;
-use crate::outcome::{Invalid, Operation, Outcome};
-use crate::providers::Evidence;
+use crate::outcome::Operation;
 use crate::shared::Shared;
-use crate::wire::{self, Envelope, Misunderstood};
 
 use self::acks::Acks;
-use self::admission::{Candidate, Ready, Taken};
-use self::batch::{delivery_count, envelope, part, poisonous};
+use self::admission::{Ready, Taken};
+use self::batch::part;
 
 mod acks;
 mod admission;
 mod batch;
+mod read;
 
 /// Deliveries in one transaction.
 const BATCH_MAX: usize = 256;
-/// A dropped message that was delivered this often without being acknowledged has most
-/// likely stopped the worker each time.
-const DROPPED_DELIVERIES_MAX: i64 = 3;
 /// Longest wait for the ledger before requests are consumed without it.
 const LEDGER_WAIT: Duration = Duration::from_secs(2);
 
@@ -270,76 +263,6 @@ impl Intake {
             .await
     }
 
-    fn read_delivery(&self, mut delivery: Delivery, queue: Queue) -> Taken {
-        let count = delivery_count(&delivery);
-        let mut envelope = envelope(&mut delivery, (self.shared.clock)());
-        let name = match queue {
-            Queue::Requests => &self.settings.requests_queue,
-            Queue::Dropped => &self.settings.dropped_queue,
-        };
-        let mut span = self.shared.spans.intake(name, &mut envelope);
-        let poison = queue == Queue::Dropped && count >= DROPPED_DELIVERIES_MAX;
-        let (arrival, candidate) = if poison {
-            (self.invalid(&poisonous(), &envelope), None)
-        } else {
-            self.read(envelope)
-        };
-        if let Arrival::Request(request) = &arrival {
-            span.set_text("rescind.request_id", &request.request_id);
-            span.set_text("rescind.provider", &request.provider);
-        }
-        Taken {
-            acker: delivery.acker,
-            arrival,
-            candidate,
-            ready: None,
-            span,
-        }
-    }
-
-    fn read(&self, envelope: Envelope) -> (Arrival, Option<Candidate>) {
-        let known = |name: &str| Some(self.dispatchers.get(name)?.provider());
-        let read = match wire::read_new_request(&envelope.body, known) {
-            Ok(read) => read,
-            Err(why) => return (self.invalid(&why, &envelope), None),
-        };
-        let job = read.job;
-        let request = NewRequest {
-            request_id: job.request_id.clone(),
-            provider: job.provider.clone(),
-            payment_key: job.payment.key.clone(),
-            digest: read.digest,
-            progress: Progress::new(envelope.received_at),
-            envelope,
-        };
-        let dispatcher = self.dispatchers.get(&job.provider).map(Arc::clone);
-        let candidate = dispatcher.map(|dispatcher| Candidate { dispatcher, job });
-        (Arrival::Request(Box::new(request)), candidate)
-    }
-
-    fn invalid(&self, why: &Misunderstood, envelope: &Envelope) -> Arrival {
-        let provider = why.provider.as_deref().unwrap_or(UNKNOWN_PROVIDER);
-        let finding = Finding {
-            request_id: why.request_id.as_deref().unwrap_or_default(),
-            provider,
-            title: provider,
-            envelope,
-            outcome: Outcome::Invalid(why.reason),
-            detail: Some(&why.detail),
-            source: Source::Worker,
-            evidence: &Evidence::default(),
-            attempts: 0,
-            lookups: 0,
-            completed_at: envelope.received_at,
-            letters: 0,
-        };
-        let messages = match why.request_id {
-            Some(_) => finding.messages(),
-            None => vec![finding.dead_letter()],
-        };
-        Arrival::Invalid(Box::new(DeadLetter::of(&finding)), messages)
-    }
-
     fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, ready: Option<Ready>) {
         let (id, ready) = match (claim, ready) {
             (Some(id), Some(ready)) => (id, ready),
@@ -366,17 +289,6 @@ impl Intake {
             outcome: None,
         };
         ready.place.start(claim, Some(ready.job));
-    }
-
-    /// The dead letter of a request whose id belongs to other content, which stays as it is.
-    fn conflict(&self, request: &NewRequest) -> Arrival {
-        let why = Misunderstood {
-            request_id: Some(request.request_id.clone()),
-            provider: Some(request.provider.clone()),
-            reason: Invalid::RequestIdConflict,
-            detail: "the request_id was used before with other content, and that request goes on; if this means the same cancellation, do not publish it again".into(),
-        };
-        self.invalid(&why, &request.envelope)
     }
 
     fn recorded(&self, dead: &DeadLetter) {

@@ -7,8 +7,7 @@ use lapin::message::Delivery;
 use lapin::types::{AMQPValue, ShortString};
 
 use crate::amqp;
-use crate::outcome::Invalid;
-use crate::wire::{Envelope, Misunderstood};
+use crate::wire::Envelope;
 
 /// Bytes of deliveries in one transaction: of a message that is not understood several copies are stored,
 /// and a database takes only so much in its time.
@@ -47,16 +46,6 @@ pub(super) fn delivery_count(delivery: &Delivery) -> i64 {
         count - BROKERS_LIMIT - 1
     } else {
         count
-    }
-}
-
-/// The finding about a message that was delivered too often.
-pub(super) fn poisonous() -> Misunderstood {
-    Misunderstood {
-        request_id: None,
-        provider: None,
-        reason: Invalid::Schema,
-        detail: "the message was delivered again and again without being taken in; it may have stopped the worker".into(),
     }
 }
 
