@@ -341,6 +341,15 @@ impl Outbox {
         end_spans(spans, &fates);
         failpoint::pass(Point::AfterPublish);
         self.count(window, &fates);
+        let confirmed = self.note_fates(window, fates);
+        if self.settings.reply_to {
+            self.copies.send(&self.settings, &confirmed).await;
+        }
+        Ok(())
+    }
+
+    /// Returns the messages that the broker has.
+    fn note_fates<'w>(&self, window: &'w [Pending], fates: Vec<Published>) -> Vec<&'w Pending> {
         let (confirmed, others): (Vec<_>, Vec<_>) = window
             .iter()
             .zip(fates)
@@ -350,10 +359,7 @@ impl Outbox {
         let confirmed: Vec<&Pending> = confirmed.into_iter().map(|(pending, _)| pending).collect();
         self.notes
             .add(confirmed.iter().map(|pending| pending.delivered()), now);
-        if self.settings.reply_to {
-            self.copies.send(&self.settings, &confirmed).await;
-        }
-        Ok(())
+        confirmed
     }
 
     fn exchange(&self, kind: Kind) -> &str {

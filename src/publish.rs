@@ -185,17 +185,14 @@ pub fn properties(message: &Outgoing) -> BasicProperties {
 /// Whether this user may publish to the exchange. The broker judges a publication when it comes, and
 /// nobody gets this one: its transaction is rolled back.
 pub async fn probe(connection: &Connection, exchange: &str) -> Result<(), AmqpError> {
-    let mut probed = probe_once(connection, exchange).await;
     // lapin loses the reason for which a channel was closed where that comes between two of our steps.
     for _ in 0..9 {
-        match &probed {
-            Err(error) if error.refusal().is_none() => {
-                probed = probe_once(connection, exchange).await;
-            }
-            _ => break,
+        match probe_once(connection, exchange).await {
+            Err(error) if error.refusal().is_none() => {}
+            probed => return probed,
         }
     }
-    probed
+    probe_once(connection, exchange).await
 }
 
 async fn probe_once(connection: &Connection, exchange: &str) -> Result<(), AmqpError> {
