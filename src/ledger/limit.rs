@@ -1,5 +1,5 @@
 //! Limits of queries: a database counts with a sign.
 
-pub(super) fn most(most: usize) -> i64 {
-    i64::try_from(most).unwrap_or(i64::MAX)
+pub(super) fn most(most: impl TryInto<i64>) -> i64 {
+    most.try_into().unwrap_or(i64::MAX)
 }

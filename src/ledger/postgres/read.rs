@@ -97,14 +97,14 @@ pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Resu
         .try_get(0)?)
 }
 
-pub(super) async fn unpublished(db: Object, most: u64) -> Result<u64, TxError> {
+pub(super) async fn unpublished(db: Object, limit: u64) -> Result<u64, TxError> {
     let waiting = db
         .prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM messages WHERE published_at IS NULL LIMIT $1) waiting",
         )
         .await?;
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    Ok(count(db.query_one(&waiting, &[&most]).await?.try_get(0)?))
+    let row = db.query_one(&waiting, &[&most(limit)]).await?;
+    Ok(count(row.try_get(0)?))
 }
 
 pub(super) async fn stats(db: Object) -> Result<Stats, TxError> {

@@ -26,16 +26,12 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
     if insert_request(db, request, &request.progress, false)? {
         return begin_call(db, request);
     }
-    let known = db
+    let known: Option<(i64, Vec<u8>, bool)> = db
         .prepare_cached(
             "SELECT seq, digest, outcome IS NOT NULL FROM requests WHERE request_id = ?1",
         )?
         .query_row([&request.request_id], |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, Vec<u8>>(1)?,
-                row.get::<_, bool>(2)?,
-            ))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
     match known {
