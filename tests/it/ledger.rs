@@ -483,8 +483,7 @@ async fn an_answer_that_is_final_needs_no_notification() {
 #[tokio::test]
 async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
     on_each(async |mut desk| {
-        let claim = desk.begin("a", "p").await;
-        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        desk.end("a", "p", VOIDED, at(4)).await;
         let before = desk.seen("a").await;
         assert_eq!(desk.hear(&["p"], asks_at(50)).await, [Heard::Checking]);
         assert_eq!(desk.hear(&["p"], says_the_same()).await, [Heard::Known]);
@@ -521,8 +520,7 @@ async fn a_result_is_checked_once_at_a_time_and_stays_what_it_is() {
 async fn the_last_four_requests_on_a_payment_hear_of_a_notification() {
     on_each(async |desk| {
         for id in ["a", "b", "c", "d", "e"] {
-            let claim = desk.begin(id, "p").await;
-            desk.settle(finish(&claim, VOIDED, at(4))).await;
+            desk.end(id, "p", VOIDED, at(4)).await;
         }
         let checking = [Heard::Checking; 4];
         assert_eq!(desk.hear(&["p"], asks_at(50)).await, checking);
@@ -542,8 +540,7 @@ async fn the_last_four_requests_on_a_payment_hear_of_a_notification() {
 #[tokio::test]
 async fn a_notification_during_a_check_makes_another_one_follow() {
     on_each(async |mut desk| {
-        let claim = desk.begin("a", "p").await;
-        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        desk.end("a", "p", VOIDED, at(4)).await;
         desk.hear(&["p"], asks_at(50)).await;
         let check = desk.only_claim(at(50), checks()).await;
         assert_eq!(desk.hear(&["p"], asks_at(70)).await, [Heard::Checking]);
@@ -621,8 +618,8 @@ async fn so_many_messages_are_read_at_once_as_there_is_room_for() {
 async fn messages_are_pending_in_their_order_until_they_are_confirmed() {
     on_each(async |desk| {
         for n in 0..5 {
-            let claim = desk.begin(&format!("r{n}"), &format!("p{n}")).await;
-            desk.settle(finish(&claim, VOIDED, at(n))).await;
+            desk.end(&format!("r{n}"), &format!("p{n}"), VOIDED, at(n))
+                .await;
         }
         let ids = async |after, most| {
             let found = desk.pending(after, most).await.unwrap();
@@ -780,8 +777,7 @@ async fn only_what_is_finished_published_and_closed_is_purged() {
         assert_eq!(heard, [Heard::Checking]);
         desk.begin("open", "open").await;
         desk.take_in(request("parked", "open")).await;
-        let claim = desk.begin("unpublished", "unpublished").await;
-        desk.settle(finish(&claim, VOIDED, at(10))).await;
+        desk.end("unpublished", "unpublished", VOIDED, at(10)).await;
 
         assert_eq!(desk.purge(at(9), 100).await.unwrap(), 0, "before, not at");
         assert_eq!(

@@ -319,8 +319,7 @@ async fn a_replay_that_fails_again_is_a_new_dead_letter() {
 #[tokio::test]
 async fn a_replay_has_its_turn_on_the_payment() {
     on_each(async |desk| {
-        let claim = desk.begin("a", "p").await;
-        desk.settle(finish(&claim, GIVEN_UP, at(4))).await;
+        desk.end("a", "p", GIVEN_UP, at(4)).await;
         let letter = desk.letter_of("a").await.unwrap().id;
         let other = desk.begin("b", "p").await;
         desk.take_in(request("c", "p")).await;
@@ -438,8 +437,7 @@ async fn a_replay_is_told_of_a_later_request_on_its_payment_that_may_have_done_i
     on_each(async |desk| {
         for (n, (end, overtaken)) in ends.into_iter().enumerate() {
             let [first, later, payment] = ["first", "later", "p"].map(|name| format!("{name}{n}"));
-            let claim = desk.begin(&first, &payment).await;
-            desk.settle(finish(&claim, GIVEN_UP, at(4))).await;
+            desk.end(&first, &payment, GIVEN_UP, at(4)).await;
             let claim = desk.begin(&later, &payment).await;
             if let Some(outcome) = end {
                 desk.settle(finish(&claim, outcome, at(5))).await;
@@ -554,8 +552,7 @@ async fn what_overtook_a_dead_letter_is_kept_for_as_long_as_that_can_be_replayed
             ("harmless", "first", refused),
             ("else", "other", VOIDED),
         ] {
-            let claim = desk.begin(id, payment).await;
-            desk.settle(finish(&claim, outcome, at(5))).await;
+            desk.end(id, payment, outcome, at(5)).await;
         }
         desk.publish_all(at(5)).await;
         assert_eq!(

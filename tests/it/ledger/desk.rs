@@ -329,11 +329,16 @@ impl Desk {
         answers[0].committed
     }
 
-    /// Begins, finishes and publishes a request at `now`.
-    pub(super) async fn done(&self, id: &str, outcome: Outcome, now: Timestamp) {
-        let claim = self.begin(id, id).await;
+    /// Begins and finishes a request at `now`.
+    pub(super) async fn end(&self, id: &str, payment: &str, outcome: Outcome, now: Timestamp) {
+        let claim = self.begin(id, payment).await;
         let done = self.settle(finish(&claim, outcome, now)).await;
         assert_eq!(done, Committed::Done);
+    }
+
+    /// Begins, finishes and publishes a request at `now`.
+    pub(super) async fn done(&self, id: &str, outcome: Outcome, now: Timestamp) {
+        self.end(id, id, outcome, now).await;
         self.publish_all(now).await;
     }
 
@@ -377,12 +382,7 @@ impl Desk {
 
     /// The last dead letter of a request.
     pub(super) async fn letter_of(&self, id: &str) -> Option<DeadRecord> {
-        let filter = DeadFilter {
-            id: Some(id.to_owned()),
-            most: 100,
-            ..DeadFilter::default()
-        };
-        self.dead(filter).await.unwrap().pop()
+        self.dead(DeadFilter::with_id(id)).await.unwrap().pop()
     }
 
     /// Everything there is, to be compared.

@@ -3,13 +3,12 @@
 use rescind::ledger::Accepted;
 use rescind::wire::Kind;
 
-use super::desk::{Desk, VOIDED, admitted, at, checked, checks, finish};
+use super::desk::{Desk, VOIDED, admitted, at, checked, checks};
 use super::{asks_at, on_each};
 
 /// A result and what corrects it, neither of them published.
 async fn corrected(desk: &Desk) {
-    let claim = desk.begin("a", "p").await;
-    desk.settle(finish(&claim, VOIDED, at(4))).await;
+    desk.end("a", "p", VOIDED, at(4)).await;
     desk.hear(&["p"], asks_at(50)).await;
     let check = desk.only_claim(at(50), checks()).await;
     desk.settle(checked(&check, at(51))).await;

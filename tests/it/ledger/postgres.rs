@@ -138,23 +138,10 @@ async fn a_row_that_is_given_out_again_is_not_written_by_whoever_had_it() {
 }
 
 #[tokio::test]
-async fn a_call_of_a_worker_that_is_out_of_reach_is_given_the_time_to_arrive() {
-    let url = Database::shared().create();
-    let (one, two) = (desk(&url).await, desk(&url).await);
-    one.begin("a", "p").await;
-    expire(&url);
-    let quiet = Arc::new(|_: &str| std::time::Duration::from_millis(500));
-    assert_eq!(two.recover(at(7), quiet).await.unwrap(), 1);
-    let seen = two.seen("a").await.progress;
-    assert_eq!(seen.quiet_until, Some(at(507)));
-}
-
-#[tokio::test]
 async fn a_message_is_published_by_one_worker() {
     let url = Database::shared().create();
     let (one, two) = (desk(&url).await, desk(&url).await);
-    let claim = one.begin("a", "p").await;
-    one.settle(finish(&claim, VOIDED, at(1))).await;
+    one.end("a", "p", VOIDED, at(1)).await;
     two.begin("b", "q").await;
     assert_eq!((one.outbox().await.len(), two.outbox().await.len()), (1, 0));
     one.publish_all(at(2)).await;

@@ -9,8 +9,7 @@ use super::on_each;
 #[tokio::test]
 async fn a_confirmation_marks_the_message_that_it_confirms_and_no_other_one_in_its_row() {
     on_each(async |desk| {
-        let claim = desk.begin("a", "p").await;
-        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        desk.end("a", "p", VOIDED, at(4)).await;
         let mut other = desk.outbox().await[0].delivered();
         other.id = uuid::Uuid::from_u128(7);
         desk.published(vec![other], at(5)).await.unwrap();
@@ -22,8 +21,7 @@ async fn a_confirmation_marks_the_message_that_it_confirms_and_no_other_one_in_i
 #[tokio::test]
 async fn a_confirmation_is_no_answer_to_a_repeat_that_came_since() {
     on_each(async |desk| {
-        let claim = desk.begin("a", "p").await;
-        desk.settle(finish(&claim, VOIDED, at(4))).await;
+        desk.end("a", "p", VOIDED, at(4)).await;
         let before = desk.outbox().await[0].delivered();
         assert_eq!(desk.take_in(request("a", "p")).await, Accepted::Repeated);
         desk.published(vec![before], at(5)).await.unwrap();

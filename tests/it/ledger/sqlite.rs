@@ -21,7 +21,7 @@ use super::desk::{
 };
 
 fn open(path: &Path) -> Result<Sqlite, LedgerError> {
-    Sqlite::open(path, Box::new(|_, _| ()))
+    Sqlite::open(path, |_, _| ())
 }
 
 /// A process that another test forks holds a copy of every open file until it executes its
@@ -394,8 +394,7 @@ async fn write_bodies(desk: &Desk, numbers: std::ops::Range<usize>) {
     for n in numbers {
         let mut request = admitted(&format!("r{n}"), &format!("p{n}"));
         request.envelope.body = vec![b'x'; 64 * 1024];
-        let arrival = Arrival::Request(Box::new(request));
-        desk.accept(vec![arrival].into()).await.unwrap();
+        desk.take_in(request).await;
     }
 }
 

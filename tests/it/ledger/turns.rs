@@ -5,11 +5,12 @@ use std::path::Path;
 use rescind::ledger::sqlite::Sqlite;
 use rescind::ledger::{Arrival, Ledger};
 use rusqlite::{Connection, ErrorCode};
+use tempfile::TempDir;
 
 use super::desk::{admitted, request};
 
 fn open(path: &Path) -> Sqlite {
-    Sqlite::open(path, Box::new(|_, _| ())).unwrap()
+    Sqlite::open(path, |_, _| ()).unwrap()
 }
 
 /// A row as an older version wrote it.
@@ -36,9 +37,11 @@ fn is_refused(file: &Connection, change: &str) -> bool {
     error == Some(ErrorCode::ConstraintViolation)
 }
 
-/// Version 3, with three payments.
-fn older(path: &Path) {
-    let file = Connection::open(path).unwrap();
+/// Version 3, with three payments, after its migration. The folder goes with it.
+fn migrated() -> (TempDir, Connection) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rescind.db");
+    let file = Connection::open(&path).unwrap();
     for migration in [
         include_str!("../../../src/ledger/sqlite/schema/001.sql"),
         include_str!("../../../src/ledger/sqlite/schema/002.sql"),
@@ -55,25 +58,19 @@ fn older(path: &Path) {
     // A replay: what came after it has ended.
     row(&file, "c1", "replayed", "in_doubt", false);
     row(&file, "c2", "replayed", "finished", false);
+    drop(open(&path));
+    (folder, file)
 }
 
 #[test]
 fn an_older_ledger_gives_each_payment_s_turn_to_who_works_on_it_or_ended_last() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rescind.db");
-    older(&path);
-    drop(open(&path));
-    let file = Connection::open(&path).unwrap();
+    let (_folder, file) = migrated();
     assert_eq!(turns(&file), ["a2", "b2", "c1"]);
 }
 
 #[test]
 fn the_database_lets_no_second_request_work_on_a_payment() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rescind.db");
-    older(&path);
-    drop(open(&path));
-    let file = Connection::open(&path).unwrap();
+    let (_folder, file) = migrated();
     let second = "UPDATE requests SET parked = 0, turn = 0 WHERE request_id = 'b3'";
     assert!(is_refused(&file, second));
     let without_its_turn = "UPDATE requests SET parked = 0 WHERE request_id = 'b3'";

@@ -34,8 +34,7 @@ async fn observed(url: &str) -> (Desk, Sizes) {
 #[tokio::test]
 async fn of_every_commit_it_is_told_how_much_was_in_it() {
     let (desk, sizes) = observed(&Database::shared().create()).await;
-    let claim = desk.begin("a", "p").await;
-    desk.settle(finish(&claim, GIVEN_UP, at(1))).await;
+    desk.end("a", "p", GIVEN_UP, at(1)).await;
     desk.publish_all(at(1)).await;
     assert_eq!(desk.hear(&["p"], asks_at(5)).await, [Heard::Checking]);
     desk.claims(9, at(1)).await;
