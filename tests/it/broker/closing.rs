@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
-
+use super::frames::{PAYLOAD, passing};
 use crate::flow::PATIENCE;
 use crate::rig::checker::endings;
 use crate::rig::client::Outgoing;
@@ -15,46 +12,17 @@ use crate::rig::raw::{long, short};
 use crate::rig::stage::{Stage, request};
 use crate::rig::{Broker, Simulator, Worker, until};
 
-/// A TCP proxy that answers a question for an exchange with a farewell of this code, once.
+/// A way to the broker on which a question for an exchange is answered with a farewell of this code, once.
 async fn closing(broker: &Broker, code: Arc<AtomicU16>) -> String {
-    let mut url = url::Url::parse(broker.url()).unwrap();
-    let broker = format!("127.0.0.1:{}", url.port().unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    url.set_port(Some(port)).unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let broker = TcpStream::connect(&broker).await.unwrap();
-            let (mut from_client, to_client) = client.into_split();
-            let (from_broker, mut to_broker) = broker.into_split();
-            tokio::spawn(async move { copy(&mut from_client, &mut to_broker).await });
-            tokio::spawn(frames(from_broker, to_client, Arc::clone(&code)));
-        }
-    });
-    url.into()
-}
-
-/// Type, channel and length; the payload; an end mark.
-async fn frames(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, code: Arc<AtomicU16>) {
     const DECLARED: &[u8] = &[0, 40, 0, 11];
-    let mut head = [0; 7];
-    while from.read_exact(&mut head).await.is_ok() {
-        let length = u32::from_be_bytes(head[3..].try_into().unwrap());
-        let mut rest = vec![0; length as usize + 1];
-        if from.read_exact(&mut rest).await.is_err() {
-            return;
+    let pass = move |frame: Vec<u8>| {
+        let declared = frame[PAYLOAD..].starts_with(DECLARED);
+        match declared.then(|| code.swap(0, Ordering::AcqRel)) {
+            None | Some(0) => frame,
+            Some(code) => farewell(code),
         }
-        let mut frame = [&head, rest.as_slice()].concat();
-        if rest.starts_with(DECLARED) {
-            frame = match code.swap(0, Ordering::AcqRel) {
-                0 => frame,
-                code => farewell(code),
-            };
-        }
-        if to.write_all(&frame).await.is_err() {
-            return;
-        }
-    }
+    };
+    passing(broker, pass).await
 }
 
 /// `connection.close`

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 
+use super::frames::{PAYLOAD, passing};
 use super::{publish_through, requests, unhurried, until_results};
 use crate::flow::PATIENCE;
 use crate::rig::checker::endings;
@@ -96,88 +96,43 @@ fn threads(worker: &Worker, name: &str) -> usize {
     names.filter(|found| found.trim_end() == name).count()
 }
 
-/// A TCP proxy that can swallow deliveries and lets everything else through.
-struct Muffler {
-    url: String,
-    muffled: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Muffler {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Muffler {
-    async fn before(broker: &Broker) -> Self {
-        let mut url = url::Url::parse(broker.url()).unwrap();
-        let broker = format!("127.0.0.1:{}", url.port().unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        url.set_port(Some(port)).unwrap();
-        let muffled = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&muffled);
-        let task = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let broker = TcpStream::connect(&broker).await.unwrap();
-                let (mut from_client, to_client) = client.into_split();
-                let (from_broker, mut to_broker) = broker.into_split();
-                tokio::spawn(async move { copy(&mut from_client, &mut to_broker).await });
-                tokio::spawn(frames(from_broker, to_client, Arc::clone(&flag)));
-            }
-        });
-        Self {
-            url: url.into(),
-            muffled,
-            task,
-        }
-    }
-}
-
-/// Type, channel and length; the payload; an end mark. Deliveries are `basic.deliver`, and
-/// the frames of content that follow.
-async fn frames(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, muffled: Arc<AtomicBool>) {
+/// `basic.deliver`, and the frames of content that follow.
+fn is_delivery(frame: &[u8]) -> bool {
     const DELIVER: &[u8] = &[0, 60, 0, 60];
-    let mut head = [0; 7];
-    while from.read_exact(&mut head).await.is_ok() {
-        let length = u32::from_be_bytes(head[3..].try_into().unwrap());
-        let mut rest = vec![0; length as usize + 1];
-        if from.read_exact(&mut rest).await.is_err() {
-            return;
+    matches!(frame[0], 2 | 3) || frame[PAYLOAD..].starts_with(DELIVER)
+}
+
+/// A way to the broker on which deliveries can be swallowed.
+async fn muffler(broker: &Broker, muffled: Arc<AtomicBool>) -> String {
+    let pass = move |frame: Vec<u8>| {
+        if muffled.load(Ordering::Acquire) && is_delivery(&frame) {
+            Vec::new()
+        } else {
+            frame
         }
-        let delivery = matches!(head[0], 2 | 3) || rest.starts_with(DELIVER);
-        if delivery && muffled.load(Ordering::Acquire) {
-            continue;
-        }
-        if to
-            .write_all(&[&head, rest.as_slice()].concat())
-            .await
-            .is_err()
-        {
-            return;
-        }
-    }
+    };
+    passing(broker, pass).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_the_broker_has_forgotten_subscribes_again() {
     let broker = Broker::shared();
-    let muffler = Muffler::before(broker).await;
-    let mut stage = Stage::with(&muffler.url, "forgotten", Simulator::start());
+    let muffled = Arc::new(AtomicBool::new(false));
+    let url = muffler(broker, Arc::clone(&muffled)).await;
+    let mut stage = Stage::with(&url, "forgotten", Simulator::start());
     // What is swallowed counts as delivered: the rest of the queue has to be left in it.
     stage.set("amqp.prefetch", 1);
     let worker = stage.worker();
     let client = crate::rig::Client::connect(broker.url()).await;
     let mut results = client.results(&stage.names).await;
-    muffler.muffled.store(true, Ordering::Release);
+    muffled.store(true, Ordering::Release);
     let all = requests(12, "success");
     client.confirm_all(&stage.names, &all).await;
     until("it is noticed", PATIENCE, || {
         worker.log().contains("the broker delivers none of them")
     })
     .await;
-    muffler.muffled.store(false, Ordering::Release);
+    muffled.store(false, Ordering::Release);
     for ending in endings(&stage, &mut results, &all, PATIENCE).await {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
         assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
