@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Row;
 
 use super::error::TxError;
-use super::rows::{STORED, column, json, outcome, stored};
+use super::rows::{STORED, column, json, outcome, stored, written};
 use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{Begin, Claim, ClaimId, Claims};
@@ -90,8 +90,6 @@ pub(super) async fn write_claims(
         )
         .await?;
     let due = |progress: &Progress| progress.due_at.filter(|_| owner.is_none()).map(millis);
-    let progress = taken.iter().map(|(_, progress)| json(progress));
-    let progress: Vec<String> = progress.collect::<Result<_, _>>()?;
     db.execute(
         &statement,
         &[
@@ -101,7 +99,7 @@ pub(super) async fn write_claims(
             &column(taken, |(_, progress)| due(progress)),
             &column(taken, |(_, progress)| i64::from(progress.attempts)),
             &column(taken, |(_, progress)| i64::from(progress.lookups)),
-            &progress,
+            &written(taken, |(_, progress)| json(progress))?,
             &owner,
         ],
     )

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::error::TxError;
 use super::outbox::{self, Message, Rows};
-use super::rows::{column, json};
+use super::rows::{column, json, written};
 use crate::ledger::time::millis;
 use crate::ledger::{Change, CommitAnswer, Committed};
 use crate::lifecycle::Progress;
@@ -159,8 +159,6 @@ async fn write(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxError> {
              WHERE r.seq = c.seq",
         )
         .await?;
-    let progress = owned.iter().map(|o| json(o.progress));
-    let progress: Vec<String> = progress.collect::<Result<_, _>>()?;
     db.execute(
         &statement,
         &[
@@ -169,7 +167,7 @@ async fn write(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxError> {
             &column(owned, |o| o.progress.due_at.map(millis)),
             &column(owned, |o| i64::from(o.progress.attempts)),
             &column(owned, |o| i64::from(o.progress.lookups)),
-            &progress,
+            &written(owned, |o| json(o.progress))?,
             &column(owned, |o| o.change.outcome.map(Outcome::as_str)),
             &column(owned, |o| o.change.outcome.map(Outcome::reason)),
             &column(owned, |o| o.change.outcome.map(|_| millis(o.change.at))),
@@ -196,8 +194,6 @@ async fn end_calls(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxErro
              WHERE calls.request = e.request AND calls.number = e.number",
         )
         .await?;
-    let evidence = ends.iter().map(|(_, end)| json(&end.evidence));
-    let evidence: Vec<String> = evidence.collect::<Result<_, _>>()?;
     db.execute(
         &statement,
         &[
@@ -205,7 +201,7 @@ async fn end_calls(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxErro
             &column(&ends, |(change, _)| i64::from(change.progress.calls)),
             &column(&ends, |(change, _)| millis(change.at)),
             &column(&ends, |(_, end)| end.verdict),
-            &evidence,
+            &written(&ends, |(_, end)| json(&end.evidence))?,
         ],
     )
     .await?;

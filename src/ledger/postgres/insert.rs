@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use deadpool_postgres::ClientWrapper;
 
 use super::error::TxError;
-use super::rows::{column, delivery, json, text};
+use super::rows::{column, delivery, json, text, written};
 use crate::ledger::NewRequest;
 use crate::ledger::time::millis;
 use crate::lifecycle::Progress;
@@ -41,10 +41,6 @@ pub(super) async fn insert(
         return Ok(HashMap::new());
     }
     let statement = db.prepare_cached(INSERT).await?;
-    let envelopes = rows.iter().map(|(request, _)| delivery(&request.envelope));
-    let envelopes: Vec<String> = envelopes.collect::<Result<_, _>>()?;
-    let progress = rows.iter().map(|(_, progress)| json(progress));
-    let progress: Vec<String> = progress.collect::<Result<_, _>>()?;
     let due = |progress: &Progress| progress.due_at.filter(|_| !parked).map(millis);
     let new = db
         .query(
@@ -55,13 +51,13 @@ pub(super) async fn insert(
                 &column(&rows, |(request, _)| text(&request.payment_key)),
                 &column(&rows, |(request, _)| request.digest.as_slice()),
                 &column(&rows, |(request, _)| request.envelope.body.as_slice()),
-                &envelopes,
+                &written(&rows, |(request, _)| delivery(&request.envelope))?,
                 &column(&rows, |(request, _)| millis(request.envelope.received_at)),
                 &column(&rows, |(_, progress)| progress.state.as_str()),
                 &column(&rows, |(_, progress)| due(progress)),
                 &column(&rows, |(_, progress)| i64::from(progress.attempts)),
                 &column(&rows, |(_, progress)| i64::from(progress.lookups)),
-                &progress,
+                &written(&rows, |(_, progress)| json(progress))?,
                 &column(&rows, |(_, progress)| {
                     progress.operation.map(|o| o.as_str())
                 }),

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::TxError;
-use super::rows::{column, json, text};
+use super::rows::{column, json, text, written};
 use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::time::millis;
 use crate::ledger::{DeadLetter, Delivered};
@@ -43,8 +43,6 @@ pub(super) async fn insert(
              RETURNING seq, request, message_id",
         )
         .await?;
-    let properties = messages.iter().map(|m| json(&m.message.properties));
-    let properties: Vec<String> = properties.collect::<Result<_, _>>()?;
     db.query(
         &statement,
         &[
@@ -52,7 +50,7 @@ pub(super) async fn insert(
             &column(messages, |m| m.request),
             &column(messages, |m| m.message.kind.as_str()),
             &column(messages, |m| text(&m.message.routing_key)),
-            &properties,
+            &written(messages, |m| json(&m.message.properties))?,
             &column(messages, |m| &*m.message.body),
             &column(messages, |m| millis(m.at)),
             &worker,

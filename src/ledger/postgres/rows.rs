@@ -86,6 +86,14 @@ pub(super) fn column<'a, R, T>(rows: &'a [R], of: impl FnMut(&'a R) -> T) -> Vec
     rows.iter().map(of).collect()
 }
 
+/// The same, of values that are written as text first.
+pub(super) fn written<'a, R>(
+    rows: &'a [R],
+    of: impl FnMut(&'a R) -> Result<String, TxError>,
+) -> Result<Vec<String>, TxError> {
+    rows.iter().map(of).collect()
+}
+
 /// Text for people and keys, without NUL, the only character that PostgreSQL's text cannot hold.
 pub(super) fn text(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {
