@@ -126,7 +126,7 @@ impl Dispatcher {
             key: &key,
             learned: &claim.progress.learned,
             exposed: claim.progress.exposed,
-            presumed: claim.progress.presumed,
+            presumed: claim.progress.is_presumed(),
             accepted: claim.progress.accepted,
             sent_at: claim.progress.first_sent_at,
         };

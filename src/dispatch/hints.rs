@@ -28,6 +28,7 @@ pub(super) fn hinted(progress: &Progress, terms: &Terms, now: Timestamp) -> Opti
 impl Dispatcher {
     /// Tells the ledger of a notification, for as long as it takes. One that came after an answer must find what
     /// that led to: told before it, it would be taken for news of a call under way, and forgotten with its end.
+    /// An answer of another worker's is not waited for.
     pub async fn hear(self: &Arc<Self>, hint: &Hint) {
         self.uncommitted.known_now().await;
         let hear = self.hearing(hint, (self.shared.clock)());
@@ -111,12 +112,17 @@ impl Dispatcher {
         let ended = self
             .call_counted(&claim, &job, Operation::Lookup, &mut place)
             .await;
+        let claimed_at = place.claimed_at;
         place.give_back();
         let now = (self.shared.clock)();
         let verdict_name = ended.verdict_name();
         let reading = ended.into_reading();
         let mut progress = claim.progress.clone();
         let terms = self.terms(&job);
+        // No time has passed since it began that could be told by a clock that was set.
+        if claimed_at.is_disputed(now) {
+            progress.hints.checking_since = Some(now);
+        }
         let verdict = &reading.verdict;
         let checked = progress.after_check(outcome, verdict, &terms, now, rand::random());
         let mut change = Change {

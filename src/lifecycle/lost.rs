@@ -86,6 +86,12 @@ impl Progress {
         }
     }
 
+    /// It is exposed, if it is, only since the ledger may have forgotten calls: none on record may have been applied.
+    pub fn is_presumed(&self) -> bool {
+        // A replay presumes as well, and older versions did without saying so.
+        self.presumed || self.attempts == 0
+    }
+
     /// The clock was set at `since`, and nobody knows how long ago anything before that was.
     /// What was seen then may have been seen a moment ago: a second answer counts as the first
     /// one. A lost call has all of its time to arrive once more, and no more than that. What is tried

@@ -75,7 +75,7 @@ pub(super) fn quiet(config: &Config) -> Quiet {
 
 /// Takes over what workers had that are gone, until this one stops.
 pub(super) async fn run(shared: Arc<Shared>, dispatchers: Dispatchers, quiet: Quiet) {
-    tell_unconfigured(&*shared.ledger, &dispatchers).await;
+    let mut told = false;
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -90,15 +90,25 @@ pub(super) async fn run(shared: Arc<Shared>, dispatchers: Dispatchers, quiet: Qu
                     .for_each(|dispatcher| dispatcher.note_due());
                 shared.handover.require_read();
             }
-            Err(error) => warn!(%error, "cannot look for workers that are gone"),
+            Err(error) => {
+                warn!(%error, "cannot look for workers that are gone");
+                continue;
+            }
+        }
+        if !told {
+            tokio::select! {
+                () = shared.stop.cancelled() => return,
+                done = tell_unconfigured(&*shared.ledger, &dispatchers) => told = done,
+            }
         }
     }
 }
 
 /// Nobody carries on what is open at an account that was taken out of the configuration, or renamed.
-async fn tell_unconfigured(ledger: &dyn Ledger, dispatchers: &Dispatchers) {
+/// `false`: the ledger does not answer.
+async fn tell_unconfigured(ledger: &dyn Ledger, dispatchers: &Dispatchers) -> bool {
     let Ok(stats) = ledger.stats().await else {
-        return;
+        return false;
     };
     for (provider, open) in stats.unconfigured(|name| dispatchers.contains_key(name)) {
         warn!(
@@ -107,4 +117,5 @@ async fn tell_unconfigured(ledger: &dyn Ledger, dispatchers: &Dispatchers) {
             "not configured, and has open requests that nobody carries on; configure it under this name until they have ended"
         );
     }
+    true
 }

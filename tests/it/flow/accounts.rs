@@ -183,7 +183,7 @@ async fn requests_of_an_account_that_is_gone_wait_and_go_on_once_it_is_back() {
         0
     );
     let told = "not configured, and has open requests that nobody carries on";
-    assert!(worker.log().contains(told), "{}", worker.log());
+    until("it is told", PATIENCE, || worker.log().contains(told)).await;
     drop(worker);
 
     stage.set("providers.pismo", account);
