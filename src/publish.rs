@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::maybe_done;
-use futures_util::poll;
+use futures_util::future::{FutureExt as _, maybe_done};
+use futures_util::{Stream, StreamExt as _, poll};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -185,14 +185,31 @@ pub fn properties(message: &Outgoing) -> BasicProperties {
 /// Whether this user may publish to the exchange. The broker judges a publication when it comes, and
 /// nobody gets this one: its transaction is rolled back.
 pub async fn probe(connection: &Connection, exchange: &str) -> Result<(), AmqpError> {
-    // lapin loses the reason for which a channel was closed where that comes between two of our steps.
-    for _ in 0..9 {
-        match probe_once(connection, exchange).await {
-            Err(error) if error.refusal().is_none() => {}
-            probed => return probed,
+    let mut events = Box::pin(connection.events_listener());
+    // What was told before is about other channels.
+    while let Some(Some(_)) = events.next().now_or_never() {}
+    match probe_once(connection, exchange).await {
+        // A refusal that comes between two steps has its reason in no answer.
+        Err(error) if error.refusal().is_none() => {
+            Err(refusal_among(events).await.unwrap_or(error))
         }
+        probed => probed,
     }
-    probe_once(connection, exchange).await
+}
+
+/// The first refusal that is told, if one is.
+async fn refusal_among(mut events: impl Stream<Item = Event> + Unpin) -> Option<AmqpError> {
+    let told = async {
+        while let Some(event) = events.next().await {
+            let Event::Error(error) = event else { continue };
+            let error = AmqpError::Protocol("publish", error);
+            if error.refusal().is_some() {
+                return Some(error);
+            }
+        }
+        None
+    };
+    tokio::time::timeout(STEP, told).await.ok().flatten()
 }
 
 async fn probe_once(connection: &Connection, exchange: &str) -> Result<(), AmqpError> {
