@@ -11,7 +11,9 @@ use crate::names::names;
 
 mod request;
 
-pub use request::{Misunderstood, Understood, glimpse, read_new_request, read_request};
+pub use request::{
+    Misunderstood, Understood, content_digest, glimpse, read_new_request, read_request,
+};
 
 /// Namespace of every identifier that Rescind derives.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7265_7363_696e_6400_8000_6361_6e63_656c);

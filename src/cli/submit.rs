@@ -1,6 +1,6 @@
 //! `rescind submit`: publishes requests and follows them to their results.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -242,7 +242,9 @@ async fn follow(
 
 /// The results that the command waits for, and those that came.
 struct Followed {
-    waiting: BTreeSet<String>,
+    /// How many results each request still has to come: one for each content that was published under its
+    /// id, of which at most one is carried out.
+    waiting: BTreeMap<String, usize>,
     known: HashSet<String>,
     /// Results that were printed; a repeated request brings the same one again.
     printed: HashSet<String>,
@@ -253,16 +255,15 @@ struct Followed {
 
 impl Followed {
     fn new(json: bool, items: &[Item], screen: Screen) -> Self {
-        let ids = items.iter().filter_map(|item| item.request_id.clone());
-        let waiting: BTreeSet<String> = ids.collect();
-        let widest = waiting.iter().map(String::len).max().unwrap_or(0);
+        let waiting = items::results_to_come(items);
+        let widest = waiting.keys().map(String::len).max().unwrap_or(0);
         let provider = items.iter().map(|item| item.provider.len());
         Self {
-            known: waiting.iter().cloned().collect(),
+            known: waiting.keys().cloned().collect(),
             printed: HashSet::new(),
             outcomes: BTreeMap::new(),
             printer: Printer::new(json, screen, widest.min(48), provider.max().unwrap_or(0)),
-            bar: text::bar(waiting.len(), "results"),
+            bar: text::bar(waiting.values().sum(), "results"),
             waiting,
         }
     }
@@ -290,18 +291,30 @@ impl Followed {
             return Ok(());
         }
         self.bar.suspend(|| self.printer.print(result))?;
-        if result.supersedes.is_none() && self.waiting.remove(&result.request_id) {
+        if result.supersedes.is_none() && self.count_down(&result.request_id) {
             *self.outcomes.entry(result.outcome.clone()).or_default() += 1;
             self.bar.inc(1);
         }
         Ok(())
     }
 
+    /// Whether a result of this request was still to come; now one less is.
+    fn count_down(&mut self, request_id: &str) -> bool {
+        let Some(results) = self.waiting.get_mut(request_id) else {
+            return false;
+        };
+        *results -= 1;
+        if *results == 0 {
+            self.waiting.remove(request_id);
+        }
+        true
+    }
+
     fn end(&self, published: usize) {
         self.bar.finish_and_clear();
         text::say(&self.summary(published));
         if !self.waiting.is_empty() {
-            let some: Vec<&str> = self.waiting.iter().take(5).map(String::as_str).collect();
+            let some: Vec<&str> = self.waiting.keys().take(5).map(String::as_str).collect();
             let more = match self.waiting.len() - some.len() {
                 0 => String::new(),
                 more => format!(" and {more} more"),
@@ -321,7 +334,8 @@ impl Followed {
         });
         let mut parts: Vec<String> = named.collect();
         if !self.waiting.is_empty() {
-            parts.push(format!("{} without a result yet", self.waiting.len()));
+            let results: usize = self.waiting.values().sum();
+            parts.push(format!("{results} without a result yet"));
         }
         if parts.is_empty() {
             parts.push("none with a result to wait for".into());

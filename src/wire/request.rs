@@ -293,6 +293,13 @@ fn digest(body: &Body<'_>) -> Result<[u8; 32], String> {
     Ok(Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into())
 }
 
+/// What tells two messages of one `request_id` apart: SHA-256 of the content, or of the bytes where they
+/// are no request.
+pub fn content_digest(bytes: &[u8]) -> [u8; 32] {
+    let content = parse(bytes).ok().and_then(|body| digest(&body).ok());
+    content.unwrap_or_else(|| Sha256::digest(bytes).into())
+}
+
 /// `request_id` and `provider` of a message that may not be a request, where they can be read and are names.
 pub fn glimpse(bytes: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]

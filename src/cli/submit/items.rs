@@ -1,5 +1,6 @@
 //! What `submit` is to publish: one message or many, from a file or stdin.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -28,6 +29,20 @@ impl Item {
             provider: provider.unwrap_or_else(|| UNKNOWN_PROVIDER.into()),
         }
     }
+}
+
+/// How many results will come, by `request_id`: one for each content that is published under it. The
+/// worker carries out the first one, and calls the others a conflict.
+pub(super) fn results_to_come(items: &[Item]) -> BTreeMap<String, usize> {
+    let mut contents = HashSet::new();
+    let mut results = BTreeMap::new();
+    for item in items {
+        let Some(id) = &item.request_id else { continue };
+        if contents.insert((id, wire::content_digest(&item.body))) {
+            *results.entry(id.clone()).or_default() += 1;
+        }
+    }
+    results
 }
 
 /// The messages in a file; `-` is stdin.
@@ -121,6 +136,28 @@ mod tests {
     fn a_document_with_a_mistake_is_refused_as_a_whole() {
         let error = read_items(b"{\n \"request_id\": \"a\",\n \"provider\": }\n").unwrap_err();
         assert!(error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_result_comes_for_each_content_that_is_published_under_an_id() {
+        let to_come = |input: &str| {
+            let results = results_to_come(&read_items(input.as_bytes()).unwrap());
+            results.into_iter().collect::<Vec<_>>()
+        };
+        let request = |payment: &str| {
+            format!(r#"{{"request_id": "a", "provider": "midtrans", "payment": {payment}}}"#)
+        };
+        let (one, other) = (
+            request(r#"{"order_id": "1"}"#),
+            request(r#"{"order_id": "2"}"#),
+        );
+        let spaced = one.replace(": ", ":");
+        let awaited = |results| vec![("a".to_owned(), results)];
+        assert_eq!(to_come(&format!("{one}\n{spaced}")), awaited(1));
+        assert_eq!(to_come(&format!("{one}\n{other}\n{one}")), awaited(2));
+        // Not understood, and so told apart by their bytes.
+        assert_eq!(to_come(&format!("{one}\n{ONE}\n{ONE}")), awaited(2));
+        assert_eq!(to_come("{}"), []);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! `rescind submit` as a part of a pipe.
+//! `rescind submit` as a part of a pipe, and with one id for two contents.
 
 use std::io::Read as _;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::PATIENCE;
 use crate::rig::checker::endings;
@@ -38,4 +38,26 @@ async fn all_that_was_given_is_published_also_if_nobody_reads_the_results() {
     assert_eq!(done.status.code(), Some(0), "{said}");
     let ended = endings(&stage, &mut results, &requests, PATIENCE).await;
     assert_eq!(ended.len(), REQUESTS);
+}
+
+/// The conflict is told at once, and the cancellation takes its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_is_not_taken_for_the_end_of_the_request_that_it_conflicts_with() {
+    let stage = Stage::new("submitconflict");
+    let _worker = stage.worker();
+    let slow = request("gr4vy", "slow");
+    let mut conflicting = slow.clone();
+    conflicting["reason"] = json!("another one");
+    let lines = [&slow, &conflicting, &slow].map(Value::to_string);
+    let (config, file) = (
+        stage.dir().join("submit.toml"),
+        stage.dir().join("three.jsonl"),
+    );
+    std::fs::write(&config, stage.config()).unwrap();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let file = file.display().to_string();
+    Terminal::new(&config, &["submit", &file])
+        .spawn_and_wait()
+        .exits(0)
+        .says("1 request in 3 messages: 1 cancelled, 1 invalid");
 }
