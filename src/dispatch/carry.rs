@@ -32,14 +32,7 @@ impl Dispatcher {
         mut place: Place,
     ) {
         let change = match claim.plan {
-            Plan::Finish(outcome) => {
-                let end = End {
-                    outcome,
-                    source: Source::Worker,
-                    evidence: &Evidence::default(),
-                };
-                self.finish(&claim, claim.progress.clone(), &end, None)
-            }
+            Plan::Finish(outcome) => self.finish_without_call(&claim, outcome),
             Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
                 Ok(job) => self.call(&claim, &job, operation, &mut place).await,
                 Err(_) => {
@@ -52,6 +45,18 @@ impl Dispatcher {
         failpoint::pass(Point::AfterAnswer);
         place.give_back();
         self.commit(change, &claim).await;
+    }
+
+    fn finish_without_call(&self, claim: &Claim, outcome: Outcome) -> Change {
+        let unreadable = self.job(&claim.stored).err();
+        let detail = unreadable.map(|why| unreadable_sentence(outcome, &why.detail));
+        let end = End {
+            outcome,
+            detail: detail.as_deref(),
+            source: Source::Worker,
+            evidence: &Evidence::default(),
+        };
+        self.finish(claim, claim.progress.clone(), &end, None)
     }
 
     async fn call(
@@ -95,6 +100,7 @@ impl Dispatcher {
                 self.confirmed(&claim.progress, operation);
                 let end = End {
                     outcome,
+                    detail: None,
                     source,
                     evidence: &evidence,
                 };
@@ -301,7 +307,7 @@ impl Dispatcher {
             title: self.config.provider.title(),
             envelope: &claim.stored.envelope,
             outcome: end.outcome,
-            detail: None,
+            detail: end.detail,
             source: end.source,
             evidence: end.evidence,
             attempts: progress.attempts,
@@ -318,8 +324,19 @@ struct TokenRefused(Reading);
 /// The end of a claim: what was found, where, and in whose words.
 pub(super) struct End<'a> {
     pub(super) outcome: Outcome,
+    /// A sentence that replaces the standard one.
+    pub(super) detail: Option<&'a str>,
     pub(super) source: Source,
     pub(super) evidence: &'a Evidence,
+}
+
+/// The provider had no part in this end, whatever the standard sentence of its reason says.
+fn unreadable_sentence(outcome: Outcome, why: &str) -> String {
+    let known = match outcome {
+        Outcome::Failed(_) => "Nothing was cancelled",
+        _ => "It is not known whether the payment is cancelled",
+    };
+    format!("{known}: the account, as it is configured now, cannot read the request ({why})")
 }
 
 /// A call may be carried out for twice its `timeout` since it was sent, however soon nobody answered it any more.

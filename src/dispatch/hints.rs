@@ -162,6 +162,7 @@ impl Dispatcher {
     ) {
         let end = End {
             outcome: found,
+            detail: None,
             source: Source::Lookup,
             evidence,
         };

@@ -146,6 +146,11 @@ async fn requests_of_an_account_of_another_kind_end_as_what_may_have_become_of_t
     assert_eq!(ended[0].outcome(), "unresolved/contradictory_evidence");
     assert_eq!(ended[1].outcome(), "failed/rejected_by_provider");
     assert_eq!(ended[1].money.cancel_calls, 0);
+    for ending in &ended {
+        let sentence = ending.result["message"].as_str().unwrap();
+        let cause = "the account, as it is configured now, cannot read the request (payment";
+        assert!(sentence.contains(cause), "{sentence}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
