@@ -63,7 +63,7 @@ impl Answer {
 /// The client of one account.
 pub struct Caller {
     http: reqwest::Client,
-    provider: &'static dyn Provider,
+    adapter: &'static dyn Provider,
     account: Account,
     timeout: Duration,
     /// The time since the system was started.
@@ -99,7 +99,7 @@ impl Caller {
             .build()?;
         Ok(Self {
             http,
-            provider: config.provider,
+            adapter: config.adapter,
             account: config.account.clone(),
             timeout: config.timeout,
             boot,

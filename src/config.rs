@@ -116,7 +116,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 pub struct AccountConfig {
     /// The adapter of its kind.
-    pub provider: &'static dyn Provider,
+    pub adapter: &'static dyn Provider,
     /// Name, address and credentials.
     pub account: Account,
     /// PEM file of the authorities to trust instead of the system's.

@@ -13,7 +13,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 use crate::call::{self, Caller, ClientError};
 use crate::config::AccountConfig;
-use crate::gate::{BreakerChange, Closed, Gate, Health, Limits};
+use crate::gate::{BreakerChange, Gate, Health, Limits, NoRoom};
 use crate::job::Job;
 use crate::ledger::{Claim, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
@@ -79,8 +79,8 @@ pub struct Place {
     health: Health,
     /// Why the call failed.
     failure: Option<String>,
-    /// Before the claim that it is for.
-    claimed_at: Since,
+    /// When the place was taken, so before its claim: a cancel must begin within [`SEND_WITHIN`] of it.
+    taken_at: Since,
     /// When its call was sent last.
     sent_at: Option<Instant>,
 }
@@ -164,8 +164,8 @@ impl Dispatcher {
     }
 
     /// The account's adapter.
-    pub fn provider(&self) -> &'static dyn Provider {
-        self.config.provider
+    pub fn adapter(&self) -> &'static dyn Provider {
+        self.config.adapter
     }
 
     /// Something may be due.
@@ -214,11 +214,11 @@ impl Dispatcher {
     /// The intent of a call, before it is committed.
     fn begin(&self, progress: &mut Progress, operation: Operation, now: Timestamp) {
         progress.begin(operation, now);
-        progress.allow(Self::quiet(&self.config));
+        progress.set_quiet(Self::quiet(&self.config));
     }
 
-    /// Ends when there may be a place for a fresh request, or at `end`.
-    pub async fn room(&self, end: Instant) {
+    /// Waits until there may be a place for a fresh request, but no longer than until `end`.
+    pub async fn until_room(&self, end: Instant) {
         drop(tokio::time::timeout_at(end, self.freed.notified()).await);
     }
 
@@ -232,7 +232,7 @@ impl Dispatcher {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(self: &Arc<Self>, most: u32) -> Result<Vec<Place>, Closed> {
+    fn enter(self: &Arc<Self>, most: u32) -> Result<Vec<Place>, NoRoom> {
         let mut gate = self.gate();
         let now = self.started.elapsed();
         let places = gate.room(now)?.min(most);
@@ -247,7 +247,7 @@ impl Dispatcher {
             dispatcher: Arc::clone(self),
             health: Health::Untried,
             failure: None,
-            claimed_at: Since::now((self.shared.clock)()),
+            taken_at: Since::now((self.shared.clock)()),
             sent_at: None,
         }
     }
@@ -284,13 +284,13 @@ impl Dispatcher {
 
 /// The stored request as the account reads it today.
 fn job(account: &AccountConfig, stored: &Stored) -> Result<Job, wire::Misunderstood> {
-    wire::read_request(&stored.envelope.body, |_| Some(account.provider)).map(|read| read.job)
+    wire::read_request(&stored.envelope.body, |_| Some(account.adapter)).map(|read| read.job)
 }
 
 /// The terms of a request: what the adapter can do, the account's schedules, the deadline.
 fn terms(account: &AccountConfig, job: &Job) -> Terms {
     Terms {
-        abilities: account.provider.abilities(&account.account, job),
+        abilities: account.adapter.abilities(&account.account, job),
         retry: account.retry,
         poll: account.poll,
         deadline: job.deadline,

@@ -28,7 +28,7 @@ pub enum Source {
     Worker,
 }
 
-/// Everything that a result contains.
+/// What was found out: everything that a result, a correction or a dead letter contains.
 #[derive(Debug, Clone)]
 pub struct Finding<'a> {
     /// The request's id.
@@ -39,7 +39,7 @@ pub struct Finding<'a> {
     pub title: &'a str,
     /// The delivery.
     pub envelope: &'a Envelope,
-    /// The end.
+    /// What became of the request.
     pub outcome: Outcome,
     /// A sentence that replaces the standard one.
     pub detail: Option<&'a str>,
@@ -49,7 +49,7 @@ pub struct Finding<'a> {
     pub evidence: &'a Evidence,
     /// Cancel calls sent.
     pub attempts: u32,
-    /// Status questions asked.
+    /// Look-ups sent.
     pub lookups: u32,
     /// When the outcome was found.
     pub completed_at: Timestamp,
@@ -138,8 +138,8 @@ impl Finding<'_> {
     }
 
     fn result(&self) -> Outgoing {
-        let name = format!("result.{}.{}", self.provider, self.outcome.as_str());
-        self.message(Kind::Result, self.result_id(), None, name)
+        let key = format!("result.{}.{}", self.provider, self.outcome.as_str());
+        self.message(Kind::Result, self.result_id(), None, key)
     }
 
     /// The correction of the message `supersedes`: the result, or an earlier correction.

@@ -40,7 +40,7 @@ pub enum Health {
 
 /// Why a call may not begin now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closed {
+pub enum NoRoom {
     /// As many calls as allowed are in flight; one of them ending opens it.
     Full,
     /// The rate is used up until then.
@@ -97,14 +97,14 @@ impl Gate {
     }
 
     /// How many calls may begin now.
-    pub fn room(&mut self, now: Duration) -> Result<u32, Closed> {
+    pub fn room(&mut self, now: Duration) -> Result<u32, NoRoom> {
         let free = self.limits.in_flight.saturating_sub(self.in_flight);
         let free = match self.open_until {
-            Some(until) if now < until => return Err(Closed::Breaker(until)),
+            Some(until) if now < until => return Err(NoRoom::Breaker(until)),
             // Half open: one call tries the provider, at the rate of any other.
-            Some(_) if self.in_flight > 0 => return Err(Closed::Full),
+            Some(_) if self.in_flight > 0 => return Err(NoRoom::Full),
             Some(_) => 1,
-            None if free == 0 => return Err(Closed::Full),
+            None if free == 0 => return Err(NoRoom::Full),
             None => free,
         };
         if self.limits.rate_per_second <= 0.0 {
@@ -114,7 +114,7 @@ impl Gate {
         if self.tokens < 1.0 {
             let wait = (1.0 - self.tokens) / self.limits.rate_per_second;
             // At a very low rate the wait would be longer than a duration can be.
-            return Err(Closed::Rate(
+            return Err(NoRoom::Rate(
                 now + Duration::from_secs_f64(wait.min(WAIT_MAX)),
             ));
         }
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(gate.room(at(0)), Ok(4));
         gate.enter(4, at(0));
         assert_eq!(gate.in_flight(), 4);
-        assert_eq!(gate.room(at(0)), Err(Closed::Full));
+        assert_eq!(gate.room(at(0)), Err(NoRoom::Full));
         gate.leave(Health::Answered, at(1));
         assert_eq!(gate.room(at(1)), Ok(1));
     }
@@ -257,7 +257,7 @@ mod tests {
             ..LIMITS
         });
         gate.enter(1, at(0));
-        assert_eq!(gate.room(at(0)), Err(Closed::Rate(at(86_400))));
+        assert_eq!(gate.room(at(0)), Err(NoRoom::Rate(at(86_400))));
     }
 
     #[test]
@@ -270,11 +270,11 @@ mod tests {
         gate.enter(2, at(0));
         assert_eq!(
             gate.room(at(0)),
-            Err(Closed::Rate(Duration::from_millis(500)))
+            Err(NoRoom::Rate(Duration::from_millis(500)))
         );
         assert_eq!(
             gate.room(Duration::from_millis(250)),
-            Err(Closed::Rate(Duration::from_millis(500))),
+            Err(NoRoom::Rate(Duration::from_millis(500))),
             "half a token"
         );
         assert_eq!(gate.room(Duration::from_millis(500)), Ok(1));
@@ -338,12 +338,12 @@ mod tests {
             gate.leave(Health::Failed, at(10));
         }
         assert!(gate.breaker_open());
-        assert_eq!(gate.room(at(11)), Err(Closed::Breaker(at(40))));
+        assert_eq!(gate.room(at(11)), Err(NoRoom::Breaker(at(40))));
         assert_eq!(gate.room(at(40)), Ok(1));
         gate.enter(1, at(40));
-        assert_eq!(gate.room(at(40)), Err(Closed::Full));
+        assert_eq!(gate.room(at(40)), Err(NoRoom::Full));
         gate.leave(Health::Failed, at(41));
-        assert_eq!(gate.room(at(42)), Err(Closed::Breaker(at(71))));
+        assert_eq!(gate.room(at(42)), Err(NoRoom::Breaker(at(71))));
         gate.enter(1, at(72));
         gate.leave(Health::Answered, at(72));
         assert_eq!(gate.room(at(72)), Ok(4));

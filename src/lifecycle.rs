@@ -44,6 +44,13 @@ pub struct Terms {
     pub deadline: Option<Timestamp>,
 }
 
+impl Terms {
+    /// A deadline that is exactly `at` has passed.
+    fn is_past_deadline(&self, at: Timestamp) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= at)
+    }
+}
+
 /// What every decision after an event rests on, beside what is remembered.
 #[derive(Clone, Copy)]
 struct Moment<'a> {
@@ -98,7 +105,7 @@ impl Progress {
     }
 
     fn plan_send(&self, terms: &Terms, now: Timestamp) -> Plan {
-        if terms.deadline.is_some_and(|deadline| deadline <= now) {
+        if terms.is_past_deadline(now) {
             return Plan::Finish(Outcome::Failed(Failed::DeadlinePassed));
         }
         if self
@@ -107,13 +114,14 @@ impl Progress {
         {
             return Plan::Finish(Outcome::Failed(Failed::RetriesExhausted));
         }
-        match terms.abilities.lookup {
-            _ if self.looked || !self.looks_first(&terms.abilities) => {
-                Plan::Call(Operation::Cancel)
-            }
-            true => Plan::Call(Operation::Lookup),
+        if self.looked || !self.looks_first(&terms.abilities) {
+            return Plan::Call(Operation::Cancel);
+        }
+        if terms.abilities.lookup {
+            Plan::Call(Operation::Lookup)
+        } else {
             // Its state has to be known before anything is sent, and cannot be.
-            false => Plan::Finish(Outcome::Refused(Refused::Unsupported)),
+            Plan::Finish(Outcome::Refused(Refused::Unsupported))
         }
     }
 
@@ -129,9 +137,10 @@ impl Progress {
             };
         }
         let no_lookup = Plan::Finish(Outcome::Unresolved(Unresolved::NoLookup));
-        let too_late = terms.deadline.is_some_and(|deadline| deadline <= now);
+        if over || terms.is_past_deadline(now) {
+            return no_lookup;
+        }
         match terms.abilities.doubt {
-            _ if over || too_late => no_lookup,
             DoubtPolicy::SameKey { key_life } if self.key_lives(key_life, now) => {
                 Plan::Call(Operation::Cancel)
             }
@@ -170,6 +179,7 @@ impl Progress {
     /// Nothing was sent: no connection, no TLS, no answer about a token.
     pub fn not_sent(&mut self, terms: &Terms, now: Timestamp, jitter: f64) -> Step {
         self.take_back();
+        // Nothing on record: as a look-up, which changes nothing at the provider.
         let operation = self.operation.unwrap_or(Operation::Lookup);
         let verdict = Verdict::unprocessed(operation, None, Cause::Retryable);
         self.after(&verdict, terms, now, jitter)

@@ -19,7 +19,7 @@ mod labels;
 mod ledger;
 
 pub use gate::GateGauges;
-pub use labels::{Notified, Published, Received};
+pub use labels::{Fate, Notified, Received};
 use labels::{operations, verdicts};
 use ledger::LedgerMetrics;
 
@@ -214,7 +214,7 @@ impl Metrics {
         }
         for (kind, status) in Kind::ALL
             .iter()
-            .flat_map(|kind| Published::ALL.iter().map(move |status| (kind, status)))
+            .flat_map(|kind| Fate::ALL.iter().map(move |status| (kind, status)))
         {
             self.publishes
                 .with_label_values(&[kind.as_str(), status.as_str()]);
@@ -311,7 +311,7 @@ impl Metrics {
     }
 
     /// A publication ended.
-    pub fn publication(&self, kind: Kind, status: Published) {
+    pub fn publication(&self, kind: Kind, status: Fate) {
         self.publishes
             .with_label_values(&[kind.as_str(), status.as_str()])
             .inc();

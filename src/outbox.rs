@@ -19,7 +19,7 @@ use crate::backoff::elapsed;
 use crate::config::Amqp;
 use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
-use crate::metrics::Published;
+use crate::metrics::Fate;
 use crate::publish::{self, Line};
 use crate::shared::Shared;
 use crate::spans::Span;
@@ -51,8 +51,8 @@ const GATHER: Duration = Duration::from_millis(2);
 /// Channels that the broker may close for single messages before the session ends: lapin never uses their
 /// numbers again, and a connection has 2,047.
 const REFUSALS_MAX: usize = 1000;
-/// First wait before a message that was returned or not confirmed is tried again, and the longest wait where a
-/// signal was lost.
+/// Pause before anything is looked at or tried once more: the ledger, a blocked connection, messages that came
+/// back.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// The publishing side of a worker.
@@ -197,7 +197,7 @@ impl Outbox {
     fn refused(&self, pending: &Pending, error: &AmqpError) {
         let message = &pending.message;
         let metrics = &self.shared.metrics;
-        metrics.publication(message.kind, Published::Nacked);
+        metrics.publication(message.kind, Fate::Nacked);
         warn!(message_id = %message.id, routing_key = message.routing_key, bytes = message.body.len(), %error,
             "the broker refuses this message and closes the channel for it; the others go on, and this one is tried again later. Compare the broker's max_message_size and its permissions");
         self.notes.refused(pending.seq, Instant::now());
@@ -349,11 +349,11 @@ impl Outbox {
     }
 
     /// Returns the messages that the broker has.
-    fn note_fates<'w>(&self, window: &'w [Pending], fates: Vec<Published>) -> Vec<&'w Pending> {
+    fn note_fates<'w>(&self, window: &'w [Pending], fates: Vec<Fate>) -> Vec<&'w Pending> {
         let (confirmed, others): (Vec<_>, Vec<_>) = window
             .iter()
             .zip(fates)
-            .partition(|(_, fate)| *fate == Published::Confirmed);
+            .partition(|(_, fate)| *fate == Fate::Confirmed);
         let now = Instant::now();
         self.notes.came_back(&others, now);
         let confirmed: Vec<&Pending> = confirmed.into_iter().map(|(pending, _)| pending).collect();
@@ -369,13 +369,13 @@ impl Outbox {
         }
     }
 
-    fn count(&self, window: &[Pending], fates: &[Published]) {
+    fn count(&self, window: &[Pending], fates: &[Fate]) {
         let metrics = &self.shared.metrics;
         let now = (self.shared.clock)();
         for (pending, &fate) in window.iter().zip(fates) {
             let message = &pending.message;
             metrics.publication(message.kind, fate);
-            if let (Published::Confirmed, Some(about)) = (fate, &pending.about) {
+            if let (Fate::Confirmed, Some(about)) = (fate, &pending.about) {
                 let took = elapsed(about.received_at, now);
                 metrics.end_to_end(&about.provider, &about.outcome, took);
             }
@@ -383,12 +383,12 @@ impl Outbox {
     }
 }
 
-fn end_spans(spans: Vec<Span>, fates: &[Published]) {
+fn end_spans(spans: Vec<Span>, fates: &[Fate]) {
     for (mut span, fate) in spans.into_iter().zip(fates) {
         match fate {
-            Published::Confirmed => {}
-            Published::Returned => span.fail("returned"),
-            Published::Nacked => span.fail("nacked"),
+            Fate::Confirmed => {}
+            Fate::Returned => span.fail("returned"),
+            Fate::Nacked => span.fail("nacked"),
         }
     }
 }

@@ -130,7 +130,7 @@ impl Caller {
         observe: LoginObserver<'_>,
     ) -> Result<(Token, bool), LoginError> {
         let nonce = uuid::Uuid::new_v4().to_string();
-        let login = self.provider.login(&self.account, now, &nonce);
+        let login = self.adapter.login(&self.account, now, &nonce);
         Ok(match login.map_err(LoginError::Refused)? {
             Login::Static(authorization) => (
                 Token {
@@ -152,7 +152,7 @@ impl Caller {
         let started = Instant::now();
         let exchange = self.transmit(request, None, None).await;
         let token = match exchange {
-            Exchange::Answered(answer) => match self.provider.read_login(&answer.response()) {
+            Exchange::Answered(answer) => match self.adapter.read_login(&answer.response()) {
                 Ok(token) => Ok(token),
                 Err(why) if matches!(answer.status, 400..=407 | 409..=428 | 430..=499) => {
                     Err(LoginError::Refused(why))

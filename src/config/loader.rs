@@ -114,8 +114,8 @@ impl<'a> Loader<'a> {
             return None;
         }
         let prefix = format!("{path}.");
-        let provider = self.provider(&prefix)?;
-        let settings = provider.settings();
+        let adapter = self.adapter(&prefix)?;
+        let settings = adapter.settings();
         let before = self.problems.len();
         let values = self.values(&prefix, account_fields(settings), Some(defaults));
         self.check_schedules(&prefix, &values, "", Some(defaults));
@@ -127,14 +127,14 @@ impl<'a> Loader<'a> {
             secrets: secrets(&values, settings),
         };
         if self.problems.len() == before
-            && let Err(what) = provider.check(&account)
+            && let Err(what) = adapter.check(&account)
         {
             self.problem(&path, format!("cannot be used: {what}"));
         }
-        Some(account_config(provider, account, &values))
+        Some(account_config(adapter, account, &values))
     }
 
-    fn provider(&mut self, prefix: &str) -> Option<&'static dyn Provider> {
+    fn adapter(&mut self, prefix: &str) -> Option<&'static dyn Provider> {
         let path = format!("{prefix}kind");
         let field = ACCOUNT.iter().find(|field| field.path == "kind")?;
         let kinds: Vec<&str> = self.providers.iter().map(|p| p.kind()).collect();
@@ -148,15 +148,15 @@ impl<'a> Loader<'a> {
             return None;
         };
         let mut providers = self.providers.iter().copied();
-        let provider = providers.find(|p| p.kind() == kind);
-        if provider.is_none() {
+        let adapter = providers.find(|p| p.kind() == kind);
+        if adapter.is_none() {
             let what = match closest(&kind, kinds.iter().copied()) {
                 Some(guess) => format!("= {kind:?} is not a kind; did you mean {guess:?}?"),
                 None => format!("= {kind:?} is not a kind; use one of {}", kinds.join(", ")),
             };
             self.problem(&path, what);
         }
-        provider
+        adapter
     }
 }
 
@@ -190,12 +190,12 @@ fn account_fields(settings: &'static [Setting]) -> impl Iterator<Item = Field> {
 }
 
 fn account_config(
-    provider: &'static dyn Provider,
+    adapter: &'static dyn Provider,
     account: Account,
     values: &Values,
 ) -> AccountConfig {
     AccountConfig {
-        provider,
+        adapter,
         account,
         ca_file: values.path("ca_file"),
         connect_timeout: values.span("connect_timeout"),

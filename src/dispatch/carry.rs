@@ -67,13 +67,13 @@ impl Dispatcher {
         place: &mut Place,
     ) -> Change {
         let ended = self.call_counted(claim, job, operation, place).await;
-        // First, so that a worker that is stopped between the two makes it longer, not shorter.
+        // Before `now` is read: should the worker be stopped in between, the quiet ends later, not sooner.
         let quiet = unheard_for(self.config.timeout, place.sent_at.map(|at| at.elapsed()));
         let now = (self.shared.clock)();
         let mut progress = claim.progress.clone();
         let terms = self.terms(job);
-        // The claim has compared nothing with a time that the clock was set to since.
-        if place.claimed_at.is_disputed(now) {
+        // The clock was set since the place was taken: no remembered time can be compared with `now`.
+        if place.taken_at.is_disputed(now) {
             progress.distrust(now, now, Self::quiet(&self.config));
         }
         if ended.is_unheard() {
@@ -158,8 +158,8 @@ impl Dispatcher {
         place: &mut Place,
     ) -> Ended {
         let request = match operation {
-            Operation::Cancel => self.config.provider.cancel(ask),
-            Operation::Lookup => self.config.provider.lookup(ask),
+            Operation::Cancel => self.config.adapter.cancel(ask),
+            Operation::Lookup => self.config.adapter.lookup(ask),
         };
         let refusal = match self.call_once(ask, operation, &request, claim, place).await {
             Ok(ended) => return ended,
@@ -199,7 +199,7 @@ impl Dispatcher {
             }
         };
         if operation == Operation::Cancel
-            && let Some(why) = self.too_late(ask, place.claimed_at)
+            && let Some(why) = self.too_late(ask, place.taken_at)
         {
             return Ok(Ended::Withheld(why));
         }
@@ -212,8 +212,8 @@ impl Dispatcher {
             Exchange::Lost(why) => return Ok(Ended::Lost(why)),
         };
         let reading = match operation {
-            Operation::Cancel => self.config.provider.read_cancel(ask, &answer.response()),
-            Operation::Lookup => self.config.provider.read_lookup(ask, &answer.response()),
+            Operation::Cancel => self.config.adapter.read_cancel(ask, &answer.response()),
+            Operation::Lookup => self.config.adapter.read_lookup(ask, &answer.response()),
         };
         span.set("rescind.verdict", reading.verdict.as_str());
         if reading.verdict == Verdict::Unauthorized && self.caller.refused(&authorization) {
@@ -258,12 +258,12 @@ impl Dispatcher {
     }
 
     /// Why a cancel is not sent any more: the login may have taken long, or the machine was suspended.
-    fn too_late(&self, ask: &Ask<'_>, claimed_at: Since) -> Option<&'static str> {
+    fn too_late(&self, ask: &Ask<'_>, taken_at: Since) -> Option<&'static str> {
         let now = (self.shared.clock)();
         if ask.job.deadline.is_some_and(|deadline| deadline <= now) {
             return Some("the deadline passed before the call");
         }
-        claimed_at
+        taken_at
             .is_over(SEND_WITHIN, now)
             .then_some("the worker was held up before the call; others may have its work by now")
     }
@@ -304,7 +304,7 @@ impl Dispatcher {
         Finding {
             request_id: &claim.stored.request_id,
             provider: self.name(),
-            title: self.config.provider.title(),
+            title: self.config.adapter.title(),
             envelope: &claim.stored.envelope,
             outcome: end.outcome,
             detail: end.detail,

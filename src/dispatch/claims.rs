@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::{Dispatcher, Place};
 use crate::backoff::{elapsed, plus};
 use crate::failpoint::{self, Point};
-use crate::gate::Closed;
+use crate::gate::NoRoom;
 use crate::ledger::{Begin, Claims, LedgerError};
 use crate::lifecycle::{Plan, Progress};
 use crate::outcome::{Failed, Outcome, State, Unresolved};
@@ -48,9 +48,9 @@ impl Dispatcher {
             }
             let next = match self.enter(CLAIM_MAX) {
                 Ok(places) => self.claim(places, &mut clock, &mut claiming).await,
-                Err(closed) => {
+                Err(no_room) => {
                     claiming.set(false);
-                    self.wait_for(closed)
+                    self.wait_for(no_room)
                 }
             };
             let Next::WaitUntil(end) = next else { continue };
@@ -62,13 +62,13 @@ impl Dispatcher {
         }
     }
 
-    fn wait_for(&self, closed: Closed) -> Next {
+    fn wait_for(&self, no_room: NoRoom) -> Next {
         let was_known = self.backlog.swap(true, Ordering::AcqRel);
-        match closed {
+        match no_room {
             // A place that was given back meanwhile woke no one: the backlog was not known.
-            Closed::Full if !was_known => Next::Again,
-            Closed::Full => Next::WaitUntil(Instant::now() + SCAN_EVERY),
-            Closed::Rate(at) | Closed::Breaker(at) => Next::WaitUntil(self.started + at),
+            NoRoom::Full if !was_known => Next::Again,
+            NoRoom::Full => Next::WaitUntil(Instant::now() + SCAN_EVERY),
+            NoRoom::Rate(at) | NoRoom::Breaker(at) => Next::WaitUntil(self.started + at),
         }
     }
 

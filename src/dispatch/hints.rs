@@ -30,7 +30,7 @@ impl Dispatcher {
     /// that led to: told before it, it would be taken for news of a call under way, and forgotten with its end.
     /// An answer of another worker's is not waited for.
     pub async fn hear(self: &Arc<Self>, hint: &Hint) {
-        self.uncommitted.known_now().await;
+        self.uncommitted.until_committed().await;
         let hear = self.hearing(hint, (self.shared.clock)());
         let heard = self
             .shared
@@ -86,8 +86,8 @@ impl Dispatcher {
 
     /// A notification, as the account's adapter reads it.
     pub fn read_notification(&self, arrived: &Arrived<'_>) -> Notification {
-        let provider = self.config.provider;
-        provider.notification(&self.config.account, arrived)
+        let adapter = self.config.adapter;
+        adapter.notification(&self.config.account, arrived)
     }
 
     /// Counts a notification by how it ended.
@@ -112,15 +112,15 @@ impl Dispatcher {
         let ended = self
             .call_counted(&claim, &job, Operation::Lookup, &mut place)
             .await;
-        let claimed_at = place.claimed_at;
+        let taken_at = place.taken_at;
         place.give_back();
         let now = (self.shared.clock)();
         let verdict_name = ended.verdict_name();
         let reading = ended.into_reading();
         let mut progress = claim.progress.clone();
         let terms = self.terms(&job);
-        // No time has passed since it began that could be told by a clock that was set.
-        if claimed_at.is_disputed(now) {
+        // As in `call`: a clock that was set cannot tell how long this check has been going on.
+        if taken_at.is_disputed(now) {
             progress.hints.checking_since = Some(now);
         }
         let verdict = &reading.verdict;
@@ -233,7 +233,7 @@ pub(super) mod tests {
             give_up_after: second,
         };
         AccountConfig {
-            provider: providers::ALL[0],
+            adapter: providers::ALL[0],
             account: Account::default(),
             connect_timeout: second,
             ca_file: None,

@@ -35,7 +35,7 @@ impl Uncommitted {
     }
 
     /// Waits until all that are known now are committed, however many follow.
-    pub(super) async fn known_now(&self) {
+    pub(super) async fn until_committed(&self) {
         let next = self.numbers().next;
         loop {
             let committed = self.committed.notified();
@@ -74,9 +74,9 @@ mod tests {
     #[tokio::test]
     async fn what_was_known_before_is_waited_for_and_nothing_else() {
         let all = Uncommitted::default();
-        all.known_now().await;
+        all.until_committed().await;
         let (first, second) = (all.begin(), all.begin());
-        let mut waiting = Box::pin(all.known_now());
+        let mut waiting = Box::pin(all.until_committed());
         assert!(poll!(&mut waiting).is_pending());
         let _later = all.begin();
         drop(second);

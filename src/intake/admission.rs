@@ -67,7 +67,7 @@ pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Taken> {
             }
             Admission::Soon if Instant::now() < end => {
                 if let Some(candidate) = &first.candidate {
-                    candidate.dispatcher.room(end).await;
+                    candidate.dispatcher.until_room(end).await;
                 }
                 taken.push_front(first);
                 continue;

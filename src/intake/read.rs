@@ -46,7 +46,7 @@ impl Intake {
     }
 
     fn read(&self, envelope: Envelope) -> (Arrival, Option<Candidate>) {
-        let known = |name: &str| Some(self.dispatchers.get(name)?.provider());
+        let known = |name: &str| Some(self.dispatchers.get(name)?.adapter());
         let read = match wire::read_new_request(&envelope.body, known) {
             Ok(read) => read,
             Err(why) => return (self.invalid(&why, &envelope), None),

@@ -133,7 +133,7 @@ pub struct Summary {
     pub end: Option<(String, String)>,
     /// Cancel calls sent.
     pub attempts: u32,
-    /// Status questions asked.
+    /// Look-ups sent.
     pub lookups: u32,
     /// Taken in.
     pub received_at: Timestamp,

@@ -51,7 +51,7 @@ pub struct Hints {
     /// Outcome and reason of the last correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrected: Option<(String, String)>,
-    /// Its message.
+    /// The message's id, which the next correction supersedes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correction: Option<Uuid>,
 }

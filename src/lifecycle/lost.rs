@@ -10,7 +10,7 @@ use crate::outcome::{Operation, State};
 
 impl Progress {
     /// A cancel that has just begun may still be applied for so long, should nobody hear of it again.
-    pub fn allow(&mut self, quiet: Duration) {
+    pub fn set_quiet(&mut self, quiet: Duration) {
         if self.operation == Some(Operation::Cancel) {
             self.remember_quiet(quiet);
         }
@@ -20,8 +20,8 @@ impl Progress {
         self.quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
     }
 
-    /// By the settings of now, or those with which the call was sent.
-    fn allowed(&self, quiet: Duration) -> Duration {
+    /// The longer of `quiet`, by the settings of now, and the one that the last cancel was sent with.
+    fn longer_quiet(&self, quiet: Duration) -> Duration {
         quiet.max(Duration::from_millis(self.quiet_ms))
     }
 
@@ -37,7 +37,7 @@ impl Progress {
     /// The worker died during the call, or lost its claim: it may have been applied, or may
     /// be for another `quiet`, if the worker is only out of reach.
     pub fn lost(&mut self, now: Timestamp, quiet: Duration) {
-        let quiet = self.allowed(quiet);
+        let quiet = self.longer_quiet(quiet);
         let operation = self.operation.take();
         if operation == Some(Operation::Cancel) {
             self.doubtful = true;
@@ -66,7 +66,7 @@ impl Progress {
     /// knows; whoever takes it over finds it in doubt. What was sent and forgotten may still be applied for
     /// another `quiet`.
     pub fn reconcile(&mut self, now: Timestamp, received_at: Timestamp, quiet: Duration) {
-        let quiet = self.allowed(quiet);
+        let quiet = self.longer_quiet(quiet);
         if !quiet.is_zero() {
             self.remember_quiet(quiet);
             self.quiet_until = self.quiet_until.max(Some(plus(now, quiet)));
@@ -92,12 +92,13 @@ impl Progress {
         self.presumed || self.attempts == 0
     }
 
-    /// The clock was set at `since`, and nobody knows how long ago anything before that was.
-    /// What was seen then may have been seen a moment ago: a second answer counts as the first
-    /// one. A lost call has all of its time to arrive once more, and no more than that. What is tried
-    /// since a time to come is tried since now, or it would be tried for as long as the clock was wrong.
+    /// The clock was set at `since`: how long ago anything before that was is not known.
+    /// - A sighting from before it is forgotten: the next answer counts as the first.
+    /// - A question that was asked in the future was not asked.
+    /// - A schedule that began in the future begins now, or it would last for as long as the clock was wrong.
+    /// - A lost call may still arrive for its whole `quiet`, counted from now, and for no longer.
     pub fn distrust(&mut self, since: Timestamp, now: Timestamp, quiet: Duration) {
-        let quiet = self.allowed(quiet);
+        let quiet = self.longer_quiet(quiet);
         self.sighting.take_if(|seen| seen.at < since);
         self.asked_at.take_if(|at| *at > now);
         for begun in [&mut self.waiting_since, &mut self.retrying_since] {

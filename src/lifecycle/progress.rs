@@ -25,7 +25,7 @@ pub struct Progress {
     /// Cancel calls sent.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub attempts: u32,
-    /// Status questions asked.
+    /// Look-ups sent.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub lookups: u32,
     /// Retries in a row, for the backoff.

@@ -35,7 +35,7 @@ impl Progress {
         let Moment { terms, now, jitter } = moment;
         let since = *self.retrying_since.get_or_insert(now);
         let due = terms.retry.due(self.retries, after, now, jitter);
-        if terms.deadline.is_some_and(|deadline| deadline <= due) {
+        if terms.is_past_deadline(due) {
             return Step::Finish(Outcome::Failed(Failed::DeadlinePassed));
         }
         if terms.retry.is_over(since, due) {

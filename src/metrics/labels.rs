@@ -33,7 +33,7 @@ impl From<&Accepted> for Received {
 
 names! {
     /// How a publication ended.
-    Published {
+    Fate {
         /// The broker has it in a queue.
         Confirmed = "confirmed",
         /// No queue wanted it.

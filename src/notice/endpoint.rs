@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Notices, WINDOW};
 use crate::amqp::{self, AmqpError};
 use crate::dispatch::Dispatcher;
-use crate::metrics::Published;
+use crate::metrics::Fate;
 use crate::providers::{Arrived, NOTIFICATION_BYTES_MAX, Notification, Via};
 use crate::publish::{self, Line};
 use crate::wire::{self, Kind, Outgoing};
@@ -82,7 +82,7 @@ impl Notices {
         };
         let name = dispatcher.name();
         let id = event.map_or_else(Uuid::new_v4, |event| wire::event_id(name, &event));
-        let kept = dispatcher.provider().notification_headers().iter();
+        let kept = dispatcher.adapter().notification_headers().iter();
         let kept = kept.filter_map(|name| Some((*name, header(name)?.to_owned())));
         let message = wire::notification(name, id, kept, body.to_vec(), now);
         Ok(message)
@@ -137,7 +137,7 @@ impl Notices {
             for (waiting, fate) in window.drain(..).zip(fates) {
                 self.shared.metrics.publication(Kind::Notification, fate);
                 // Its sender may have gone away.
-                waiting.done.send(fate == Published::Confirmed).ok();
+                waiting.done.send(fate == Fate::Confirmed).ok();
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::refused::Refused;
 use super::returned::Returned;
 use super::{NOTE_WITHIN, WINDOW};
 use crate::ledger::{Delivered, Pending};
-use crate::metrics::Published;
+use crate::metrics::Fate;
 
 /// Shared by the publishing windows and the task that marks.
 #[derive(Default)]
@@ -87,7 +87,7 @@ impl Notes {
     }
 
     /// No queue took these messages, or theirs refused them.
-    pub(super) fn came_back(&self, messages: &[(&Pending, Published)], now: Instant) {
+    pub(super) fn came_back(&self, messages: &[(&Pending, Fate)], now: Instant) {
         let mut inner = self.inner();
         for (pending, status) in messages {
             inner.release(pending.seq);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::AGAIN_EVERY;
 use crate::ledger::Pending;
-use crate::metrics::Published;
+use crate::metrics::Fate;
 
 /// Longest wait for the next try.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ pub(super) struct Returned {
 struct Sample {
     id: Uuid,
     routing_key: String,
-    status: Published,
+    status: Fate,
 }
 
 impl Returned {
@@ -41,7 +41,7 @@ impl Returned {
         self.waiting.contains(&row)
     }
 
-    pub(super) fn add(&mut self, pending: &Pending, status: Published, now: Instant) {
+    pub(super) fn add(&mut self, pending: &Pending, status: Fate, now: Instant) {
         let once_more = self.again.remove(&pending.seq);
         self.waiting.insert(pending.seq);
         // The last of those that were tried again counts; newer ones come all the time.
@@ -109,7 +109,7 @@ mod tests {
 
     fn come_back(returned: &mut Returned, numbers: impl IntoIterator<Item = i64>, now: Instant) {
         for row in rows(numbers, Kind::Result) {
-            returned.add(&row, Published::Nacked, now);
+            returned.add(&row, Fate::Nacked, now);
         }
     }
 

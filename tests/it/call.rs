@@ -83,7 +83,7 @@ fn caller_by(boot: fn() -> Duration, kind: &str, account: Account, timeout: Dura
     // As main.rs does; only the first one counts.
     drop(rustls::crypto::ring::default_provider().install_default());
     let config = AccountConfig {
-        provider: providers::by_kind(kind).unwrap(),
+        adapter: providers::by_kind(kind).unwrap(),
         account,
         connect_timeout: 5 * SECOND,
         ca_file: None,

@@ -128,7 +128,7 @@ impl Lane {
     async fn attempt(&mut self, group: &mut Group) -> Result<(), TxError> {
         let db = self.connected().await?;
         let worker = match self.lease.worker().await {
-            0 => match timeout(PATIENCE, self.lease.renew(&db, 0)).await {
+            0 => match timeout(PATIENCE, self.lease.take_new(&db, 0)).await {
                 Ok(worker) => worker?,
                 Err(_) => return Err(unheard(db)),
             },
@@ -177,8 +177,8 @@ impl Lane {
             return Err(error);
         }
         if matches!(error, TxError::Expired) {
-            match timeout(PATIENCE, self.lease.renew(&db, worker)).await {
-                Ok(renewed) => drop(renewed?),
+            match timeout(PATIENCE, self.lease.take_new(&db, worker)).await {
+                Ok(taken) => drop(taken?),
                 Err(_) => return Err(unheard(db)),
             }
         }

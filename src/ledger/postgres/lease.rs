@@ -47,7 +47,7 @@ impl Lease {
     }
 
     /// Takes a new lease and with it a new id, unless the id is no longer `old`.
-    pub(super) async fn renew(&self, db: &ClientWrapper, old: i64) -> Result<i64, TxError> {
+    pub(super) async fn take_new(&self, db: &ClientWrapper, old: i64) -> Result<i64, TxError> {
         let mut worker = self.worker.lock().await;
         if *worker != old {
             return Ok(*worker);
@@ -129,7 +129,7 @@ impl Lease {
             )
             .await?;
         match db.execute(&renew, &[&worker, &LEASE]).await? {
-            0 => self.renew(&db, worker).await.map(drop),
+            0 => self.take_new(&db, worker).await.map(drop),
             _ => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lapin::{Channel, Connection, ConnectionProperties};
-use rescind::metrics::Published;
+use rescind::metrics::Fate;
 use rescind::publish::{self, Line};
 use rescind::wire::{Kind, Outgoing, Properties};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
@@ -63,8 +63,8 @@ async fn messages_keep_their_order_and_the_one_that_came_back_is_told() {
 
     for (number, fate) in fates.iter().enumerate() {
         let expected = match number as u128 {
-            LOST => Published::Returned,
-            _ => Published::Confirmed,
+            LOST => Fate::Returned,
+            _ => Fate::Confirmed,
         };
         assert_eq!(*fate, expected, "{number}");
     }
@@ -101,11 +101,8 @@ async fn a_slow_line_has_the_time_of_a_step_for_each_message() {
         line.publish(&another, behind.iter().map(to)),
     );
 
-    assert_eq!(fates.unwrap(), vec![Published::Confirmed; window.len()]);
-    assert_eq!(
-        fates_behind.unwrap(),
-        vec![Published::Confirmed; behind.len()]
-    );
+    assert_eq!(fates.unwrap(), vec![Fate::Confirmed; window.len()]);
+    assert_eq!(fates_behind.unwrap(), vec![Fate::Confirmed; behind.len()]);
 }
 
 /// A broker at the end of a slow line.

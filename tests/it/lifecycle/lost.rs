@@ -52,7 +52,7 @@ fn a_lost_call_has_the_time_that_it_was_sent_with() {
     let first = terms(LOOKS_UP).poll.first;
     let mut progress = Progress::new(now());
     progress.begin(Operation::Cancel, now());
-    progress.allow(QUIET);
+    progress.set_quiet(QUIET);
     let mut calling = progress.clone();
     progress.lost(now(), first);
     progress.distrust(now(), now(), first);
