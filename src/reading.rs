@@ -179,11 +179,12 @@ impl Evidence {
 /// The verdict of an answer that has no readable meaning of the provider's own: what HTTP
 /// says about whether the call can have been applied.
 ///
-/// A 404 is a word on the payment only where a program wrote it: the page of a gateway, or none, says
-/// that nobody is there. 429 was not processed; 503 is documented as such by the providers that use
-/// it, and an adapter passes `unavailable_is_unprocessed` where that is so. Any other 5xx, and a 2xx
-/// that nobody could read, may hide an applied call, and so may a 4xx that HTTP does not know: a gateway
-/// says that its caller went away (499 of nginx, 460 of AWS) after it passed the call on.
+/// A 404 says that the address is wrong: gateways answer it, too, as a page or as JSON, and only an adapter
+/// knows in which form its provider says that there is no such payment. 429 was not processed; 503 is documented
+/// as such by some providers, and their adapters pass `unavailable_is_unprocessed` where an answer is in the
+/// provider's own form. Any other 5xx, and a 2xx that nobody could read, may hide an applied call, and so may a
+/// 4xx that HTTP does not know: a gateway says that its caller went away (499 of nginx, 460 of AWS) after it
+/// passed the call on.
 pub fn by_http_status(
     operation: Operation,
     response: &Response<'_>,
@@ -195,7 +196,6 @@ pub fn by_http_status(
         503 if unavailable_is_unprocessed => again(Cause::Retryable),
         401 => Verdict::Unauthorized,
         403 => Verdict::Misconfigured(Why::Credentials),
-        404 if response.is_object() => Verdict::NotFound,
         408 | 409 | 425 => response.unread(operation),
         status if is_client_error(status) => Verdict::Misconfigured(Why::Rejected),
         _ => response.unread(operation),

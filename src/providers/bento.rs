@@ -16,13 +16,13 @@ use serde_json::json;
 
 use super::{
     Abilities, Account, Ask, Asked, DoubtPolicy, Login, Method, Provider, Reading, Request,
-    Response, Setting, Token, by_http_status, is_visible, segment,
+    Response, Setting, Token, is_visible, segment,
 };
 use crate::job::{Job, Payment};
 use crate::oauth;
 use crate::outcome::{Operation, Verdict};
 use answer::{Answer, MISSING};
-use verdict::{declined, found, submitted, unanswered};
+use verdict::{by_status, declined, found, submitted, unanswered};
 
 mod answer;
 mod verdict;
@@ -130,10 +130,9 @@ impl Provider for Bento {
         let answer = Answer::of(&body);
         let verdict = match response.status {
             200..=299 => submitted(ask, &answer),
-            401 | 403 | 404 | 429 => by_http_status(Operation::Cancel, response, true),
+            401 | 403 | 404 | 429 => by_status(Operation::Cancel, response, &body),
             400..=499 => declined(ask, &answer, response),
-            // Bento's own 503 has its form. A gateway's may follow a call that was passed on.
-            _ => by_http_status(Operation::Cancel, response, body["causes"].is_array()),
+            _ => by_status(Operation::Cancel, response, &body),
         };
         let missing = match (&verdict, ask.learned(MISSING)) {
             (Verdict::NotFound, _) => Some("yes".to_owned()),
@@ -150,7 +149,7 @@ impl Provider for Bento {
         let verdict = if response.is_success() {
             found(ask, &answer, response)
         } else {
-            unanswered(ask, response)
+            unanswered(ask, response, &body)
         };
         answer.reading(ask, verdict, response)
     }

@@ -248,7 +248,7 @@ fn is_set(timestamp: &Value) -> bool {
 /// False for an answer that is about another transaction than the one asked for.
 fn is_about(ask: &Ask<'_>, transaction: &Value) -> bool {
     let ours = ask.job.payment.id("transaction_id");
-    match transaction["id"].as_str() {
+    match loose_text(&transaction["id"]) {
         Some(id) => id.eq_ignore_ascii_case(ours),
         None => true,
     }
@@ -311,9 +311,7 @@ fn not_done(ask: &Ask<'_>, body: &Value, response: &Response<'_>) -> (Verdict, O
 /// base URL, and no word on the payment.
 fn of_http(operation: Operation, response: &Response<'_>, body: &Value) -> Verdict {
     match response.status {
-        404 if body["code"] != "not_found" && body["type"] != "error" => {
-            Verdict::Misconfigured(Why::Rejected)
-        }
+        404 if body["code"] == "not_found" || body["type"] == "error" => Verdict::NotFound,
         _ => by_http_status(operation, response, false),
     }
 }

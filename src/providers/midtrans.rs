@@ -333,13 +333,11 @@ fn error_verdict(code: &str) -> Option<Verdict> {
     })
 }
 
-/// HTTP alone. A 404 page is a wrong base URL and no word on the payment; a 407 is a
-/// proxy's. A transport 202 means that the first call with this key still runs
+/// HTTP alone. A 407 is a proxy's. A transport 202 means that the first call with this key still runs
 /// (<https://docs.midtrans.com/reference/api-headers>): it may be applied, so it is doubt.
 fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
     match response.status {
         402 => Verdict::Misconfigured(Why::Credentials),
-        404 => Verdict::Misconfigured(Why::Rejected),
         412 => response.not_yet(),
         _ => by_http_status(operation, response, false),
     }

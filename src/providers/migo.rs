@@ -17,7 +17,7 @@ use super::{
 };
 use crate::job::{Job, Payment};
 use crate::notification::same;
-use crate::outcome::{Cancelled, Nothing, Operation, Refused, Verdict, Why};
+use crate::outcome::{Cancelled, Nothing, Operation, Refused, Verdict};
 use crate::strict;
 
 /// Migo.
@@ -176,15 +176,12 @@ fn success_verdict(response: &Response<'_>, body: &Value) -> Option<Verdict> {
 /// (<https://api-docs.migopayments.com/en/alternative-payments/dismiss-transaction>,
 /// <https://api-docs.migopayments.com/en/concepts/error-handling>).
 ///
-/// Only Migo's own 503, maintenance, is certainly not processed; a gateway's page may follow a call
-/// that was passed on. 502 says that something behind Migo
+/// 503 is maintenance, and not processed; a gateway's page may follow a call that was passed on. 502 says that something behind Migo
 /// could not be reached, which may have been after the processor was called; 504 and 500
 /// likewise: doubt.
 fn error_verdict(response: &Response<'_>, own_code: Option<&str>) -> Verdict {
     match (response.status, own_code) {
         (404, Some("2000")) => Verdict::NotFound,
-        // Without the code it is a wrong base URL, and no word on the payment.
-        (404, _) => Verdict::Misconfigured(Why::Rejected),
         (405, Some("4021")) => Verdict::Refused(Refused::Unsupported),
         (409, Some("4020")) => Verdict::Refused(Refused::NotEligible),
         _ => by_http_status(Operation::Cancel, response, response.is_object()),

@@ -121,8 +121,10 @@ impl Provider for Pismo {
         let verdict = match response.status {
             200..=299 => done(ask, &body),
             400 | 422 if body.is_object() => refusal(&body),
-            // Pismo's own 503 has a body. A gateway's may follow a call that was passed on.
-            _ => by_http_status(Operation::Cancel, response, response.is_object()),
+            // A gateway's has no code of Pismo's.
+            404 if loose_text(&body["code"]).is_some() => Verdict::NotFound,
+            // No page says that a 503 was not processed, and the same call again is safe.
+            _ => by_http_status(Operation::Cancel, response, false),
         };
         words(verdict, response, &body)
     }
@@ -179,7 +181,7 @@ fn body(ask: &Ask<'_>) -> String {
 /// A 2xx. The page gives no success code: it is one when it names the authorisations that are "generated
 /// at the end of the cancellation process". Our own `tracking_id` is only what we sent.
 fn done(ask: &Ask<'_>, body: &Value) -> Verdict {
-    let is_ours = match body["tracking_id"].as_str() {
+    let is_ours = match loose_text(&body["tracking_id"]) {
         Some(id) => id.eq_ignore_ascii_case(ask.key),
         None => true,
     };
@@ -193,9 +195,9 @@ fn done(ask: &Ask<'_>, body: &Value) -> Verdict {
     }
 }
 
-/// The side that does not apply is `0` in one sample of the page and `null` in another.
+/// A number. The side that does not apply is `0` in one sample of the page and `null` in another.
 fn authorization(value: &Value) -> Option<String> {
-    loose_text(value).filter(|id| !id.is_empty() && id != "0")
+    loose_text(value).filter(|id| id.parse::<u64>().is_ok_and(|id| id > 0))
 }
 
 /// A 400 or 422 of Pismo's own: a definite no, whose kind only its words tell. Pismo denies partial

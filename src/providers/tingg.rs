@@ -320,10 +320,7 @@ fn unknown_code(operation: Operation, response: &Response<'_>) -> Verdict {
     }
 }
 
-/// HTTP alone. A payment that is not found is code 1001, so a 404 is a wrong base URL.
+/// HTTP alone. A payment that is not found is code 1001.
 fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
-    match response.status {
-        404 => Verdict::Misconfigured(Why::Rejected),
-        _ => by_http_status(operation, response, false),
-    }
+    by_http_status(operation, response, false)
 }

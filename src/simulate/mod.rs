@@ -24,7 +24,7 @@
 //! | `accepted-forever` | the same without an end; elsewhere `success` |
 //! | `accepted-until-notified` | the same; done when its notification goes out, after one second |
 //! | `refund-failed` | Bento 202, ends in `RefundFailed`; elsewhere `nonretryable` |
-//! | `retryable-twice` | twice "not now" (Bento `failedRetryable` in a 202, then in a 422; Gr4vy 429; others 503), then `success` |
+//! | `retryable-twice` | twice "not now" (Bento `failedRetryable` in a 202, then in a 422; Gr4vy and Pismo 429; others 503), then `success` |
 //! | `retryable-forever` | "not now" to every call |
 //! | `nonretryable` | Bento `failedNonRetryable`, Migo 405/4021, Gr4vy `declined` or `failed`, Midtrans 412 and still open, Pismo 422, Tingg 500/183 |
 //! | `rate-limited` | the first call gets a 429 with `Retry-After: 1` |

@@ -144,7 +144,7 @@ impl Dialect for Pismo {
             Fault::Forbidden => error(403, "forbidden", "no permission for this operation"),
             Fault::NotFound => error(404, "not_found", "original authorization not found"),
             Fault::RateLimited => error(429, "too_many_requests", "slow down").retry_after(1),
-            Fault::Retryable(_) => error(503, "unavailable", "service unavailable"),
+            Fault::Retryable(_) => error(429, "too_many_requests", "slow down"),
             Fault::Nonretryable => error(422, "denied", "the cancellation was denied"),
             Fault::Internal => error(500, "internal", "internal server error"),
         }
@@ -286,7 +286,7 @@ mod tests {
             let seen = fresh(&rig, word).await.unwrap();
             assert_eq!(seen.0, expected, "{word}");
         }
-        for expected in [503, 503, 200] {
+        for expected in [429, 429, 200] {
             let seen = fresh(&rig, "retryable-twice").await.unwrap();
             assert_eq!(seen.0, expected);
         }

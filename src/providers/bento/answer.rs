@@ -51,7 +51,7 @@ impl<'a> Answer<'a> {
 
     /// False for an answer that is about another payment than the one asked for.
     pub(super) fn is_about(&self, ask: &Ask<'_>) -> bool {
-        let same = |field: &str, name| match self.transaction[field].as_str() {
+        let same = |field: &str, name| match loose_text(&self.transaction[field]) {
             Some(id) => id == ask.job.payment.id(name),
             None => true,
         };

@@ -9,14 +9,14 @@ use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict
 
 /// A 2xx to the cancel: "submitted for processing", unless the state already says more.
 pub(super) fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
+    if !answer.is_about(ask) {
+        return Verdict::Doubt;
+    }
     let Some(state) = answer.state() else {
         // A decline without a transaction is about this call (the page on errors of 2024).
         let failed = failed(&answer.body["status"]);
         return failed.map_or(Verdict::Doubt, |failure| failure.verdict(None));
     };
-    if !answer.is_about(ask) {
-        return Verdict::Doubt;
-    }
     match by_final_state(ask, answer, Whose::ThisCall) {
         // The call was taken although another amount is refunded: only a look-up can tell.
         Some(Verdict::Unresolved(_)) => return Verdict::Doubt,
@@ -177,11 +177,21 @@ fn refund_failed(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
 
 /// A look-up that was not answered. The default path is nowhere documented: where it was not
 /// set by hand, its 404 only agrees with that of the cancel, whose path is.
-pub(super) fn unanswered(ask: &Ask<'_>, response: &Response<'_>) -> Verdict {
+pub(super) fn unanswered(ask: &Ask<'_>, response: &Response<'_>, body: &Value) -> Verdict {
     match response.status {
         404 if is_guessed(ask.account) && is_missing(ask) => Verdict::NotFound,
         404 if is_guessed(ask.account) => response.not_yet(),
-        _ => by_http_status(Operation::Lookup, response, true),
+        _ => by_status(Operation::Lookup, response, body),
+    }
+}
+
+/// What HTTP says. Only Bento's own errors have `causes`: a gateway's 404 is no word on the payment, and its
+/// 503 may follow a call that was passed on.
+pub(super) fn by_status(operation: Operation, response: &Response<'_>, body: &Value) -> Verdict {
+    let is_its_own = body["causes"].is_array();
+    match response.status {
+        404 if is_its_own => Verdict::NotFound,
+        _ => by_http_status(operation, response, is_its_own),
     }
 }
 
