@@ -31,9 +31,11 @@ mod commit;
 mod ended;
 mod hints;
 mod replay;
+mod told;
 mod uncommitted;
 
 pub use replay::{first_call, reopening};
+use told::Told;
 use uncommitted::Uncommitted;
 
 /// A cancel is sent this soon after its claim, or not at all: a worker that was held up, and whose
@@ -61,6 +63,7 @@ pub struct Dispatcher {
     /// When the loop looks again, milliseconds since the epoch.
     armed: AtomicI64,
     uncommitted: Uncommitted,
+    told: Told,
 }
 
 /// Whether a fresh request may begin.
@@ -149,6 +152,7 @@ impl Dispatcher {
             backlog: AtomicBool::new(true),
             armed: AtomicI64::new(0),
             uncommitted: Uncommitted::default(),
+            told: Told::default(),
         }))
     }
 

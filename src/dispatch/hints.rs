@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::carry::End;
@@ -42,11 +43,7 @@ impl Dispatcher {
             None => self.notified(Notified::Unmatched),
             Some(Heard::Known) => self.notified(Notified::Duplicate),
             Some(Heard::Contradicted) => {
-                warn!(
-                    provider = self.name(),
-                    payment = hint.payments.join(", "),
-                    "a notification contradicts the result, and this provider cannot be asked; compare the payment with the provider's dashboard"
-                );
+                self.tell_contradiction(&hint.payments.join(", "));
                 self.notified(Notified::Contradictory);
             }
             // Counted when the answer is there.
@@ -95,6 +92,16 @@ impl Dispatcher {
         self.shared.metrics.notified(self.name(), verdict);
     }
 
+    fn tell_contradiction(&self, payment: &str) {
+        if self.told.is_news(payment, Instant::now()) {
+            warn!(
+                provider = self.name(),
+                payment,
+                "a notification contradicts the result, and this provider cannot be asked; compare the payment with the provider's dashboard"
+            );
+        }
+    }
+
     /// Counts a result that a look-up brought because of a notification.
     pub(super) fn confirmed(&self, before: &Progress, operation: Operation) {
         if operation == Operation::Lookup && before.hints.waiting {
@@ -133,7 +140,8 @@ impl Dispatcher {
             ..stands(&claim, progress, now)
         };
         if let Checked::Contradicted { found, at_stake } = checked {
-            self.correct(&claim, &mut change, found, at_stake, &reading.evidence);
+            let found = (found, at_stake);
+            self.correct(&claim, outcome, &mut change, found, &reading.evidence);
         }
         if self.commit(change, &claim).await {
             self.checked(outcome, verdict, checked);
@@ -151,13 +159,13 @@ impl Dispatcher {
         self.commit(change, claim).await;
     }
 
-    /// The correction, and the dead letter of a payment that may be charged after all.
+    /// The correction of what was told, and a dead letter where a person has to look.
     fn correct(
         &self,
         claim: &Claim,
+        outcome: Outcome,
         change: &mut Change,
-        found: Outcome,
-        at_stake: bool,
+        (found, at_stake): (Outcome, bool),
         evidence: &Evidence,
     ) {
         let end = End {
@@ -170,10 +178,9 @@ impl Dispatcher {
         let correction = correction(&mut change.progress.hints, &finding);
         change.messages.push(correction);
         if at_stake {
-            let detail = format!(
-                "Published as no longer payable; now: {}",
-                finding.sentence()
-            );
+            let (told, reason) = claim.progress.stands(outcome).names();
+            let now = finding.sentence();
+            let detail = format!("Published as {told} ({reason}); now: {now}");
             let dead = Finding {
                 outcome: Outcome::Unresolved(Unresolved::ContradictoryEvidence),
                 detail: Some(&detail),
@@ -219,6 +226,7 @@ pub(super) mod tests {
     use crate::config::{AccountConfig, Breaker};
     use crate::ledger::{ClaimId, Stored};
     use crate::lifecycle::Plan;
+    use crate::outcome::Refused;
     use crate::providers::{self, Account};
     use crate::shared::tests::shared;
     use crate::wire::Envelope;
@@ -267,15 +275,22 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_correction_and_its_dead_letter_are_not_dated_before_their_request() {
+    async fn a_correction_and_its_dead_letter_say_what_was_told_and_are_not_dated_before_their_request()
+     {
         drop(rustls::crypto::ring::default_provider().install_default());
         let folder = tempfile::tempdir().unwrap();
         let dispatcher = Dispatcher::new(account(), Arc::new(shared(&folder))).unwrap();
         let claim = check_of_one_received_at(Timestamp::from_second(2_000).unwrap());
         let went_back_to = Timestamp::from_second(1_000).unwrap();
         let mut change = stands(&claim, claim.progress.clone(), went_back_to);
-        let found = Outcome::Unresolved(Unresolved::ContradictoryEvidence);
-        dispatcher.correct(&claim, &mut change, found, true, &Evidence::default());
+        let refused = Outcome::Refused(Refused::NotFound);
+        let found = (Outcome::Unresolved(Unresolved::ContradictoryEvidence), true);
+        dispatcher.correct(&claim, refused, &mut change, found, &Evidence::default());
+        let detail = &change.dead_letter.as_ref().unwrap().detail;
+        assert!(
+            detail.starts_with("Published as refused (not_found); now: "),
+            "{detail}"
+        );
         let dated = change.messages.iter().map(|m| m.properties.timestamp);
         assert_eq!(dated.collect::<Vec<_>>(), [2_000, 2_000]);
     }

@@ -263,15 +263,13 @@ const fn has_ended(stands: Outcome) -> bool {
 }
 
 /// An answer that says neither yes nor no, a payment that is not found, a login that was
-/// refused: none of these speaks against a result.
+/// refused: none of these speaks for a result or against it.
 fn judge(stands: Outcome, verdict: &Verdict) -> Judgement {
     use Judgement::{Agrees, Contradicts, Silent};
     let ended = has_ended(stands);
-    // Also a payment that was not there: it may have been made since.
-    let unknown = matches!(
-        stands,
-        Outcome::Unresolved(_) | Outcome::Refused(Refused::NotFound)
-    );
+    // It may have been made since.
+    let was_not_there = stands == Outcome::Refused(Refused::NotFound);
+    let unknown = was_not_there || matches!(stands, Outcome::Unresolved(_));
     match *verdict {
         Verdict::Cancelled { .. } | Verdict::NothingToCancel(_) if ended => Agrees,
         Verdict::Cancelled { reason, .. } => Contradicts(Outcome::Cancelled {
@@ -285,11 +283,21 @@ fn judge(stands: Outcome, verdict: &Verdict) -> Judgement {
             Contradicts(Outcome::Unresolved(Unresolved::ContradictoryEvidence))
         }
         Verdict::Refused(_) | Verdict::StillOpen => Agrees,
+        Verdict::Unresolved(why) if was_not_there => Contradicts(Outcome::Unresolved(why)),
+        Verdict::Unresolved(why @ Unresolved::RefundFailed) if ended => {
+            Contradicts(Outcome::Unresolved(why))
+        }
+        // A payment that was made later, or somebody else's refund, says nothing about ours.
+        Verdict::Unresolved(_) => Agrees,
         _ => Silent,
     }
 }
 
-/// "No money is taken" was said, and it is or can be.
+/// "No money is taken" was said, and it is or can be; or only a person can tell.
 fn is_at_stake(stands: Outcome, found: Outcome) -> bool {
-    has_ended(stands) && matches!(found, Outcome::Refused(_) | Outcome::Unresolved(_))
+    match found {
+        Outcome::Unresolved(_) => true,
+        Outcome::Refused(_) => has_ended(stands),
+        _ => false,
+    }
 }

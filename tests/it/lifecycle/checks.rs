@@ -19,19 +19,22 @@ fn asked(outcome: Outcome, verdict: &Verdict) -> (Progress, Checked) {
 
 /// One line for each kind of result: what is made of each answer.
 const SAID: &str = "
-result              cancelled nothing  refused  refunded open   else
-cancelled           holds     holds    stake    holds    again  again
-nothing_to_cancel   holds     holds    stake    holds    again  again
-refused             correct   correct  holds    holds    holds  again
-refused/not_found   correct   correct  correct  correct  holds  again
-failed              correct   correct  holds    holds    holds  again
-unresolved          correct   correct  correct  correct  holds  again
+result              cancelled nothing  refused  refunded open   failed later  else
+cancelled           holds     holds    stake    holds    again  stake  holds  again
+nothing_to_cancel   holds     holds    stake    holds    again  stake  holds  again
+refused             correct   correct  holds    holds    holds  holds  holds  again
+refused/not_found   correct   correct  correct  correct  holds  stake  stake  again
+failed              correct   correct  holds    holds    holds  holds  holds  again
+unresolved          correct   correct  correct  correct  holds  holds  holds  again
 ";
 
 #[test]
 fn what_an_answer_says_depends_on_the_result_that_was_told() {
     let mut answers = verdicts();
     answers.push(Verdict::Refused(Refused::AlreadyRefunded));
+    answers.extend(
+        [Unresolved::RefundFailed, Unresolved::ContradictoryEvidence].map(Verdict::Unresolved),
+    );
     for outcome in every_outcome() {
         let name = match outcome {
             Outcome::Refused(Refused::NotFound) => "refused/not_found",
@@ -47,7 +50,10 @@ fn what_an_answer_says_depends_on_the_result_that_was_told() {
                 Verdict::Refused(Refused::AlreadyRefunded) => 3,
                 Verdict::Refused(_) => 2,
                 Verdict::StillOpen => 4,
-                _ => 5,
+                Verdict::Unresolved(Unresolved::RefundFailed) => 5,
+                // As Midtrans says it, of a payment that was made after the call.
+                Verdict::Unresolved(_) => 6,
+                _ => 7,
             };
             let made = match asked(outcome, verdict).1 {
                 Checked::Holds => "holds",

@@ -562,6 +562,13 @@ async fn where_nobody_can_be_asked_a_contradiction_is_told_and_not_published() {
     until_count(&worker, "contradictory", 1.0).await;
     let told = format!("transaction_id:{}", payment_id(&request));
     assert!(worker.log().contains(&told), "which payment");
+    // Not signed: who knows one payment must not fill the disk.
+    for _ in 0..20 {
+        assert_eq!(says("APPROVED"), 200);
+    }
+    until_count(&worker, "contradictory", 21.0).await;
+    let lines = worker.log().matches("contradicts the result").count();
+    assert_eq!(lines, 1, "once a minute");
     results.drain(QUIET).await;
     let corrections = |m: &&Message| m.routing_key.starts_with("correction.");
     assert_eq!(results.seen().iter().filter(corrections).count(), 0);
