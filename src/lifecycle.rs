@@ -233,7 +233,11 @@ impl Progress {
         match *verdict {
             Verdict::Cancelled { reason, already } => self.cancelled(reason, already),
             Verdict::NothingToCancel(reason) => Step::Finish(Outcome::NothingToCancel(reason)),
-            Verdict::Unresolved(reason) => Step::Finish(Outcome::Unresolved(reason)),
+            Verdict::Unresolved(reason) => {
+                // Something was begun, and a replay asks what became of it.
+                self.expose();
+                Step::Finish(Outcome::Unresolved(reason))
+            }
             Verdict::Refused(reason) => self.refused_when_sent(reason, moment),
             Verdict::NotFound => self.not_found_when_sent(moment),
             Verdict::Misconfigured(why) | Verdict::Barred(why) => self.misconfigured(why, moment),

@@ -3,10 +3,20 @@
 use crate::ledger::DeadRecord;
 use crate::outcome::{Failed, Invalid, Unresolved};
 
-/// Advice about a request's open dead letter, if it has one; `newer` is a later request on the same
-/// payment that may have moved money.
-pub(super) fn advice(letters: &[DeadRecord], newer: Option<&str>) -> Option<String> {
+/// Advice about a request's open dead letter, if it has one; `corrected` is the outcome of its last correction,
+/// `newer` a later request on the same payment that may have moved money.
+pub(super) fn advice(
+    letters: &[DeadRecord],
+    corrected: Option<&str>,
+    newer: Option<&str>,
+) -> Option<String> {
     let letter = letters.iter().rfind(|l| l.closed_at.is_none())?;
+    if let Some(outcome @ ("cancelled" | "nothing_to_cancel")) = corrected {
+        let (known, id) = (outcome.replace('_', " "), named(letter));
+        return Some(format!(
+            "The provider has said since that it is {known}, and a correction was published: `rescind dead discard {id} --reason TEXT`."
+        ));
+    }
     let advice = advice_on(letter);
     Some(match newer.filter(|_| may_be_replayed(letter)) {
         Some(newer) => format!(
@@ -20,11 +30,16 @@ fn may_be_replayed(letter: &DeadRecord) -> bool {
     letter.is_request && letter.reason != Failed::DeadlinePassed.as_str()
 }
 
-/// Names the letter's own id where its request's id would be read as an option of the command.
+/// Advice about one dead letter, whatever became of its request since.
 pub(super) fn advice_on(letter: &DeadRecord) -> String {
+    to_do(&letter.outcome, &letter.reason, named(letter))
+}
+
+/// The letter's own id where its request's id would be read as an option of the command.
+fn named(letter: &DeadRecord) -> &str {
     let id = letter.request_id.as_ref();
     let id = id.filter(|id| letter.is_request && !id.starts_with('-'));
-    to_do(&letter.outcome, &letter.reason, id.unwrap_or(&letter.id))
+    id.unwrap_or(&letter.id)
 }
 
 /// Advice about a dead letter.
@@ -63,13 +78,26 @@ mod tests {
 
     #[test]
     fn where_a_later_request_forbids_a_replay_the_advice_says_so() {
-        let advised = |letter| advice(&[letter], Some("b")).unwrap();
+        let advised = |letter| advice(&[letter], None, Some("b")).unwrap();
         assert!(advised(letter()).contains("But b, a later request"));
         let late = DeadRecord {
             reason: "deadline_passed".into(),
             ..letter()
         };
         assert!(!advised(late).contains("a later request"));
+    }
+
+    #[test]
+    fn what_the_provider_has_said_since_is_not_sent_again() {
+        let advised = |corrected| advice(&[letter()], Some(corrected), None).unwrap();
+        for corrected in ["cancelled", "nothing_to_cancel"] {
+            let text = advised(corrected);
+            assert!(
+                text.contains("dead discard") && !text.contains("dead replay"),
+                "{text}"
+            );
+        }
+        assert!(advised("refused").contains("dead replay"));
     }
 
     /// The publisher chooses the id, and a person pastes the line.

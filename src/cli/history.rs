@@ -59,12 +59,14 @@ impl Page {
             serde_json::from_slice(&history.stored.envelope.body).unwrap_or_default();
         let text = |key: &str| request[key].as_str().map(str::to_owned);
         let (outcome, reason) = history.outcome.clone().unzip();
+        let corrected = history.progress.hints.corrected.as_ref();
+        let corrected = corrected.map(|(outcome, _)| outcome.as_str());
         Self {
             state: history.progress.state.as_str(),
             says: in_words(&history),
             message: message(&history).as_deref().map(masked_text),
             corrected: history.progress.hints.corrected.clone(),
-            advice: advice(&history.letters, history.newer.as_deref()),
+            advice: advice(&history.letters, corrected, history.newer.as_deref()),
             outcome,
             reason,
             payment: masked(&request["payment"]),
@@ -87,6 +89,11 @@ impl Page {
             newer_request: history.newer,
             invalid_messages: Vec::new(),
         }
+    }
+
+    /// What a person is to do about its open dead letter.
+    pub(super) fn advice(&self) -> Option<String> {
+        self.advice.clone()
     }
 
     /// With those of the dead letters that are of no request.

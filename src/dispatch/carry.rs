@@ -22,7 +22,7 @@ use crate::outcome::{Cause, Operation, Outcome, Verdict};
 use crate::providers::{Ask, Evidence, Reading, Request};
 use crate::since::Since;
 use crate::spans::{Call, Span};
-use crate::wire;
+use crate::wire::{self, Kind};
 
 impl Dispatcher {
     pub(super) async fn carry_out(
@@ -282,7 +282,7 @@ impl Dispatcher {
             None => finding.messages(),
             Some(first) => replayed(&mut progress, first, &finding),
         };
-        let is_dead_letter = end.outcome.is_dead_letter();
+        let is_dead_letter = messages.iter().any(|m| m.kind == Kind::DeadLetter);
         progress.replays.letters += u32::from(is_dead_letter);
         Change {
             messages,

@@ -56,7 +56,8 @@ pub(super) fn correction(hints: &mut Hints, finding: &Finding<'_>) -> Outgoing {
     correction
 }
 
-/// A correction where the replay found something else, a dead letter where it failed again.
+/// A correction where the replay found something else, a dead letter where it failed again; neither where
+/// the provider has said meanwhile what became of the payment, and did not answer now.
 /// The result, `first`, stays what it was.
 pub(super) fn replayed(
     progress: &mut Progress,
@@ -64,7 +65,11 @@ pub(super) fn replayed(
     finding: &Finding<'_>,
 ) -> Vec<Outgoing> {
     let mut messages = Vec::new();
-    if progress.stands(first).names() != finding.outcome.names() {
+    let stands = progress.stands(first);
+    if progress.has_learned_nothing(stands, finding.outcome) {
+        return messages;
+    }
+    if stands.names() != finding.outcome.names() {
         messages.push(correction(&mut progress.hints, finding));
         progress.correct(finding.outcome);
     }

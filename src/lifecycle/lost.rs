@@ -86,9 +86,9 @@ impl Progress {
         }
     }
 
-    /// It is exposed, if it is, only since the ledger may have forgotten calls: none on record may have been applied.
+    /// It is exposed, if it is, only to be asked about: no call on record may have been applied.
     pub fn is_presumed(&self) -> bool {
-        // A replay presumes as well, and older versions did without saying so.
+        // Older versions did not say so.
         self.presumed || self.attempts == 0
     }
 

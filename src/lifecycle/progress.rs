@@ -46,7 +46,8 @@ pub struct Progress {
     /// Some attempt may have been applied, ever. Decides `already`.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub exposed: bool,
-    /// It is exposed only since the ledger may have forgotten calls: none on record may have been applied.
+    /// It is exposed only since the ledger may have forgotten calls, or for a replay: none on record may have been
+    /// applied.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub presumed: bool,
     /// The provider took an attempt and has not finished it.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Plan, Progress, Terms};
 use crate::backoff::elapsed;
 use crate::names::names;
-use crate::outcome::{Failed, Outcome, State};
+use crate::outcome::{Failed, Outcome, State, Unresolved};
 use crate::providers::{Abilities, DoubtPolicy};
 
 /// What the lifecycle remembers of replays.
@@ -108,6 +108,23 @@ impl Progress {
         }
     }
 
+    /// Whether a replay that ends so has nothing to say against what consumers were told: that is the provider's
+    /// own word, and this an end for want of one.
+    pub fn has_learned_nothing(&self, stands: Outcome, found: Outcome) -> bool {
+        let is_proven = matches!(
+            stands,
+            Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
+        );
+        let is_unanswered = match found {
+            Outcome::Failed(_) => !self.looked,
+            Outcome::Unresolved(why) => {
+                matches!(why, Unresolved::NoLookup | Unresolved::LookupsExhausted)
+            }
+            _ => false,
+        };
+        is_proven && is_unanswered
+    }
+
     /// The time to ask begins with the first question, however long that waits for a worker.
     fn doubt_again(&mut self) {
         if self.under_way && !self.exposed {
@@ -116,6 +133,7 @@ impl Progress {
             return;
         }
         self.doubtful = true;
+        self.presumed |= !self.exposed;
         self.exposed = true;
         self.state = State::InDoubt;
     }

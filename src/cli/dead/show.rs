@@ -45,7 +45,9 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
 
 fn document(letter: &DeadRecord, page: Option<&Page>) -> Value {
     let mut document = letter_object(letter);
-    document["to_do"] = json!(letter.closed_at.is_none().then(|| advice_on(letter)));
+    let of_request = page.filter(|_| letter.is_request).and_then(Page::advice);
+    let to_do = || of_request.unwrap_or_else(|| advice_on(letter));
+    document["to_do"] = json!(letter.closed_at.is_none().then(to_do));
     document["received"] = received(letter);
     document["request"] = json!(page);
     document

@@ -9,7 +9,7 @@ use super::PATIENCE;
 use super::world::{World, closed};
 use crate::rig::checker::id;
 use crate::rig::stage::request;
-use crate::rig::{Message, Messages, until};
+use crate::rig::{Message, Messages, http, until};
 
 const QUIET: Duration = Duration::from_millis(700);
 const EVERYWHERE: [&str; 6] = ["bento", "gr4vy", "midtrans", "migo", "pismo", "tingg"];
@@ -147,6 +147,44 @@ async fn one_that_fails_again_is_a_new_dead_letter_and_no_news() {
     dead.drain(QUIET).await;
     let ids: BTreeSet<_> = dead.seen().iter().filter_map(Message::message_id).collect();
     assert_eq!(ids.len(), 4, "each with an id of its own");
+}
+
+/// The provider has said meanwhile what became of the payment. That nobody can ask it now is no news.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_without_an_answer_takes_no_correction_back() {
+    let mut world = World::new("replay-proven", "forbidden");
+    let worker = world.stage.worker();
+    let mut results = world.stage.results().await;
+    let request = world.have(&mut results, &["tingg"]).await.remove(0);
+    world.behaves("already-cancelled");
+    let payment = &request["payment"];
+    let heard = json!({
+        "merchantTransactionID": payment["merchant_transaction_id"],
+        "serviceCode": payment["service_code"],
+    });
+    let body = heard.to_string();
+    http::post(
+        worker.address(),
+        "/notifications/tingg",
+        &[],
+        body.as_bytes(),
+    )
+    .unwrap();
+    let (result, correction) = until_corrected(&mut results, &request).await;
+    assert_eq!(result["reason"], "credentials_refused");
+    assert_eq!(correction["outcome"], "cancelled");
+    let shown = world.rescind(&["show", &id(&request)]);
+    assert!(shown.stdout.contains("dead discard"), "{shown:#?}");
+    assert!(
+        !shown.stdout.contains("Nothing was cancelled: correct"),
+        "{shown:#?}"
+    );
+
+    world.behaves("forbidden");
+    let replay = ["replay", &id(&request), "--reason", "with all the others"];
+    world.dead(&replay).exits(0);
+    assert_eq!(told(&mut results, &request).await.len(), 2);
+    assert!(world.letters().is_empty());
 }
 
 /// It is neither open nor a dead letter.

@@ -58,6 +58,50 @@ fn where_the_provider_can_be_asked_it_is_asked_first() {
     }
 }
 
+/// A refund of the same size need not be ours, where none of our calls may have been applied.
+#[test]
+fn a_replay_presumes_what_no_call_on_record_did() {
+    for exposed in [false, true] {
+        let again = given_up(exposed)
+            .replay(UNKNOWN, &terms(LOOKS_UP), now())
+            .unwrap();
+        assert!(again.exposed);
+        assert_eq!(again.is_presumed(), !exposed);
+    }
+}
+
+/// A call that was answered with it began something.
+#[test]
+fn an_answer_for_a_person_is_no_refusal() {
+    let mut progress = Progress::new(now());
+    progress.begin(Operation::Cancel, now());
+    let failed = Verdict::Unresolved(Unresolved::RefundFailed);
+    progress.after(&failed, &terms(LOOKS_UP), now(), 0.0);
+    let ended = Outcome::Unresolved(Unresolved::RefundFailed);
+    let again = progress.replay(ended, &terms(LOOKS_UP), now()).unwrap();
+    assert!(again.exposed && !again.is_presumed());
+}
+
+/// What the provider has said is taken back by its word only.
+#[test]
+fn a_replay_without_an_answer_has_learned_nothing() {
+    let reason = Cancelled::Voided;
+    let already = false;
+    let proven = Outcome::Cancelled { reason, already };
+    let open = Outcome::Unresolved(Unresolved::ContradictoryEvidence);
+    let asked = Progress::new(now());
+    for found in [FAILED, UNKNOWN, Outcome::Unresolved(Unresolved::NoLookup)] {
+        assert!(asked.has_learned_nothing(proven, found), "{found:?}");
+        assert!(!asked.has_learned_nothing(UNKNOWN, found), "{found:?}");
+    }
+    for found in [open, proven, Outcome::Refused(Refused::Settled)] {
+        assert!(!asked.has_learned_nothing(proven, found), "{found:?}");
+    }
+    let mut seen_open = Progress::new(now());
+    seen_open.looked = true;
+    assert!(!seen_open.has_learned_nothing(proven, FAILED));
+}
+
 /// What was there once and is gone after a doubt was removed by somebody, perhaps by us.
 #[test]
 fn what_was_there_before_a_replay_was_there() {
