@@ -7,7 +7,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: ## Show it at work: RabbitMQ, simulated providers, a worker, thirty requests
+run: ## Show it at work: RabbitMQ, simulated providers, a worker, 34 messages
 	@deploy/demo
 
 # Most tests wait for a broker, a database or a clock for most of their time: three at once on two cores.

@@ -63,6 +63,7 @@ pub mod shared;
 pub mod config;
 pub mod failpoint;
 mod layers;
+mod log;
 pub mod metrics;
 mod pem;
 mod process;
@@ -70,7 +71,6 @@ pub mod server;
 mod since;
 pub mod spans;
 pub mod systemd;
-mod trace;
 
 // Beside it.
 pub mod cli;

@@ -99,7 +99,7 @@ fn print(found: &[Summary], now: Timestamp, screen: Screen) -> anyhow::Result<()
 
 fn row(summary: &Summary, now: Timestamp) -> Vec<Cell> {
     let finished = summary.state == State::Finished.as_str();
-    let (state, reason) = match &summary.end {
+    let (state, reason) = match &summary.outcome {
         Some((outcome, reason)) if finished => (outcome.as_str(), reason.clone()),
         Some((outcome, _)) => (summary.state.as_str(), format!("replay of {outcome}")),
         None => (summary.state.as_str(), String::new()),
@@ -128,7 +128,7 @@ fn next(summary: &Summary, now: Timestamp) -> String {
 }
 
 fn object(summary: &Summary) -> serde_json::Value {
-    let end = summary.end.as_ref();
+    let end = summary.outcome.as_ref();
     serde_json::json!({
         "request_id": summary.request_id,
         "provider": summary.provider,
@@ -146,17 +146,17 @@ fn object(summary: &Summary) -> serde_json::Value {
 mod tests {
     use super::*;
 
-    fn summary(end: Option<(String, String)>) -> Summary {
+    fn summary(outcome: Option<(String, String)>) -> Summary {
         Summary {
             request_id: "a".into(),
             provider: "migo".into(),
-            state: if end.is_some() {
+            state: if outcome.is_some() {
                 "finished"
             } else {
                 "in_doubt"
             }
             .into(),
-            end,
+            outcome,
             attempts: 1,
             lookups: 2,
             received_at: Timestamp::from_second(1_000).unwrap(),

@@ -15,7 +15,7 @@ use crate::job::UNKNOWN_PROVIDER;
 use crate::ledger::{Ledger, LedgerError};
 use crate::spans::Spans;
 use crate::systemd::Systemd;
-use crate::{failpoint, providers, run, simulate, trace};
+use crate::{failpoint, log, providers, run, simulate};
 
 mod advice;
 mod check;
@@ -225,11 +225,11 @@ async fn worker(
 ) -> anyhow::Result<Exit> {
     let variable = |name| variable(environment, name);
     let may_have_colour = text::may_have_colour(variable("NO_COLOR"), variable("TERM"));
-    let look = trace::Look {
+    let look = log::Look {
         format: config.log_format,
         colour: may_have_colour && io::stderr().is_terminal(),
     };
-    trace::start(look, variable("RUST_LOG"), run::now);
+    log::start(look, variable("RUST_LOG"), run::now);
     let start = run::Start {
         revision: option_env!("RESCIND_REVISION").unwrap_or("unknown"),
         reconcile,

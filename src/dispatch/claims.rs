@@ -13,7 +13,7 @@ use super::{Dispatcher, Place};
 use crate::backoff::{elapsed, plus};
 use crate::failpoint::{self, Point};
 use crate::gate::NoRoom;
-use crate::ledger::{Begin, Claims, LedgerError};
+use crate::ledger::{Claims, LedgerError, Planner};
 use crate::lifecycle::{Plan, Progress};
 use crate::outcome::{Failed, Outcome, State, Unresolved};
 use crate::shared::{Failing, LEDGER_PAUSE};
@@ -140,6 +140,7 @@ impl Dispatcher {
         self.show(&gate);
         drop(gate);
         if full {
+            // No due time was read: the old one still holds, or every commit would wake a loop without a place.
             self.armed.store(armed, Ordering::Release);
             return Next::Again;
         }
@@ -151,7 +152,7 @@ impl Dispatcher {
     }
 
     /// The decision that the ledger asks for, inside its transaction, about each due request.
-    fn planner(self: &Arc<Self>, steady_since: Timestamp, now: Timestamp) -> Begin {
+    fn planner(self: &Arc<Self>, steady_since: Timestamp, now: Timestamp) -> Planner {
         let dispatcher = Arc::clone(self);
         let quiet = Self::quiet(&self.config);
         Arc::new(move |stored, progress| {

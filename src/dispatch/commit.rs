@@ -52,7 +52,7 @@ impl Dispatcher {
         failpoint::pass(Point::AfterOutcomeCommit);
         // Before the result is published: a consumer that has it finds it counted.
         if let Some(outcome) = change.outcome {
-            self.ended(claim, change, outcome);
+            self.tell_end(claim, change, outcome);
         }
         self.hand_over(claim, change, &answer.rows);
         let due = matches!(answer.committed, Committed::Freed | Committed::Hinted);
@@ -86,7 +86,7 @@ impl Dispatcher {
     }
 
     /// Counts and logs the end of a request, or of its replay.
-    fn ended(&self, claim: &Claim, change: &Change, outcome: Outcome) {
+    fn tell_end(&self, claim: &Claim, change: &Change, outcome: Outcome) {
         let received_at = claim.stored.envelope.received_at;
         let corrected = change.messages.iter().any(|m| m.kind == Kind::Correction);
         match claim.outcome {

@@ -144,7 +144,7 @@ impl Dispatcher {
             self.correct(&claim, outcome, &mut change, found, &reading.evidence);
         }
         if self.commit(change, &claim).await {
-            self.checked(outcome, verdict, checked);
+            self.tell_check(outcome, verdict, checked);
         }
     }
 
@@ -192,7 +192,7 @@ impl Dispatcher {
         }
     }
 
-    fn checked(&self, outcome: Outcome, verdict: &Verdict, checked: Checked) {
+    fn tell_check(&self, outcome: Outcome, verdict: &Verdict, checked: Checked) {
         match checked {
             Checked::Holds => self.notified(Notified::Duplicate),
             Checked::Again => {}

@@ -19,8 +19,11 @@ pub(super) enum Update {
     Nothing,
     /// Note that a notification came: a call is under way, and its commit will look.
     Remember,
-    /// The new progress, and whether the result is to be checked.
-    Stands(Box<Progress>, bool),
+    /// Write the new progress; `checks`: the result is to be checked.
+    Stands {
+        progress: Box<Progress>,
+        checks: bool,
+    },
 }
 
 impl Found {
@@ -39,7 +42,9 @@ impl Found {
         // A new due time takes the claim from a check that is under way: its answer may be too old.
         let changed = self.progress != before && (due || !checked);
         if changed {
-            (heard, Update::Stands(self.progress.into(), finished && due))
+            let progress = self.progress.into();
+            let checks = finished && due;
+            (heard, Update::Stands { progress, checks })
         } else {
             (heard, Update::Nothing)
         }
@@ -89,7 +94,7 @@ mod tests {
         match found.tell(&hear) {
             (Heard::Open, Update::Remember) => None,
             (Heard::Known, Update::Nothing) => Some((false, false)),
-            (Heard::Known, Update::Stands(_, checks)) => Some((true, checks)),
+            (Heard::Known, Update::Stands { checks, .. }) => Some((true, checks)),
             _ => panic!("it was heard in another way"),
         }
     }

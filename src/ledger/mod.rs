@@ -42,14 +42,14 @@ pub trait Ledger: Send + Sync {
     /// Stores the messages that intake has read. Answers are in the order of the arrivals.
     fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>>;
 
-    /// Takes up to `most` due requests of an account and commits what `begin` plans for
+    /// Takes up to `most` due requests of an account and commits what `planner` plans for
     /// each: a call's intent is on disk before this answers.
     fn claim(
         &self,
         provider: &str,
         most: usize,
         now: Timestamp,
-        begin: Begin,
+        planner: Planner,
     ) -> Answer<'_, Claims>;
 
     /// The clock went back: requests of an account that are due later than `latest`, which no
@@ -118,7 +118,7 @@ pub trait Ledger: Send + Sync {
 }
 
 /// Plans a due request's next step, inside the claiming transaction. Pure.
-pub type Begin = Arc<dyn Fn(&Stored, &mut Progress) -> Plan + Send + Sync>;
+pub type Planner = Arc<dyn Fn(&Stored, &mut Progress) -> Plan + Send + Sync>;
 
 /// How long a call that an account has begun may still reach the provider, although its worker
 /// can no longer reach the ledger.

@@ -130,7 +130,7 @@ pub struct Summary {
     /// State's name.
     pub state: String,
     /// Outcome and reason of its result.
-    pub end: Option<(String, String)>,
+    pub outcome: Option<(String, String)>,
     /// Cancel calls sent.
     pub attempts: u32,
     /// Look-ups sent.

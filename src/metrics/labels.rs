@@ -15,7 +15,7 @@ names! {
         Conflicting = "conflicting",
         /// A message that was not understood.
         Invalid = "invalid",
-        /// Taken from the queue of what the broker gave up on.
+        /// New, from the queue of what the broker gave up on; counted beside `new`.
         Dropped = "dropped",
     }
 }
@@ -54,9 +54,9 @@ names! {
         Unmatched = "unmatched",
         /// It did not prove that it comes from the provider, or could not be read.
         Forged = "forged",
-        /// It says what the result says.
+        /// It says what the result says, or no clear answer speaks against that.
         Duplicate = "duplicate",
-        /// A look-up confirmed that the result does not hold.
+        /// It speaks against the result: a look-up confirmed that, or the provider cannot be asked.
         Contradictory = "contradictory",
     }
 }

@@ -81,7 +81,8 @@ impl LedgerMetrics {
 impl Metrics {
     fn set_open(&self, provider: &str, state: State, stats: &Stats) {
         let rows = stats.open.iter();
-        let ours = rows.filter(|(of, at, _, _)| self.label(of) == provider && *at == state);
+        let ours =
+            rows.filter(|(of, in_state, _, _)| self.label(of) == provider && *in_state == state);
         let (count, oldest) = added_up(ours.map(|(_, _, count, oldest)| (*count, *oldest)));
         let labels = [provider, state.as_str()];
         self.ledger.open.with_label_values(&labels).set(count);

@@ -177,8 +177,11 @@ impl Provider for Bento {
 
 /// Who issues Bento's tokens is not public: either a token is given or where to get one.
 fn check_login(account: &Account) -> Result<(), String> {
-    let client = ["oauth.token_url", "oauth.client_id"].map(|key| account.plain(key));
-    let client = [client[0], client[1], account.secret("oauth.client_secret")];
+    let client = [
+        account.plain("oauth.token_url"),
+        account.plain("oauth.client_id"),
+        account.secret("oauth.client_secret"),
+    ];
     match (account.secret("token"), client) {
         (Some(token), [None, None, None]) => {
             if is_visible(token) {

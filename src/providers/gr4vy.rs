@@ -116,7 +116,7 @@ impl Provider for Gr4vy {
         let route = Route::learned(ask).as_str();
         let refused_with = refused_with.map(|why| format!("{route}:{}", why.as_str()));
         let generation = key::next_generation(ask, &verdict, response);
-        words(verdict, response, &body)
+        reading(verdict, response, &body)
             .learn(REFUSED_WITH, refused_with.or_else(|| forgotten(ask)))
             .learn(key::GENERATION, generation)
     }
@@ -126,19 +126,19 @@ impl Provider for Gr4vy {
         let not_yet = response.not_yet();
         if !response.is_success() {
             let verdict = of_http(Operation::Lookup, response, &body);
-            return words(verdict, response, &body);
+            return reading(verdict, response, &body);
         }
         if !is_about(ask, &body) {
-            return words(not_yet, response, &body);
+            return reading(not_yet, response, &body);
         }
         match Route::of_state(&body) {
-            Some(route) => words(still_open(ask, route), response, &body)
+            Some(route) => reading(still_open(ask, route), response, &body)
                 .learn(ROUTE, Some(route.as_str().to_owned())),
             // A void has been taken, and is not through.
             None if status(&body) == "authorization_void_pending" => {
-                words(Verdict::Accepted, response, &body)
+                reading(Verdict::Accepted, response, &body)
             }
-            None => words(by_state(&body).unwrap_or(not_yet), response, &body),
+            None => reading(by_state(&body).unwrap_or(not_yet), response, &body),
         }
         .learn(REFUSED_WITH, forgotten(ask))
     }
@@ -361,7 +361,7 @@ fn by_state(body: &Value) -> Option<Verdict> {
 }
 
 /// The three shapes: an operation's result, a transaction or error, and a failed validation.
-fn words(verdict: Verdict, response: &Response<'_>, body: &Value) -> Reading {
+fn reading(verdict: Verdict, response: &Response<'_>, body: &Value) -> Reading {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let code = ["code", "error_code", "raw_response_code"];
     let code = code.iter().find_map(|field| loose_text(&body[*field]));

@@ -216,20 +216,20 @@ impl Source {
         let code = loose_text(&body["status_code"]).unwrap_or_default();
         let status = loose_text(&body["transaction_status"]).unwrap_or_default();
         let status = status.to_ascii_lowercase();
-        let is_ours = is_ours(ask, body);
+        let is_about = is_about(ask, body);
         match response.status {
             200..=499 if code.is_empty() && status.is_empty() => Self::Http,
-            200..=299 if is_ours => Self::Body { code, status },
+            200..=299 if is_about => Self::Body { code, status },
             // Both SDKs call any transport status from 400 on an error, so a success inside
             // one proves nothing.
-            400..=499 if is_ours && !is_success(&code) => Self::Body { code, status },
+            400..=499 if is_about && !is_success(&code) => Self::Body { code, status },
             _ => Self::Unclear,
         }
     }
 }
 
 /// False where an answer shows another payment than the one that was asked about.
-fn is_ours(ask: &Ask<'_>, body: &Value) -> bool {
+fn is_about(ask: &Ask<'_>, body: &Value) -> bool {
     let same = |name: &str, ours: &str, same: fn(&str, &str) -> bool| {
         let theirs = loose_text(&body[name]);
         ours.is_empty() || theirs.is_none_or(|theirs| same(&theirs, ours))
@@ -345,7 +345,7 @@ fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
 
 fn reading(verdict: Verdict, ask: &Ask<'_>, response: &Response<'_>, body: &Value) -> Reading {
     let text = |name: &str| loose_text(&body[name]);
-    let believed = response.is_success() && is_ours(ask, body) && !is_a_later_one(ask, body);
+    let believed = response.is_success() && is_about(ask, body) && !is_a_later_one(ask, body);
     let is_cancelled = matches!(verdict, Verdict::Cancelled { .. });
     let reading = Reading::of(verdict, response)
         .with(

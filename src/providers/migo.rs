@@ -44,8 +44,7 @@ impl Provider for Migo {
 
     fn check(&self, account: &Account) -> Result<(), String> {
         for key in ["token", "notification_token"] {
-            let value = account.secret(key).unwrap_or("absent");
-            if !is_visible(value) {
+            if account.secret(key).is_some_and(|value| !is_visible(value)) {
                 return Err(format!(
                     "{key} is empty or holds a space; it is given without the word Bearer"
                 ));

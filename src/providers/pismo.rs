@@ -126,11 +126,11 @@ impl Provider for Pismo {
             // No page says that a 503 was not processed, and the same call again is safe.
             _ => by_http_status(Operation::Cancel, response, false),
         };
-        words(verdict, response, &body)
+        reading(verdict, response, &body)
     }
 
     fn read_lookup(&self, _ask: &Ask<'_>, response: &Response<'_>) -> Reading {
-        words(response.not_yet(), response, &response.json())
+        reading(response.not_yet(), response, &response.json())
     }
 
     /// The page says "follows the RFC 6749 specification": a form, with Pismo's own name for
@@ -181,12 +181,12 @@ fn body(ask: &Ask<'_>) -> String {
 /// A 2xx. The page gives no success code: it is one when it names the authorisations that are "generated
 /// at the end of the cancellation process". Our own `tracking_id` is only what we sent.
 fn done(ask: &Ask<'_>, body: &Value) -> Verdict {
-    let is_ours = match loose_text(&body["tracking_id"]) {
+    let is_about = match loose_text(&body["tracking_id"]) {
         Some(id) => id.eq_ignore_ascii_case(ask.key),
         None => true,
     };
     let side = |name: &str| authorization(&body["authorization_ids"][name]).is_some();
-    if !is_ours || !(side("credit") || side("debit")) {
+    if !is_about || !(side("credit") || side("debit")) {
         return Verdict::Doubt;
     }
     Verdict::Cancelled {
@@ -232,7 +232,7 @@ fn refusal(body: &Value) -> Verdict {
     }
 }
 
-fn words(verdict: Verdict, response: &Response<'_>, body: &Value) -> Reading {
+fn reading(verdict: Verdict, response: &Response<'_>, body: &Value) -> Reading {
     let message = body["message"].as_str().or(body["error"].as_str());
     let side = |name: &str| authorization(&body["authorization_ids"][name]);
     Reading::of(verdict, response)

@@ -209,7 +209,7 @@ impl Answer {
         match response.status {
             _ if !has_status && refused => Source::Unauthenticated,
             200..=499 if !has_status => Source::Http,
-            200..=299 | 400..=499 if self.is_ours(ask) => Source::Body,
+            200..=299 | 400..=499 if self.is_about(ask) => Source::Body,
             _ => Source::Unclear,
         }
     }
@@ -217,7 +217,7 @@ impl Answer {
     /// False where the answer shows another payment. The page's sample answers another id
     /// than its sample request asks for; ids are compared all the same, where they are
     /// given: the other payment's state must never be taken for this one's.
-    fn is_ours(&self, ask: &Ask<'_>) -> bool {
+    fn is_about(&self, ask: &Ask<'_>) -> bool {
         let same = |theirs: &str, ours: &str| {
             let ours = ask.job.payment.id(ours);
             let theirs = loose_text(&self.body["results"][theirs]);

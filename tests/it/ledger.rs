@@ -937,7 +937,10 @@ async fn requests_are_listed_by_state_outcome_account_and_age() {
         assert_eq!(ids(containing).await, ["b"]);
 
         let found = desk.list(all()).await.unwrap();
-        assert_eq!(found[0].end, Some(("cancelled".into(), "voided".into())));
+        assert_eq!(
+            found[0].outcome,
+            Some(("cancelled".into(), "voided".into()))
+        );
         assert_eq!((found[0].attempts, found[0].lookups), (1, 0));
         assert_eq!(
             (found[0].state.as_str(), found[0].due_at),

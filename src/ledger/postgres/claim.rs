@@ -8,7 +8,7 @@ use super::error::TxError;
 use super::rows::{STORED, column, json, outcome, stored, written};
 use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
-use crate::ledger::{Begin, Claim, ClaimId, Claims};
+use crate::ledger::{Claim, ClaimId, Claims, Planner};
 use crate::lifecycle::Progress;
 
 /// After this the dispatcher looks again for requests that another worker had locked.
@@ -19,7 +19,7 @@ pub(super) struct Wanted {
     pub(super) provider: String,
     pub(super) most: usize,
     pub(super) now: Timestamp,
-    pub(super) begin: Begin,
+    pub(super) planner: Planner,
 }
 
 /// Passes by the rows that another worker has locked.
@@ -37,7 +37,7 @@ pub(super) async fn claim(
     let rows = db
         .query(&query, &[&wanted.provider, &millis(wanted.now), &limit])
         .await?;
-    let claims = rows.iter().map(|row| planned(row, &wanted.begin));
+    let claims = rows.iter().map(|row| planned(row, &wanted.planner));
     let claims: Vec<Claim> = claims.collect::<Result<_, _>>()?;
     let taken: Vec<_> = claims.iter().map(|c| (c.id, &c.progress)).collect();
     write_claims(db, Some(worker), &taken).await?;
@@ -50,9 +50,9 @@ pub(super) async fn claim(
     Ok(Claims { claims, next_due })
 }
 
-fn planned(row: &Row, begin: &Begin) -> Result<Claim, TxError> {
+fn planned(row: &Row, planner: &Planner) -> Result<Claim, TxError> {
     let (stored, mut progress) = stored(row)?;
-    let plan = begin(&stored, &mut progress);
+    let plan = planner(&stored, &mut progress);
     Ok(Claim {
         id: next_id(row)?,
         stored,

@@ -61,19 +61,29 @@ async fn commit_wave(
         Some((Some(o.change.id.seq), letter))
     });
     let dead: Vec<_> = dead.collect();
-    let done = tokio::join!(
+    let (written, ended, inserted, lettered) = tokio::join!(
         write(db, &owned),
         end_calls(db, &owned),
         outbox::insert(db, worker, &messages),
         outbox::dead_letters(db, &dead),
     );
-    let (inserted, rest) = match done.2 {
+    let (rows, inserted) = match inserted {
         Ok(rows) => (rows, Ok(())),
         Err(error) => (Rows::new(), Err(error)),
     };
-    first_cause([done.0, done.1, rest, done.3])?;
+    first_cause([written, ended, inserted, lettered])?;
     // Afterwards, as a payment has one active request at a time.
     let freed = unpark(db, &owned).await?;
+    Ok(answers(changes, &owned, &freed, &rows))
+}
+
+/// What each change came to, in their order.
+fn answers(
+    changes: &[&Change],
+    owned: &[Owned<'_>],
+    freed: &HashSet<i64>,
+    rows: &Rows,
+) -> Vec<CommitAnswer> {
     let hinted: HashMap<i64, bool> = owned.iter().map(|o| (o.change.id.seq, o.hinted)).collect();
     let answer = |change: &&Change| {
         let committed = match hinted.get(&change.id.seq) {
@@ -82,11 +92,11 @@ async fn commit_wave(
             Some(true) => Committed::Hinted,
             Some(false) => Committed::Done,
         };
-        let row = |message: &Outgoing| inserted.get(&(Some(change.id.seq), message.id)).copied();
+        let row = |message: &Outgoing| rows.get(&(Some(change.id.seq), message.id)).copied();
         let rows = change.messages.iter().filter_map(row).collect();
         CommitAnswer { committed, rows }
     };
-    Ok(changes.iter().map(answer).collect())
+    changes.iter().map(answer).collect()
 }
 
 /// Of statements that were sent at once, one fails and takes the others with it. Its error counts,

@@ -27,9 +27,9 @@ use self::lease::Lease;
 use self::notify::Notification;
 use self::recover::HASTENED_MOST;
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
-    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet,
-    Stats, Summary,
+    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
+    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Planner,
+    Quiet, Stats, Summary,
 };
 
 mod accept;
@@ -232,14 +232,14 @@ impl Ledger for Postgres {
         provider: &str,
         most: usize,
         now: Timestamp,
-        begin: Begin,
+        planner: Planner,
     ) -> Answer<'_, Claims> {
         let provider = provider.to_owned();
         let wanted = Wanted {
             provider,
             most,
             now,
-            begin,
+            planner,
         };
         self.write(Item::Claim, wanted)
     }

@@ -83,7 +83,7 @@ async fn tell(db: &ClientWrapper, found: Found, hear: &Hear) -> Result<Heard, Tx
                 .await?;
             db.execute(&remember, &[&seq]).await?;
         }
-        Update::Stands(progress, checks) => {
+        Update::Stands { progress, checks } => {
             let stands = db
                 .prepare_cached(
                     "UPDATE requests SET due_at = $2, progress = $3, notified = $4, owner = NULL WHERE seq = $1",

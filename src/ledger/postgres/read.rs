@@ -265,12 +265,12 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
         )
         .await?;
     let summary = |row: &Row| {
-        let end: (Option<String>, Option<String>) = (row.try_get(3)?, row.try_get(4)?);
+        let outcome: (Option<String>, Option<String>) = (row.try_get(3)?, row.try_get(4)?);
         Ok(Summary {
             request_id: row.try_get(0)?,
             provider: row.try_get(1)?,
             state: row.try_get(2)?,
-            end: end.0.zip(end.1),
+            outcome: outcome.0.zip(outcome.1),
             attempts: number(row.try_get(5)?),
             lookups: number(row.try_get(6)?),
             received_at: time(row.try_get(7)?),

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::rows::{OUTCOME, STORED, json, outcome, stored};
 use crate::ledger::time::{millis, time};
-use crate::ledger::{Begin, Claim, ClaimId, Claims};
+use crate::ledger::{Claim, ClaimId, Claims, Planner};
 use crate::lifecycle::Progress;
 use crate::outcome::Operation;
 
@@ -14,14 +14,14 @@ pub(super) fn claim(
     provider: &str,
     most: usize,
     now: Timestamp,
-    begin: &Begin,
+    planner: &Planner,
 ) -> rusqlite::Result<Claims> {
     let claims: Vec<Claim> = db
         .prepare_cached(&format!(
             "SELECT seq, token, {OUTCOME}, {STORED} FROM requests WHERE provider = ?1 AND due_at <= ?2
              ORDER BY due_at LIMIT ?3"
         ))?
-        .query_map(params![provider, millis(now), most], |row| planned(row, begin))?
+        .query_map(params![provider, millis(now), most], |row| planned(row, planner))?
         .collect::<rusqlite::Result<_>>()?;
     for claim in &claims {
         write_claim(db, claim.id, &claim.progress, None)?;
@@ -37,9 +37,9 @@ pub(super) fn claim(
     Ok(Claims { claims, next_due })
 }
 
-fn planned(row: &Row<'_>, begin: &Begin) -> rusqlite::Result<Claim> {
+fn planned(row: &Row<'_>, planner: &Planner) -> rusqlite::Result<Claim> {
     let (stored, mut progress) = stored(row)?;
-    let plan = begin(&stored, &mut progress);
+    let plan = planner(&stored, &mut progress);
     Ok(Claim {
         id: ClaimId {
             seq: row.get("seq")?,

@@ -18,9 +18,9 @@ use self::open::{
     absolute, check_schema, is_there, lock, migrate, open_operator, open_reader, open_writer,
 };
 use super::{
-    Accepted, Answer, Arrival, Begin, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
-    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Quiet,
-    Stats, Summary,
+    Accepted, Answer, Arrival, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
+    DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Planner,
+    Quiet, Stats, Summary,
 };
 
 mod accept;
@@ -138,10 +138,10 @@ impl Ledger for Sqlite {
         provider: &str,
         most: usize,
         now: Timestamp,
-        begin: Begin,
+        planner: Planner,
     ) -> Answer<'_, Claims> {
         let provider = provider.to_owned();
-        self.write(move |db| claim::claim(db, &provider, most, now, &begin))
+        self.write(move |db| claim::claim(db, &provider, most, now, &planner))
     }
 
     fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64> {

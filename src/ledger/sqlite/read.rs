@@ -228,7 +228,7 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Sum
                 request_id: row.get(0)?,
                 provider: row.get(1)?,
                 state: row.get(2)?,
-                end: row.get::<_, Option<String>>(3)?.zip(row.get::<_, Option<String>>(4)?),
+                outcome: row.get::<_, Option<String>>(3)?.zip(row.get::<_, Option<String>>(4)?),
                 attempts: row.get(5)?,
                 lookups: row.get(6)?,
                 received_at: time(row.get(7)?),

@@ -8,9 +8,9 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use rescind::finding::{Finding, Source};
 use rescind::ledger::{
-    Accepted, Arrival, Begin, CallEnd, Change, Claim, ClaimId, Claims, Closing, CommitAnswer,
-    Committed, DeadFilter, DeadLetter, DeadRecord, Delivered, Hear, Heard, History, Ledger,
-    NewRequest, Pending, Quiet, Reopen, Resolution, Stored,
+    Accepted, Arrival, CallEnd, Change, Claim, ClaimId, Claims, Closing, CommitAnswer, Committed,
+    DeadFilter, DeadLetter, DeadRecord, Delivered, Hear, Heard, History, Ledger, NewRequest,
+    Pending, Planner, Quiet, Reopen, Resolution, Stored,
 };
 use rescind::lifecycle::{Plan, Progress};
 use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
@@ -73,7 +73,7 @@ pub(super) fn admitted(id: &str, payment: &str) -> NewRequest {
 }
 
 /// Every due request is called upon.
-pub(super) fn calls(operation: Operation) -> Begin {
+pub(super) fn calls(operation: Operation) -> Planner {
     Arc::new(move |_, progress| {
         progress.begin(operation, at(0));
         Plan::Call(operation)
@@ -85,12 +85,12 @@ pub(super) fn at_once() -> Quiet {
     Arc::new(|_| Duration::ZERO)
 }
 
-pub(super) fn sends() -> Begin {
+pub(super) fn sends() -> Planner {
     calls(Operation::Cancel)
 }
 
 /// Every due request is at its end.
-pub(super) fn gives_up() -> Begin {
+pub(super) fn gives_up() -> Planner {
     Arc::new(|_, _| Plan::Finish(GIVEN_UP))
 }
 
@@ -188,7 +188,7 @@ pub(super) fn finish_again(claim: &Claim, outcome: Outcome, now: Timestamp) -> C
 }
 
 /// Every due result is checked.
-pub(super) fn checks() -> Begin {
+pub(super) fn checks() -> Planner {
     Arc::new(|_, progress| {
         progress.begin_check(at(0));
         Plan::Check
@@ -311,8 +311,8 @@ impl Desk {
     }
 
     /// The one request that is due.
-    pub(super) async fn only_claim(&self, now: Timestamp, begin: Begin) -> Claim {
-        let mut claims = self.claim(ACCOUNT, 100, now, begin).await.unwrap().claims;
+    pub(super) async fn only_claim(&self, now: Timestamp, planner: Planner) -> Claim {
+        let mut claims = self.claim(ACCOUNT, 100, now, planner).await.unwrap().claims;
         assert_eq!(claims.len(), 1, "{claims:?}");
         claims.remove(0)
     }
