@@ -14,11 +14,11 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Acker, Channel, Connection, Consumer};
 
-use crate::amqp::{AmqpError, PRECONDITION_FAILED, open_channel, step, step_within};
+use crate::amqp::{AmqpError, PRECONDITION_FAILED, STEP, open_channel, step, step_within};
 
 /// How long nothing may come before the broker is asked.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Longest wait for the answer to that.
+/// Longest wait for an answer that may come behind deliveries.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A subscription.
@@ -67,10 +67,29 @@ pub(crate) async fn acknowledge(last: &Acker) -> Result<(), AmqpError> {
 impl Batches {
     /// Subscribes to a queue; a batch has `most` deliveries at most.
     pub(crate) async fn of(channel: &Channel, queue: &str, most: usize) -> Result<Self, AmqpError> {
+        Self::within(STEP, channel, queue, most).await
+    }
+
+    /// The same on a connection on which another queue is read: the answer may come behind all that is being
+    /// delivered.
+    pub(crate) async fn beside_others(
+        channel: &Channel,
+        queue: &str,
+        most: usize,
+    ) -> Result<Self, AmqpError> {
+        Self::within(ANSWER, channel, queue, most).await
+    }
+
+    async fn within(
+        longest: Duration,
+        channel: &Channel,
+        queue: &str,
+        most: usize,
+    ) -> Result<Self, AmqpError> {
         let options = BasicConsumeOptions::default();
         let consuming =
             channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
-        let consumer = step("subscribe", consuming).await?;
+        let consumer = step_within("subscribe", longest, consuming).await?;
         Ok(Self {
             queue: queue.to_owned(),
             channel: channel.clone(),

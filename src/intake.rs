@@ -34,8 +34,8 @@ mod read;
 
 /// Deliveries in one transaction.
 const BATCH_MAX: usize = 256;
-/// Longest wait for the ledger before requests are consumed without it.
-const LEDGER_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a queue is subscribed to once more that this user may not read.
+const AGAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// The consuming side of a worker.
 pub struct Intake {
@@ -88,20 +88,15 @@ impl Intake {
         let requests = consume::channel(connection, settings.prefetch).await?;
         // One at a time: a message that stops the worker takes no other with it.
         let dropped = consume::channel(connection, 1).await?;
-        // The answer to a second subscription comes after all deliveries for the first one.
-        let waited = tokio::time::timeout(LEDGER_WAIT, self.wait_for_ledger()).await;
-        let mut from_dropped = match waited {
-            Ok(()) => Some(Batches::of(&dropped, &settings.dropped_queue, 1).await?),
-            Err(_) => None,
-        };
         let mut from_requests = Batches::of(&requests, &settings.requests_queue, BATCH_MAX).await?;
+        let mut from_dropped = None;
         self.consuming.store(true, Ordering::Release);
         info!(queue = self.settings.requests_queue, "consuming");
-        let channels = [&requests, &dropped];
+        let channels = [&requests];
         let mut acks = Acks::of(settings.prefetch);
         let ended = tokio::select! {
             ended = self.take_all(&mut from_requests, &mut acks, Queue::Requests) => ended,
-            ended = self.take_dropped(&dropped, &mut from_dropped) => ended,
+            ended = self.take_dropped(connection, dropped, &mut from_dropped) => ended,
             () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
             () = shared.stop.cancelled() => Ok(()),
             () = shared.hold.until(true) => Ok(()),
@@ -123,23 +118,36 @@ impl Intake {
         self.store(&Arc::from([])).await;
     }
 
-    /// Dropped messages are not consumed while the ledger does not answer: each return to the queue
-    /// would count against a message that has done nothing.
+    /// Dropped messages are consumed only once requests are, and not while the ledger does not answer: each
+    /// return to the queue would count against a message that has done nothing.
     async fn take_dropped(
         self: &Arc<Self>,
-        channel: &Channel,
+        connection: &Connection,
+        mut channel: Channel,
         batches: &mut Option<Batches>,
     ) -> Result<(), AmqpError> {
-        let batches = match batches {
-            Some(batches) => batches,
-            None => {
-                self.wait_for_ledger().await;
-                batches.insert(Batches::of(channel, &self.settings.dropped_queue, 1).await?)
+        let queue = &self.settings.dropped_queue;
+        let batches = loop {
+            self.wait_for_ledger().await;
+            match Batches::beside_others(&channel, queue, 1).await {
+                Ok(subscribed) => break batches.insert(subscribed),
+                // No reason to give back the requests that are here.
+                Err(error) if is_forbidden(&error) => warn!(
+                    queue,
+                    %error,
+                    "what the broker gave up on cannot be consumed, requests can; trying again: `rescind check` tells what this user may not do"
+                ),
+                Err(error) => return Err(error),
             }
+            tokio::time::sleep(AGAIN_EVERY).await;
+            channel = consume::channel(connection, 1).await?;
         };
         // None waits to be acknowledged with others.
-        self.take_all(batches, &mut Acks::of(1), Queue::Dropped)
-            .await
+        let (mut acks, channels) = (Acks::of(1), [&channel]);
+        tokio::select! {
+            ended = self.take_all(batches, &mut acks, Queue::Dropped) => ended,
+            () = amqp::watch(connection, &channels) => Err(AmqpError::Lost),
+        }
     }
 
     async fn take_all(
@@ -302,4 +310,9 @@ impl Intake {
             "a message is invalid: `rescind dead show` tells why",
         );
     }
+}
+
+/// The broker closed the channel for this, and nothing else.
+fn is_forbidden(error: &AmqpError) -> bool {
+    matches!(error.refusal(), Some((amqp::ACCESS_REFUSED, _)))
 }
