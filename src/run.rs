@@ -11,6 +11,8 @@ use anyhow::Context;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,7 +25,7 @@ use crate::handover::Handover;
 use crate::hold::Hold;
 use crate::intake::Intake;
 use crate::ledger::postgres::Settings;
-use crate::ledger::{Ledger, LedgerError, Location, Quiet};
+use crate::ledger::{Ledger, Location, Quiet};
 use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
@@ -33,6 +35,8 @@ use crate::server::Server;
 use crate::shared::Shared;
 use crate::spans::Spans;
 use crate::systemd::Systemd;
+
+use self::signals::Signals;
 
 mod recovery;
 mod signals;
@@ -75,20 +79,20 @@ pub enum Stopped {
 
 /// Runs a worker until SIGTERM or SIGINT, and drains it.
 pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
+    let mut signals = Signals::listen()?;
     process::keep_private();
     process::allow_many_files();
-    amqp::check(&config.amqp).await?;
     let names: Vec<String> = config.accounts.keys().cloned().collect();
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        revision = start.revision,
-        ledger = %location(&config),
-        accounts = names.join(", "),
-        "starting"
-    );
     let metrics = Arc::new(Metrics::new(&names, start.revision)?);
-    let ledger = open_ledger(&config, Arc::clone(&metrics)).await?;
-    recovery::prepare(&*ledger, &config, start.reconcile).await?;
+    let opening = open(&config, &start, &metrics);
+    let Some(ledger) = signals.or_first(opening).await.transpose()? else {
+        return Ok(stopped_while_starting(&start));
+    };
+    let preparing = recovery::prepare(&*ledger, &config, start.reconcile);
+    if signals.or_first(preparing).await.transpose()?.is_none() {
+        ledger.leave().await;
+        return Ok(stopped_while_starting(&start));
+    }
     let shared = Arc::new(Shared {
         ledger,
         metrics,
@@ -106,7 +110,7 @@ pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
     let worker = Worker::start(&config, Arc::clone(&shared), listener)?;
     start.systemd.ready();
     let stopped = tokio::select! {
-        stopped = until_stopped(worker, &config, &start.systemd) => stopped?,
+        stopped = until_stopped(worker, &config, &start.systemd, signals) => stopped?,
         never = start.systemd.keep_alive() => match never {},
     };
     if stopped == Stopped::Drained {
@@ -115,17 +119,25 @@ pub async fn worker(config: Config, start: Start) -> anyhow::Result<Stopped> {
     Ok(stopped)
 }
 
+/// Nothing was begun that would have to end.
+fn stopped_while_starting(start: &Start) -> Stopped {
+    start.systemd.stopping();
+    info!("stopped while starting");
+    Stopped::Drained
+}
+
 async fn until_stopped(
     worker: Worker,
     config: &Config,
     systemd: &Systemd,
+    mut signals: Signals,
 ) -> anyhow::Result<Stopped> {
-    signals::first().await?;
+    signals.first().await;
     systemd.stopping();
     let shared = Arc::clone(&worker.shared);
     tokio::select! {
         () = worker.drain(config.drain) => Ok(Stopped::Drained),
-        further = signals::further() => {
+        further = signals.further() => {
             further?;
             warn!(
                 calls = shared.tasks.len(),
@@ -136,12 +148,31 @@ async fn until_stopped(
     }
 }
 
-async fn open_ledger(
+/// Opens the ledger of a worker whose broker, if it answers, has what is needed.
+async fn open(
     config: &Config,
-    metrics: Arc<Metrics>,
-) -> Result<Arc<dyn Ledger>, LedgerError> {
+    start: &Start,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Arc<dyn Ledger>> {
+    amqp::check(&config.amqp).await?;
+    let names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        revision = start.revision,
+        ledger = %location(config),
+        accounts = names.join(", "),
+        "starting"
+    );
+    open_ledger(config, Arc::clone(metrics)).await
+}
+
+/// On a thread that a stop leaves behind: migrating a file keeps it busy, for long. What was not committed by
+/// then has not been done.
+async fn open_ledger(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Arc<dyn Ledger>> {
+    let (location, runtime) = (location(config), Handle::current());
     let observer = move |seconds, operations| metrics.committed(seconds, operations);
-    location(config).open(observer).await
+    let opening = spawn_blocking(move || runtime.block_on(location.open(observer)));
+    Ok(opening.await??)
 }
 
 /// Where the configured ledger is kept.

@@ -11,7 +11,7 @@ use crate::rig::checker::{endings, id};
 use crate::rig::process::{Process, forget_environment, free_address};
 use crate::rig::stage::{Stage, request};
 use crate::rig::terminal::{Done, Terminal};
-use crate::rig::until;
+use crate::rig::{Worker, until};
 
 /// The stage's configuration, as a person has it.
 fn config(stage: &Stage) -> PathBuf {
@@ -101,6 +101,35 @@ async fn ctrl_c_ends_what_follows_results_with_130_and_drains_a_worker() {
     let status = worker.wait(PATIENCE);
     assert_eq!(status.code(), Some(0), "{}", worker.log());
     assert!(worker.log().contains("draining"), "{}", worker.log());
+}
+
+/// The first process of a container is sent no signal that it has not asked for: it asks before it does anything
+/// that may last. That it does not end by the signal shows that it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_a_worker_starts_ends_it_at_once_with_0() {
+    let mut stage = Stage::new("stopped-early");
+    let mut worker = stage.worker();
+    worker.reconcile();
+    worker.respawn();
+    until("it waits", PATIENCE, || {
+        worker.log().contains("--reconcile: waiting")
+    })
+    .await;
+    worker.sigint();
+    let status = worker.wait(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{status}: {}", worker.log());
+
+    // Who connects waits for an answer, and nothing goes on before.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    stage.set("amqp.url", format!("amqp://guest:guest@{address}/%2f"));
+    let mut worker = Worker::spawn(&stage.config(), &[]);
+    let connected = tokio::time::timeout(PATIENCE, silent.accept()).await;
+    let _connection = connected.expect("it connects").unwrap();
+    worker.sigterm();
+    let status = worker.wait(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{status}: {}", worker.log());
+    assert!(!worker.log().contains("\"starting\""), "{}", worker.log());
 }
 
 /// A terminal, as a person sits at one: util-linux's `script` has it.
