@@ -118,6 +118,8 @@ async fn a_stop_while_a_worker_starts_ends_it_at_once_with_0() {
     worker.sigint();
     let status = worker.wait(PATIENCE);
     assert_eq!(status.code(), Some(0), "{status}: {}", worker.log());
+    // It has begun nothing that would have to end.
+    assert!(!worker.log().contains("\"draining\""), "{}", worker.log());
 
     // Who connects waits for an answer, and nothing goes on before.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
