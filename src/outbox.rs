@@ -343,7 +343,7 @@ impl Outbox {
         self.count(window, &fates);
         let confirmed = self.note_fates(window, fates);
         if self.settings.reply_to {
-            self.copies.send(&self.settings, &confirmed).await;
+            self.copies.give(&confirmed);
         }
         Ok(())
     }

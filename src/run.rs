@@ -275,10 +275,12 @@ impl Worker {
                 while !outbox.is_empty().await && outbox.session(&flush).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
+                outbox.last_copies().await;
             };
             tokio::select! {
                 () = publishing => {}
                 () = outbox.watch_backlog() => {}
+                () = outbox.send_copies() => {}
             }
         });
     }

@@ -1,6 +1,7 @@
 //! A broker that stops, crashes, blocks or is not as it should be.
 
 mod closing;
+mod copies;
 mod forbidden;
 mod frames;
 mod refused;
