@@ -14,6 +14,7 @@ use super::outbox;
 use super::rows::text;
 use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
 use crate::lifecycle::Progress;
+use crate::wire;
 
 /// Rounds in which another worker may interfere.
 const ROUNDS_MAX: usize = 8;
@@ -49,9 +50,9 @@ pub(super) async fn accept(
     Ok(answers)
 }
 
-/// Messages with the same bytes as a stored request, which was accepted while its account was still
-/// configured, or by an older version: repeats all the same. Notes in `again` the requests whose
-/// results are published again.
+/// Messages with the content of a stored request, which was accepted while its account was still
+/// configured, or with its bytes, which an older version accepted: repeats all the same. Notes in
+/// `again` the requests whose results are published again.
 async fn repeated(
     db: &ClientWrapper,
     arrivals: &[&Arrival],
@@ -70,15 +71,20 @@ async fn repeated(
     let query = db
         .prepare_cached(
             "SELECT l.number, r.seq, r.outcome IS NOT NULL
-             FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY l (request_id, body, number)
-             JOIN requests r ON r.request_id = l.request_id AND r.body = l.body
+             FROM unnest($1::text[], $2::bytea[], $3::bytea[]) WITH ORDINALITY l (request_id, digest, body, number)
+             JOIN requests r ON r.request_id = l.request_id AND (r.digest = l.digest OR r.body = l.body)
              ORDER BY r.seq FOR KEY SHARE OF r",
         )
         .await?;
     let ids: Vec<_> = letters.iter().map(|(id, _)| text(id)).collect();
     let bodies: Vec<&[u8]> = letters.iter().map(|(_, letter)| &*letter.body).collect();
+    let digests: Vec<_> = bodies
+        .iter()
+        .map(|body| wire::content_digest(body))
+        .collect();
+    let digests: Vec<&[u8]> = digests.iter().map(<[u8; 32]>::as_slice).collect();
     let mut repeated = HashSet::new();
-    for row in db.query(&query, &[&ids, &bodies]).await? {
+    for row in db.query(&query, &[&ids, &digests, &bodies]).await? {
         let number = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default();
         if let Some((_, letter)) = letters.get(number.wrapping_sub(1)) {
             repeated.insert(letter.id);

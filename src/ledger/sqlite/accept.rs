@@ -8,6 +8,7 @@ use super::rows::json;
 use crate::ledger::time::millis;
 use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
 use crate::lifecycle::Progress;
+use crate::wire;
 
 pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Accepted> {
     match arrival {
@@ -56,16 +57,20 @@ fn accept_request(db: &Connection, request: &NewRequest) -> rusqlite::Result<Acc
     }
 }
 
-/// Whether the message has the same bytes as a stored request, which was accepted while its account
-/// was still configured, or by an older version. Then it is a repeat all the same.
+/// Whether the message has the content of a stored request, which was accepted while its account was still
+/// configured, or its bytes, which an older version accepted. Then it is a repeat all the same.
 fn repeats(db: &Connection, dead: &DeadLetter) -> rusqlite::Result<bool> {
+    let Some(request_id) = &dead.request_id else {
+        return Ok(false);
+    };
     let known = db
         .prepare_cached(
-            "SELECT seq, outcome IS NOT NULL FROM requests WHERE request_id = ?1 AND body = ?2",
+            "SELECT seq, outcome IS NOT NULL FROM requests WHERE request_id = ?1 AND (digest = ?2 OR body = ?3)",
         )?
-        .query_row(params![dead.request_id, dead.body], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(
+            params![request_id, wire::content_digest(&dead.body), dead.body],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
         .optional()?;
     if let Some((seq, true)) = known {
         outbox::publish_again(db, seq)?;

@@ -198,3 +198,28 @@ async fn requests_of_an_account_that_is_gone_wait_and_go_on_once_it_is_back() {
     }
     assert_eq!(worker.metric("rescind_open", &[]), 0.0);
 }
+
+/// Written anew, as a publisher's library may do it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_comes_again_once_its_account_is_gone_gets_its_stored_result() {
+    let mut stage = Stage::new("gone-since");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let request = request("migo", "success");
+    client.publish(&stage.names, &request).await;
+    let first = results.one(&id(&request), PATIENCE).await;
+    // It leaves nothing to be delivered or published once more.
+    worker.sigterm();
+    worker.wait(PATIENCE);
+    stage.unset("providers.migo");
+    let worker = stage.worker();
+    let anew = serde_json::to_vec_pretty(&request).unwrap();
+    client.publish_raw(&stage.names, "cancel.migo", &anew).await;
+    let again = results.next(PATIENCE).await.expect("a result");
+    assert_eq!(again.message_id(), first.message_id());
+    assert_eq!(again.body, first.body);
+    let received = |kind| worker.metric("rescind_requests_received_total", &[("kind", kind)]);
+    until("it is counted", PATIENCE, || received("repeated") == 1.0).await;
+    assert_eq!(received("invalid"), 0.0);
+}

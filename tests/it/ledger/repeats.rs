@@ -61,3 +61,27 @@ async fn what_was_taken_once_is_a_repeat_also_if_it_is_not_understood_any_more()
     })
     .await;
 }
+
+/// A publisher that serialises again has not changed its mind, whatever has become of the account.
+#[tokio::test]
+async fn what_is_not_understood_any_more_is_a_repeat_by_its_content_and_not_by_its_bytes() {
+    on_each(async |desk| {
+        let body = br#"{"request_id":"x","provider":"gone","payment":{"a":"1","b":"2"}}"#;
+        let mut known = request("x", "p");
+        known.envelope.body = body.to_vec();
+        known.digest = rescind::wire::content_digest(body);
+        desk.take_in(known).await;
+        let take_in = async |body: &str| {
+            let (dead, messages) = invalid(body.as_bytes(), at(9));
+            let arrival = Arrival::Invalid(Box::new(dead), messages);
+            desk.accept(vec![arrival].into()).await.unwrap().remove(0)
+        };
+        let same = r#"{ "provider": "gone", "payment": {"b":"2", "a":"1"}, "request_id": "x" }"#;
+        assert_eq!(take_in(same).await, Accepted::Repeated);
+        assert!(desk.letters().await.is_empty());
+        for other in [same.replace("gone", "other"), same.replace('2', "3")] {
+            assert_eq!(take_in(&other).await, Accepted::Recorded, "{other}");
+        }
+    })
+    .await;
+}
