@@ -68,8 +68,8 @@ pub struct Dispatcher {
 
 /// Whether a fresh request may begin.
 pub enum Admission {
-    /// At once, with this place.
-    Begun(Place),
+    /// At once, in this place and with this call, which its progress has as under way.
+    Begun(Place, Operation),
     /// In a moment: places come free fast.
     Soon,
     /// Not now: it is stored as due.
@@ -212,7 +212,7 @@ impl Dispatcher {
         self.show(&gate);
         drop(gate);
         self.begin(progress, operation, now);
-        Admission::Begun(self.place())
+        Admission::Begun(self.place(), operation)
     }
 
     /// The intent of a call, before it is committed.

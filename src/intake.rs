@@ -20,7 +20,6 @@ use crate::failpoint::{self, Point};
 use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
 use crate::lifecycle::Plan;
 use crate::metrics::Received;
-use crate::outcome::Operation;
 use crate::shared::Shared;
 
 use self::acks::Acks;
@@ -43,7 +42,7 @@ pub struct Intake {
     dispatchers: Dispatchers,
     shared: Arc<Shared>,
     /// A consumer is subscribed.
-    pub consuming: AtomicBool,
+    consuming: AtomicBool,
     /// Held while a batch is stored.
     turn: Arc<Mutex<()>>,
 }
@@ -111,10 +110,16 @@ impl Intake {
         ended
     }
 
+    /// A consumer is subscribed.
+    pub fn is_consuming(&self) -> bool {
+        self.consuming.load(Ordering::Acquire)
+    }
+
     /// Waits until the ledger can store requests.
     async fn wait_for_ledger(&self) {
         // A batch that waits to be stored has the turn.
         let _turn = self.turn.lock().await;
+        // An empty batch: it is answered once the ledger can commit.
         self.store(&Arc::from([])).await;
     }
 
@@ -205,7 +210,7 @@ impl Intake {
         queue: Queue,
         _turn: OwnedMutexGuard<()>,
     ) {
-        let (arrivals, begun): (Vec<Arrival>, Vec<_>) = batch
+        let (arrivals, beside): (Vec<Arrival>, Vec<_>) = batch
             .into_iter()
             .map(|taken| (taken.arrival, (taken.span, taken.ready)))
             .unzip();
@@ -214,7 +219,7 @@ impl Intake {
         let accepted = self.store(&arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
         let mut conflicts = Vec::new();
-        for ((arrival, (mut span, ready)), accepted) in arrivals.iter().zip(begun).zip(accepted) {
+        for ((arrival, (mut span, ready)), accepted) in arrivals.iter().zip(beside).zip(accepted) {
             let received = Received::from(&accepted);
             span.set("rescind.intake", received.as_str());
             drop(span);
@@ -284,7 +289,6 @@ impl Intake {
             }
         };
         failpoint::pass(Point::AfterIntentCommit);
-        let operation = request.progress.operation.unwrap_or(Operation::Cancel);
         let claim = Claim {
             id,
             stored: Stored {
@@ -293,7 +297,7 @@ impl Intake {
                 envelope: request.envelope.clone(),
             },
             progress: request.progress.clone(),
-            plan: Plan::Call(operation),
+            plan: Plan::Call(ready.operation),
             outcome: None,
         };
         ready.place.start(claim, Some(ready.job));

@@ -40,10 +40,10 @@ mod round;
 const WINDOWS: usize = 4;
 /// Messages of one window.
 const WINDOW: usize = 256;
-/// How long a confirmation waits to be noted together with others: hardly anybody waits for that, and a
-/// commit of its own would keep everything else waiting. A message that was not noted before a crash is
+/// How long a confirmation waits to be marked together with others: hardly anybody waits for that, and a
+/// commit of its own would keep everything else waiting. A message that was not marked before a crash is
 /// published again.
-const NOTE_WITHIN: Duration = Duration::from_millis(100);
+const MARK_WITHIN: Duration = Duration::from_millis(100);
 /// A window this large says that more messages are coming: together they cost the broker less.
 const CROWD: usize = 8;
 /// How long the next window waits for them.
@@ -60,7 +60,7 @@ pub struct Outbox {
     settings: Amqp,
     shared: Arc<Shared>,
     /// Messages can be published.
-    pub publishing: AtomicBool,
+    publishing: AtomicBool,
     /// Held while the next window is read.
     round: tokio::sync::Mutex<Round>,
     notes: Notes,
@@ -93,13 +93,18 @@ impl Outbox {
         self.publishing.store(false, Ordering::Release);
         // At the end of a drain there is nobody to wait for it later; the drain has an end of its own.
         if drain.is_cancelled() {
-            self.note().await;
+            self.mark().await;
         } else {
-            self.note_soon().await;
+            self.mark_soon().await;
         }
         self.notes.forget();
         amqp::close(&connection).await;
         ended
+    }
+
+    /// Messages can be published.
+    pub fn is_publishing(&self) -> bool {
+        self.publishing.load(Ordering::Acquire)
     }
 
     /// No message that this worker has to publish waits for the broker.
@@ -146,7 +151,7 @@ impl Outbox {
                 () = amqp::watch(connection, &[]) => Err(AmqpError::Lost),
             }
         };
-        tokio::join!(publishing, self.keep_noting(&over)).0
+        tokio::join!(publishing, self.keep_marking(&over)).0
     }
 
     /// Publishes one window after the other, while others do the same on channels of their own.
@@ -258,7 +263,7 @@ impl Outbox {
     async fn read(&self, round: &mut Round) -> Vec<Pending> {
         // A correction can be read once the message that it corrects is marked.
         if round.is_over() {
-            self.note_soon().await;
+            self.mark_soon().await;
         }
         let mut failures = 0_u32;
         loop {
@@ -283,27 +288,27 @@ impl Outbox {
     }
 
     /// Marks confirmed messages until the session is over.
-    async fn keep_noting(&self, over: &CancellationToken) {
-        let noting = async {
+    async fn keep_marking(&self, over: &CancellationToken) {
+        let marking = async {
             loop {
                 self.notes.wait().await;
-                if !self.note().await {
+                if !self.mark().await {
                     tokio::time::sleep(AGAIN_EVERY).await;
                 }
             }
         };
-        over.run_until_cancelled(noting).await;
+        over.run_until_cancelled(marking).await;
     }
 
     /// A ledger that does not answer must not keep messages from being published that can be read. Those
     /// that were not marked are marked later, or published again.
-    async fn note_soon(&self) {
-        drop(tokio::time::timeout(AGAIN_EVERY, self.note()).await);
+    async fn mark_soon(&self) {
+        drop(tokio::time::timeout(AGAIN_EVERY, self.mark()).await);
     }
 
     /// Marks the messages that the broker confirmed. Those that cannot be marked now are tried later, and not
     /// published again in this session: a full disk must not make a flood.
-    async fn note(&self) -> bool {
+    async fn mark(&self) -> bool {
         let _turn = self.notes.turn().await;
         let confirmed = self.notes.confirmed();
         if confirmed.is_empty() {

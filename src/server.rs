@@ -68,15 +68,11 @@ impl Server {
         self.shared.metrics.ledger_answers(read && stored);
         read && stored
     }
-
-    fn connected(&self) -> (bool, bool) {
-        let consuming = self.intake.consuming.load(Ordering::Acquire);
-        (consuming, self.outbox.publishing.load(Ordering::Acquire))
-    }
 }
 
 async fn readyz(State(server): State<Arc<Server>>) -> Response {
-    let (consuming, publishing) = server.connected();
+    let consuming = server.intake.is_consuming();
+    let publishing = server.outbox.is_publishing();
     let ledger = server.ledger_answers().await;
     let draining = server.shared.stop.is_cancelled();
     let notifications = server.notices.ready();
@@ -102,7 +98,8 @@ async fn readyz(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
-    let (consuming, publishing) = server.connected();
+    let consuming = server.intake.is_consuming();
+    let publishing = server.outbox.is_publishing();
     // It does not consume while too much waits to be published: that is no lost connection.
     let held = server.shared.hold.is_on();
     server

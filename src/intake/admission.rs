@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::dispatch::{Admission, Dispatcher, Place};
 use crate::job::Job;
 use crate::ledger::Arrival;
+use crate::outcome::Operation;
 use crate::spans::Span;
 
 /// How long a delivery waits for a place, counted together for those that were read together: so
@@ -41,6 +42,7 @@ pub(super) struct Candidate {
 pub(super) struct Ready {
     pub(super) job: Job,
     pub(super) place: Place,
+    pub(super) operation: Operation,
 }
 
 /// The request does not begin after all: its place is free.
@@ -50,16 +52,20 @@ pub(super) fn give_back(ready: Option<Ready>) {
     }
 }
 
-/// The first of the deliveries, at least one, in their order.
+/// The next deliveries to store, at least one, in their order: up to the first that had better wait for a place.
 pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Taken> {
     let patience = PATIENCE * u32::try_from(taken.len()).unwrap_or(u32::MAX);
     let end = Instant::now() + patience;
     let mut admitted = Vec::with_capacity(taken.len());
     while let Some(mut first) = taken.pop_front() {
         match admit(&mut first) {
-            Admission::Begun(place) => {
+            Admission::Begun(place, operation) => {
                 let job = first.candidate.take().map(|candidate| candidate.job);
-                first.ready = job.map(|job| Ready { job, place });
+                first.ready = job.map(|job| Ready {
+                    job,
+                    place,
+                    operation,
+                });
             }
             Admission::Soon if !admitted.is_empty() => {
                 taken.push_front(first);

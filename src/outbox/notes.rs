@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::refused::Refused;
 use super::returned::Returned;
-use super::{NOTE_WITHIN, WINDOW};
+use super::{MARK_WITHIN, WINDOW};
 use crate::ledger::{Delivered, Pending};
 use crate::metrics::Fate;
 
@@ -19,9 +19,9 @@ pub(super) struct Notes {
     inner: Mutex<Inner>,
     /// Held while messages are marked.
     turn: tokio::sync::Mutex<()>,
-    /// There is something to note.
+    /// There is something to mark.
     some: Notify,
-    /// There is enough to note it now.
+    /// There is enough to mark it now.
     enough: Notify,
 }
 
@@ -89,9 +89,9 @@ impl Notes {
     /// No queue took these messages, or theirs refused them.
     pub(super) fn came_back(&self, messages: &[(&Pending, Fate)], now: Instant) {
         let mut inner = self.inner();
-        for (pending, status) in messages {
+        for (pending, fate) in messages {
             inner.release(pending.seq);
-            inner.returned.add(pending, *status, now);
+            inner.returned.add(pending, *fate, now);
         }
     }
 
@@ -112,8 +112,8 @@ impl Notes {
             ..
         } = &mut *inner;
         let taken = confirmed[before..].iter().map(|message| message.seq);
-        refused.taken(taken.clone());
-        returned.taken(taken, now);
+        refused.confirmed(taken.clone());
+        returned.confirmed(taken, now);
         self.wake(&inner);
     }
 
@@ -153,7 +153,7 @@ impl Notes {
     /// Waits until a message has waited long enough to be marked, or enough of them wait.
     pub(super) async fn wait(&self) {
         self.some.notified().await;
-        drop(tokio::time::timeout(NOTE_WITHIN, self.enough.notified()).await);
+        drop(tokio::time::timeout(MARK_WITHIN, self.enough.notified()).await);
     }
 
     /// The session is over: nothing is on its way. A message that the broker has is not published once more,

@@ -45,7 +45,7 @@ impl Refused {
     }
 
     /// The broker has these now. If one of them was refused, the others are worth a try at once.
-    pub(super) fn taken(&mut self, rows: impl IntoIterator<Item = i64>) {
+    pub(super) fn confirmed(&mut self, rows: impl IntoIterator<Item = i64>) {
         for row in rows {
             if self.tried.remove(&row).is_some() {
                 self.next_at = None;
@@ -83,9 +83,9 @@ mod tests {
         let third = second + TRY_EVERY;
         assert!(refused.due(6..9, third).is_empty(), "it is not there");
         assert_eq!(refused.due(1..9, third), [4]);
-        refused.taken([1, 2]);
+        refused.confirmed([1, 2]);
         assert!(refused.due(1..9, third).is_empty());
-        refused.taken([4]);
+        refused.confirmed([4]);
         assert_eq!(refused.due(1..9, third), [3, 5]);
         refused.add(3, third);
         assert!(refused.due(1..9, third).is_empty());

@@ -32,7 +32,7 @@ pub(super) struct Returned {
 struct Sample {
     id: Uuid,
     routing_key: String,
-    status: Fate,
+    fate: Fate,
 }
 
 impl Returned {
@@ -41,7 +41,7 @@ impl Returned {
         self.waiting.contains(&row)
     }
 
-    pub(super) fn add(&mut self, pending: &Pending, status: Fate, now: Instant) {
+    pub(super) fn add(&mut self, pending: &Pending, fate: Fate, now: Instant) {
         let once_more = self.again.remove(&pending.seq);
         self.waiting.insert(pending.seq);
         // The last of those that were tried again counts; newer ones come all the time.
@@ -51,7 +51,7 @@ impl Returned {
         self.sample.get_or_insert_with(|| Sample {
             id: pending.message.id,
             routing_key: pending.message.routing_key.clone(),
-            status,
+            fate,
         });
     }
 
@@ -61,7 +61,7 @@ impl Returned {
     }
 
     /// The broker has these now. If one of them had come back, the others are worth a try soon.
-    pub(super) fn taken(&mut self, rows: impl IntoIterator<Item = i64>, now: Instant) {
+    pub(super) fn confirmed(&mut self, rows: impl IntoIterator<Item = i64>, now: Instant) {
         for row in rows {
             if self.again.remove(&row) {
                 self.tries = 0;
@@ -94,7 +94,7 @@ impl Returned {
             messages = self.waiting.len(),
             message_id = %sample.id,
             routing_key = sample.routing_key,
-            status = ?sample.status,
+            fate = ?sample.fate,
             "messages came back, this one among them; they are tried again, at the latest every {} s",
             WAIT_MAX.as_secs()
         );
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(tries, [1, 3, 7, 15, 31, 61, 91, 121]);
         returned.release_due(at(start, 151));
         come_back(&mut returned, [1], at(start, 151));
-        returned.taken([2, 99], at(start, 151));
+        returned.confirmed([2, 99], at(start, 151));
         returned.release_due(at(start, 151));
         assert!(returned.has(1) && !returned.has(2));
         returned.release_due(at(start, 152));
