@@ -24,6 +24,8 @@ mod items;
 /// Publications that wait for their confirm at once.
 const WINDOW: usize = 64;
 
+const UNPUBLISHED: &str = "not every request was published; submitting them again is safe";
+
 /// Publish requests (one JSON object, an array, or JSON lines) and follow them to their
 /// results.
 ///
@@ -76,7 +78,7 @@ async fn publish(connection: &Connection, settings: &Amqp, items: &[Item]) -> an
         let published = publish_window(&channel, &settings.requests_exchange, window).await;
         published
             .map_err(|error| explained(error, settings))
-            .context("not every request was published; submitting them again is safe")?;
+            .context(UNPUBLISHED)?;
     }
     Ok(())
 }
@@ -213,7 +215,7 @@ async fn follow(
                 deadline = Instant::now() + args.timeout;
             }
             next = feed.next(connection) => {
-                let result = next.context("the results can no longer be followed; the requests are carried out all the same")?;
+                let result = next.context(unfollowed(published))?;
                 if let Err(closed) = followed.take(&result) {
                     // The output is closed; the rest of the input is published all the same.
                     if !published {
@@ -226,7 +228,7 @@ async fn follow(
             _ = &mut interrupt => {
                 followed.end(items.len());
                 if !published {
-                    text::say("not every request was published; submitting them again is safe");
+                    text::say(UNPUBLISHED);
                 }
                 return Ok(Exit::Interrupted);
             }
@@ -238,6 +240,15 @@ async fn follow(
     } else {
         Exit::Partly
     })
+}
+
+/// What it means for the requests that no more results come.
+const fn unfollowed(published: bool) -> &'static str {
+    if published {
+        "the results can no longer be followed; the requests are carried out all the same"
+    } else {
+        UNPUBLISHED
+    }
 }
 
 /// The results that the command waits for, and those that came.

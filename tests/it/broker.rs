@@ -3,6 +3,7 @@
 mod closing;
 mod copies;
 mod forbidden;
+mod commands;
 mod frames;
 mod refused;
 mod silent;

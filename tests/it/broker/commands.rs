@@ -1,0 +1,51 @@
+//! Commands at a broker that is not as it should be.
+
+use std::sync::{Arc, Mutex};
+
+use super::frames::{PAYLOAD, passing};
+use crate::rig::Broker;
+use crate::rig::stage::{Stage, request};
+use crate::rig::terminal::{Done, Terminal};
+
+/// Class and method of frames that the broker sends.
+const CONSUMING: [u8; 4] = [0, 60, 0, 21];
+const CONFIRMED: [u8; 4] = [0, 60, 0, 80];
+const CANCEL: [u8; 4] = [0, 60, 0, 30];
+
+fn rescind(stage: &Stage, arguments: &[&str]) -> Done {
+    let config = stage.dir().join("person.toml");
+    std::fs::write(&config, stage.config()).unwrap();
+    Terminal::new(&config, arguments).spawn_and_wait()
+}
+
+/// Takes the first confirm for itself, and cancels the consumer instead.
+fn cancelling() -> impl Fn(Vec<u8>) -> Vec<u8> + Clone + Send + 'static {
+    let consumer: Arc<Mutex<Option<Vec<u8>>>> = Arc::default();
+    move |frame| {
+        let mut consumer = consumer.lock().unwrap();
+        let method = &frame[PAYLOAD..frame.len().min(PAYLOAD + 4)];
+        if method == CONSUMING {
+            let tag = &frame[PAYLOAD + 4..frame.len() - 1];
+            let payload = [&CANCEL[..], tag, &[1]].concat();
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            *consumer = Some([&frame[..3], &length, &payload, &[0xce]].concat());
+        } else if method == CONFIRMED {
+            return consumer.take().unwrap_or_default();
+        }
+        frame
+    }
+}
+
+/// Who reads "carried out all the same" does not submit them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_loses_its_results_before_the_last_request_is_out_says_so() {
+    let mut stage = Stage::new("submitlost");
+    rescind(&stage, &["topology", "declare"]).exits(0);
+    let file = stage.dir().join("one.json");
+    std::fs::write(&file, request("migo", "success").to_string()).unwrap();
+    stage.set("amqp.url", passing(Broker::shared(), cancelling()).await);
+    let done = rescind(&stage, &["submit", &file.display().to_string()]);
+    assert_ne!(done.code, Some(0), "{done:#?}");
+    let done = done.says("not every request was published; submitting them again is safe");
+    assert!(!done.stderr.contains("all the same"), "{done:#?}");
+}
