@@ -20,6 +20,8 @@ const SECRET: [&str; 14] = [
     "cookie",
 ];
 const HIDDEN: &str = "***";
+/// The second is Python's.
+const QUOTES: [char; 2] = ['"', '\''];
 
 /// The value without what looks like a card number or a secret.
 pub(super) fn masked(value: &Value) -> Value {
@@ -50,9 +52,68 @@ fn is_secret(key: &str) -> bool {
     SECRET.iter().any(|secret| key.contains(secret))
 }
 
-/// The text with every card number in it masked. Digits that are part of a longer word, as in
-/// `order-4111111111111111`, are an id.
+/// The text with every card number in it masked, and what stands behind the name of a secret, as in JSON
+/// that cannot be read, or that is a string in JSON.
 pub(super) fn masked_text(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = around_secret(rest) {
+        shown += before;
+        shown += HIDDEN;
+        rest = after;
+    }
+    without_cards(&(shown + rest))
+}
+
+/// What stands before the first value that is secret, with its name, and what stands behind it.
+fn around_secret(text: &str) -> Option<(&str, &str)> {
+    let quotes = text.match_indices(QUOTES);
+    // Each may open a name: in what cannot be read they need not come in pairs.
+    let value = quotes.filter_map(|(at, quote)| {
+        let (name, rest) = text.get(at + 1..)?.split_once(quote)?;
+        let value = rest.trim_start().strip_prefix(':')?.trim_start();
+        is_secret(name).then_some(value)
+    });
+    let value = value.into_iter().next()?;
+    let before = text.strip_suffix(value)?;
+    Some((before, value.get(value_length(value)..)?))
+}
+
+/// The length of the value at the start: of all the text, where it has no end.
+fn value_length(text: &str) -> usize {
+    let mut open = 0_usize;
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let mut taken = first.len_utf8();
+        match first {
+            '{' | '[' => open += 1,
+            '}' | ']' | ',' | '\n' if open == 0 => break,
+            '}' | ']' => open -= 1,
+            _ => taken = string_length(rest).unwrap_or(taken),
+        }
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    text.len() - rest.len()
+}
+
+/// The length of the string at the start, if one begins there. In a string in JSON its quotes have
+/// backslashes, and the quotes in it have more.
+fn string_length(text: &str) -> Option<usize> {
+    let inner = text.trim_start_matches('\\');
+    let depth = text.len() - inner.len();
+    let quote = inner.chars().next().filter(|c| QUOTES.contains(c))?;
+    let mut slashes = 0;
+    for (at, c) in inner.char_indices().skip(1) {
+        if c == quote && slashes % (2 * (depth + 1)) == depth {
+            return Some(depth + at + 1);
+        }
+        slashes = if c == '\\' { slashes + 1 } else { 0 };
+    }
+    Some(text.len())
+}
+
+/// Digits that are part of a longer word, as in `order-4111111111111111`, are an id.
+fn without_cards(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     let mut before = None;
@@ -167,6 +228,51 @@ mod tests {
         ] {
             assert_eq!(masked_text(other), other);
         }
+    }
+
+    #[test]
+    fn what_is_secret_is_hidden_in_what_cannot_be_read_too() {
+        for (text, shown) in [
+            (r#"{"a_token":"s3"},}"#, r#"{"a_token":***},}"#),
+            (
+                r#"{"a":1,"pass-word" : "x\"y\\", b}"#,
+                r#"{"a":1,"pass-word" : ***, b}"#,
+            ),
+            (
+                r#"{"token":{"a":["s}",3]},"b":2,}"#,
+                r#"{"token":***,"b":2,}"#,
+            ),
+            (
+                r#"{"cvv":123,"b":["cvc",{"cvc":7}]"#,
+                r#"{"cvv":***,"b":["cvc",{"cvc":***}]"#,
+            ),
+            ("{'api_key': 's3', 'b': 1}", "{'api_key': ***, 'b': 1}"),
+            (
+                r#"{"x":"{\"token\":\"s\\\"3\"}",}"#,
+                r#"{"x":"{\"token\":***}",}"#,
+            ),
+            (r#"{"a":"x,"token":"s3"}"#, r#"{"a":"x,"token":***}"#),
+            (r#"{"cookie":"s3"#, r#"{"cookie":***"#),
+            (r#"{"token":"#, r#"{"token":***"#),
+            (r#""the token": is "#, r#""the token": ***"#),
+            (
+                r#"{"id":"token","a":"secret"}"#,
+                r#"{"id":"token","a":"secret"}"#,
+            ),
+            ("the token: don't", "the token: don't"),
+        ] {
+            assert_eq!(masked_text(text), shown);
+        }
+    }
+
+    /// As where a publisher encodes twice.
+    #[test]
+    fn what_is_secret_is_hidden_in_a_string_of_json() {
+        let inner = json!({"a": "b", "token": "s\"3", "c": {"cvv": 1}}).to_string();
+        let hidden = r#"{"a":"b","c":{"cvv":***},"token":***}"#;
+        assert_eq!(masked(&json!({"raw": inner})), json!({"raw": hidden}));
+        let twice = masked_text(&json!(inner).to_string());
+        assert!(!twice.contains(['s', '3', '1']), "{twice}");
     }
 
     #[test]

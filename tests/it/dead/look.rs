@@ -30,7 +30,7 @@ async fn dead_letters_are_listed_grouped_shown_and_exported() {
     });
     let client = world.stage.client().await;
     client.publish(&world.stage.names, &secret).await;
-    let raw = format!("{{ card {CARD} \u{1b}[31m");
+    let raw = format!("{{ \"access_token\": \"s3cret-token\", card {CARD} \u{1b}[31m");
     client
         .publish_raw(&world.stage.names, "cancel.x", raw.as_bytes())
         .await;
