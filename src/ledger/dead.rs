@@ -28,6 +28,8 @@ pub struct DeadFilter {
     pub containing: Option<String>,
     /// Open ones only, or closed ones only.
     pub open: Option<bool>,
+    /// Those of requests only, not those of messages that were not understood.
+    pub of_requests: bool,
     /// Behind this one, in their order.
     pub after: Option<(Timestamp, String)>,
     /// With the bytes of the message.
@@ -37,7 +39,8 @@ pub struct DeadFilter {
 }
 
 impl DeadFilter {
-    /// All with this id, their own or their request's.
+    /// All with this id, their own or their request's. The one whose own it is comes first, then those of
+    /// the request: a publisher with one id for everything makes any number of others.
     pub fn with_id(id: &str) -> Self {
         Self {
             id: Some(id.to_owned()),
@@ -55,6 +58,15 @@ impl DeadFilter {
         }
     }
 
+    /// The same for those of requests.
+    pub(super) const fn request_condition(&self) -> &'static str {
+        if self.of_requests {
+            "d.request IS NOT NULL"
+        } else {
+            "true"
+        }
+    }
+
     /// Milliseconds and id behind which they begin.
     pub(super) fn behind(&self) -> (i64, &str) {
         match &self.after {
@@ -63,6 +75,10 @@ impl DeadFilter {
         }
     }
 }
+
+/// The order of dead letters that have a request's id, in SQL: its own, then what is open of the others.
+pub(super) const OWN_FIRST: &str =
+    "d.request IS NULL, (d.request IS NULL AND d.closed_at IS NOT NULL)";
 
 /// A dead letter as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -103,7 +103,7 @@ pub trait Ledger: Send + Sync {
     /// Requests by filter, oldest first.
     fn list(&self, filter: Filter) -> Answer<'_, Vec<Summary>>;
 
-    /// Dead letters by filter, oldest first.
+    /// Dead letters by filter, oldest first; by an id, see [`DeadFilter::with_id`].
     fn dead(&self, filter: DeadFilter) -> Answer<'_, Vec<DeadRecord>>;
 
     /// Carries out a person's decision about a dead letter: of several people who decide at once,

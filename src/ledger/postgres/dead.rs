@@ -7,19 +7,22 @@ use tokio_postgres::error::SqlState;
 
 use super::error::TxError;
 use super::rows::{STORED, count, json, parse, stored, text};
-use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING};
+use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING, OWN_FIRST};
 use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;
 
-/// Oldest first.
+/// Oldest first; by an id, see [`DeadFilter::with_id`].
 pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRecord>, TxError> {
-    let open = filter.open_condition();
-    let named = match filter.id {
-        Some(_) => "(d.id = $1 OR d.request_id = $1)",
-        None => "$1::text IS NULL",
+    let (open, of_request) = (filter.open_condition(), filter.request_condition());
+    let (named, first) = match filter.id {
+        Some(_) => (
+            "(d.id = $1 OR d.request_id = $1)",
+            format!("d.id <> $1, {OWN_FIRST}, "),
+        ),
+        None => ("$1::text IS NULL", String::new()),
     };
     let (after, after_id) = filter.behind();
     let before = filter.dead_before.map_or(i64::MAX, millis);
@@ -31,11 +34,11 @@ pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRec
                 a.dead_letter, a.action, a.who, a.why, a.at
          FROM dead_letters d LEFT JOIN actions a
            ON a.seq = (SELECT max(l.seq) FROM actions l WHERE l.dead_letter = d.id)
-         WHERE {open} AND {named} AND ($2::text IS NULL OR d.provider = $2)
+         WHERE {open} AND {of_request} AND {named} AND ($2::text IS NULL OR d.provider = $2)
            AND ($3::text IS NULL OR d.outcome = $3) AND ($4::text IS NULL OR d.reason = $4)
            AND d.dead_at < $5 AND (d.dead_at, d.id) > ($6, $7)
            AND ($10::bytea IS NULL OR position($10 IN d.body) > 0)
-         ORDER BY d.dead_at, d.id LIMIT $9"
+         ORDER BY {first}d.dead_at, d.id LIMIT $9"
     );
     let query = db.prepare_cached(&query).await?;
     let id = filter.id.as_deref().map(text);
@@ -93,10 +96,12 @@ fn action(row: &Row, from: usize) -> Result<ActionRecord, TxError> {
 
 /// The dead letters of a request, oldest first.
 pub(super) async fn of_request(db: &Object, request_id: &str) -> Result<Vec<DeadRecord>, TxError> {
-    let mut letters = list(db, &DeadFilter::with_id(request_id)).await?;
-    // A message that took the request's id and was refused is not one of the request's own.
-    letters.retain(|letter| letter.is_request);
-    Ok(letters)
+    let filter = DeadFilter {
+        // A message that took the request's id and was refused is not one of the request's own.
+        of_requests: true,
+        ..DeadFilter::with_id(request_id)
+    };
+    list(db, &filter).await
 }
 
 /// People's decisions about a request, oldest first.

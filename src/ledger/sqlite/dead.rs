@@ -4,19 +4,22 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{STORED, json, parse, stored};
-use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING};
+use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING, OWN_FIRST};
 use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;
 
-/// Oldest first.
+/// Oldest first; by an id, see [`DeadFilter::with_id`].
 pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec<DeadRecord>> {
-    let open = filter.open_condition();
-    let named = match filter.id {
-        Some(_) => "(d.id = ?1 OR d.request_id = ?1)",
-        None => "?1 IS NULL",
+    let (open, of_request) = (filter.open_condition(), filter.request_condition());
+    let (named, first) = match filter.id {
+        Some(_) => (
+            "(d.id = ?1 OR d.request_id = ?1)",
+            format!("d.id <> ?1, {OWN_FIRST}, "),
+        ),
+        None => ("?1 IS NULL", String::new()),
     };
     let (after, after_id) = filter.behind();
     let before = filter.dead_before.map_or(i64::MAX, millis);
@@ -28,10 +31,10 @@ pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec
                 a.dead_letter, a.action, a.who, a.why, a.at
          FROM dead_letters d LEFT JOIN actions a
            ON a.seq = (SELECT max(l.seq) FROM actions l WHERE l.dead_letter = d.id)
-         WHERE {open} AND {named} AND (?2 IS NULL OR d.provider = ?2) AND (?3 IS NULL OR d.outcome = ?3)
+         WHERE {open} AND {of_request} AND {named} AND (?2 IS NULL OR d.provider = ?2) AND (?3 IS NULL OR d.outcome = ?3)
            AND (?4 IS NULL OR d.reason = ?4) AND d.dead_at < ?5 AND (d.dead_at, d.id) > (?6, ?7)
            AND (?10 IS NULL OR instr(d.body, CAST(?10 AS BLOB)) > 0)
-         ORDER BY d.dead_at, d.id LIMIT ?9"
+         ORDER BY {first}d.dead_at, d.id LIMIT ?9"
     ))?
     .query_map(
         params![
@@ -85,10 +88,12 @@ fn action(row: &Row<'_>, from: usize) -> rusqlite::Result<ActionRecord> {
 
 /// The dead letters of a request, oldest first.
 pub(super) fn of_request(db: &Connection, request_id: &str) -> rusqlite::Result<Vec<DeadRecord>> {
-    let mut letters = list(db, &DeadFilter::with_id(request_id))?;
-    // A message that took the request's id and was refused is not one of the request's own.
-    letters.retain(|letter| letter.is_request);
-    Ok(letters)
+    let filter = DeadFilter {
+        // A message that took the request's id and was refused is not one of the request's own.
+        of_requests: true,
+        ..DeadFilter::with_id(request_id)
+    };
+    list(db, &filter)
 }
 
 /// People's decisions about a request, oldest first.

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
-use rescind::ledger::{Accepted, Closed, Committed, DeadFilter, Resolution};
+use rescind::ledger::{Accepted, Arrival, Closed, Committed, DeadFilter, DeadRecord, Resolution};
 use rescind::lifecycle::Hindrance;
 use rescind::outcome::{Nothing, Operation, Outcome, Refused, State, Unresolved};
 use rescind::wire::Kind;
 
 use super::desk::{
     ACCOUNT, Desk, GIVEN_UP, VOIDED, admitted, at, at_once, by, calls, finish, finish_again,
-    reopens, request, sends, wait,
+    invalid, reopens, request, sends, wait,
 };
 use super::on_each;
 
@@ -112,6 +113,41 @@ async fn dead_letters_are_found_by_id_request_and_filter_oldest_first() {
             "not asked for"
         );
         assert!(!desk.letter_of("x").await.unwrap().is_request);
+    })
+    .await;
+}
+
+/// A publisher with one id for everything makes any number of conflicts with its first request.
+#[tokio::test]
+async fn a_crowd_with_the_id_of_a_request_hides_none_of_its_own_dead_letters() {
+    on_each(async |desk| {
+        let crowd = (0..1_005).map(|n| {
+            let (letter, messages) = invalid(format!("{n}").as_bytes(), at(n));
+            Arrival::Invalid(Box::new(letter), messages)
+        });
+        desk.accept(crowd.collect()).await.unwrap();
+        desk.done("x", GIVEN_UP, at(2_000)).await;
+        let of_request = desk.seen("x").await.letters;
+        assert_eq!(of_request.len(), 1);
+        assert!(of_request[0].is_request);
+        let named = async || desk.dead(DeadFilter::with_id("x")).await.unwrap();
+        let first = named().await;
+        assert_eq!((first.len(), &first[..1]), (1_000, &of_request[..]));
+        assert!(first[1..].is_sorted_by_key(|letter| letter.dead_at));
+
+        // Of the others, first what is open.
+        let discard =
+            |letter: &DeadRecord| desk.close(&letter.id, by("ana", Resolution::Discard, at(3_000)));
+        join_all(first[1..].iter().map(discard)).await;
+        let then = named().await;
+        assert_eq!(then[..1], of_request[..]);
+        let open: Vec<_> = then.iter().map(|l| l.closed_at.is_none()).collect();
+        assert!(open[..7].iter().all(|open| *open) && !open[7..].contains(&true));
+        let one = DeadFilter {
+            most: 1,
+            ..DeadFilter::with_id(&then[7].id)
+        };
+        assert_eq!(desk.dead(one).await.unwrap(), then[7..8]);
     })
     .await;
 }
