@@ -189,8 +189,8 @@ pub async fn probe(connection: &Connection, exchange: &str) -> Result<(), AmqpEr
     // What was told before is about other channels.
     while let Some(Some(_)) = events.next().now_or_never() {}
     match probe_once(connection, exchange).await {
-        // A refusal that comes between two steps has its reason in no answer.
-        Err(error) if error.refusal().is_none() => {
+        // A refusal that comes between two steps has its reason in no answer. During an alarm there is none.
+        Err(error) if error.refusal().is_none() && !connection.status().blocked() => {
             Err(refusal_among(events).await.unwrap_or(error))
         }
         probed => probed,

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::text::{self, Cell, Screen, Style};
 use super::{Exit, connect};
-use crate::amqp::{self, ACCESS_REFUSED, AmqpError, Topology};
+use crate::amqp::{self, ACCESS_REFUSED, AmqpError, NOT_FOUND, Topology};
 use crate::call;
 use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
@@ -24,6 +24,8 @@ mod lock;
 
 /// How long a provider's address may take to answer.
 const REACH: Duration = Duration::from_secs(3);
+/// What the broker's alarm means, and where it is explained.
+const ALARM: &str = "has an alarm, of memory or of disk, and takes nothing that is published until it is over, results neither; what this user may do was not tried. `rabbitmqctl status` names it";
 
 /// Check configuration, broker, topology, ledger and the providers' addresses.
 #[derive(Debug, clap::Args)]
@@ -115,29 +117,55 @@ async fn broker(loaded: &Loaded) -> Vec<Check> {
 async fn missing_rights(connection: &Connection, settings: &Amqp) -> Vec<Check> {
     let mut checks = Vec::new();
     for exchange in [&settings.results_exchange, &settings.dead_exchange] {
-        let barred = format!("publish to the exchange {exchange}");
+        let what = format!("publish to the exchange {exchange}");
         let remedy = "write; until then results or dead letters wait in the ledger";
         let tried = publish::probe(connection, exchange).await;
-        checks.extend(missing_right(tried, &barred, remedy));
+        let found = if connection.status().blocked() {
+            Some(Check::bad("broker", Exit::Unreachable, ALARM))
+        } else {
+            missing_right(tried, &what, remedy)
+        };
+        checks.extend(found);
+        if is_cut_short(&checks) {
+            return checks;
+        }
     }
     for queue in [
         &settings.requests_queue,
         &settings.dropped_queue,
         &settings.notifications_queue,
     ] {
-        let barred = format!("read the queue {queue}");
+        let what = format!("read the queue {queue}");
         let remedy = "read; until then nothing is taken from there";
         let tried = consume::probe(connection, queue).await;
-        checks.extend(missing_right(tried, &barred, remedy));
+        checks.extend(missing_right(tried, &what, remedy));
+        if is_cut_short(&checks) {
+            return checks;
+        }
     }
     checks
 }
 
+/// Whatever else is tried at a broker that gives no answer would take its time, and have none either.
+fn is_cut_short(checks: &[Check]) -> bool {
+    checks.iter().any(|check| check.exit == Exit::Unreachable)
+}
+
 /// That an exchange or a queue is missing is a difference of the topology, and told there.
-fn missing_right(tried: Result<(), AmqpError>, barred: &str, remedy: &str) -> Option<Check> {
-    let (code, why) = tried.err()?.refusal()?;
-    let says = format!("this user may not {barred}: {why}. Give it the permission to {remedy}");
-    (code == ACCESS_REFUSED).then(|| Check::bad("broker", Exit::Found, says))
+fn missing_right(tried: Result<(), AmqpError>, what: &str, remedy: &str) -> Option<Check> {
+    let error = tried.err()?;
+    match error.refusal() {
+        Some((NOT_FOUND, _)) => None,
+        Some((ACCESS_REFUSED, why)) => {
+            let says =
+                format!("this user may not {what}: {why}. Give it the permission to {remedy}");
+            Some(Check::bad("broker", Exit::Found, says))
+        }
+        _ => {
+            let says = format!("cannot try to {what}: {error}");
+            Some(Check::bad("broker", Exit::Unreachable, says))
+        }
+    }
 }
 
 fn differing(settings: &Amqp, differences: Vec<String>) -> Vec<Check> {
@@ -335,6 +363,19 @@ mod tests {
             verdict(&[bad(Exit::Found), bad(Exit::Unreachable)]),
             Exit::Unreachable
         );
+    }
+
+    /// Also an answer that says nothing of rights: from a node that is being stopped, or none.
+    #[test]
+    fn what_could_not_be_tried_is_not_well() {
+        let late = AmqpError::Timeout("roll back", REACH);
+        for error in [late, AmqpError::Lost] {
+            let check = missing_right(Err(error), "publish to the exchange x", "").unwrap();
+            assert_eq!((check.ok, check.exit), (false, Exit::Unreachable));
+            let says = "cannot try to publish to the exchange x: ";
+            assert!(check.says.starts_with(says), "{check:?}");
+        }
+        assert!(missing_right(Ok(()), "", "").is_none());
     }
 
     #[test]

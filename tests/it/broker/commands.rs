@@ -49,3 +49,19 @@ async fn a_submission_that_loses_its_results_before_the_last_request_is_out_says
     let done = done.says("not every request was published; submitting them again is safe");
     assert!(!done.stderr.contains("all the same"), "{done:#?}");
 }
+
+/// Nothing is published then, and nobody would look at the broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_during_an_alarm_names_it() {
+    let broker = Broker::start();
+    let stage = Stage::on(&broker, "checkalarm");
+    rescind(&stage, &["topology", "declare"]).exits(0);
+    rescind(&stage, &["check"]).exits(0);
+    broker.ctl(&["set_vm_memory_high_watermark", "0"]);
+    rescind(&stage, &["check"])
+        .exits(7)
+        .says("✗ broker               has an alarm")
+        .says("✓ topology ");
+    broker.ctl(&["set_vm_memory_high_watermark", "0.6"]);
+    rescind(&stage, &["check"]).exits(0);
+}
