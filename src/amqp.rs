@@ -20,7 +20,9 @@ mod tls;
 mod topology;
 
 pub use connect::{Link, connect};
-pub use topology::{Argument, Exchange, Queue, Topology, check, declare, prepare, verify};
+pub use topology::{
+    Argument, Exchange, Queue, Topology, check, declare, prepare, undeclarable, verify,
+};
 
 /// Longest wait for one step of the protocol.
 pub const STEP: Duration = Duration::from_secs(5);

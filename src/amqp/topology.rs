@@ -39,6 +39,18 @@ pub enum Argument {
     Number(i64),
 }
 
+impl Exchange {
+    fn label(&self) -> String {
+        format!("exchange {}", self.name)
+    }
+}
+
+impl Queue {
+    fn label(&self) -> String {
+        format!("queue {}", self.name)
+    }
+}
+
 /// Everything that has to be at the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topology {
@@ -126,17 +138,17 @@ fn queue(
 pub struct Verified {
     /// What is missing or different, one sentence each.
     pub differences: Vec<String>,
-    /// Something is there, and its arguments could not be compared.
-    on_trust: bool,
+    /// What is there, and whose arguments could not be compared: this user may not declare it.
+    on_trust: Vec<String>,
 }
 
 impl Verified {
     /// For a person, where there are no differences: what was compared, and what was not.
     pub const fn sentence(&self) -> &'static str {
-        if self.on_trust {
-            "exchanges and queues are there; queue arguments and exchange types are taken on trust where this user may not configure them; bindings cannot be checked over AMQP"
-        } else {
+        if self.on_trust.is_empty() {
             "exchanges and queues match; bindings cannot be checked over AMQP"
+        } else {
+            "exchanges and queues are there; queue arguments and exchange types are taken on trust where this user may not configure them; bindings cannot be checked over AMQP"
         }
     }
 }
@@ -212,16 +224,78 @@ pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(),
 pub async fn verify(connection: &Connection, topology: &Topology) -> Result<Verified, AmqpError> {
     let mut found = Verified::default();
     for exchange in &topology.exchanges {
-        let label = format!("exchange {}", exchange.name);
+        let label = exchange.label();
         let ask = async move |channel, passive| declare_exchange(&channel, exchange, passive).await;
         compare(connection, &label, ask, &mut found).await?;
     }
     for queue in &topology.queues {
-        let label = format!("queue {}", queue.name);
+        let label = queue.label();
         let ask = async move |channel, passive| declare_queue(&channel, queue, passive).await;
         compare(connection, &label, ask, &mut found).await?;
     }
     Ok(found)
+}
+
+/// What of it this user may not declare, whether it is there or missing. Creates nothing.
+pub async fn undeclarable(
+    connection: &Connection,
+    topology: &Topology,
+    found: &Verified,
+) -> Result<Vec<String>, AmqpError> {
+    let mut barred = found.on_trust.clone();
+    let is_missing = |label: &str| found.differences.contains(&missing(label));
+    for exchange in &topology.exchanges {
+        let label = exchange.label();
+        if is_missing(&label) && is_barred(try_exchange(connection, &exchange.name).await)? {
+            barred.push(label);
+        }
+    }
+    for queue in &topology.queues {
+        let label = queue.label();
+        if is_missing(&label) && is_barred(try_queue(connection, &queue.name).await)? {
+            barred.push(label);
+        }
+    }
+    Ok(barred)
+}
+
+fn is_barred(tried: Result<(), AmqpError>) -> Result<bool, AmqpError> {
+    match tried {
+        Err(error) if error.mistake().is_none() => Err(error),
+        Err(error) => Ok(matches!(error.refusal(), Some((ACCESS_REFUSED, _)))),
+        Ok(()) => Ok(false),
+    }
+}
+
+/// The broker judges the user first, and then refuses an exchange's name that is a number.
+fn impossible(argument: &'static str) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert(argument.into(), AMQPValue::LongInt(0));
+    arguments
+}
+
+async fn try_exchange(connection: &Connection, name: &str) -> Result<(), AmqpError> {
+    let channel = open_channel(connection).await?;
+    let options = ExchangeDeclareOptions::default();
+    let arguments = impossible("alternate-exchange");
+    let asking = channel.exchange_declare(name.into(), ExchangeKind::Topic, options, arguments);
+    step("declare an exchange", asking).await
+}
+
+async fn try_queue(connection: &Connection, name: &str) -> Result<(), AmqpError> {
+    let channel = open_channel(connection).await?;
+    // Should a broker make it after all, it ends with the connection.
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let arguments = impossible("x-dead-letter-exchange");
+    let asking = channel.queue_declare(name.into(), options, arguments);
+    step("declare a queue", asking).await.map(drop)
+}
+
+fn missing(label: &str) -> String {
+    format!("{label} is missing")
 }
 
 /// Whether it is there, and then what it is like.
@@ -261,9 +335,9 @@ fn differs(
         return Err(error);
     };
     match error.refusal() {
-        Some((NOT_FOUND, _)) => differences.push(format!("{label} is missing")),
+        Some((NOT_FOUND, _)) => differences.push(missing(label)),
         Some((PRECONDITION_FAILED, _)) => differences.push(format!("{label} differs: {text}")),
-        Some((ACCESS_REFUSED, _)) if !passive => found.on_trust = true,
+        Some((ACCESS_REFUSED, _)) if !passive => found.on_trust.push(label.to_owned()),
         _ => differences.push(format!("{label} cannot be checked: {text}")),
     }
     Ok(false)
@@ -333,6 +407,7 @@ mod tests {
             assert!(found.sentence().contains(says), "{}", found.sentence());
         }
         assert!(found.differences.is_empty());
+        assert_eq!(found.on_trust, ["queue a"]);
         let unseen = refused(AMQPSoftError::ACCESSREFUSED);
         assert!(!differs("queue a", true, unseen, &mut found).unwrap());
         assert_eq!(found.differences, ["queue a cannot be checked: refused"]);

@@ -97,21 +97,41 @@ async fn broker(loaded: &Loaded) -> Vec<Check> {
             return vec![Check::bad("broker", Exit::of(&error), format!("{error:#}"))];
         }
     };
-    let verified = amqp::verify(&connection, &Topology::of(settings)).await;
+    let topology = topology(&connection, settings).await;
     let mut checks = vec![Check::good("broker", "takes our connection")];
     checks.extend(missing_rights(&connection, settings).await);
     amqp::close(&connection).await;
-    match verified {
-        Ok(found) if found.differences.is_empty() => {
-            checks.push(Check::good("topology", found.sentence()));
-        }
-        Ok(found) => checks.extend(differing(settings, found.differences)),
-        Err(error) => {
-            let says = error.to_string();
-            checks.push(Check::bad("topology", Exit::Unreachable, says));
-        }
-    }
+    checks.extend(topology.unwrap_or_else(|error| {
+        let says = error.to_string();
+        vec![Check::bad("topology", Exit::Unreachable, says)]
+    }));
     checks
+}
+
+async fn topology(connection: &Connection, settings: &Amqp) -> Result<Vec<Check>, AmqpError> {
+    let topology = Topology::of(settings);
+    let found = amqp::verify(connection, &topology).await?;
+    let barred = match settings.topology {
+        TopologyMode::Declare => amqp::undeclarable(connection, &topology, &found).await?,
+        TopologyMode::Verify => Vec::new(),
+    };
+    Ok(match (found.differences.is_empty(), barred.is_empty()) {
+        (true, true) => vec![Check::good("topology", found.sentence())],
+        (_, true) => differing(settings, found.differences),
+        _ => {
+            let bad = |line| Check::bad("topology", Exit::Found, line);
+            let all = found.differences.into_iter().chain([undeclarable(&barred)]);
+            all.map(bad).collect()
+        }
+    })
+}
+
+/// Without the right to declare any one of them no worker starts.
+fn undeclarable(barred: &[String]) -> String {
+    format!(
+        "this user may not declare {}, so no worker starts: give it the permission to configure, or set amqp.topology = \"verify\" and declare what is missing elsewhere",
+        barred.join(", ")
+    )
 }
 
 async fn missing_rights(connection: &Connection, settings: &Amqp) -> Vec<Check> {

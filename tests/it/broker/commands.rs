@@ -65,3 +65,39 @@ async fn a_check_during_an_alarm_names_it() {
     broker.ctl(&["set_vm_memory_high_watermark", "0.6"]);
     rescind(&stage, &["check"]).exits(0);
 }
+
+/// A worker would not start, or would be told to declare what it may not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_if_the_user_may_not_declare_what_the_worker_is_to_declare() {
+    let broker = Broker::start();
+    let mut stage = Stage::on(&broker, "checkdeclare");
+    let permit = |what: &str| broker.ctl(&["set_permissions", "guest", what, ".*", ".*"]);
+    let (dead, requests) = (
+        stage.names.dead_queue.clone(),
+        stage.names.requests_queue.clone(),
+    );
+    rescind(&stage, &["check"])
+        .exits(0)
+        .says(&format!("queue {dead} is missing; the worker will declare"));
+    permit("^(?!.*dead)");
+    for _ in 0..2 {
+        let done = rescind(&stage, &["check"])
+            .exits(8)
+            .says(&format!("declare exchange {dead}, queue {dead}, so no"))
+            .says("amqp.topology = \"verify\"");
+        assert!(!done.stdout.contains("will declare"), "{done:#?}");
+        // Nothing was made of it by the first one.
+        let done = done.says(&format!(
+            "✗ topology             queue {requests} is missing"
+        ));
+        assert_eq!(done.stdout.matches(" is missing\n").count(), 9, "{done:#?}");
+    }
+    permit(".*");
+    rescind(&stage, &["topology", "declare"]).exits(0);
+    permit("^(?!.*dead)");
+    rescind(&stage, &["check"])
+        .exits(8)
+        .says("this user may not declare exchange");
+    stage.set("amqp.topology", "verify");
+    rescind(&stage, &["check"]).exits(0).says("taken on trust");
+}
