@@ -182,13 +182,13 @@ pub fn properties(message: &Outgoing) -> BasicProperties {
     properties
 }
 
-/// Whether this user may publish to the exchange. The broker judges a publication when it comes, and
+/// Whether this user may publish to the exchange under the key. The broker judges a publication when it comes, and
 /// nobody gets this one: its transaction is rolled back.
-pub async fn probe(connection: &Connection, exchange: &str) -> Result<(), AmqpError> {
+pub async fn probe(connection: &Connection, exchange: &str, key: &str) -> Result<(), AmqpError> {
     let mut events = Box::pin(connection.events_listener());
     // What was told before is about other channels.
     while let Some(Some(_)) = events.next().now_or_never() {}
-    match probe_once(connection, exchange).await {
+    match probe_once(connection, exchange, key).await {
         // A refusal that comes between two steps has its reason in no answer. During an alarm there is none.
         Err(error) if error.refusal().is_none() && !connection.status().blocked() => {
             Err(refusal_among(events).await.unwrap_or(error))
@@ -212,12 +212,12 @@ async fn refusal_among(mut events: impl Stream<Item = Event> + Unpin) -> Option<
     tokio::time::timeout(STEP, told).await.ok().flatten()
 }
 
-async fn probe_once(connection: &Connection, exchange: &str) -> Result<(), AmqpError> {
+async fn probe_once(connection: &Connection, exchange: &str, key: &str) -> Result<(), AmqpError> {
     let channel = open_channel(connection).await?;
     step("begin a transaction", channel.tx_select()).await?;
     let publishing = channel.basic_publish(
         exchange.into(),
-        "probe".into(),
+        key.into(),
         BasicPublishOptions::default(),
         b"",
         BasicProperties::default(),

@@ -136,10 +136,14 @@ fn undeclarable(barred: &[String]) -> String {
 
 async fn missing_rights(connection: &Connection, settings: &Amqp) -> Vec<Check> {
     let mut checks = Vec::new();
-    for exchange in [&settings.results_exchange, &settings.dead_exchange] {
+    // Under keys of messages that every worker makes: rights may depend on the key.
+    for (exchange, key) in [
+        (&settings.results_exchange, "result.unknown.invalid"),
+        (&settings.dead_exchange, "dead.unknown.not_json"),
+    ] {
         let what = format!("publish to the exchange {exchange}");
         let remedy = "write; until then results or dead letters wait in the ledger";
-        let tried = publish::probe(connection, exchange).await;
+        let tried = publish::probe(connection, exchange, key).await;
         let found = if connection.status().blocked() {
             Some(Check::bad("broker", Exit::Unreachable, ALARM))
         } else {

@@ -101,3 +101,28 @@ async fn a_check_says_if_the_user_may_not_declare_what_the_worker_is_to_declare(
     stage.set("amqp.topology", "verify");
     rescind(&stage, &["check"]).exits(0).says("taken on trust");
 }
+
+/// With rights by key, as the endpoint for notifications has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_tries_to_publish_what_the_worker_publishes() {
+    let broker = Broker::start();
+    let stage = Stage::on(&broker, "checkkeys");
+    rescind(&stage, &["topology", "declare"]).exits(0);
+    let permit = |exchange: &str, keys: &str| {
+        broker.ctl(&["set_topic_permissions", "guest", exchange, keys, ".*"])
+    };
+    permit(&stage.names.results_exchange, "^(result|correction)\\.");
+    permit(&stage.names.dead_exchange, "^dead\\.");
+    rescind(&stage, &["check"]).exits(0);
+    permit(&stage.names.results_exchange, "^notification\\.");
+    let barred = |exchange| format!("may not publish to the exchange {exchange}");
+    let done = rescind(&stage, &["check"])
+        .exits(8)
+        .says(&barred(&stage.names.results_exchange));
+    let dead = barred(&stage.names.dead_exchange);
+    assert!(!done.stdout.contains(&dead), "{done:#?}");
+    let client = stage.client().await;
+    for queue in [&stage.names.results_queue, &stage.names.dead_queue] {
+        assert_eq!(client.queue_depth(queue).await, Some(0), "nobody gets it");
+    }
+}
