@@ -78,7 +78,10 @@ impl Database {
         let mode = Mode::of(&url)?;
         let mut config = configured(&url)?;
         let (encryption, tls) = match mode {
-            Mode::Plain => (SslMode::Disable, None),
+            Mode::Plain => {
+                without_files(settings)?;
+                (SslMode::Disable, None)
+            }
             Mode::Verified => (SslMode::Require, Some(tls(settings)?)),
         };
         config.ssl_mode(encryption);
@@ -270,6 +273,21 @@ fn unusable(why: &str) -> LedgerError {
     }
 }
 
+/// Without TLS they would be read by nobody, and who wrote them takes the connection for a safe one.
+fn without_files(settings: &Settings) -> Result<(), LedgerError> {
+    let files = [
+        ("ca_file", &settings.ca_file),
+        ("cert_file", &settings.cert_file),
+        ("key_file", &settings.key_file),
+    ];
+    match files.into_iter().find(|(_, file)| file.is_some()) {
+        Some((name, _)) => Err(unusable(&format!(
+            "its connection is without TLS, and ledger.{name} is only for TLS; add ?sslmode=verify-full to ledger.url or remove ledger.{name}"
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn tls(settings: &Settings) -> Result<MakeRustlsConnect, LedgerError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -440,6 +458,24 @@ mod tests {
         };
         let told = Database::new(&settings).err().unwrap().to_string();
         assert!(told.contains("no-key.pem"), "{told}");
+    }
+
+    #[test]
+    fn a_file_for_tls_without_tls_is_named() {
+        for (name, url) in [
+            ("ca_file", "postgres://db.example/r?sslmode=disable"),
+            ("key_file", "postgres:///r?host=/run/postgresql"),
+        ] {
+            let file = |given: &str| (given == name).then(|| "a.pem".into());
+            let settings = Settings {
+                ca_file: file("ca_file"),
+                key_file: file("key_file"),
+                ..settings(url)
+            };
+            let told = Database::new(&settings).err().unwrap().to_string();
+            let why = format!("ledger.{name} is only for TLS; add ?sslmode=verify-full");
+            assert!(told.contains(&why), "{told}");
+        }
     }
 
     /// Or at every server, the issuer of its certificate would be called unknown.
