@@ -46,18 +46,28 @@ impl Drop for Link {
 /// which takes connections and serves none is not the only one that is ever asked. The broker's
 /// management shows `name`.
 pub async fn connect(settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
-    let nodes: Vec<&SecretString> = std::iter::once(&settings.url)
-        .chain(&settings.further_urls)
-        .collect();
+    let nodes = nodes(&settings.url, &settings.further_urls)?;
     let first = rand::random_range(0..nodes.len());
     let mut failed = AmqpError::Lost;
     for node in nodes.iter().cycle().skip(first).take(nodes.len()) {
-        match connect_to(node, settings, name).await {
+        match connect_to(node.clone(), settings, name).await {
             Err(error) if !matches!(error, AmqpError::Settings(_)) => failed = error,
             done => return done,
         }
     }
     Err(failed)
+}
+
+/// Every node's address, whichever is tried first: one that cannot be read would be found on the day on
+/// which it is needed.
+fn nodes(url: &SecretString, further: &[SecretString]) -> Result<Vec<AMQPUri>, AmqpError> {
+    let further = further.iter().map(|url| ("amqp.further_urls", url));
+    let nodes = std::iter::once(("amqp.url", url)).chain(further);
+    let read = |(path, url): (&str, &SecretString)| {
+        parse(url.expose_secret())
+            .map_err(|why| AmqpError::Settings(format!("{path} cannot be read: {why}")))
+    };
+    nodes.map(read).collect()
 }
 
 /// lapin does not understand an IPv6 address, and would connect to this machine instead.
@@ -70,9 +80,7 @@ fn parse(url: &str) -> Result<AMQPUri, String> {
     Ok(uri)
 }
 
-async fn connect_to(node: &SecretString, settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
-    let mut uri = parse(node.expose_secret())
-        .map_err(|why| AmqpError::Settings(format!("amqp.url cannot be read: {why}")))?;
+async fn connect_to(mut uri: AMQPUri, settings: &Amqp, name: &str) -> Result<Link, AmqpError> {
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let address = address(&uri);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -246,6 +254,21 @@ mod tests {
         ] {
             assert_eq!(parse(url).unwrap().authority.host, host, "{url}");
         }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_is_named_before_any_is_tried() {
+        let told = |url: &str, further: &str| {
+            let nodes = nodes(&url.into(), &["amqp://b".into(), further.into()]);
+            nodes.map(|nodes| nodes.len()).map_err(|e| e.to_string())
+        };
+        let (good, bad) = ("amqp://a?heartbeat=5", "amqp://u:secret@c?heartbeat=x");
+        assert_eq!(told(good, "amqp://c"), Ok(3));
+        let further = told(good, bad).unwrap_err();
+        assert!(further.starts_with("amqp.further_urls cannot be read: "));
+        assert!(!further.contains("secret"), "{further}");
+        let first = told(bad, good).unwrap_err();
+        assert!(first.starts_with("amqp.url cannot be read: "), "{first}");
     }
 
     #[test]
