@@ -11,6 +11,9 @@ use crate::names::names;
 use crate::outcome::{Outcome, State};
 use crate::reading::Evidence;
 
+/// A look at dead letters with their messages ends once those have this many bytes.
+pub(super) const BODIES_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Which dead letters.
 #[derive(Debug, Clone, Default)]
 pub struct DeadFilter {
@@ -32,7 +35,7 @@ pub struct DeadFilter {
     pub of_requests: bool,
     /// Behind this one, in their order.
     pub after: Option<(Timestamp, String)>,
-    /// With the bytes of the message.
+    /// With the bytes of the message; then fewer are answered at once where those are many.
     pub with_body: bool,
     /// At most so many.
     pub most: usize,

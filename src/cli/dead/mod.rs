@@ -200,13 +200,9 @@ async fn named(ledger: &dyn Ledger, ids: &[String]) -> anyhow::Result<Vec<DeadRe
     Ok(found)
 }
 
-/// All dead letters with the id, their own or their request's; at least one.
+/// All dead letters with the id, their own or their request's, without their messages; at least one.
 async fn by_id(ledger: &dyn Ledger, id: &str) -> anyhow::Result<Vec<DeadRecord>> {
-    let filter = DeadFilter {
-        with_body: true,
-        ..DeadFilter::with_id(id)
-    };
-    let letters = ledger.dead(filter).await?;
+    let letters = ledger.dead(DeadFilter::with_id(id)).await?;
     if letters.is_empty() {
         anyhow::bail!(
             "there is no dead letter {id:?}, and no request of that id has one; `rescind dead list` shows them, and nothing was done"

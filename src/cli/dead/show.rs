@@ -11,7 +11,7 @@ use super::super::{Exit, ledger};
 use super::list::letter_object;
 use super::{by_id, meant, page_of};
 use crate::config::Config;
-use crate::ledger::DeadRecord;
+use crate::ledger::{DeadFilter, DeadRecord, Ledger};
 use crate::run::now;
 
 /// Lines of a body on a screen.
@@ -32,15 +32,27 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let ledger = ledger(config).await?;
     let letters = meant(by_id(&*ledger, &args.id).await?, &args.id);
-    for letter in &letters {
-        let page = page_of(&*ledger, letter, config).await?;
+    for letter in letters {
+        let letter = with_message(&*ledger, letter).await?;
+        let page = page_of(&*ledger, &letter, config).await?;
         if args.json {
-            screen.document(&document(letter, page.as_ref()))?
+            screen.document(&document(&letter, page.as_ref()))?
         } else {
-            print(letter, page.as_ref(), screen, now())?
+            print(&letter, page.as_ref(), screen, now())?
         }
     }
     Ok(Exit::Done)
+}
+
+/// One at a time, for a message may be large; as it was where retention has removed it meanwhile.
+async fn with_message(ledger: &dyn Ledger, letter: DeadRecord) -> anyhow::Result<DeadRecord> {
+    let filter = DeadFilter {
+        with_body: true,
+        most: 1,
+        ..DeadFilter::with_id(&letter.id)
+    };
+    let read = ledger.dead(filter).await?.pop();
+    Ok(read.filter(|read| read.id == letter.id).unwrap_or(letter))
 }
 
 fn document(letter: &DeadRecord, page: Option<&Page>) -> Value {

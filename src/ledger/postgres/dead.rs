@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::error::TxError;
 use super::rows::{STORED, count, json, parse, stored, text};
-use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING, OWN_FIRST};
+use crate::ledger::dead::{BODIES_BYTES_MAX, DeadRequest, Letter, OVERTAKING, OWN_FIRST};
 use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
@@ -27,18 +27,21 @@ pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRec
     let (after, after_id) = filter.behind();
     let before = filter.dead_before.map_or(i64::MAX, millis);
     let query = format!(
-        "SELECT d.id, d.request_id, d.request IS NOT NULL, d.provider, d.outcome, d.reason, d.detail,
+        "SELECT * FROM (SELECT d.id, d.request_id, d.request IS NOT NULL, d.provider, d.outcome, d.reason, d.detail,
                 CASE WHEN $8::boolean THEN d.body END, d.received_at, d.dead_at, d.closed_at,
                 (SELECT c.evidence FROM calls c WHERE c.request = d.request AND c.started_at <= d.dead_at
                  ORDER BY c.number DESC LIMIT 1),
-                a.dead_letter, a.action, a.who, a.why, a.at
+                a.dead_letter, a.action, a.who, a.why, a.at,
+                row_number() OVER w AS place, sum(octet_length(d.body)) OVER w - octet_length(d.body) AS bytes_before
          FROM dead_letters d LEFT JOIN actions a
            ON a.seq = (SELECT max(l.seq) FROM actions l WHERE l.dead_letter = d.id)
          WHERE {open} AND {of_request} AND {named} AND ($2::text IS NULL OR d.provider = $2)
            AND ($3::text IS NULL OR d.outcome = $3) AND ($4::text IS NULL OR d.reason = $4)
            AND d.dead_at < $5 AND (d.dead_at, d.id) > ($6, $7)
            AND ($10::bytea IS NULL OR position($10 IN d.body) > 0)
-         ORDER BY {first}d.dead_at, d.id LIMIT $9"
+         WINDOW w AS (ORDER BY {first}d.dead_at, d.id ROWS UNBOUNDED PRECEDING)
+         ORDER BY {first}d.dead_at, d.id LIMIT $9) l
+         WHERE NOT $8 OR bytes_before < $11 ORDER BY place"
     );
     let query = db.prepare_cached(&query).await?;
     let id = filter.id.as_deref().map(text);
@@ -56,6 +59,7 @@ pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRec
                 &filter.with_body,
                 &most(filter.most),
                 &filter.containing.as_deref().map(str::as_bytes),
+                &most(BODIES_BYTES_MAX),
             ],
         )
         .await?;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{STORED, json, parse, stored};
-use crate::ledger::dead::{DeadRequest, Letter, OVERTAKING, OWN_FIRST};
+use crate::ledger::dead::{BODIES_BYTES_MAX, DeadRequest, Letter, OVERTAKING, OWN_FIRST};
 use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
@@ -23,7 +23,7 @@ pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec
     };
     let (after, after_id) = filter.behind();
     let before = filter.dead_before.map_or(i64::MAX, millis);
-    db.prepare_cached(&format!(
+    let mut query = db.prepare_cached(&format!(
         "SELECT d.id, d.request_id, d.request IS NOT NULL, d.provider, d.outcome, d.reason, d.detail,
                 CASE WHEN ?8 THEN d.body END, d.received_at, d.dead_at, d.closed_at,
                 (SELECT c.evidence FROM calls c WHERE c.request = d.request AND c.started_at <= d.dead_at
@@ -35,23 +35,28 @@ pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec
            AND (?4 IS NULL OR d.reason = ?4) AND d.dead_at < ?5 AND (d.dead_at, d.id) > (?6, ?7)
            AND (?10 IS NULL OR instr(d.body, CAST(?10 AS BLOB)) > 0)
          ORDER BY {first}d.dead_at, d.id LIMIT ?9"
-    ))?
-    .query_map(
-        params![
-            filter.id,
-            filter.provider,
-            filter.outcome,
-            filter.reason,
-            before,
-            after,
-            after_id,
-            filter.with_body,
-            most(filter.most),
-            filter.containing,
-        ],
-        record,
-    )?
-    .collect()
+    ))?;
+    let mut rows = query.query(params![
+        filter.id,
+        filter.provider,
+        filter.outcome,
+        filter.reason,
+        before,
+        after,
+        after_id,
+        filter.with_body,
+        most(filter.most),
+        filter.containing,
+    ])?;
+    let (mut letters, mut bytes) = (Vec::new(), 0);
+    while bytes < BODIES_BYTES_MAX
+        && let Some(row) = rows.next()?
+    {
+        let letter = record(row)?;
+        bytes += letter.body.len();
+        letters.push(letter);
+    }
+    Ok(letters)
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<DeadRecord> {

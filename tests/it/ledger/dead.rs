@@ -152,6 +152,34 @@ async fn a_crowd_with_the_id_of_a_request_hides_none_of_its_own_dead_letters() {
     .await;
 }
 
+/// An export of the largest ones would be more than a machine has memory for.
+#[tokio::test]
+async fn so_many_messages_of_dead_letters_are_read_at_once_as_there_is_room_for() {
+    on_each(async |desk| {
+        for n in 0..4 {
+            desk.take_in_invalid(&vec![b'0' + n; 3 << 20], at(i64::from(n)))
+                .await;
+        }
+        let mut filter = DeadFilter {
+            most: 100,
+            ..DeadFilter::default()
+        };
+        let all = desk.dead(filter.clone()).await.unwrap();
+        assert_eq!(all.len(), 4, "without them there is room for all");
+        filter.with_body = true;
+        let (mut pages, mut bodies) = (Vec::new(), Vec::new());
+        loop {
+            let page = desk.dead(filter.clone()).await.unwrap();
+            let Some(last) = page.last() else { break };
+            filter.after = Some((last.dead_at, last.id.clone()));
+            pages.push(page.len());
+            bodies.extend(page.into_iter().map(|letter| letter.body[0]));
+        }
+        assert_eq!((pages, bodies.as_slice()), (vec![2, 2], &b"0123"[..]));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn of_several_who_close_a_dead_letter_one_does() {
     on_each(async |desk| {
