@@ -51,8 +51,7 @@ const GATHER: Duration = Duration::from_millis(2);
 /// Channels that the broker may close for single messages before the session ends: lapin never uses their
 /// numbers again, and a connection has 2,047.
 const REFUSALS_MAX: usize = 1000;
-/// Pause before anything is looked at or tried once more: the ledger, a blocked connection, messages that came
-/// back.
+/// Pause before a ledger, a blocked connection or a message that came back is looked at once more.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// The publishing side of a worker.

@@ -1,9 +1,9 @@
 //! A broker that stops, crashes, blocks or is not as it should be.
 
 mod closing;
+mod commands;
 mod copies;
 mod forbidden;
-mod commands;
 mod frames;
 mod refused;
 mod silent;
