@@ -46,12 +46,13 @@ fn received(worker: &Worker, kind: &str) -> f64 {
     worker.metric("rescind_requests_received_total", &[("kind", kind)])
 }
 
-/// Requests that stay open for longer than the test: calls that hang, and endless retries.
+/// Requests that stay open for longer than the test: calls that hang, and some that are made again and again.
 fn staying_open(stage: &mut Stage) -> Vec<Value> {
     stage.set("providers.migo.timeout", "5m");
-    stage.set("providers.pismo.retry.give_up_after", "1h");
+    stage.set("providers.pismo.timeout", "300ms");
+    stage.set("providers.pismo.poll.give_up_after", "1h");
     let hanging = (0..5).map(|_| request("migo", "hang"));
-    let retried = (0..3).map(|_| request("pismo", "retryable-forever"));
+    let retried = (0..3).map(|_| request("pismo", "hang"));
     hanging.chain(retried).collect()
 }
 
