@@ -1,5 +1,9 @@
 //! Which messages are on their way, and which of them the broker has: so that none is published
 //! twice at once, and many are marked in one commit.
+//!
+//! The life of a row: it is read, or handed over by who committed it; taken, so that no other window has it;
+//! published. If the broker has it, it is confirmed, and with others marked in the ledger; then forgotten. If no
+//! queue took it, or the broker refused it, it is released, and waits its time before it is taken again.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
