@@ -194,7 +194,15 @@ impl Dispatcher {
 
     fn tell_check(&self, outcome: Outcome, verdict: &Verdict, checked: Checked) {
         match checked {
-            Checked::Holds => self.notified(Notified::Duplicate),
+            Checked::Holds => {
+                if let Verdict::Unresolved(why) = verdict {
+                    warn!(
+                        seen = why.as_str(),
+                        "the result holds, and the provider shows what only a person can judge, such as a later payment for the same order; compare it with the provider's dashboard"
+                    );
+                }
+                self.notified(Notified::Duplicate);
+            }
             Checked::Again => {}
             Checked::Unclear => {
                 warn!(
