@@ -255,7 +255,7 @@ impl Progress {
 }
 
 /// No money is taken for the payment, by this result.
-const fn has_ended(stands: Outcome) -> bool {
+pub(super) const fn has_ended(stands: Outcome) -> bool {
     matches!(
         stands,
         Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::hints::has_ended;
 use super::{Plan, Progress, Terms};
 use crate::backoff::elapsed;
 use crate::names::names;
@@ -111,10 +112,6 @@ impl Progress {
     /// Whether a replay that ends so has nothing to say against what consumers were told: that is the provider's
     /// own word, and this an end for want of one.
     pub fn has_learned_nothing(&self, stands: Outcome, found: Outcome) -> bool {
-        let is_proven = matches!(
-            stands,
-            Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
-        );
         let is_unanswered = match found {
             Outcome::Failed(_) => !self.looked,
             Outcome::Unresolved(why) => {
@@ -122,7 +119,7 @@ impl Progress {
             }
             _ => false,
         };
-        is_proven && is_unanswered
+        has_ended(stands) && is_unanswered
     }
 
     /// The time to ask begins with the first question, however long that waits for a worker.

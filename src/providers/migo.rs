@@ -175,9 +175,9 @@ fn success_verdict(response: &Response<'_>, body: &Value) -> Option<Verdict> {
 /// (<https://api-docs.migopayments.com/en/alternative-payments/dismiss-transaction>,
 /// <https://api-docs.migopayments.com/en/concepts/error-handling>).
 ///
-/// 503 is maintenance, and not processed; a gateway's page may follow a call that was passed on. 502 says that something behind Migo
-/// could not be reached, which may have been after the processor was called; 504 and 500
-/// likewise: doubt.
+/// 503 is maintenance, and not processed; a gateway's page may follow a call that was passed on. 502
+/// says that something behind Migo could not be reached, which may have been after the processor was
+/// called; 504 and 500 likewise: doubt.
 fn error_verdict(response: &Response<'_>, own_code: Option<&str>) -> Verdict {
     match (response.status, own_code) {
         (404, Some("2000")) => Verdict::NotFound,

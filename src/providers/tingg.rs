@@ -92,7 +92,7 @@ impl Provider for Tingg {
         let verdict = match answer.source(ask, response) {
             Source::Unauthenticated => Verdict::Unauthorized,
             Source::Unclear => Verdict::Doubt,
-            Source::Http => of_http(Operation::Cancel, response),
+            Source::Http => by_http_status(Operation::Cancel, response, false),
             Source::Body => cancel_verdict(&answer, response.is_success())
                 .unwrap_or_else(|| unknown_code(Operation::Cancel, response)),
         };
@@ -104,7 +104,7 @@ impl Provider for Tingg {
         let verdict = match answer.source(ask, response) {
             Source::Unauthenticated => Verdict::Unauthorized,
             Source::Unclear => response.not_yet(),
-            Source::Http => of_http(Operation::Lookup, response),
+            Source::Http => by_http_status(Operation::Lookup, response, false),
             Source::Body => lookup_verdict(&answer, response.is_success())
                 .unwrap_or_else(|| unknown_code(Operation::Lookup, response)),
         };
@@ -318,9 +318,4 @@ fn unknown_code(operation: Operation, response: &Response<'_>) -> Verdict {
         401 | 403 | 429 => by_http_status(operation, response, false),
         _ => response.unread(operation),
     }
-}
-
-/// HTTP alone. A payment that is not found is code 1001.
-fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
-    by_http_status(operation, response, false)
 }
