@@ -3,8 +3,9 @@
 use lapin::BasicProperties;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
+use super::frames::between;
 use crate::flow::PATIENCE;
 use crate::rig::checker::id;
 use crate::rig::client::persistent_json;
@@ -21,31 +22,23 @@ fn to(queue: &str) -> BasicProperties {
 /// The address of a TCP proxy before the broker. Of a connection with this name it passes nothing on from
 /// the moment in which it says so.
 async fn swallowing(broker: &Broker, name: &'static str) -> String {
-    let mut url = url::Url::parse(broker.url()).unwrap();
-    let broker = format!("127.0.0.1:{}", url.port().unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    url.set_port(Some(port)).unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let broker = TcpStream::connect(&broker).await.unwrap();
-            let (mut from_client, mut to_client) = client.into_split();
-            let (mut from_broker, mut to_broker) = broker.into_split();
-            tokio::spawn(async move { copy(&mut from_broker, &mut to_client).await });
-            tokio::spawn(async move {
-                let mut some = [0; 4096];
-                let mut swallows = false;
-                while let Ok(count @ 1..) = from_client.read(&mut some).await {
-                    let said = String::from_utf8_lossy(&some[..count]);
-                    swallows |= said.contains(name);
-                    if !swallows && to_broker.write_all(&some[..count]).await.is_err() {
-                        return;
-                    }
+    let join = move |client: TcpStream, broker: TcpStream| {
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_broker, mut to_broker) = broker.into_split();
+        tokio::spawn(async move { copy(&mut from_broker, &mut to_client).await });
+        tokio::spawn(async move {
+            let mut some = [0; 4096];
+            let mut swallows = false;
+            while let Ok(count @ 1..) = from_client.read(&mut some).await {
+                let said = String::from_utf8_lossy(&some[..count]);
+                swallows |= said.contains(name);
+                if !swallows && to_broker.write_all(&some[..count]).await.is_err() {
+                    return;
                 }
-            });
-        }
-    });
-    url.into()
+            }
+        });
+    };
+    between(broker, join).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
