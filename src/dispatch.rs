@@ -91,6 +91,12 @@ pub struct Place {
 impl Place {
     /// Carries out a claim in a task of its own. `job`: the request, if it was just read.
     pub fn start(self, claim: Claim, job: Option<Job>) {
+        let tasks = self.dispatcher.shared.tasks.clone();
+        tasks.spawn(self.carry(claim, job));
+    }
+
+    /// Carries out a claim, from its call to its commit.
+    fn carry(self, claim: Claim, job: Option<Job>) -> impl Future<Output = ()> + Send + use<> {
         let dispatcher = Arc::clone(&self.dispatcher);
         let span = info_span!(
             "request",
@@ -100,8 +106,7 @@ impl Place {
             trace_id = claim.stored.envelope.trace_id(),
         );
         // Boxed: it is large, and would be moved several times on its way into the task.
-        let carrying = Box::pin(Arc::clone(&dispatcher).carry_out(claim, job, self));
-        dispatcher.shared.tasks.spawn(carrying.instrument(span));
+        Box::pin(dispatcher.carry_out(claim, job, self)).instrument(span)
     }
 
     /// The call is over, whatever is still to be written about it. Others may wait for the place, also
@@ -236,14 +241,21 @@ impl Dispatcher {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(self: &Arc<Self>, most: u32) -> Result<Vec<Place>, NoRoom> {
+    fn enter(self: &Arc<Self>, most: usize) -> Result<Vec<Place>, NoRoom> {
         let mut gate = self.gate();
         let now = self.started.elapsed();
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
         let places = gate.room(now)?.min(most);
         gate.enter(places, now);
         Ok(std::iter::repeat_with(|| self.place())
             .take(usize::try_from(places).unwrap_or_default())
             .collect())
+    }
+
+    /// A place whether there is room or not, for what makes no call.
+    fn extra_place(self: &Arc<Self>) -> Place {
+        self.gate().enter(1, self.started.elapsed());
+        self.place()
     }
 
     fn place(self: &Arc<Self>) -> Place {

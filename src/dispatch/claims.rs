@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::error;
@@ -13,13 +14,13 @@ use super::{Dispatcher, Place};
 use crate::backoff::{elapsed, plus};
 use crate::failpoint::{self, Point};
 use crate::gate::NoRoom;
-use crate::ledger::{Claims, LedgerError, Planner};
+use crate::ledger::{Claims, LedgerError, Planner, Which};
 use crate::lifecycle::{Plan, Progress};
 use crate::outcome::{Failed, Outcome, State, Unresolved};
 use crate::shared::{Failing, LEDGER_PAUSE};
 
 /// Most rows in one claim; the rest follows at once.
-const CLAIM_MAX: u32 = 128;
+const CLAIM_MAX: usize = 128;
 /// A look at the ledger without any signal: a lost wake-up costs this much, not a request.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
 
@@ -31,25 +32,41 @@ enum Next {
     WaitUntil(Instant),
 }
 
+/// What the loop of a dispatcher remembers from one round to the next.
+struct Rounds<'a> {
+    clock: Clock,
+    /// Where no claim is tried, nothing waits for the ledger.
+    claiming: Failing<'a>,
+    /// Requests that ask what became of a call go first in the next claim. In every other one, so that neither they
+    /// nor new calls wait for all of the others, and a provider that is down is tried with both.
+    questions_first: bool,
+    /// When those whose deadline has passed are looked for next.
+    overdue_at: Instant,
+}
+
 impl Dispatcher {
     /// Claims and starts due requests until the worker stops.
     pub async fn run(self: Arc<Self>) {
-        let mut clock = Clock::default();
-        // Where no claim is tried, nothing waits for the ledger.
-        let mut claiming = Failing::of(&self.shared);
+        let mut rounds = Rounds {
+            clock: Clock::default(),
+            claiming: Failing::of(&self.shared),
+            questions_first: true,
+            overdue_at: Instant::now(),
+        };
         while !self.shared.stop.is_cancelled() {
             if self.shared.hold.is_on() {
-                claiming.set(false);
+                rounds.claiming.set(false);
                 tokio::select! {
                     () = self.shared.stop.cancelled() => {}
                     () = self.shared.hold.until(false) => {}
                 }
                 continue;
             }
+            self.end_overdue(&mut rounds).await;
             let next = match self.enter(CLAIM_MAX) {
-                Ok(places) => self.claim(places, &mut clock, &mut claiming).await,
+                Ok(places) => self.claim(places, &mut rounds).await,
                 Err(no_room) => {
-                    claiming.set(false);
+                    rounds.claiming.set(false);
                     self.wait_for(no_room)
                 }
             };
@@ -68,16 +85,42 @@ impl Dispatcher {
             // A place that was given back meanwhile woke no one: the backlog was not known.
             NoRoom::Full if !was_known => Next::Again,
             NoRoom::Full => Next::WaitUntil(Instant::now() + SCAN_EVERY),
-            NoRoom::Rate(at) | NoRoom::Breaker(at) => Next::WaitUntil(self.started + at),
+            NoRoom::Rate(at) | NoRoom::Breaker(at) => {
+                Next::WaitUntil((self.started + at).min(Instant::now() + SCAN_EVERY))
+            }
         }
     }
 
-    async fn claim(
-        self: &Arc<Self>,
-        places: Vec<Place>,
-        clock: &mut Clock,
-        claiming: &mut Failing<'_>,
-    ) -> Next {
+    /// Ends the requests whose deadline has passed while they wait for a place: they need none any more.
+    async fn end_overdue(self: &Arc<Self>, rounds: &mut Rounds<'_>) {
+        let waits = self.backlog.load(Ordering::Acquire);
+        if !waits || Instant::now() < rounds.overdue_at {
+            return;
+        }
+        while self.end_some_overdue(&rounds.clock).await == CLAIM_MAX {}
+        rounds.overdue_at = Instant::now() + SCAN_EVERY;
+    }
+
+    /// Returns how many. None as well if the ledger fails: the next claim tells.
+    async fn end_some_overdue(self: &Arc<Self>, clock: &Clock) -> usize {
+        let _ending = self.shared.tasks.token();
+        if self.shared.stop.is_cancelled() {
+            return 0;
+        }
+        let now = (self.shared.clock)();
+        let planner = self.planner(clock.steady_since(), now);
+        let which = Which::Overdue(CLAIM_MAX);
+        let claimed = self.shared.ledger.claim(self.name(), which, now, planner);
+        let claims = claimed.await.unwrap_or_default().claims;
+        let number = claims.len();
+        let ends = claims
+            .into_iter()
+            .map(|claim| self.extra_place().carry(claim, None));
+        join_all(ends).await;
+        number
+    }
+
+    async fn claim(self: &Arc<Self>, places: Vec<Place>, rounds: &mut Rounds<'_>) -> Next {
         // A call to come: a worker that stops waits for it as for one that is under way.
         let _claiming = self.shared.tasks.token();
         if self.shared.stop.is_cancelled() {
@@ -85,13 +128,13 @@ impl Dispatcher {
         }
         let now = (self.shared.clock)();
         let armed = self.before_claim(places.len());
-        let claimed = self.claim_due(places.len(), clock, now).await;
-        claiming.set(claimed.is_err());
+        let claimed = self.claim_due(places.len(), rounds, now).await;
+        rounds.claiming.set(claimed.is_err());
         match claimed {
             Ok(claims) => self.start_all(claims, places, armed, now),
             Err(error) => {
                 self.reserved.store(0, Ordering::Release);
-                if claiming.is_told() {
+                if rounds.claiming.is_told() {
                     error!(provider = self.name(), %error, "cannot claim; trying again");
                 }
                 Next::WaitUntil(Instant::now() + LEDGER_PAUSE)
@@ -110,12 +153,26 @@ impl Dispatcher {
     async fn claim_due(
         self: &Arc<Self>,
         most: usize,
-        clock: &mut Clock,
+        rounds: &mut Rounds<'_>,
         now: Timestamp,
     ) -> Result<Claims, LedgerError> {
-        self.check_clock(clock, now).await?;
-        let plan = self.planner(clock.steady_since(), now);
-        self.shared.ledger.claim(self.name(), most, now, plan).await
+        self.check_clock(&mut rounds.clock, now).await?;
+        let plan = self.planner(rounds.clock.steady_since(), now);
+        let which = self.due(most, rounds);
+        self.shared
+            .ledger
+            .claim(self.name(), which, now, plan)
+            .await
+    }
+
+    /// Where there is room for all, their order does not matter.
+    fn due(&self, most: usize, rounds: &mut Rounds<'_>) -> Which {
+        if !self.backlog.load(Ordering::Acquire) {
+            return Which::due(most);
+        }
+        let questions = if rounds.questions_first { most } else { 0 };
+        rounds.questions_first = !rounds.questions_first;
+        Which::Due { most, questions }
     }
 
     /// Starts the claims, and says when to look for the next ones.

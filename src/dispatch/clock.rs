@@ -68,7 +68,7 @@ mod tests {
 
     use super::super::hints::tests::account;
     use super::*;
-    use crate::ledger::{Arrival, NewRequest};
+    use crate::ledger::{Arrival, NewRequest, Which};
     use crate::lifecycle::{Plan, Progress};
     use crate::outcome::{Failed, Outcome};
     use crate::shared::tests::shared;
@@ -84,6 +84,7 @@ mod tests {
             provider: String::new(),
             payment_key: "p".into(),
             digest: [0; 32],
+            deadline: None,
             progress: Progress::new(at(second)),
             envelope: Envelope::default(),
         };
@@ -101,7 +102,7 @@ mod tests {
             dispatcher.check_clock(clock, at(0)).await.unwrap();
             let gives_up = Plan::Finish(Outcome::Failed(Failed::RetriesExhausted));
             let begin = Arc::new(move |_: &_, _: &mut _| gives_up);
-            let claimed = ledger.claim("", 9, at(0), begin).await.unwrap();
+            let claimed = ledger.claim("", Which::due(9), at(0), begin).await.unwrap();
             claimed.claims.len()
         };
         let mut clock = Clock::default();

@@ -57,6 +57,7 @@ impl Intake {
             provider: job.provider.clone(),
             payment_key: job.payment.key.clone(),
             digest: read.digest,
+            deadline: job.deadline,
             progress: Progress::new(envelope.received_at),
             envelope,
         };

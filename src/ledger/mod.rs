@@ -42,12 +42,12 @@ pub trait Ledger: Send + Sync {
     /// Stores the messages that intake has read. Answers are in the order of the arrivals.
     fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>>;
 
-    /// Takes up to `most` due requests of an account and commits what `planner` plans for
-    /// each: a call's intent is on disk before this answers.
+    /// Takes requests of an account and commits what `planner` plans for each: a call's intent is
+    /// on disk before this answers.
     fn claim(
         &self,
         provider: &str,
-        most: usize,
+        which: Which,
         now: Timestamp,
         planner: Planner,
     ) -> Answer<'_, Claims>;
@@ -164,6 +164,8 @@ pub struct NewRequest {
     pub payment_key: String,
     /// SHA-256 of the content.
     pub digest: [u8; 32],
+    /// No cancel is sent after this.
+    pub deadline: Option<Timestamp>,
     /// The delivery.
     pub envelope: Envelope,
     /// How it starts: due, or already calling when there is room for it at once.
@@ -232,6 +234,35 @@ pub struct Stored {
     pub envelope: Envelope,
 }
 
+/// Which requests of an account a claim takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Up to `most` that are due, the longest due first. Before all others up to `questions` whose next step is to
+    /// ask what became of a call.
+    Due {
+        /// All of them.
+        most: usize,
+        /// Of these.
+        questions: usize,
+    },
+    /// Up to so many whose deadline has passed while they waited to be sent.
+    Overdue(usize),
+}
+
+impl Which {
+    /// Up to so many, the longest due first.
+    pub fn due(most: usize) -> Self {
+        Self::Due { most, questions: 0 }
+    }
+
+    /// How many at the most.
+    fn most(self) -> usize {
+        match self {
+            Self::Due { most, .. } | Self::Overdue(most) => most,
+        }
+    }
+}
+
 /// A request that this worker may work on.
 #[derive(Debug, Clone)]
 pub struct Claim {
@@ -263,7 +294,7 @@ impl Claim {
 pub struct Claims {
     /// At most as many as asked for.
     pub claims: Vec<Claim>,
-    /// When the next one of this account is due, if none is due now.
+    /// When the next one of this account is due, if none is due now. Not looked up for those that are overdue.
     pub next_due: Option<Timestamp>,
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rescind::job::PAYMENT_KEY_BYTES_MAX;
 use rescind::ledger::{
-    Accepted, Arrival, Change, Committed, Filter, Hear, Heard, PENDING_BYTES_MAX,
+    Accepted, Arrival, Change, Claim, Committed, Filter, Hear, Heard, NewRequest,
+    PENDING_BYTES_MAX, Which,
 };
 use rescind::outcome::{Operation, State};
 use rescind::providers::Evidence;
@@ -203,6 +204,92 @@ async fn a_claim_takes_what_is_due_of_its_account_oldest_first() {
 }
 
 #[tokio::test]
+async fn what_only_asks_goes_first_as_far_as_a_claim_wants_it() {
+    on_each(async |desk| {
+        for id in ["q1", "q2", "q3"] {
+            let mut change = wait(&desk.begin(id, id).await, at(50));
+            change.progress.state = State::InDoubt;
+            assert_eq!(desk.settle(change).await, Committed::Done);
+        }
+        for id in ["a", "b", "c"] {
+            desk.take_in(request(id, id)).await;
+        }
+        let ids = async |most, questions, now| {
+            let which = Which::Due { most, questions };
+            let claims = desk.claim(ACCOUNT, which, now, sends()).await.unwrap();
+            let ids = claims.claims.into_iter().map(|c| c.stored.request_id);
+            (ids.collect::<Vec<_>>().join(" "), claims.next_due)
+        };
+        assert_eq!(
+            ids(1, 1, at(49)).await,
+            ("a".into(), None),
+            "not before its time"
+        );
+        assert_eq!(ids(2, 1, at(60)).await, ("q1 b".into(), None));
+        assert_eq!(ids(1, 9, at(60)).await, ("q2".into(), None));
+        assert_eq!(ids(9, 0, at(60)).await, ("c q3".into(), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_overdue_is_found_among_what_waits_to_be_sent_and_nowhere_else() {
+    on_each(async |desk| {
+        let with = |id: &str, deadline| NewRequest {
+            deadline: Some(at(deadline)),
+            ..request(id, id)
+        };
+        desk.take_in(with("late", 20)).await;
+        desk.take_in(with("later", 10)).await;
+        desk.take_in(with("ahead", 500)).await;
+        desk.take_in(request("without", "without")).await;
+        let mut waits = with("waits", 15);
+        waits.progress.begin(Operation::Cancel, at(0));
+        let mut doubtful = with("doubtful", 15);
+        doubtful.progress.begin(Operation::Cancel, at(0));
+        let mut begun = with("begun", 15);
+        begun.progress.begin(Operation::Cancel, at(0));
+        let claims = [begin(&desk, waits).await, begin(&desk, doubtful).await];
+        begin(&desk, begun).await;
+        let parked = NewRequest {
+            payment_key: "begun".into(),
+            ..with("parked", 10)
+        };
+        desk.take_in(parked).await;
+        let mut stranger = with("stranger", 10);
+        stranger.provider = "tingg".into();
+        desk.take_in(stranger).await;
+        desk.settle(wait(&claims[0], at(900))).await;
+        let mut change = wait(&claims[1], at(0));
+        change.progress.state = State::InDoubt;
+        desk.settle(change).await;
+
+        let ids = async |most, now| {
+            let claimed = desk.claim(ACCOUNT, Which::Overdue(most), now, gives_up());
+            let claims = claimed.await.unwrap().claims;
+            let ids = claims.into_iter().map(|c| c.stored.request_id);
+            ids.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(ids(9, at(10)).await, "", "its last millisecond is not over");
+        assert_eq!(ids(1, at(21)).await, "later");
+        assert_eq!(ids(9, at(21)).await, "waits late");
+        assert_eq!(ids(9, at(21)).await, "");
+        let mut rest = desk.claimed_ids(9, at(21)).await;
+        rest.sort_unstable();
+        assert_eq!(rest, ["ahead", "doubtful", "without"]);
+    })
+    .await;
+}
+
+/// Takes in a request that begins at once.
+async fn begin(desk: &Desk, request: NewRequest) -> Claim {
+    match desk.take_in(request.clone()).await {
+        Accepted::New(Some(claim)) => held(&request, claim),
+        other => panic!("no claim: {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn what_is_due_too_late_for_any_wait_is_due_now_and_nothing_else_is() {
     on_each(async |desk| {
         for (id, due) in [("reach", 100), ("beyond", 3_600_000)] {
@@ -233,7 +320,12 @@ async fn what_is_claimed_is_claimed_by_nobody_else() {
         }
         let claimers = (0..16).map(|_| {
             let ledger = desk.shared();
-            tokio::spawn(async move { ledger.claim(ACCOUNT, 7, at(1), sends()).await.unwrap() })
+            tokio::spawn(async move {
+                ledger
+                    .claim(ACCOUNT, Which::due(7), at(1), sends())
+                    .await
+                    .unwrap()
+            })
         });
         let mut seqs = Vec::new();
         for claimer in claimers.collect::<Vec<_>>() {
@@ -1029,7 +1121,7 @@ async fn a_crowd_loses_nothing_and_does_nothing_twice() {
                 let (mut ended, mut idle) = (0, 0);
                 while idle < 40 {
                     let claims = ledger
-                        .claim(ACCOUNT, 9, at(1000), sends())
+                        .claim(ACCOUNT, Which::due(9), at(1000), sends())
                         .await
                         .unwrap()
                         .claims;

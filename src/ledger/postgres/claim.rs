@@ -8,16 +8,24 @@ use super::error::TxError;
 use super::rows::{STORED, column, json, outcome, stored, written};
 use crate::ledger::limit::most;
 use crate::ledger::time::{millis, time};
-use crate::ledger::{Claim, ClaimId, Claims, Planner};
+use crate::ledger::{Claim, ClaimId, Claims, Planner, Which};
 use crate::lifecycle::Progress;
 
 /// After this the dispatcher looks again for requests that another worker had locked.
 const PASSED_BY: SignedDuration = SignedDuration::from_millis(25);
 
-/// A dispatcher's wish for due requests.
+/// Which rows of an account at the time $2, and in which order.
+const DUE: &str = "due_at <= $2 ORDER BY due_at";
+const QUESTIONS: &str =
+    "due_at <= $2 AND state IN ('waiting_provider', 'in_doubt') ORDER BY due_at";
+const OVERDUE: &str =
+    "deadline_at < $2 AND due_at IS NOT NULL AND state IN ('due', 'waiting_retry')
+   ORDER BY deadline_at";
+
+/// A dispatcher's wish for requests.
 pub(super) struct Wanted {
     pub(super) provider: String,
-    pub(super) most: usize,
+    pub(super) which: Which,
     pub(super) now: Timestamp,
     pub(super) planner: Planner,
 }
@@ -28,26 +36,55 @@ pub(super) async fn claim(
     worker: i64,
     wanted: &Wanted,
 ) -> Result<Claims, TxError> {
+    let take = async |from, most| take(db, worker, wanted, from, most).await;
+    let (most, questions) = match wanted.which {
+        Which::Due { most, questions } => (most, questions.min(most)),
+        Which::Overdue(most) => {
+            let claims = take(OVERDUE, most).await?;
+            return Ok(Claims {
+                claims,
+                next_due: None,
+            });
+        }
+    };
+    let mut claims = take(QUESTIONS, questions).await?;
+    claims.extend(take(DUE, most - claims.len()).await?);
+    let next_due = if claims.len() < most {
+        next_due(db, wanted).await?
+    } else {
+        None
+    };
+    Ok(Claims { claims, next_due })
+}
+
+/// Claims the first ones of those.
+async fn take(
+    db: &ClientWrapper,
+    worker: i64,
+    wanted: &Wanted,
+    from: &str,
+    number: usize,
+) -> Result<Vec<Claim>, TxError> {
+    if number == 0 {
+        return Ok(Vec::new());
+    }
     let query = format!(
         "SELECT seq, outcome, reason, {STORED} FROM requests
-         WHERE provider = $1 AND due_at <= $2 ORDER BY due_at, seq LIMIT $3 FOR UPDATE SKIP LOCKED"
+         WHERE provider = $1 AND {from}, seq LIMIT $3 FOR UPDATE SKIP LOCKED"
     );
     let query = db.prepare_cached(&query).await?;
-    let limit = most(wanted.most);
     let rows = db
-        .query(&query, &[&wanted.provider, &millis(wanted.now), &limit])
+        .query(
+            &query,
+            &[&wanted.provider, &millis(wanted.now), &most(number)],
+        )
         .await?;
     let claims = rows.iter().map(|row| planned(row, &wanted.planner));
     let claims: Vec<Claim> = claims.collect::<Result<_, _>>()?;
     let taken: Vec<_> = claims.iter().map(|c| (c.id, &c.progress)).collect();
     write_claims(db, Some(worker), &taken).await?;
     begin_calls(db, &claims, wanted.now).await?;
-    let next_due = if claims.len() < wanted.most {
-        next_due(db, wanted).await?
-    } else {
-        None
-    };
-    Ok(Claims { claims, next_due })
+    Ok(claims)
 }
 
 fn planned(row: &Row, planner: &Planner) -> Result<Claim, TxError> {

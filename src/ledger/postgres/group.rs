@@ -85,7 +85,7 @@ impl Item {
             Self::Accept(queued) => queued.input.len(),
             Self::Commit(queued) => queued.input.len(),
             Self::Published(queued) => queued.input.0.len(),
-            Self::Claim(queued) => queued.input.most,
+            Self::Claim(queued) => queued.input.which.most(),
             Self::Notified(_) | Self::Close(_) | Self::Maintenance(_) => 1,
         }
     }

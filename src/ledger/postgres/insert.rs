@@ -12,14 +12,15 @@ use crate::lifecycle::Progress;
 
 const INSERT: &str = "WITH arriving AS (
        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::text[],
-         $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::bigint[])
+         $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::bigint[],
+         $18::bigint[])
        AS a (request_id, provider, payment_key, digest, body, envelope, received_at, state, due_at,
-         attempts, lookups, progress, operation, number)),
+         attempts, lookups, progress, operation, number, deadline_at)),
      inserted AS (
        INSERT INTO requests (request_id, provider, payment_key, digest, body, envelope, received_at,
-         state, parked, due_at, attempts, lookups, progress, token, owner)
+         state, parked, due_at, attempts, lookups, progress, token, deadline_at, owner)
        SELECT request_id, provider, payment_key, digest, body, envelope, received_at,
-         state, $15, due_at, attempts, lookups, progress, $17,
+         state, $15, due_at, attempts, lookups, progress, $17, deadline_at,
          CASE WHEN operation IS NOT NULL THEN $16::bigint END
        FROM arriving ON CONFLICT DO NOTHING RETURNING seq, request_id),
      begun AS (
@@ -65,6 +66,7 @@ pub(super) async fn insert(
                 &parked,
                 &worker,
                 &token,
+                &column(&rows, |(request, _)| request.deadline.map(millis)),
             ],
         )
         .await?;

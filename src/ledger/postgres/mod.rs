@@ -29,7 +29,7 @@ use self::recover::HASTENED_MOST;
 use super::{
     Accepted, Answer, Arrival, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
     DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Planner,
-    Quiet, Stats, Summary,
+    Quiet, Stats, Summary, Which,
 };
 
 mod accept;
@@ -230,14 +230,14 @@ impl Ledger for Postgres {
     fn claim(
         &self,
         provider: &str,
-        most: usize,
+        which: Which,
         now: Timestamp,
         planner: Planner,
     ) -> Answer<'_, Claims> {
         let provider = provider.to_owned();
         let wanted = Wanted {
             provider,
-            most,
+            which,
             now,
             planner,
         };

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(&str, i64)] = &[
     (include_str!("schema/008.sql"), 3),
     (include_str!("schema/009.sql"), 3),
     (include_str!("schema/010.sql"), 3),
+    (include_str!("schema/011.sql"), 3),
 ];
 
 /// The number of the lock: any that no other program uses in this database.

@@ -122,8 +122,8 @@ fn insert_request(
         .prepare_cached(
             "INSERT OR IGNORE INTO requests (request_id, provider, payment_key, digest, body, correlation_id,
                reply_to, traceparent, tracestate, received_at, state, parked, due_at, attempts, lookups, progress,
-               turn)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+               turn, deadline_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
         )?
         .execute(params![
             request.request_id,
@@ -143,6 +143,7 @@ fn insert_request(
             progress.lookups,
             json(progress)?,
             turn,
+            request.deadline.map(millis),
         ])?;
     Ok(inserted == 1)
 }

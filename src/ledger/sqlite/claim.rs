@@ -5,23 +5,65 @@ use rusqlite::{Connection, Row, params};
 
 use super::rows::{OUTCOME, STORED, json, outcome, stored};
 use crate::ledger::time::{millis, time};
-use crate::ledger::{Claim, ClaimId, Claims, Planner};
+use crate::ledger::{Claim, ClaimId, Claims, Planner, Which};
 use crate::lifecycle::Progress;
 use crate::outcome::Operation;
+
+/// Which rows of the account ?1 at the time ?2, and in which order.
+const DUE: &str = "WHERE provider = ?1 AND due_at <= ?2 ORDER BY due_at";
+const QUESTIONS: &str = "INDEXED BY due_questions WHERE provider = ?1 AND due_at <= ?2
+   AND state IN ('waiting_provider', 'in_doubt') ORDER BY due_at";
+const OVERDUE: &str =
+    "INDEXED BY deadlines WHERE provider = ?1 AND deadline_at < ?2 AND due_at IS NOT NULL
+   AND state IN ('due', 'waiting_retry') ORDER BY deadline_at";
 
 pub(super) fn claim(
     db: &Connection,
     provider: &str,
-    most: usize,
+    which: Which,
     now: Timestamp,
     planner: &Planner,
 ) -> rusqlite::Result<Claims> {
+    let take = |from, most| take(db, provider, from, most, now, planner);
+    let (most, questions) = match which {
+        Which::Due { most, questions } => (most, questions.min(most)),
+        Which::Overdue(most) => {
+            let claims = take(OVERDUE, most)?;
+            return Ok(Claims {
+                claims,
+                next_due: None,
+            });
+        }
+    };
+    let mut claims = take(QUESTIONS, questions)?;
+    claims.extend(take(DUE, most - claims.len())?);
+    let next_due = if claims.len() < most {
+        next_due(db, provider)?
+    } else {
+        None
+    };
+    Ok(Claims { claims, next_due })
+}
+
+/// Claims the first ones of those.
+fn take(
+    db: &Connection,
+    provider: &str,
+    from: &str,
+    most: usize,
+    now: Timestamp,
+    planner: &Planner,
+) -> rusqlite::Result<Vec<Claim>> {
+    if most == 0 {
+        return Ok(Vec::new());
+    }
     let claims: Vec<Claim> = db
         .prepare_cached(&format!(
-            "SELECT seq, token, {OUTCOME}, {STORED} FROM requests WHERE provider = ?1 AND due_at <= ?2
-             ORDER BY due_at LIMIT ?3"
+            "SELECT seq, token, {OUTCOME}, {STORED} FROM requests {from} LIMIT ?3"
         ))?
-        .query_map(params![provider, millis(now), most], |row| planned(row, planner))?
+        .query_map(params![provider, millis(now), most], |row| {
+            planned(row, planner)
+        })?
         .collect::<rusqlite::Result<_>>()?;
     for claim in &claims {
         write_claim(db, claim.id, &claim.progress, None)?;
@@ -29,12 +71,7 @@ pub(super) fn claim(
             insert_call(db, claim.id.seq, &claim.progress, operation, now)?;
         }
     }
-    let next_due = if claims.len() < most {
-        next_due(db, provider)?
-    } else {
-        None
-    };
-    Ok(Claims { claims, next_due })
+    Ok(claims)
 }
 
 fn planned(row: &Row<'_>, planner: &Planner) -> rusqlite::Result<Claim> {

@@ -20,7 +20,7 @@ use self::open::{
 use super::{
     Accepted, Answer, Arrival, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
     DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Planner,
-    Quiet, Stats, Summary,
+    Quiet, Stats, Summary, Which,
 };
 
 mod accept;
@@ -136,12 +136,12 @@ impl Ledger for Sqlite {
     fn claim(
         &self,
         provider: &str,
-        most: usize,
+        which: Which,
         now: Timestamp,
         planner: Planner,
     ) -> Answer<'_, Claims> {
         let provider = provider.to_owned();
-        self.write(move |db| claim::claim(db, &provider, most, now, &planner))
+        self.write(move |db| claim::claim(db, &provider, which, now, &planner))
     }
 
     fn hasten(&self, provider: &str, latest: Timestamp, now: Timestamp) -> Answer<'_, u64> {

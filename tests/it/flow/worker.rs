@@ -241,6 +241,58 @@ async fn an_opening_of_the_breaker_counts_once_whatever_it_puts_off() {
     assert!(told[0].contains("no answer within 1000 ms"), "{log}");
 }
 
+/// Who waits behind the others is not told an hour late that nothing was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_ends_what_waits_behind_an_open_breaker() {
+    let mut stage = Stage::new("overdue");
+    stage.set("providers.midtrans.breaker.failures", 1);
+    stage.set("providers.midtrans.breaker.open_for", "5m");
+    stage.set("providers.midtrans.base_url", "http://127.0.0.1:1");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let mut requests: Vec<Value> = (0..4).map(|_| request("midtrans", "success")).collect();
+    client.publish(&stage.names, &requests[0]).await;
+    let midtrans = [("provider", "midtrans")];
+    until("the breaker opens", PATIENCE, || {
+        worker.metric("rescind_breaker_open", &midtrans) == 1.0
+    })
+    .await;
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    requests[3]["deadline"] = json!(soon.to_string());
+    client.confirm_all(&stage.names, &requests[1..]).await;
+    let result = results.one(&id(&requests[3]), PATIENCE).await.json();
+    assert_eq!(result["outcome"], "failed", "{result}");
+    assert_eq!(result["reason"], "deadline_passed", "{result}");
+    assert_eq!(result["attempts"], 0, "{result}");
+    assert_eq!(worker.metric("rescind_open", &midtrans), 3.0);
+    assert_eq!(worker.metric("rescind_in_flight", &midtrans), 0.0);
+}
+
+/// Each call that tries a provider which hangs would put one more request in doubt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_hangs_is_tried_with_questions_too() {
+    let mut stage = Stage::new("asks-first");
+    stage.set("providers.midtrans.breaker.failures", 1);
+    stage.set("providers.midtrans.breaker.open_for", "300ms");
+    stage.set("providers.midtrans.timeout", "300ms");
+    stage.set("providers.midtrans.max_in_flight", 1);
+    let worker = stage.worker();
+    let client = stage.client().await;
+    let requests: Vec<Value> = (0..30).map(|_| request("midtrans", "hang")).collect();
+    client.confirm_all(&stage.names, &requests).await;
+    let calls = |operation: &str| {
+        let labels = [("provider", "midtrans"), ("operation", operation)];
+        worker.metric("rescind_provider_calls_total", &labels)
+    };
+    until("it is asked", PATIENCE, || calls("lookup") > 0.0).await;
+    let sent = calls("cancel");
+    assert!(
+        sent < 6.0,
+        "{sent} requests may have been carried out before one was asked about"
+    );
+}
+
 /// For days, where an account has little to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_that_stops_nobody_any_more_is_not_shown_as_open() {

@@ -10,7 +10,7 @@ use rescind::finding::{Finding, Source};
 use rescind::ledger::{
     Accepted, Arrival, CallEnd, Change, Claim, ClaimId, Claims, Closing, CommitAnswer, Committed,
     DeadFilter, DeadLetter, DeadRecord, Delivered, Hear, Heard, History, Ledger, NewRequest,
-    Pending, Planner, Quiet, Reopen, Resolution, Stored,
+    Pending, Planner, Quiet, Reopen, Resolution, Stored, Which,
 };
 use rescind::lifecycle::{Plan, Progress};
 use rescind::outcome::{Cancelled, Failed, Operation, Outcome, State};
@@ -56,6 +56,7 @@ pub(super) fn arriving(id: &str, payment: &str, received_at: Timestamp) -> NewRe
         provider: ACCOUNT.to_owned(),
         payment_key: payment.to_owned(),
         digest: [7; 32],
+        deadline: None,
         envelope: Envelope {
             body: format!("{{\"request_id\":{id:?}}}").into_bytes(),
             received_at,
@@ -301,7 +302,9 @@ impl Desk {
     }
 
     pub(super) async fn claims(&self, most: usize, now: Timestamp) -> Claims {
-        self.claim(ACCOUNT, most, now, sends()).await.unwrap()
+        self.claim(ACCOUNT, Which::due(most), now, sends())
+            .await
+            .unwrap()
     }
 
     /// Ids of the requests that are claimed.
@@ -312,7 +315,11 @@ impl Desk {
 
     /// The one request that is due.
     pub(super) async fn only_claim(&self, now: Timestamp, planner: Planner) -> Claim {
-        let mut claims = self.claim(ACCOUNT, 100, now, planner).await.unwrap().claims;
+        let mut claims = self
+            .claim(ACCOUNT, Which::due(100), now, planner)
+            .await
+            .unwrap()
+            .claims;
         assert_eq!(claims.len(), 1, "{claims:?}");
         claims.remove(0)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rescind::ledger::{Accepted, Claim, Closed, Committed, Hear, Heard, Resolution};
+use rescind::ledger::{Accepted, Claim, Closed, Committed, Hear, Heard, Resolution, Which};
 use rescind::outcome::Operation;
 
 use super::desk::{
@@ -287,7 +287,7 @@ impl Both {
         let now = at(self.model.now);
         let claims = self
             .desk
-            .claim(ACCOUNT, most, now, sends())
+            .claim(ACCOUNT, Which::due(most), now, sends())
             .await
             .unwrap()
             .claims;

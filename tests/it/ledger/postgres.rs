@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rescind::ledger::postgres::{Postgres, Settings};
-use rescind::ledger::{Accepted, Closed, Committed, Ledger, LedgerError, Reopen, Resolution};
+use rescind::ledger::{
+    Accepted, Closed, Committed, Ledger, LedgerError, Reopen, Resolution, Which,
+};
 use rescind::lifecycle::Hindrance;
 use rescind::outcome::State;
 
@@ -211,7 +213,10 @@ async fn a_database_that_is_killed_and_started_again_is_waited_for() {
     let before = desk.begin("before", "p").await;
     desk.take_in(request("waiting", "q")).await;
     server.kill9();
-    let failed = desk.claim("migo", 9, at(1), sends()).await.err();
+    let failed = desk
+        .claim("migo", Which::due(9), at(1), sends())
+        .await
+        .err();
     assert!(matches!(failed, Some(LedgerError::Failed(_))), "{failed:?}");
     assert!(desk.stats().await.is_err());
     // A ledger that is opened meanwhile waits as well.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rescind::ledger::sqlite::Sqlite;
 use rescind::ledger::{
-    Accepted, Arrival, Closed, Committed, Filter, Ledger, LedgerError, Resolution,
+    Accepted, Arrival, Closed, Committed, Filter, Ledger, LedgerError, Resolution, Which,
 };
 use rescind::outcome::State;
 use rusqlite::Connection;
@@ -121,7 +121,9 @@ async fn a_reader_sees_what_the_worker_commits_and_changes_nothing() {
     let before = desk.everything().await;
     let arrival = Arrival::Request(Box::new(request("c", "r")));
     assert!(is_failed(reader.accept(vec![arrival].into()).await));
-    assert!(is_failed(reader.claim(ACCOUNT, 9, at(9), sends()).await));
+    assert!(is_failed(
+        reader.claim(ACCOUNT, Which::due(9), at(9), sends()).await
+    ));
     assert!(is_failed(
         reader
             .commit(vec![finish(&claim, VOIDED, at(2))].into())
@@ -266,7 +268,7 @@ async fn a_ledger_that_is_locked_for_long_is_busy_for_everybody() {
     let closing = || by("ana", Resolution::Discard, at(5));
     let (closed, claimed) = tokio::join!(
         operator.close(&letter, closing()),
-        desk.claim(ACCOUNT, 9, at(5), sends()),
+        desk.claim(ACCOUNT, Which::due(9), at(5), sends()),
     );
     assert!(matches!(closed, Err(LedgerError::Busy)), "{closed:?}");
     assert!(matches!(claimed, Err(LedgerError::Busy)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use rescind::ledger::{Accepted, Arrival, Committed, Ledger};
+use rescind::ledger::{Accepted, Arrival, Committed, Ledger, Which};
 
 use super::super::desk::{ACCOUNT, VOIDED, admitted, at, finish, held, outcomes, request, sends};
 use super::{Database, desk};
@@ -64,7 +64,10 @@ async fn take_in(ledger: Arc<dyn Ledger>, busy: Arc<Busy>, ids: Vec<usize>) -> (
 async fn work(ledger: Arc<dyn Ledger>, busy: Arc<Busy>) -> usize {
     let (mut ended, mut idle) = (0, 0);
     while idle < 40 {
-        let claims = ledger.claim(ACCOUNT, 7, at(1000), sends()).await.unwrap();
+        let claims = ledger
+            .claim(ACCOUNT, Which::due(7), at(1000), sends())
+            .await
+            .unwrap();
         idle = if claims.claims.is_empty() {
             idle + 1
         } else {

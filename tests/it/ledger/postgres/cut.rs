@@ -1,6 +1,6 @@
 //! A connection that is lost at COMMIT: nothing lost, nothing doubled, nothing assumed.
 
-use rescind::ledger::{Accepted, Arrival, Committed, LedgerError};
+use rescind::ledger::{Accepted, Arrival, Committed, LedgerError, Which};
 
 use super::super::desk::{
     ACCOUNT, VOIDED, admitted, at, at_once, finish, held, outcomes, request, sends,
@@ -88,7 +88,11 @@ async fn a_commit_that_nobody_can_tell_of_is_not_taken_for_anything() {
     // Asked again it says what is so; and the request is worked on by one of the two.
     let again = one.accept(arrival()).await.unwrap();
     assert_eq!(again, [Accepted::Repeated]);
-    let claims = two.claim("migo", 9, at(5), sends()).await.unwrap().claims;
+    let claims = two
+        .claim("migo", Which::due(9), at(5), sends())
+        .await
+        .unwrap()
+        .claims;
     assert_eq!(claims.len(), 2);
     assert!(one.claimed_ids(9, at(5)).await.is_empty());
 }
@@ -104,7 +108,10 @@ async fn a_commit_that_cannot_be_asked_about_for_long_ends_with_its_lease() {
     let lease = || Database::shared().sql_in(&url, "SELECT max(id) FROM workers");
     let before = lease();
     way.cut_and_shut(Cut::After);
-    let unknown = desk.claim(ACCOUNT, 9, at(1), sends()).await.err();
+    let unknown = desk
+        .claim(ACCOUNT, Which::due(9), at(1), sends())
+        .await
+        .err();
     assert!(
         matches!(unknown, Some(LedgerError::Failed(_))),
         "{unknown:?}"

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use rescind::ledger::postgres::Postgres;
 use rescind::ledger::{
-    Accepted, Arrival, Closed, Committed, Heard, Ledger, LedgerError, Resolution,
+    Accepted, Arrival, Closed, Committed, Heard, Ledger, LedgerError, Resolution, Which,
 };
 
 use super::super::asks_at;
@@ -77,7 +77,7 @@ async fn what_cannot_be_done_takes_nothing_with_it_that_was_asked_at_once() {
     let taken_in = desk.accept(vec![arrival].into());
     let failing = desk.commit(vec![finish(&fails, GIVEN_UP, at(2))].into());
     let ended = desk.commit(vec![finish(&ends, VOIDED, at(2))].into());
-    let claimed = desk.claim(ACCOUNT, 9, at(0), sends());
+    let claimed = desk.claim(ACCOUNT, Which::due(9), at(0), sends());
     let closed = desk.close(&letter, by("ana", Resolution::Discard, at(3)));
     let removed = desk.purge(at(0), 9);
     holder.batch_execute("ROLLBACK").await.unwrap();
@@ -125,7 +125,8 @@ async fn a_transaction_has_no_more_than_a_thousand_rows_or_so() {
     sizes.lock().unwrap().clear();
     let first = desk.commit(vec![wait(&held, at(900))].into());
     until_it_waits(&url).await;
-    let claims = [1, 400, 400, 400, 1].map(|most| desk.claim(ACCOUNT, most, at(0), sends()));
+    let claims =
+        [1, 400, 400, 400, 1].map(|most| desk.claim(ACCOUNT, Which::due(most), at(0), sends()));
     holder.batch_execute("ROLLBACK").await.unwrap();
     first.await.unwrap();
     for claim in claims {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rescind::ledger::Which;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::super::desk::{at, request, sends};
@@ -47,7 +48,7 @@ async fn a_host_that_is_silent_leaves_time_for_the_next_one() {
     let url = Database::shared().create();
     let silent = Silent::new().await;
     let worker = desk(&after(silent.address, &url)).await;
-    let claims = worker.claim("migo", 9, at(1), sends()).await;
+    let claims = worker.claim("migo", Which::due(9), at(1), sends()).await;
     assert!(claims.unwrap().claims.is_empty());
     worker.stats().await.unwrap();
     // The lease is kept that way as well.

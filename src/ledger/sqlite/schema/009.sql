@@ -1,0 +1,8 @@
+-- A request whose deadline passes while no call may begin ends without waiting for one. Requests that were
+-- stored before have none here, and end when their turn comes.
+ALTER TABLE requests ADD COLUMN deadline_at INTEGER;
+CREATE INDEX deadlines ON requests (provider, deadline_at)
+  WHERE deadline_at IS NOT NULL AND due_at IS NOT NULL AND state IN ('due', 'waiting_retry');
+-- What only asks what became of a call goes before new calls.
+CREATE INDEX due_questions ON requests (provider, due_at)
+  WHERE due_at IS NOT NULL AND state IN ('waiting_provider', 'in_doubt');
