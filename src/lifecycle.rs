@@ -291,6 +291,9 @@ impl Progress {
             {
                 self.ask(None, moment)
             }
+            Verdict::Barred(Why::Rejected) if self.has_exposed() && !self.is_undecided() => {
+                self.still_open(moment)
+            }
             Verdict::Misconfigured(why) | Verdict::Barred(why) => self.misconfigured(why, moment),
             Verdict::Unauthorized => self.misconfigured(Why::Credentials, moment),
             Verdict::Again { after, cause } => self.failed_when_asked(after, cause, moment),
@@ -309,6 +312,16 @@ impl Progress {
         self.presumed = false;
     }
 
+    /// What became of the last call is still to be asked.
+    fn is_undecided(&self) -> bool {
+        self.doubtful || self.accepted || self.under_way
+    }
+
+    /// As against what is exposed only to be asked about.
+    fn has_exposed(&self) -> bool {
+        self.exposed && !self.presumed
+    }
+
     fn cancelled(&self, reason: Cancelled, already: bool) -> Step {
         Step::Finish(Outcome::Cancelled {
             reason,
@@ -316,17 +329,21 @@ impl Progress {
         })
     }
 
+    fn refused_when_sent(&mut self, reason: Refused, moment: Moment<'_>) -> Step {
+        if self.exposed {
+            return self.repeat_refused(moment);
+        }
+        Step::Finish(Outcome::Refused(reason))
+    }
+
     /// After an attempt that may have been applied, the refusal of a repeat says nothing
     /// about the first.
-    fn refused_when_sent(&mut self, reason: Refused, moment: Moment<'_>) -> Step {
-        match (self.exposed, moment.terms.abilities.lookup) {
-            (false, _) => Step::Finish(Outcome::Refused(reason)),
-            (true, false) => Step::Finish(Outcome::Unresolved(Unresolved::NoLookup)),
-            (true, true) => {
-                self.refusals += 1;
-                self.ask_soon(None, moment)
-            }
+    fn repeat_refused(&mut self, moment: Moment<'_>) -> Step {
+        if !moment.terms.abilities.lookup {
+            return Step::Finish(Outcome::Unresolved(Unresolved::NoLookup));
         }
+        self.refusals += 1;
+        self.ask_soon(None, moment)
     }
 
     /// A state in which nothing can be sent any more: what was sent before may yet be carried out, while that lasts.
@@ -339,8 +356,11 @@ impl Progress {
 
     /// `failed` promises that nothing was cancelled, so it needs to be certain of that.
     fn misconfigured(&mut self, why: Why, moment: Moment<'_>) -> Step {
-        if self.doubtful || self.accepted || self.under_way {
+        if self.is_undecided() {
             return self.ask(None, moment);
+        }
+        if why == Why::Rejected && self.has_exposed() {
+            return self.repeat_refused(moment);
         }
         Step::Finish(Outcome::Failed(match why {
             Why::Credentials => Failed::CredentialsRefused,

@@ -146,6 +146,7 @@ fn nobody_says_that_nothing_was_changed_where_a_first_call_may_have_been_applied
     for no in [
         Verdict::Refused(Refused::Settled),
         Verdict::NotYet { after: None },
+        Verdict::Misconfigured(Why::Rejected),
     ] {
         assert_eq!(refused_for_ever(true, &no), contradictory);
     }
