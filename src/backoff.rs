@@ -46,8 +46,9 @@ impl Schedule {
         interval
     }
 
-    /// When the next repetition is due: full jitter over the interval, and not before the
-    /// provider's own `after`, which is capped at `max` so that no header parks a request.
+    /// When the next repetition is due: full jitter over the interval, which begins with the provider's own `after`,
+    /// or all who were told the same would come back at once. `after` is capped at `max` so that no header parks a
+    /// request.
     pub fn due(
         &self,
         repetitions: u32,
@@ -56,13 +57,33 @@ impl Schedule {
         jitter: f64,
     ) -> Timestamp {
         let wait = self.interval(repetitions).mul_f64(jitter.clamp(0.0, 1.0));
-        let least = after.unwrap_or_default().min(self.max.max(self.first));
-        plus(now, wait.max(least))
+        plus(now, self.least(after) + wait)
+    }
+
+    fn least(&self, after: Option<Duration>) -> Duration {
+        after.unwrap_or_default().min(self.max.max(self.first))
+    }
+
+    /// The same for what is of no use at `end` or later: in half of the time that is left, if that is about what the
+    /// schedule wants.
+    pub fn due_before(
+        &self,
+        end: Timestamp,
+        repetitions: u32,
+        after: Option<Duration>,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Option<Timestamp> {
+        let due = self.due(repetitions, after, now, jitter);
+        let half = elapsed(now, end) / 2;
+        let wanted = self.least(after).max(self.interval(repetitions) / 4);
+        let sooner = || (half >= wanted).then(|| plus(now, half));
+        Some(due).filter(|due| *due < end).or_else(sooner)
     }
 
     /// No wait is longer, a spaced second question among them.
     pub fn longest(&self) -> Duration {
-        self.max.max(self.first.saturating_mul(2))
+        self.max.max(self.first).saturating_mul(2)
     }
 
     /// The instant at which it is given up.
@@ -124,12 +145,35 @@ mod tests {
             plus(now, Duration::from_secs(8))
         );
         let after = Some(Duration::from_secs(30));
-        assert_eq!(
-            SCHEDULE.due(0, after, now, 0.5),
-            plus(now, Duration::from_secs(30))
-        );
+        for (jitter, seconds) in [(0.0, 30), (0.5, 34), (1.0, 38)] {
+            let due = plus(now, Duration::from_secs(seconds));
+            assert_eq!(SCHEDULE.due(2, after, now, jitter), due);
+        }
         let absurd = Some(Duration::from_secs(1 << 40));
-        assert_eq!(SCHEDULE.due(0, absurd, now, 0.5), plus(now, SCHEDULE.max));
+        assert_eq!(SCHEDULE.due(0, absurd, now, 0.0), plus(now, SCHEDULE.max));
+    }
+
+    /// A provider that is back a moment before the end is still tried.
+    #[test]
+    fn a_wait_that_would_end_too_late_is_shorter_as_long_as_that_is_worth_it() {
+        let now = Timestamp::UNIX_EPOCH;
+        let second = |seconds: u64| plus(now, Duration::from_secs(seconds));
+        // The interval is 60 s: down to a quarter of that.
+        for (end, due) in [
+            (100, Some(60)),
+            (60, Some(30)),
+            (30, Some(15)),
+            (29, None),
+            (0, None),
+        ] {
+            let found = SCHEDULE.due_before(second(end), 9, None, now, 1.0);
+            assert_eq!(found, due.map(second), "{end}");
+        }
+        let after = Some(Duration::from_secs(20));
+        for (end, due) in [(39, None), (40, Some(20))] {
+            let found = SCHEDULE.due_before(second(end), 9, after, now, 1.0);
+            assert_eq!(found, due.map(second), "{end}");
+        }
     }
 
     #[test]
@@ -142,8 +186,11 @@ mod tests {
 
     #[test]
     fn no_wait_is_longer_than_the_longest() {
-        assert_eq!(SCHEDULE.longest(), SCHEDULE.max);
-        let max = Duration::from_secs(3);
+        let now = Timestamp::UNIX_EPOCH;
+        let after = Some(Duration::MAX);
+        let longest = SCHEDULE.due(9, after, now, 1.0);
+        assert_eq!(longest, plus(now, SCHEDULE.longest()));
+        let max = Duration::from_secs(1);
         let spaced = Schedule { max, ..SCHEDULE };
         assert_eq!(spaced.longest(), 2 * SCHEDULE.first);
     }

@@ -30,17 +30,22 @@ impl Progress {
         self.ask_later(after, moment)
     }
 
-    /// A wait that could only end after the deadline or after giving up is not waited for.
+    /// A wait that would end after the deadline or after giving up is shorter, or not waited for.
     fn send_later(&mut self, after: Option<Duration>, cause: Cause, moment: Moment<'_>) -> Step {
         let Moment { terms, now, jitter } = moment;
         let since = *self.retrying_since.get_or_insert(now);
-        let due = terms.retry.due(self.retries, after, now, jitter);
-        if terms.is_past_deadline(due) {
-            return Step::Finish(Outcome::Failed(Failed::DeadlinePassed));
-        }
-        if terms.retry.is_over(since, due) {
-            return Step::Finish(Outcome::Failed(Failed::RetriesExhausted));
-        }
+        let given_up = terms.retry.end(since);
+        let end = terms.deadline.map_or(given_up, |at| at.min(given_up));
+        let due = terms
+            .retry
+            .due_before(end, self.retries, after, now, jitter);
+        let Some(due) = due else {
+            return Step::Finish(Outcome::Failed(if terms.is_past_deadline(end) {
+                Failed::DeadlinePassed
+            } else {
+                Failed::RetriesExhausted
+            }));
+        };
         self.retries += 1;
         self.waiting_since = None;
         self.wait(State::WaitingRetry, due, cause)

@@ -171,12 +171,13 @@ fn a_check_asks_again_late_enough_and_when_the_provider_says() {
     assert_eq!(due(refused, Verdict::NotYet { after: None }), least);
     assert_eq!(due(refused, Verdict::Doubt), least);
     let after = Some(Duration::from_secs(30));
-    let told = Some(plus(now(), Duration::from_secs(30)));
+    let jittered = POLL.interval(1).mul_f64(0.5);
+    let told = Some(plus(now(), Duration::from_secs(30) + jittered));
     let cause = Cause::RateLimited;
     assert_eq!(due(refused, Verdict::NotYet { after }), told);
     assert_eq!(due(refused, Verdict::Again { after, cause }), told);
     // No header parks it.
     let after = Some(HOUR);
-    let most = Some(plus(now(), POLL.max));
+    let most = Some(plus(now(), POLL.max + jittered));
     assert_eq!(due(refused, Verdict::NotYet { after }), most);
 }
