@@ -15,7 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 /// Connections at once; more wait with the system.
-const CALLERS_MAX: usize = 512;
+const CALLERS_MAX: usize = 1024;
+/// Of these have all of their time. Others must not keep a probe from its answer by being slow: the worker would be
+/// restarted.
+const PATIENT_MAX: usize = 512;
+/// What [`SILENCE`] and [`REQUEST`] are for the rest.
+const HURRIED: Duration = Duration::from_secs(1);
 /// A connection on which nothing moves for so long is closed.
 const SILENCE: Duration = Duration::from_secs(10);
 /// From a request's first byte to the first one of its answer. A caller that sends a byte now and then
@@ -26,6 +31,7 @@ const REQUEST: Duration = Duration::from_secs(30);
 pub(super) struct Callers {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    patient: Arc<Semaphore>,
     patience: Duration,
     request: Duration,
 }
@@ -35,6 +41,7 @@ impl Callers {
         Self {
             listener,
             permits: Arc::new(Semaphore::new(CALLERS_MAX)),
+            patient: Arc::new(Semaphore::new(PATIENT_MAX)),
             patience: SILENCE,
             request: REQUEST,
         }
@@ -49,13 +56,18 @@ impl Listener for Callers {
         // Fails only once the semaphore is closed, and it never is.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
+        let patient = Arc::clone(&self.patient).try_acquire_owned().ok();
+        let (patience, request) = match patient {
+            Some(_) => (self.patience, self.request),
+            None => (HURRIED, HURRIED),
+        };
         let caller = Caller {
             stream,
-            end: Box::pin(tokio::time::sleep(self.patience)),
-            patience: self.patience,
-            request: self.request,
+            end: Box::pin(tokio::time::sleep(patience)),
+            patience,
+            request,
             request_ends_at: None,
-            _permit: permit,
+            _permits: [permit, patient],
         };
         (caller, address)
     }
@@ -73,7 +85,7 @@ pub(super) struct Caller {
     request: Duration,
     /// Of the request that is being read and has no answer yet.
     request_ends_at: Option<Instant>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl Caller {
@@ -199,5 +211,27 @@ mod tests {
         assert!(second.await.is_err(), "there is one permit");
         drop(first);
         callers.accept().await;
+    }
+
+    #[tokio::test]
+    async fn where_all_places_are_held_for_long_there_are_some_for_a_moment() {
+        let (mut callers, address) = connected().await;
+        callers.patient = Arc::new(Semaphore::new(1));
+        let mut clients = Vec::new();
+        let mut accepted = Vec::new();
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+            accepted.push(callers.accept().await.0);
+        }
+        let times = |caller: &Caller| (caller.patience, caller.request);
+        assert_eq!(times(&accepted[0]), (SILENCE, REQUEST));
+        assert_eq!(times(&accepted[2]), (HURRIED, HURRIED));
+        clients[2].write_all(b"x").await.unwrap();
+        let mut bytes = [0; 2];
+        let slow = accepted[2].read_exact(&mut bytes).await.unwrap_err();
+        assert_eq!(slow.kind(), io::ErrorKind::TimedOut);
+        drop(accepted.remove(0));
+        clients.push(TcpStream::connect(address).await.unwrap());
+        assert_eq!(times(&callers.accept().await.0), (SILENCE, REQUEST));
     }
 }
