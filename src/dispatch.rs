@@ -2,7 +2,7 @@
 //! so that a provider that hangs delays no other account.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,8 +56,6 @@ pub struct Dispatcher {
     wake: Notify,
     /// A place came free, or no due request waits for one any more.
     freed: Notify,
-    /// Places taken for the claim under way: no calls yet, and perhaps never.
-    reserved: AtomicU32,
     /// More was due than there was room for: fresh requests do not jump the queue.
     backlog: AtomicBool,
     /// When the loop looks again, milliseconds since the epoch.
@@ -79,6 +77,8 @@ pub enum Admission {
 /// A place at the gate, given back when dropped.
 pub struct Place {
     dispatcher: Arc<Dispatcher>,
+    /// A call was begun in it.
+    is_call: bool,
     health: Health,
     /// Why the call failed.
     failure: Option<String>,
@@ -96,8 +96,12 @@ impl Place {
     }
 
     /// Carries out a claim, from its call to its commit.
-    fn carry(self, claim: Claim, job: Option<Job>) -> impl Future<Output = ()> + Send + use<> {
+    fn carry(mut self, claim: Claim, job: Option<Job>) -> impl Future<Output = ()> + Send + use<> {
         let dispatcher = Arc::clone(&self.dispatcher);
+        if claim.operation().is_some() {
+            self.is_call = true;
+            dispatcher.gauges.begun();
+        }
         let span = info_span!(
             "request",
             request_id = %claim.stored.request_id,
@@ -122,6 +126,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.is_call {
+            self.dispatcher.gauges.ended();
+        }
         self.dispatcher.leave(self.health, self.failure.as_deref());
     }
 }
@@ -146,6 +153,7 @@ impl Dispatcher {
         }
         Ok(Arc::new(Self {
             caller: Caller::new(&config, call::since_boot)?,
+            uncommitted: Uncommitted::of(config.max_in_flight),
             config,
             shared,
             gate: Mutex::new(Gate::new(limits)),
@@ -153,10 +161,8 @@ impl Dispatcher {
             started: Instant::now(),
             wake: Notify::new(),
             freed: Notify::new(),
-            reserved: AtomicU32::new(0),
             backlog: AtomicBool::new(true),
             armed: AtomicI64::new(0),
-            uncommitted: Uncommitted::default(),
             told: Told::default(),
         }))
     }
@@ -197,7 +203,8 @@ impl Dispatcher {
         progress: &mut Progress,
         now: Timestamp,
     ) -> Admission {
-        if self.shared.hold.is_on() || self.shared.stop.is_cancelled() {
+        let is_held = self.shared.hold.is_on() || self.uncommitted.are_many();
+        if is_held || self.shared.stop.is_cancelled() {
             return Admission::Later;
         }
         let Plan::Call(operation) = progress.plan(&self.terms(job), now) else {
@@ -214,7 +221,6 @@ impl Dispatcher {
             };
         }
         gate.enter(1, at);
-        self.show(&gate);
         drop(gate);
         self.begin(progress, operation, now);
         Admission::Begun(self.place(), operation)
@@ -242,6 +248,9 @@ impl Dispatcher {
     }
 
     fn enter(self: &Arc<Self>, most: usize) -> Result<Vec<Place>, NoRoom> {
+        if self.uncommitted.are_many() {
+            return Err(NoRoom::Full);
+        }
         let mut gate = self.gate();
         let now = self.started.elapsed();
         let most = u32::try_from(most).unwrap_or(u32::MAX);
@@ -261,6 +270,7 @@ impl Dispatcher {
     fn place(self: &Arc<Self>) -> Place {
         Place {
             dispatcher: Arc::clone(self),
+            is_call: false,
             health: Health::Untried,
             failure: None,
             taken_at: Since::now((self.shared.clock)()),
@@ -271,7 +281,7 @@ impl Dispatcher {
     fn leave(&self, health: Health, failure: Option<&str>) {
         let mut gate = self.gate();
         let breaker = gate.leave(health, self.started.elapsed());
-        self.show(&gate);
+        self.gauges.breaker(gate.breaker_open());
         drop(gate);
         match breaker {
             BreakerChange::Opened => warn!(
@@ -288,13 +298,6 @@ impl Dispatcher {
             metrics.scheduled(self.name(), Cause::BreakerOpen);
         }
         self.freed.notify_one();
-    }
-
-    fn show(&self, gate: &Gate) {
-        let calls = gate
-            .in_flight()
-            .saturating_sub(self.reserved.load(Ordering::Acquire));
-        self.gauges.show(calls, gate.breaker_open());
     }
 }
 

@@ -182,11 +182,6 @@ impl Gate {
             && now.saturating_sub(self.left_at) <= STALLED
     }
 
-    /// Calls in flight.
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight
-    }
-
     /// Notes whether no request waits for a call (`idle`). A breaker whose pause is over stops none then;
     /// the next call tries the provider.
     pub fn rest(&mut self, idle: bool, now: Duration) {
@@ -224,7 +219,6 @@ mod tests {
         let mut gate = Gate::new(LIMITS);
         assert_eq!(gate.room(at(0)), Ok(4));
         gate.enter(4, at(0));
-        assert_eq!(gate.in_flight(), 4);
         assert_eq!(gate.room(at(0)), Err(NoRoom::Full));
         gate.leave(Health::Answered, at(1));
         assert_eq!(gate.room(at(1)), Ok(1));

@@ -127,27 +127,19 @@ impl Dispatcher {
             return Next::Again;
         }
         let now = (self.shared.clock)();
-        let armed = self.before_claim(places.len());
+        // Until the next due time is known, every one that is committed wakes the loop.
+        let armed = self.armed.swap(i64::MAX, Ordering::AcqRel);
         let claimed = self.claim_due(places.len(), rounds, now).await;
         rounds.claiming.set(claimed.is_err());
         match claimed {
             Ok(claims) => self.start_all(claims, places, armed, now),
             Err(error) => {
-                self.reserved.store(0, Ordering::Release);
                 if rounds.claiming.is_told() {
                     error!(provider = self.name(), %error, "cannot claim; trying again");
                 }
                 Next::WaitUntil(Instant::now() + LEDGER_PAUSE)
             }
         }
-    }
-
-    /// Returns when the loop was to look again before this claim.
-    fn before_claim(&self, places: usize) -> i64 {
-        let places = u32::try_from(places).unwrap_or(u32::MAX);
-        self.reserved.store(places, Ordering::Release);
-        // Until the next due time is known, every one that is committed wakes the loop.
-        self.armed.swap(i64::MAX, Ordering::AcqRel)
     }
 
     async fn claim_due(
@@ -191,10 +183,9 @@ impl Dispatcher {
             failpoint::pass(Point::AfterIntentCommit);
             place.start(claim, None);
         }
-        self.reserved.store(0, Ordering::Release);
         let mut gate = self.gate();
         gate.rest(idle, self.started.elapsed());
-        self.show(&gate);
+        self.gauges.breaker(gate.breaker_open());
         drop(gate);
         if full {
             // No due time was read: the old one still holds, or every commit would wake a loop without a place.

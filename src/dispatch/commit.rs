@@ -32,7 +32,7 @@ impl Dispatcher {
     /// Commits, for as long as it takes: the provider must not be asked again what is known now. `false`:
     /// the claim was lost, and nothing was written.
     pub(super) async fn commit(&self, change: Change, claim: &Claim) -> bool {
-        let _outstanding = self.uncommitted.begin();
+        let outstanding = self.uncommitted.begin();
         let changes: Arc<[Change]> = Arc::from([change]);
         let answer = self
             .shared
@@ -40,6 +40,11 @@ impl Dispatcher {
                 ledger.commit(Arc::clone(&changes))
             })
             .await;
+        let were_many = self.uncommitted.are_many();
+        drop(outstanding);
+        if were_many {
+            self.wake();
+        }
         let ([change], Some(answer)) = (&*changes, answer.first()) else {
             return true;
         };

@@ -1,13 +1,17 @@
-//! Outcomes that are known and not committed yet: a notification that comes after an answer is told after it.
+//! Outcomes that are known and not committed yet: a notification that comes after an answer is told after it, and
+//! while there are very many no call begins.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+/// So few are no reason to wait.
+const FEW: usize = 32;
+
 /// Those of one account.
-#[derive(Default)]
 pub(super) struct Uncommitted {
+    most: usize,
     numbers: Mutex<Numbers>,
     committed: Notify,
 }
@@ -25,6 +29,21 @@ pub(super) struct Outstanding<'u> {
 }
 
 impl Uncommitted {
+    /// Of an account that makes so many calls at once.
+    pub(super) fn of(calls: u32) -> Self {
+        let calls = usize::try_from(calls).unwrap_or(usize::MAX);
+        Self {
+            most: calls.saturating_mul(2).max(FEW),
+            numbers: Mutex::default(),
+            committed: Notify::new(),
+        }
+    }
+
+    /// Should the worker be killed all of them are in doubt: no more are to be added to very many.
+    pub(super) fn are_many(&self) -> bool {
+        self.numbers().open.len() >= self.most
+    }
+
     /// An outcome is known.
     pub(super) fn begin(&self) -> Outstanding<'_> {
         let mut numbers = self.numbers();
@@ -73,7 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_known_before_is_waited_for_and_nothing_else() {
-        let all = Uncommitted::default();
+        let all = Uncommitted::of(1);
         all.until_committed().await;
         let (first, second) = (all.begin(), all.begin());
         let mut waiting = Box::pin(all.until_committed());
@@ -83,5 +102,18 @@ mod tests {
         assert!(poll!(&mut waiting).is_pending());
         drop(first);
         assert!(poll!(&mut waiting).is_ready());
+    }
+
+    #[test]
+    fn twice_as_many_as_calls_at_once_are_many_and_a_few_never_are() {
+        for (calls, most) in [(0, FEW), (1, FEW), (100, 200)] {
+            let all = Uncommitted::of(calls);
+            let mut open: Vec<_> = (1..most).map(|_| all.begin()).collect();
+            assert!(!all.are_many(), "{calls}");
+            open.push(all.begin());
+            assert!(all.are_many(), "{calls}");
+            open.pop();
+            assert!(!all.are_many(), "{calls}");
+        }
     }
 }

@@ -11,10 +11,19 @@ pub struct GateGauges {
 }
 
 impl GateGauges {
-    /// As they are now.
-    pub fn show(&self, in_flight: u32, breaker_open: bool) {
-        self.in_flight.set(in_flight.into());
-        self.breaker_open.set(breaker_open.into());
+    /// A call begins.
+    pub fn begun(&self) {
+        self.in_flight.inc();
+    }
+
+    /// It is over.
+    pub fn ended(&self) {
+        self.in_flight.dec();
+    }
+
+    /// The breaker as it is now.
+    pub fn breaker(&self, open: bool) {
+        self.breaker_open.set(open.into());
     }
 }
 

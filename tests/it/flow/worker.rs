@@ -293,6 +293,39 @@ async fn a_provider_that_hangs_is_tried_with_questions_too() {
     );
 }
 
+/// A kill would put all of them in doubt, and where nobody can be asked a person has to look at each.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_outcomes_cannot_be_stored_calls_do_not_go_on() {
+    let mut stage = Stage::new("unwritten");
+    stage.set("providers.migo.max_in_flight", 4);
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let ledger = rusqlite::Connection::open(stage.ledger()).unwrap();
+    ledger.busy_timeout(PATIENCE).unwrap();
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE INSERT ON messages BEGIN SELECT RAISE(ABORT, 'no'); END";
+    ledger.execute_batch(refuse).unwrap();
+    let requests: Vec<Value> = (0..150).map(|_| request("migo", "success")).collect();
+    client.confirm_all(&stage.names, &requests).await;
+    let migo = [("provider", "migo")];
+    let sent = [("provider", "migo"), ("operation", "cancel")];
+    let calls = || worker.metric("rescind_provider_calls_total", &sent);
+    until("all are taken in, and no more are called", PATIENCE, || {
+        worker.metric("rescind_open", &migo) == 150.0
+            && calls() >= 32.0
+            && worker.metric("rescind_in_flight", &migo) == 0.0
+    })
+    .await;
+    let calls = calls();
+    assert!(calls < 40.0, "{calls}");
+    ledger.execute_batch("DROP TRIGGER refuse").unwrap();
+    for ending in endings(&stage, &mut results, &requests, PATIENCE).await {
+        assert_eq!(ending.outcome(), "cancelled/dismissed");
+        assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
+    }
+}
+
 /// For days, where an account has little to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_that_stops_nobody_any_more_is_not_shown_as_open() {
