@@ -12,7 +12,8 @@ use crate::names::names;
 mod request;
 
 pub use request::{
-    Misunderstood, Understood, content_digest, glimpse, read_new_request, read_request,
+    Misunderstood, Understood, content_digest, glimpse, is_too_large, read_new_request,
+    read_request,
 };
 
 /// Namespace of every identifier that Rescind derives.

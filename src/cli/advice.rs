@@ -66,7 +66,7 @@ fn to_do(outcome: &str, reason: &str, id: &str) -> String {
             "Configure the account and restart the worker, or correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again; the same request_id will do."
         ),
         _ => format!(
-            "Correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again; the same request_id will do."
+            "Correct the publisher, or see the log of the worker if the message may have stopped it; `rescind dead discard {id} --reason TEXT`, then publish it again; the same request_id will do."
         ),
     }
 }

@@ -16,6 +16,8 @@ use crate::wire::{self, Envelope, Misunderstood};
 /// A dropped message that was delivered this often without being acknowledged has most
 /// likely stopped the worker each time.
 const DROPPED_DELIVERIES_MAX: i64 = 3;
+/// From this many on nothing in it is looked at any more.
+const DROPPED_LOOKS_MAX: i64 = 6;
 
 impl Intake {
     pub(super) fn read_delivery(&self, mut delivery: Delivery, queue: Queue) -> Taken {
@@ -28,7 +30,8 @@ impl Intake {
         let mut span = self.shared.spans.intake(name, &mut envelope);
         let poison = queue == Queue::Dropped && count >= DROPPED_DELIVERIES_MAX;
         let (arrival, candidate) = if poison {
-            (self.invalid(&poisonous(), &envelope), None)
+            let why = poisonous(&envelope.body, count);
+            (self.invalid(&why, &envelope), None)
         } else {
             self.read(envelope)
         };
@@ -101,12 +104,27 @@ impl Intake {
     }
 }
 
-/// The finding about a message that was delivered too often.
-fn poisonous() -> Misunderstood {
+/// The finding about a message that was delivered too often. If a request with its id and its content is
+/// stored, only the acknowledgements were lost, and the ledger takes it for the repeat that it is.
+///
+/// What may have stopped the worker is not done again: no adapter sees the message, no amount and no time is
+/// read. Its names are looked for, the parts that a result repeats, and its content is compared; if that is
+/// what stops the worker, it ends after three more deliveries, since the broker counts those too.
+fn poisonous(body: &[u8], count: i64) -> Misunderstood {
+    let (request_id, provider) = if count < DROPPED_LOOKS_MAX {
+        wire::glimpse(body)
+    } else {
+        (None, None)
+    };
+    let reason = if wire::is_too_large(body) {
+        Invalid::TooLarge
+    } else {
+        Invalid::Schema
+    };
     Misunderstood {
-        request_id: None,
-        provider: None,
-        reason: Invalid::Schema,
-        detail: "the message was delivered again and again without being taken in; it may have stopped the worker".into(),
+        request_id,
+        provider,
+        reason,
+        detail: "the message was delivered again and again without being taken in, and may have stopped the worker each time; it need not be wrong, so ask whoever runs the worker before you publish it again".into(),
     }
 }

@@ -79,8 +79,13 @@ pub fn read_new_request(
     Ok(read)
 }
 
+/// Whether the message is larger than any request may be.
+pub fn is_too_large(bytes: &[u8]) -> bool {
+    bytes.len() > REQUEST_BYTES_MAX
+}
+
 fn parse(bytes: &[u8]) -> Result<Body<'_>, Misunderstood> {
-    if bytes.len() > REQUEST_BYTES_MAX {
+    if is_too_large(bytes) {
         let detail = format!(
             "the message has {} bytes; at most {REQUEST_BYTES_MAX} are taken",
             bytes.len()

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::flow::{PATIENCE, assert_contract};
 use crate::rig::checker::{endings, id};
-use crate::rig::client::Outgoing;
+use crate::rig::client::{Message, Messages, Outgoing};
 use crate::rig::stage::{Stage, payment_id, request};
 use crate::rig::{Broker, Worker, http, until};
 
@@ -203,41 +203,68 @@ async fn what_the_broker_moved_for_a_worker_that_kept_ending_is_carried_out() {
 }
 
 /// A message that ends the worker whenever it is looked at is given to a person after the third time,
-/// not to the worker for ever. Those behind it have done nothing.
+/// not to the worker for ever, and its publisher is told. Those behind it have done nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_stops_the_worker_each_time_is_given_up() {
-    let (stage, _worker, all) = stopped_by_the_first_of_three(3).await;
-    let mut dead_letters = stage.client().await.consume(&stage.names.dead_queue).await;
-    let dead = dead_letters.about([""], PATIENCE).await;
-    let dead = &dead[""][0];
+    let (stage, _worker, all) = stopped_by_the_first_of_three("after_deliver:1", 3).await;
+    let first = id(&all[0]);
+    let dead = only_dead_letter(&stage, &first).await;
+    assert_eq!(dead.body, all[0].to_string().into_bytes());
+    assert_eq!(dead.routing_key, "dead.pismo.schema");
+    let mut results = are_carried_out(&stage, &all[1..]).await;
+    let result = results.one(&first, PATIENCE).await;
+    assert_eq!(result.routing_key, "result.pismo.invalid");
+    let money = stage.simulator.money("pismo", &payment_id(&all[0]));
+    assert_eq!(money.cancel_calls, 0);
+}
+
+/// Its names may be what stops the worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_stops_the_worker_even_then_is_given_up_without_a_look() {
+    let (stage, _worker, all) = stopped_by_the_first_of_three("after_deliver:1", 6).await;
+    let dead = only_dead_letter(&stage, "").await;
     assert_eq!(dead.body, all[0].to_string().into_bytes());
     assert_eq!(dead.routing_key, "dead.unknown.schema");
-    let money = stage.simulator.money("migo", &payment_id(&all[0]));
-    assert_eq!(money.cancel_calls, 0);
     are_carried_out(&stage, &all[1..]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_stopped_the_worker_twice_is_carried_out() {
-    let (stage, _worker, all) = stopped_by_the_first_of_three(2).await;
+    let (stage, _worker, all) = stopped_by_the_first_of_three("after_deliver:1", 2).await;
     are_carried_out(&stage, &all).await;
 }
 
-async fn are_carried_out(stage: &Stage, requests: &[Value]) {
+/// Whatever kept it from being acknowledged, it is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_taken_in_and_only_not_acknowledged_is_a_repeat() {
+    let (stage, worker, all) = stopped_by_the_first_of_three("after_intake_commit:1", 3).await;
+    are_carried_out(&stage, &all).await;
+    let taken = |kind| worker.metric("rescind_requests_received_total", &[("kind", kind)]);
+    assert_eq!(taken("repeated"), 1.0);
+    assert_eq!(taken("invalid"), 0.0);
+}
+
+async fn only_dead_letter(stage: &Stage, request_id: &str) -> Message {
+    let mut dead_letters = stage.client().await.consume(&stage.names.dead_queue).await;
+    dead_letters.one(request_id, PATIENCE).await
+}
+
+async fn are_carried_out(stage: &Stage, requests: &[Value]) -> Messages {
     let client = stage.client().await;
     let mut results = client.consume(&stage.names.results_queue).await;
     for ending in endings(stage, &mut results, requests, PATIENCE).await {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
     }
+    results
 }
 
-/// A worker that was ended so often by the first of three messages that the broker had dropped. It works
-/// on them in the end.
-async fn stopped_by_the_first_of_three(deaths: u32) -> (Stage, Worker, Vec<Value>) {
+/// A worker that was ended at this place so often by the first of three messages that the broker had dropped.
+/// It works on them in the end.
+async fn stopped_by_the_first_of_three(place: &str, deaths: u32) -> (Stage, Worker, Vec<Value>) {
     let stage = Stage::new("poison");
     let mut worker = stage.worker();
-    worker.arm("after_deliver:1");
-    let all: Vec<Value> = (0..3).map(|_| request("migo", "success")).collect();
+    worker.arm(place);
+    let all: Vec<Value> = (0..3).map(|_| request("pismo", "success")).collect();
     let client = stage.client().await;
     for request in &all {
         let mut message = Outgoing::request(&stage.names, request);
