@@ -259,11 +259,9 @@ impl Intake {
     }
 
     async fn store_conflicts(&self, conflicts: Arc<[Arrival]>) {
-        self.store(&conflicts).await;
-        for conflict in &*conflicts {
-            if let Arrival::Invalid(dead, _) = conflict {
-                self.recorded(dead);
-            }
+        let accepted = self.store(&conflicts).await;
+        for (conflict, accepted) in conflicts.iter().zip(accepted) {
+            self.after_commit(conflict, accepted, None);
         }
     }
 

@@ -177,11 +177,12 @@ pub struct NewRequest {
 pub enum Accepted {
     /// Stored. With a claim when it entered as `calling` and its payment was free.
     New(Option<ClaimId>),
-    /// The request is known, with the same content; a stored result will be published again.
+    /// The request is known, with the same content, or the invalid message with the same bytes; a stored
+    /// result will be published again.
     Repeated,
     /// The id belongs to a request with other content. Nothing was stored.
     Conflicting,
-    /// An invalid message was stored.
+    /// An invalid message was stored for the first time.
     Recorded,
 }
 

@@ -752,7 +752,8 @@ async fn an_invalid_message_has_one_dead_letter_however_often_it_arrives() {
         assert!(first[1].about.is_none());
         desk.publish_all(at(2)).await;
         // Later: the stored bytes are repeated all the same, with the first time in them.
-        desk.take_in_invalid(b"{", at(3)).await;
+        let same = desk.take_in_all_invalid(&[b"{"], at(3)).await;
+        assert_eq!(same, [Accepted::Repeated]);
         let again = desk.outbox().await;
         assert_eq!(again[0].message, first[0].message);
         assert!(again[0].about.is_none(), "timed once");
@@ -768,6 +769,11 @@ async fn an_invalid_message_has_one_dead_letter_however_often_it_arrives() {
             2,
             "another message is another one"
         );
+        // Also in one batch.
+        let batch: [&[u8]; 4] = [b"[", b"{", b"[", b"]"];
+        let answers = desk.take_in_all_invalid(&batch, at(5)).await;
+        let (new, known) = (Accepted::Recorded, Accepted::Repeated);
+        assert_eq!(answers, [new.clone(), known.clone(), known, new]);
     })
     .await;
 }

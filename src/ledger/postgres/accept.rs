@@ -44,7 +44,15 @@ pub(super) async fn accept(
             }
         });
     }
-    record(db, worker, &dead, messages).await?;
+    let mut new = record(db, worker, &dead, messages).await?;
+    for (answer, arrival) in answers.iter_mut().zip(arrivals) {
+        // The second one of a batch is a repeat, too.
+        if let (Accepted::Recorded, Arrival::Invalid(letter, _)) = (&answer, arrival)
+            && !new.remove(&letter.id)
+        {
+            *answer = Accepted::Repeated;
+        }
+    }
     let again: Vec<i64> = batch.again.into_iter().collect();
     outbox::publish_again(db, worker, &again).await?;
     Ok(answers)
@@ -96,19 +104,21 @@ async fn repeated(
     Ok(repeated)
 }
 
-/// Stores the messages that could not be understood, as dead letters with their results.
+/// Stores the messages that could not be understood, as dead letters with their results. Returns the letters
+/// that are new.
 async fn record(
     db: &ClientWrapper,
     worker: i64,
     dead: &[(Option<i64>, &DeadLetter)],
     mut messages: Vec<outbox::Message<'_>>,
-) -> Result<(), TxError> {
+) -> Result<HashSet<Uuid>, TxError> {
     // A statement may not touch a row twice.
     let mut seen = HashSet::new();
     messages.retain(|m| seen.insert(m.message.id));
     outbox::open_again(db, dead).await?;
-    outbox::dead_letters(db, dead).await?;
-    outbox::insert(db, worker, &messages).await.map(drop)
+    let new = outbox::dead_letters(db, dead).await?;
+    outbox::insert(db, worker, &messages).await?;
+    Ok(new)
 }
 
 /// Whether the request of an id was new or known.

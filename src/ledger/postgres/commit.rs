@@ -71,7 +71,7 @@ async fn commit_wave(
         Ok(rows) => (rows, Ok(())),
         Err(error) => (Rows::new(), Err(error)),
     };
-    first_cause([written, ended, inserted, lettered])?;
+    first_cause([written, ended, inserted, lettered.map(drop)])?;
     // Afterwards, as a payment has one active request at a time.
     let freed = unpark(db, &owned).await?;
     Ok(answers(changes, &owned, &freed, &rows))

@@ -1,6 +1,6 @@
 //! Messages and dead letters, written in the transaction whose change they report.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -68,12 +68,13 @@ fn row(row: &Row) -> Result<((Option<i64>, Uuid), i64), TxError> {
     Ok(((row.try_get(1)?, id), row.try_get(0)?))
 }
 
+/// Returns those that are new.
 pub(super) async fn dead_letters(
     db: &ClientWrapper,
     dead: &[(Option<i64>, &DeadLetter)],
-) -> Result<(), TxError> {
+) -> Result<HashSet<Uuid>, TxError> {
     if dead.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let statement = db
         .prepare_cached(
@@ -81,10 +82,11 @@ pub(super) async fn dead_letters(
                (id, request, request_id, provider, outcome, reason, detail, body, received_at, dead_at)
              SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[],
                $7::text[], $8::bytea[], $9::bigint[], $10::bigint[])
-             ON CONFLICT DO NOTHING",
+             ON CONFLICT DO NOTHING
+             RETURNING id",
         )
         .await?;
-    db.execute(
+    db.query(
         &statement,
         &[
             &column(dead, |(_, l)| l.id.to_string()),
@@ -99,8 +101,13 @@ pub(super) async fn dead_letters(
             &column(dead, |(_, l)| millis(l.dead_at)),
         ],
     )
-    .await?;
-    Ok(())
+    .await?
+    .iter()
+    .map(|row| {
+        let id = row.try_get::<_, &str>(0)?.parse();
+        id.map_err(TxError::unreadable)
+    })
+    .collect()
 }
 
 /// The same invalid message came again: closing its dead letter has not stopped the publisher.

@@ -16,9 +16,13 @@ pub(super) fn accept(db: &Connection, arrival: &Arrival) -> rusqlite::Result<Acc
         Arrival::Invalid(dead_letter, _) if repeats(db, dead_letter)? => Ok(Accepted::Repeated),
         Arrival::Invalid(dead_letter, messages) => {
             outbox::open_again(db, dead_letter)?;
-            outbox::dead_letter(db, None, dead_letter)?;
+            let is_new = outbox::dead_letter(db, None, dead_letter)?;
             outbox::insert(db, None, messages, dead_letter.dead_at)?;
-            Ok(Accepted::Recorded)
+            Ok(if is_new {
+                Accepted::Recorded
+            } else {
+                Accepted::Repeated
+            })
         }
     }
 }

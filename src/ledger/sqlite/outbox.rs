@@ -39,29 +39,31 @@ pub(super) fn insert(
     Ok(rows)
 }
 
+/// Returns whether it is new.
 pub(super) fn dead_letter(
     db: &Connection,
     request: Option<i64>,
     dead: &DeadLetter,
-) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT OR IGNORE INTO dead_letters
+) -> rusqlite::Result<bool> {
+    let inserted = db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO dead_letters
            (id, request, request_id, provider, outcome, reason, detail, body, received_at, dead_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-    )?
-    .execute(params![
-        dead.id.to_string(),
-        request,
-        dead.request_id,
-        dead.provider,
-        dead.outcome.as_str(),
-        dead.outcome.reason(),
-        dead.detail,
-        dead.body,
-        millis(dead.received_at),
-        millis(dead.dead_at),
-    ])
-    .map(drop)
+        )?
+        .execute(params![
+            dead.id.to_string(),
+            request,
+            dead.request_id,
+            dead.provider,
+            dead.outcome.as_str(),
+            dead.outcome.reason(),
+            dead.detail,
+            dead.body,
+            millis(dead.received_at),
+            millis(dead.dead_at),
+        ])?;
+    Ok(inserted == 1)
 }
 
 /// The same invalid message came again: closing its dead letter has not stopped the publisher.

@@ -221,6 +221,9 @@ async fn other_content_under_a_known_id_is_refused_and_the_first_stays() {
 
     client.publish(&stage.names, &first).await;
     until_received(&worker, "repeated", 1.0).await;
+    let counted = [("provider", "bento"), ("outcome", "invalid")];
+    let counted = worker.metric("rescind_cancellations_total", &counted);
+    assert_eq!(counted, 1.0, "one finding");
     let told = |m: &Message| m.json()["outcome"].as_str().unwrap().to_owned();
     while results
         .seen()

@@ -538,7 +538,8 @@ async fn an_invalid_message_that_comes_again_is_open_again() {
         let discard = by("ana", Resolution::Discard, at(2));
         assert_eq!(desk.close(&letter, discard).await.unwrap(), Closed::Done);
         assert_eq!(desk.stats().await.unwrap().dead, []);
-        desk.take_in_invalid(b"{", at(3)).await;
+        let again = desk.take_in_all_invalid(&[b"{"], at(3)).await;
+        assert_eq!(again, [Accepted::Repeated]);
         let stats = desk.stats().await.unwrap();
         assert_eq!(stats.dead[0].2, 1);
         assert_eq!(stats.oldest_dead, Some(at(3)));

@@ -285,11 +285,18 @@ impl Desk {
         answers.remove(0)
     }
 
+    /// One that comes for the first time.
     pub(super) async fn take_in_invalid(&self, body: &[u8], now: Timestamp) {
-        let (dead, messages) = invalid(body, now);
-        let arrival = Arrival::Invalid(Box::new(dead), messages);
-        let answers = self.accept(vec![arrival].into()).await.unwrap();
+        let answers = self.take_in_all_invalid(&[body], now).await;
         assert_eq!(answers, [Accepted::Recorded]);
+    }
+
+    pub(super) async fn take_in_all_invalid(&self, all: &[&[u8]], now: Timestamp) -> Vec<Accepted> {
+        let arrivals = all.iter().map(|body| {
+            let (dead, messages) = invalid(body, now);
+            Arrival::Invalid(Box::new(dead), messages)
+        });
+        self.accept(arrivals.collect()).await.unwrap()
     }
 
     /// Takes in a request that begins at once.
