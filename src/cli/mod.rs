@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::amqp::{self, ACCESS_REFUSED, AmqpError, Link, PRECONDITION_FAILED};
 use crate::call::ClientError;
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
-use crate::job::UNKNOWN_PROVIDER;
+use crate::job::{UNKNOWN_PROVIDER, is_account_name};
 use crate::ledger::{Ledger, LedgerError};
 use crate::spans::Spans;
 use crate::systemd::Systemd;
@@ -295,7 +295,8 @@ async fn ledger(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
     Ok(run::location(config).open_to_read().await?)
 }
 
-/// Where nothing matches a filter, the account's name may be wrong. `what` names the records.
+/// Where nothing matches a filter, the account's name may be wrong; or all is well, with an account that was
+/// removed, or in a configuration that has the ledger only. `what` names the records.
 fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(), CommandError> {
     let Some(name) = name else { return Ok(()) };
     if config.accounts.contains_key(name) {
@@ -308,10 +309,22 @@ fn known_provider(name: Option<&str>, what: &str, config: &Config) -> Result<(),
         return Ok(());
     }
     let names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
-    Err(CommandError::usage(format!(
-        "--provider {name}: no account has that name, and neither has a {what}; the accounts are {}",
-        names.join(", ")
-    )))
+    let names = names.join(", ");
+    if !is_account_name(name) {
+        return Err(CommandError::usage(format!(
+            "--provider {name}: no account can have that name, which must match ^[a-z0-9_-]{{1,64}}$; the accounts are {names}"
+        )));
+    }
+    text::say(&if names.is_empty() {
+        format!(
+            "no {what} is about {name}; no account is configured here, so the name may be wrong"
+        )
+    } else {
+        format!(
+            "no {what} is about {name}, and no account is configured under that name; the accounts are {names}"
+        )
+    });
+    Ok(())
 }
 
 /// The right that this user lacks, if the broker refused access. The broker names an exchange or a

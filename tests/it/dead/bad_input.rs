@@ -62,24 +62,28 @@ const WRONG: &[(&[&str], i32, &str)] = &[
         "--as",
     ),
     (
-        &["replay", "--all", "--reason", "x", "--provider", "nowhere"],
+        &["replay", "--all", "--reason", "x", "--provider", "No-where"],
         2,
-        "nowhere",
+        "No-where",
     ),
     (
-        &["discard", "--all", "--reason", "x", "--provider", "nowhere"],
+        &["discard", "--all", "--reason", "x", "--provider", ""],
         2,
-        "no account has that name",
+        "no account can have that name",
     ),
     (
-        &["list", "--provider", "nowhere"],
+        &["list", "--provider", "no where"],
         2,
         "the accounts are bento, gr4vy",
     ),
-    (&["list", "--group", "--provider", "nowhere"], 2, "nowhere"),
+    (
+        &["list", "--group", "--provider", "no where"],
+        2,
+        "no where",
+    ),
     // The word of metrics and alerts.
     (&["list", "--provider", "unknown"], 0, "omit --provider"),
-    (&["export", "--provider", "nowhere"], 2, "nowhere"),
+    (&["export", "--provider", "no where"], 2, "no where"),
     (&["list", "--reason", "because"], 2, "credentials_refused"),
     (&["list", "--outcome", "cancelled"], 2, "unresolved"),
     (&["list", "--older-than", "60"], 2, "24h"),
@@ -135,8 +139,8 @@ async fn what_is_wrong_is_said_and_nothing_is_done() {
     // Requests are asked for in the same words; a word that is wrong is not answered with "none".
     for (arguments, says) in [
         (
-            ["list", "--provider", "nowhere"],
-            "no account has that name",
+            ["list", "--provider", "no where"],
+            "no account can have that name",
         ),
         (["list", "--state", "invalid"], "possible values"),
         (["simulate", "--listen", "0.0.0.0:0"], "--expose"),

@@ -127,6 +127,38 @@ async fn dead_letters_are_listed_grouped_shown_and_exported() {
     assert_eq!(world.everything(), before, "looking changes nothing");
 }
 
+/// On a host for people the configuration may have the ledger only; and all is well when nothing is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_is_success_also_where_no_account_is_configured() {
+    let world = World::new("no-account", "forbidden");
+    let _worker = world.stage.worker();
+    let mut results = world.stage.results().await;
+    world.have(&mut results, &["gr4vy"]).await;
+    world.only_the_ledger();
+    let of = |provider: &str| {
+        let list = world.dead(&["list", "--provider", provider, "--json"]);
+        list.exits(0).objects().len()
+    };
+    assert_eq!((of("gr4vy"), of("midtrans")), (1, 0));
+    for command in [
+        &["list", "--provider", "midtrans", "--group"][..],
+        &["export", "--provider", "midtrans"],
+        &["replay", "--all", "--provider", "midtrans", "--reason", "x"],
+        &[
+            "discard",
+            "--all",
+            "--provider",
+            "midtrans",
+            "--reason",
+            "x",
+        ],
+    ] {
+        let done = world.dead(command).exits(0);
+        assert_eq!(done.stdout, "", "{command:?}");
+        done.says("no account is configured here");
+    }
+}
+
 #[track_caller]
 fn nothing_secret(text: &str) {
     for secret in [CARD, "s3cret-token", "s3cret-key"] {

@@ -44,6 +44,13 @@ impl World {
         self.save();
     }
 
+    /// The person's configuration has no account, and no more than the ledger.
+    pub(super) fn only_the_ledger(&self) {
+        let ledger = self.stage.ledger();
+        let text = format!("[ledger]\nurl = \"sqlite:{}\"\n", ledger.display());
+        std::fs::write(&self.config, text).unwrap();
+    }
+
     fn save(&mut self) {
         std::fs::write(&self.config, self.stage.config()).unwrap();
     }
