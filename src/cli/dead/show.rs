@@ -23,7 +23,7 @@ const LINES_MAX: usize = 60;
 pub(super) struct Args {
     /// Id of a dead letter, or of its request
     id: String,
-    /// Print one JSON document
+    /// Print one JSON document; of several letters, one object a line
     #[arg(long)]
     json: bool,
 }
@@ -32,13 +32,14 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
     let ledger = ledger(config).await?;
     let letters = meant(by_id(&*ledger, &args.id).await?, &args.id);
+    let several = letters.len() > 1;
     for letter in letters {
         let letter = with_message(&*ledger, letter).await?;
         let page = page_of(&*ledger, &letter, config).await?;
-        if args.json {
-            screen.document(&document(&letter, page.as_ref()))?
-        } else {
-            print(&letter, page.as_ref(), screen, now())?
+        match (args.json, several) {
+            (true, true) => screen.json(&document(&letter, page.as_ref()))?,
+            (true, false) => screen.document(&document(&letter, page.as_ref()))?,
+            (false, _) => print(&letter, page.as_ref(), screen, now())?,
         }
     }
     Ok(Exit::Done)

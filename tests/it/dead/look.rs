@@ -159,6 +159,32 @@ async fn an_empty_list_is_success_also_where_no_account_is_configured() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn several_letters_of_one_id_are_an_object_a_line() {
+    let world = World::new("several", "success");
+    let worker = world.stage.worker();
+    let client = world.stage.client().await;
+    for wrong in ["1", "2"] {
+        let body = format!(r#"{{"request_id":"one-id","provider":"gr4vy","payment":{wrong}}}"#);
+        client
+            .publish_raw(&world.stage.names, "cancel.x", body.as_bytes())
+            .await;
+    }
+    until("both are dead", PATIENCE, || {
+        worker.metric("rescind_dead_letters", &[]) == 2.0
+    })
+    .await;
+    let shown = world.dead(&["show", "one-id", "--json"]).exits(0);
+    assert_eq!(shown.stdout.lines().count(), 2, "{shown:#?}");
+    let letters = shown.objects();
+    let received: Vec<&Value> = letters.iter().map(|l| &l["received"]["payment"]).collect();
+    assert_eq!(received, [&json!(1), &json!(2)]);
+    let only = letters[0]["dead_letter"].as_str().unwrap();
+    let alone = world.dead(&["show", only, "--json"]).exits(0).stdout;
+    assert!(alone.lines().count() > 1, "a document for people: {alone}");
+    assert!(serde_json::from_str::<Value>(&alone).is_ok());
+}
+
 #[track_caller]
 fn nothing_secret(text: &str) {
     for secret in [CARD, "s3cret-token", "s3cret-key"] {
