@@ -52,21 +52,63 @@ fn is_secret(key: &str) -> bool {
     SECRET.iter().any(|secret| key.contains(secret))
 }
 
-/// The text with every card number in it masked, and what stands behind the name of a secret, as in JSON
-/// that cannot be read, or that is a string in JSON.
+/// The text with every card number in it masked, and what stands behind the name of a secret: as in JSON
+/// that cannot be read, or that is a string in JSON, as in a form, and as in XML.
 pub(super) fn masked_text(text: &str) -> String {
+    let ways = [quoted, assigned, tagged];
+    let shown = ways.into_iter().fold(text.to_owned(), |text, around| {
+        without_secrets(&text, around)
+    });
+    without_cards(&shown)
+}
+
+/// What stands before the first value that is secret, with its name, and what stands behind it.
+type Around = fn(&str) -> Option<(&str, &str)>;
+
+fn without_secrets(text: &str, around: Around) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some((before, after)) = around_secret(rest) {
+    while let Some((before, after)) = around(rest) {
         shown += before;
         shown += HIDDEN;
         rest = after;
     }
-    without_cards(&(shown + rest))
+    shown + rest
 }
 
-/// What stands before the first value that is secret, with its name, and what stands behind it.
-fn around_secret(text: &str) -> Option<(&str, &str)> {
+/// `name=value`
+fn assigned(text: &str) -> Option<(&str, &str)> {
+    let is_name = |c: char| c.is_alphanumeric() || "_-.[]%".contains(c);
+    let ends = |c: char| c.is_whitespace() || "&;,<".contains(c) || QUOTES.contains(&c);
+    text.match_indices('=').find_map(|(at, _)| {
+        let (before, value) = text.split_at_checked(at + 1)?;
+        let name = text.get(..at)?.rsplit(|c| !is_name(c)).next()?;
+        if !is_secret(name) {
+            return None;
+        }
+        let length = || value.find(ends).unwrap_or(value.len());
+        let length = string_length(value).unwrap_or_else(length);
+        (length > 0).then_some((before, value.get(length..)?))
+    })
+}
+
+/// `<name>value</name>`
+fn tagged(text: &str) -> Option<(&str, &str)> {
+    text.match_indices('<').find_map(|(at, _)| {
+        let tag = text.get(at + 1..)?;
+        let (tag, value) = tag.split_at_checked(tag.find(['<', '>'])?)?;
+        let value = value.strip_prefix('>')?;
+        let name = tag.split_whitespace().next()?;
+        if !is_secret(name) || tag.starts_with('/') || tag.ends_with('/') {
+            return None;
+        }
+        let length = value.find("</").unwrap_or(value.len());
+        (length > 0).then_some((text.strip_suffix(value)?, value.get(length..)?))
+    })
+}
+
+/// `"name": value`
+fn quoted(text: &str) -> Option<(&str, &str)> {
     let quotes = text.match_indices(QUOTES);
     // Each may open a name: in what cannot be read they need not come in pairs.
     let value = quotes.filter_map(|(at, quote)| {
@@ -263,6 +305,51 @@ mod tests {
         ] {
             assert_eq!(masked_text(text), shown);
         }
+    }
+
+    #[test]
+    fn what_is_secret_is_hidden_behind_an_equals_sign_and_between_tags() {
+        for (text, shown) in [
+            (
+                "server_key=s3&id=7&token=s3",
+                "server_key=***&id=7&token=***",
+            ),
+            (
+                "card[cvv]=123;a=b, x%5Btoken%5D=s3",
+                "card[cvv]=***;a=b, x%5Btoken%5D=***",
+            ),
+            ("the password=s3+/== is wrong", "the password=*** is wrong"),
+            ("<a>access_token=s3</a>", "<a>access_token=***</a>"),
+            (
+                r#"<card token="s3 s3" id='7'/>"#,
+                r#"<card token=*** id='7'/>"#,
+            ),
+            (r#"{"x":"token=s3","y":1,}"#, r#"{"x":"token=***","y":1,}"#),
+            (
+                "<token>s3</token><id>7</id>",
+                "<token>***</token><id>7</id>",
+            ),
+            (
+                "<a:Token x='1'>\n<![CDATA[s3]]></a:Token>",
+                "<a:Token x='1'>***</a:Token>",
+            ),
+            ("<token>s3", "<token>***"),
+            ("<cvv><b>s3</b></cvv>", "<cvv>***</b></cvv>"),
+        ] {
+            assert_eq!(masked_text(text), shown);
+        }
+        for other in [
+            "token=&a=1",
+            "total=5",
+            "<token/>7",
+            "<token></token>7",
+            "token<7>6",
+            "<a token",
+        ] {
+            assert_eq!(masked_text(other), other);
+        }
+        let link = masked(&json!({"url": "https://h/?token=s3&a=1"}));
+        assert_eq!(link, json!({"url": "https://h/?token=***&a=1"}));
     }
 
     /// As where a publisher encodes twice.
