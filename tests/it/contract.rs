@@ -29,7 +29,7 @@ const RESULTS: [&str; 2] = [
     include_str!("contract/result.refused.json"),
 ];
 
-fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.split_whitespace().collect())
 }

@@ -148,6 +148,8 @@ async fn what_became_due_behind_a_repeat_begins_once_that_is_known_for_one() {
         worker.metric("rescind_open", &waiting) == 1.0
     })
     .await;
+    // The dispatcher has looked for more to do by then, for which there is no event: in that look it would
+    // wait for the ledger, too, and find what becomes due without being told.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let held = rusqlite::Connection::open(stage.ledger()).unwrap();
     held.execute_batch("BEGIN IMMEDIATE").unwrap();
