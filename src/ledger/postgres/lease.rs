@@ -46,7 +46,9 @@ impl Lease {
         *self.worker.lock().await
     }
 
-    /// Takes a new lease and with it a new id, unless the id is no longer `old`.
+    /// Takes a new lease and with it a new id, unless the id is no longer `old`. Does not wait for a standby,
+    /// as a renewal does not. A standby that has what was claimed under a lease has the lease too: it was
+    /// written before. One that takes over without it shows the worker that it has to take another one.
     pub(super) async fn take_new(&self, db: &ClientWrapper, old: i64) -> Result<i64, TxError> {
         let mut worker = self.worker.lock().await;
         if *worker != old {
@@ -55,7 +57,8 @@ impl Lease {
         let row = db
             .query_one(
                 "WITH new AS (INSERT INTO workers (name, alive_until)
-                   VALUES ($1, clock_timestamp() + $2::text::interval) RETURNING id),
+                   SELECT $1::text, clock_timestamp() + $2::text::interval
+                   WHERE set_config('synchronous_commit', 'local', true) IS NOT NULL RETURNING id),
                  own AS (INSERT INTO lanes (worker, lane, number)
                    SELECT id, $3::smallint, 0 FROM new)
                  SELECT id FROM new",
