@@ -25,6 +25,16 @@ const ROWS_MAX: usize = 1000;
 const TRIES_MAX: u32 = 6;
 /// The same for several operations together: one that conflicts must not delay all of them.
 const TRIES_TOGETHER: u32 = 2;
+/// How long a transaction waits for a lock, as the server is told for the connection. After so long it is not
+/// run again: others wait behind it, and its caller asks once more.
+const LOCKED: Duration = Duration::from_secs(2);
+/// The same while the lane is wary: what was locked for so long may stay so, and each of those who want it asks
+/// again and again.
+const LOCKED_BRIEFLY: Duration = Duration::from_millis(200);
+/// The same for all operations of a group that are run one by one.
+const LOCKED_APART: Duration = Duration::from_secs(1);
+/// How long the lane is wary after it has waited in vain.
+const WARY: Duration = Duration::from_secs(10);
 /// How long the lane tries to connect again before its callers get an error.
 const SEEK: Duration = Duration::from_secs(5);
 /// How long the lane asks whether a transaction was committed.
@@ -50,6 +60,8 @@ pub(super) struct Lane {
     /// Counts transactions; each writes its number.
     number: i64,
     client: Option<Object>,
+    /// Until then, what is locked is not waited for long.
+    wary_until: Option<Instant>,
 }
 
 impl Lane {
@@ -65,6 +77,7 @@ impl Lane {
             observer,
             number: 0,
             client: None,
+            wary_until: None,
         })
     }
 
@@ -87,34 +100,54 @@ impl Lane {
     /// one operation that cannot be done takes no other with it.
     async fn serve(&mut self, mut group: Group) {
         let started = Instant::now();
-        let together = self.commit_group(&mut group).await;
+        let wary = self.wary_until.is_some_and(|until| started < until);
+        let locked = if wary { LOCKED_BRIEFLY } else { LOCKED };
+        let together = self.commit_group(&mut group, locked).await;
         (self.observer)(started.elapsed().as_secs_f64(), group.len());
         if group.len() > 1 && matches!(together, Err(TxError::Refused(_) | TxError::Again(_))) {
-            for mut alone in group.apart() {
-                let done = self.commit_group(&mut alone).await;
-                alone.answer(&done.map_err(LedgerError::from));
-            }
-            return;
+            return self.serve_apart(group).await;
         }
         group.answer(&together.map_err(LedgerError::from));
     }
 
-    /// Retries until the group is committed, or certainly not, or its fate cannot be known.
-    async fn commit_group(&mut self, group: &mut Group) -> Result<(), TxError> {
-        let end = Instant::now() + SEEK;
+    /// Each operation gets its share of the time to wait for locks, and what others have left of theirs: somebody
+    /// may have locked what hundreds of them want, and the rest must not wait for each of those.
+    async fn serve_apart(&mut self, group: Group) {
+        let (mut to_come, mut left) = (group.len(), LOCKED_APART);
+        for mut alone in group.apart() {
+            let share = left / u32::try_from(to_come).unwrap_or(u32::MAX);
+            let started = Instant::now();
+            let done = self.commit_group(&mut alone, share).await;
+            if matches!(done, Err(TxError::Again(_))) {
+                left = left.saturating_sub(started.elapsed());
+            }
+            to_come -= 1;
+            alone.answer(&done.map_err(LedgerError::from));
+        }
+    }
+
+    /// Retries until the group is committed, or certainly not, or its fate cannot be known. Waits `locked` at most
+    /// for what others have locked.
+    async fn commit_group(&mut self, group: &mut Group, locked: Duration) -> Result<(), TxError> {
+        let started = Instant::now();
         let (mut tries, mut pause) = (1, Duration::from_millis(5));
         let tries_max = match group.len() {
             0 | 1 => TRIES_MAX,
             _ => TRIES_TOGETHER,
         };
         loop {
-            let error = match self.attempt(group).await {
+            let error = match self.attempt(group, locked).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
+            let took = started.elapsed();
             match &error {
+                TxError::Again(_) if took >= locked => {
+                    self.wary_until = Some(Instant::now() + WARY);
+                    return Err(error);
+                }
                 TxError::Again(_) if tries < tries_max => {}
-                TxError::Broken(_) if Instant::now() < end => {}
+                TxError::Broken(_) if took < SEEK => {}
                 // Nothing was written under the lost lease: the next try is under a new one.
                 TxError::Expired if tries < TRIES_MAX => {}
                 _ => return Err(error),
@@ -125,7 +158,7 @@ impl Lane {
         }
     }
 
-    async fn attempt(&mut self, group: &mut Group) -> Result<(), TxError> {
+    async fn attempt(&mut self, group: &mut Group, locked: Duration) -> Result<(), TxError> {
         let db = self.connected().await?;
         let worker = match self.lease.worker().await {
             0 => match timeout(PATIENCE, self.lease.take_new(&db, 0)).await {
@@ -137,7 +170,7 @@ impl Lane {
         self.number += 1;
         let number = self.number;
         let written = timeout(PATIENCE, async {
-            begin_transaction(&db, worker, number).await?;
+            begin_transaction(&db, worker, number, locked).await?;
             group.run(&db, worker).await
         });
         if let Err(error) = written.await.unwrap_or_else(|_| Err(silent())) {
@@ -227,8 +260,22 @@ impl Lane {
     }
 }
 
-/// Opens a transaction that locks the lease and writes its own number.
-async fn begin_transaction(db: &Object, worker: i64, number: i64) -> Result<(), TxError> {
+/// Opens a transaction that waits `locked` at most for what others have locked, locks the lease and writes its
+/// own number.
+async fn begin_transaction(
+    db: &Object,
+    worker: i64,
+    number: i64,
+    locked: Duration,
+) -> Result<(), TxError> {
+    let begin = match locked {
+        LOCKED => "BEGIN".to_owned(),
+        // 0 would be: for ever.
+        _ => format!(
+            "BEGIN; SET LOCAL lock_timeout = {}",
+            locked.as_millis().max(1)
+        ),
+    };
     let mark = db
         .prepare_cached(
             "WITH alive AS (SELECT id FROM workers
@@ -237,7 +284,7 @@ async fn begin_transaction(db: &Object, worker: i64, number: i64) -> Result<(), 
         )
         .await?;
     let row: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&worker, &LANE, &number];
-    let (_, held) = tokio::try_join!(db.batch_execute("BEGIN"), db.execute(&mark, &row))?;
+    let (_, held) = tokio::try_join!(db.batch_execute(&begin), db.execute(&mark, &row))?;
     match held {
         0 => Err(TxError::Expired),
         _ => Ok(()),

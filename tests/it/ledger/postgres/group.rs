@@ -1,6 +1,7 @@
 //! What is asked at once is one transaction, and each asker has an answer of its own.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rescind::ledger::postgres::Postgres;
 use rescind::ledger::{
@@ -115,6 +116,37 @@ async fn what_holds_up_one_operation_does_not_fail_those_that_were_asked_at_once
     assert!(matches!(failing.await, Err(LedgerError::Failed(_))));
     assert_eq!(outcomes(&ended.await.unwrap()), [Committed::Done]);
     assert_eq!(*sizes.lock().unwrap(), [1, 2], "they were one transaction");
+}
+
+/// Somebody's transaction that was left open, on the rows of all that is under way: each outcome is tried again
+/// and again. Whoever waits for a claim must not wait for each of them: a cancel begins soon after it, or not at all.
+#[tokio::test]
+async fn rows_that_stay_locked_keep_nothing_else_waiting() {
+    let url = Database::shared().create();
+    let (desk, _) = observed(&url).await;
+    let mut held = Vec::new();
+    for id in (0..64).map(|n| n.to_string()) {
+        held.push(desk.begin(&id, &id).await);
+    }
+    desk.take_in(request("early", "early")).await;
+    desk.take_in(request("late", "late")).await;
+    let rows = "SELECT 1 FROM requests WHERE state = 'calling' FOR UPDATE";
+    let holder = holding(&url, rows).await;
+    for due in ["early", "late"] {
+        let commit = |claim| desk.commit(vec![wait(claim, at(900))].into());
+        let commits: Vec<_> = held.iter().map(commit).collect();
+        let claimed = desk.claim(ACCOUNT, 1, at(0), sends());
+        let claimed = tokio::time::timeout(Duration::from_secs(5), claimed).await;
+        let claimed = claimed.expect("an answer in time").unwrap().claims;
+        assert_eq!(claimed[0].stored.request_id, due);
+        for commit in commits {
+            assert!(matches!(commit.await, Err(LedgerError::Failed(_))));
+        }
+    }
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    for claim in &held {
+        assert_eq!(desk.settle(wait(claim, at(900))).await, Committed::Done);
+    }
 }
 
 #[tokio::test]
