@@ -56,7 +56,16 @@ pub(crate) async fn probe(connection: &Connection, queue: &str) -> Result<(), Am
 
 /// Acknowledges a delivery and all older ones of its channel.
 pub(crate) async fn acknowledge(last: &Acker) -> Result<(), AmqpError> {
-    let acking = last.ack(BasicAckOptions { multiple: true });
+    acknowledge_by(last, true).await
+}
+
+/// Acknowledges a delivery alone: older ones may not be done.
+pub(crate) async fn acknowledge_alone(acker: &Acker) -> Result<(), AmqpError> {
+    acknowledge_by(acker, false).await
+}
+
+async fn acknowledge_by(acker: &Acker, multiple: bool) -> Result<(), AmqpError> {
+    let acking = acker.ack(BasicAckOptions { multiple });
     if step("acknowledge", acking).await? {
         Ok(())
     } else {

@@ -31,10 +31,13 @@ impl Dispatcher {
         job: Option<Job>,
         mut place: Place,
     ) {
-        let change = match claim.plan {
-            Plan::Finish(outcome) => self.finish_without_call(&claim, outcome),
+        let (change, payment) = match claim.plan {
+            Plan::Finish(outcome) => (self.finish_without_call(&claim, outcome), None),
             Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
-                Ok(job) => self.call(&claim, &job, operation, &mut place).await,
+                Ok(job) => {
+                    let change = self.call(&claim, &job, operation, &mut place).await;
+                    (change, Some(job.payment.key))
+                }
                 Err(_) => {
                     place.give_back();
                     return error!("a claimed request can no longer be read");
@@ -44,7 +47,7 @@ impl Dispatcher {
         };
         failpoint::pass(Point::AfterAnswer);
         place.give_back();
-        self.commit(change, &claim).await;
+        self.commit(change, &claim, payment).await;
     }
 
     fn finish_without_call(&self, claim: &Claim, outcome: Outcome) -> Change {

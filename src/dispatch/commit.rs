@@ -29,10 +29,15 @@ pub(super) fn stands(claim: &Claim, progress: Progress, at: Timestamp) -> Change
 }
 
 impl Dispatcher {
-    /// Commits, for as long as it takes: the provider must not be asked again what is known now. `false`:
-    /// the claim was lost, and nothing was written.
-    pub(super) async fn commit(&self, change: Change, claim: &Claim) -> bool {
-        let outstanding = self.uncommitted.begin();
+    /// Commits, for as long as it takes: the provider must not be asked again what is known now. `payment`: where it
+    /// was called about that. `false`: the claim was lost, and nothing was written.
+    pub(super) async fn commit(
+        &self,
+        change: Change,
+        claim: &Claim,
+        payment: Option<String>,
+    ) -> bool {
+        let outstanding = self.uncommitted.begin(payment);
         let changes: Arc<[Change]> = Arc::from([change]);
         let answer = self
             .shared

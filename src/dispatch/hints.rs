@@ -31,7 +31,7 @@ impl Dispatcher {
     /// that led to: told before it, it would be taken for news of a call under way, and forgotten with its end.
     /// An answer of another worker's is not waited for.
     pub async fn hear(self: &Arc<Self>, hint: &Hint) {
-        self.uncommitted.until_committed().await;
+        self.uncommitted.until_committed(&hint.payments).await;
         let hear = self.hearing(hint, (self.shared.clock)());
         let heard = self
             .shared
@@ -143,7 +143,7 @@ impl Dispatcher {
             let found = (found, at_stake);
             self.correct(&claim, outcome, &mut change, found, &reading.evidence);
         }
-        if self.commit(change, &claim).await {
+        if self.commit(change, &claim, Some(job.payment.key)).await {
             self.tell_check(outcome, verdict, checked);
         }
     }
@@ -156,7 +156,7 @@ impl Dispatcher {
             ..claim.progress.clone()
         };
         let change = stands(claim, progress, (self.shared.clock)());
-        self.commit(change, claim).await;
+        self.commit(change, claim, None).await;
     }
 
     /// The correction of what was told, and a dead letter where a person has to look.

@@ -1,7 +1,7 @@
-//! Outcomes that are known and not committed yet: a notification that comes after an answer is told after it, and
-//! while there are very many no call begins.
+//! Outcomes that are known and not committed yet: a notification that comes after an answer about its payment is told
+//! after it, and while there are very many no call begins.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -19,7 +19,8 @@ pub(super) struct Uncommitted {
 #[derive(Default)]
 struct Numbers {
     next: u64,
-    open: BTreeSet<u64>,
+    /// And the payment of each.
+    open: BTreeMap<u64, Option<String>>,
 }
 
 /// One of them, until it is dropped.
@@ -44,32 +45,36 @@ impl Uncommitted {
         self.numbers().open.len() >= self.most
     }
 
-    /// An outcome is known.
-    pub(super) fn begin(&self) -> Outstanding<'_> {
+    /// An outcome is known, of a call about this payment.
+    pub(super) fn begin(&self, payment: Option<String>) -> Outstanding<'_> {
         let mut numbers = self.numbers();
         let number = numbers.next;
         numbers.next += 1;
-        numbers.open.insert(number);
+        numbers.open.insert(number, payment);
         Outstanding { all: self, number }
     }
 
-    /// Waits until all that are known now are committed, however many follow.
-    pub(super) async fn until_committed(&self) {
+    /// Waits until all of these payments' that are known now are committed, however many follow.
+    pub(super) async fn until_committed(&self, payments: &[String]) {
         let next = self.numbers().next;
         loop {
             let committed = self.committed.notified();
             tokio::pin!(committed);
             committed.as_mut().enable();
-            if self
-                .numbers()
-                .open
-                .first()
-                .is_none_or(|first| *first >= next)
-            {
+            if !self.waits(payments, next) {
                 return;
             }
             committed.await;
         }
+    }
+
+    fn waits(&self, payments: &[String], next: u64) -> bool {
+        let numbers = self.numbers();
+        let mut known = numbers
+            .open
+            .range(..next)
+            .filter_map(|(_, payment)| payment.as_ref());
+        known.any(|payment| payments.contains(payment))
     }
 
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
@@ -93,11 +98,14 @@ mod tests {
     #[tokio::test]
     async fn what_was_known_before_is_waited_for_and_nothing_else() {
         let all = Uncommitted::of(1);
-        all.until_committed().await;
-        let (first, second) = (all.begin(), all.begin());
-        let mut waiting = Box::pin(all.until_committed());
+        let payments = ["a", "b"].map(str::to_owned);
+        let begin = |payment: &str| all.begin(Some(payment.to_owned()));
+        all.until_committed(&payments).await;
+        let (first, second, _other) = (begin("a"), begin("b"), begin("c"));
+        let _without_a_call = all.begin(None);
+        let mut waiting = Box::pin(all.until_committed(&payments));
         assert!(poll!(&mut waiting).is_pending());
-        let _later = all.begin();
+        let _later = begin("a");
         drop(second);
         assert!(poll!(&mut waiting).is_pending());
         drop(first);
@@ -108,9 +116,9 @@ mod tests {
     fn twice_as_many_as_calls_at_once_are_many_and_a_few_never_are() {
         for (calls, most) in [(0, FEW), (1, FEW), (100, 200)] {
             let all = Uncommitted::of(calls);
-            let mut open: Vec<_> = (1..most).map(|_| all.begin()).collect();
+            let mut open: Vec<_> = (1..most).map(|_| all.begin(None)).collect();
             assert!(!all.are_many(), "{calls}");
-            open.push(all.begin());
+            open.push(all.begin(None));
             assert!(all.are_many(), "{calls}");
             open.pop();
             assert!(!all.are_many(), "{calls}");

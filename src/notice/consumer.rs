@@ -2,10 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use lapin::Connection;
 use lapin::message::Delivery;
+use lapin::{Acker, Connection};
 use tracing::{debug, info};
 
 use super::{Notices, WINDOW};
@@ -45,18 +47,33 @@ impl Notices {
         ended
     }
 
+    /// Each by itself: one waits for as long as its request's outcome cannot be written, and must hold up no other.
     async fn take_all(&self, batches: &mut Batches) -> Result<(), AmqpError> {
+        let mut taking = FuturesUnordered::new();
         loop {
-            let batch = batches.next().await?;
-            join_all(batch.iter().map(|delivery| self.take(delivery))).await;
-            // Every one that concerns the ledger is in it.
-            if let Some(last) = batch.last() {
-                consume::acknowledge(&last.acker).await?;
+            tokio::select! {
+                // While all are here that the broker may give, it would seem to have forgotten the consumer.
+                batch = batches.next(), if taking.len() < usize::from(WINDOW) => {
+                    taking.extend(batch?.into_iter().map(|delivery| self.take(delivery)));
+                }
+                // If it concerns the ledger, it is in it.
+                Some(first) = taking.next() => {
+                    let mut taken = vec![first];
+                    while let Some(Some(another)) = taking.next().now_or_never() {
+                        taken.push(another);
+                    }
+                    try_join_all(taken.iter().map(consume::acknowledge_alone)).await?;
+                }
             }
         }
     }
 
-    async fn take(&self, delivery: &Delivery) {
+    async fn take(&self, delivery: Delivery) -> Acker {
+        self.tell_dispatcher(&delivery).await;
+        delivery.acker
+    }
+
+    async fn tell_dispatcher(&self, delivery: &Delivery) {
         let provider = wire::notified_provider(delivery.routing_key.as_str());
         let Some(dispatcher) = provider.and_then(|name| self.dispatchers.get(name)) else {
             return debug!(key = %delivery.routing_key, "a notification for no account of ours");

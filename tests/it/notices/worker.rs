@@ -9,7 +9,9 @@ use super::midtrans;
 use crate::rig::client::{Outgoing, persistent_json};
 use crate::rig::process::free_address;
 use crate::rig::stage::{payment_id, request};
-use crate::rig::{Broker, Client, Message, Published, Simulator, Stage, Worker, http, until};
+use crate::rig::{
+    Broker, Client, Database, Message, Published, Simulator, Stage, Worker, http, until,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_millis(700);
@@ -473,6 +475,50 @@ async fn what_came_before_an_outcome_was_written_is_asked_about_after_it() {
         "before the cancel, and after the notification"
     );
     assert_eq!(count(&worker, "applied"), 0.0);
+}
+
+/// It waits for as long as the outcome cannot be written; those of others wait for nothing, at its account and at any.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_waits_for_an_outcome_holds_up_no_other() {
+    let (mut stage, address) = notified_stage("held-news");
+    patient(&mut stage);
+    let url = Database::shared().create();
+    stage.set("ledger.url", url.clone());
+    let worker = Worker::start_at(&stage.config(), address);
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let held = request("gr4vy", "slow");
+    let payment = payment_id(&held);
+    client.publish(&stage.names, &held).await;
+    let calls = || stage.simulator.money("gr4vy", &payment);
+    until("it is sent", PATIENCE, || calls().cancel_calls == 1).await;
+    let connected = tokio_postgres::connect(&url, tokio_postgres::NoTls).await;
+    let (holder, line) = connected.unwrap();
+    tokio::spawn(line);
+    let lock = "BEGIN; SELECT 1 FROM requests FOR UPDATE";
+    holder.batch_execute(lock).await.unwrap();
+    until("its outcome cannot be written", PATIENCE, || {
+        worker.log().contains("cannot commit an outcome")
+    })
+    .await;
+    assert_eq!(gr4vy(&worker, &payment, "capture_succeeded"), 200);
+
+    for provider in ["midtrans", "gr4vy"] {
+        let other = request(provider, "accepted-until-notified");
+        client.publish(&stage.names, &other).await;
+        let result = results.one(other["request_id"].as_str().unwrap(), 20 * SECOND);
+        assert_eq!(result.await.json()["outcome"], "cancelled");
+    }
+    assert_eq!(
+        (count(&worker, "duplicate"), calls().lookup_calls),
+        (0.0, 1)
+    );
+
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    let result = results.one(held["request_id"].as_str().unwrap(), PATIENCE);
+    assert_eq!(result.await.json()["outcome"], "cancelled");
+    until("it is checked", PATIENCE, || calls().lookup_calls == 2).await;
+    assert_eq!(count(&worker, "applied"), 2.0, "those of the others");
 }
 
 /// Results are checked a minute apart at the least.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rescind::ledger::{Accepted, Arrival};
+use rescind::ledger::{Accepted, Arrival, Which};
 
 use super::super::desk::{ACCOUNT, admitted, at, sends};
 use super::{Database, desk};
@@ -63,7 +63,8 @@ async fn a_lease_is_taken_without_a_standby() {
     assert_eq!(server.sql_in(&url, WAITING), "0");
 
     let other = desk(&url).await.shared();
-    let claiming = tokio::spawn(async move { other.claim(ACCOUNT, 9, at(1), sends()).await });
+    let claiming =
+        tokio::spawn(async move { other.claim(ACCOUNT, Which::due(9), at(1), sends()).await });
     leases("2").await;
     let waits = || server.sql_in(&url, WAITING) == "1";
     until("its commit waits", Duration::from_secs(10), waits).await;
