@@ -204,7 +204,7 @@ impl Outbox {
         metrics.publication(message.kind, Fate::Nacked);
         warn!(message_id = %message.id, routing_key = message.routing_key, bytes = message.body.len(), %error,
             "the broker refuses this message and closes the channel for it; the others go on, and this one is tried again later. Compare the broker's max_message_size and its permissions");
-        self.notes.refused(pending.seq, Instant::now());
+        self.notes.refused(pending, Instant::now());
     }
 
     /// The next window. `None`: nothing is left, and nothing more will come.

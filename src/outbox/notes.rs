@@ -84,10 +84,10 @@ impl Notes {
     }
 
     /// The broker closed the channel that only this message was published on.
-    pub(super) fn refused(&self, row: i64, now: Instant) {
+    pub(super) fn refused(&self, pending: &Pending, now: Instant) {
         let mut inner = self.inner();
-        inner.release(row);
-        inner.refused.add(row, now);
+        inner.release(pending.seq);
+        inner.refused.add(pending, now);
     }
 
     /// No queue took these messages, or theirs refused them.
@@ -215,7 +215,7 @@ mod tests {
     fn what_the_broker_refused_waits_and_keeps_nothing_else_waiting() {
         let (notes, now) = (Notes::default(), Instant::now());
         notes.take(rows(1..5, Kind::Result), now);
-        notes.refused(2, now);
+        notes.refused(&rows([2], Kind::Result)[0], now);
         notes.forget();
         notes.begin_read();
         let rest = notes.take(rows(1..5, Kind::Result), now);
@@ -237,6 +237,36 @@ mod tests {
         notes.inner().release(2);
         notes.begin_read();
         assert_eq!(parts(now), (vec![1, 2, 3, 4], vec![]), "it was taken");
+    }
+
+    /// Whoever reads dead letters may have no room, say, while results are wanted.
+    #[test]
+    fn what_one_exchange_refuses_is_no_reason_to_try_what_another_one_does_less_often() {
+        let (notes, start) = (Notes::default(), Instant::now());
+        let windows = [rows(0..256, Kind::DeadLetter), rows(256..300, Kind::Result)];
+        for row in windows.iter().flatten() {
+            notes.refused(row, start);
+        }
+        let mut tried = Vec::new();
+        for second in 0..60 {
+            let now = start + Duration::from_secs(second);
+            for window in &windows {
+                notes.begin_read();
+                for row in notes.take(window.clone(), now) {
+                    tried.push((second, row.message.kind));
+                    notes.refused(&row, now);
+                }
+            }
+        }
+        let each = [Kind::DeadLetter, Kind::Result];
+        let expected = (1..6).flat_map(|n| each.map(|kind| (n * 10, kind)));
+        assert_eq!(tried, expected.collect::<Vec<_>>());
+
+        let result = rows([256], Kind::Result);
+        notes.add(result.iter().map(Pending::delivered), start);
+        let go = |window: &Vec<Pending>| notes.take(window.clone(), start).len();
+        notes.begin_read();
+        assert_eq!(windows.each_ref().map(go), [0, 44]);
     }
 
     #[tokio::test]

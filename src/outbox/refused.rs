@@ -7,31 +7,71 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::amqp::{ACCESS_REFUSED, AmqpError, PRECONDITION_FAILED};
+use crate::ledger::Pending;
+use crate::wire::Kind;
 
 /// Time from one try to the next one that fails: each costs a channel, and an error in the broker's log.
 const TRY_EVERY: Duration = Duration::from_secs(10);
 
-/// Their rows, and when each was tried last.
+/// Those of all exchanges: what is wrong with one of them says nothing of the other one.
 #[derive(Default)]
 pub(super) struct Refused {
+    results: Exchange,
+    dead: Exchange,
+}
+
+impl Refused {
+    pub(super) fn add(&mut self, pending: &Pending, now: Instant) {
+        let exchange = match pending.message.kind {
+            Kind::DeadLetter => &mut self.dead,
+            Kind::Result | Kind::Correction | Kind::Notification => &mut self.results,
+        };
+        exchange.add(pending.seq, now);
+    }
+
+    /// It was refused when it was last tried, and has to go alone.
+    pub(super) fn has(&self, row: i64) -> bool {
+        self.results.has(row) || self.dead.has(row)
+    }
+
+    /// Which of these rows are tried now.
+    pub(super) fn due(
+        &mut self,
+        rows: impl Iterator<Item = i64> + Clone,
+        now: Instant,
+    ) -> Vec<i64> {
+        let mut due = self.results.due(rows.clone(), now);
+        due.extend(self.dead.due(rows, now));
+        due
+    }
+
+    /// The broker has these now.
+    pub(super) fn confirmed(&mut self, rows: impl Iterator<Item = i64> + Clone) {
+        self.results.confirmed(rows.clone());
+        self.dead.confirmed(rows);
+    }
+}
+
+/// Rows of one exchange, and when each was tried last.
+#[derive(Default)]
+struct Exchange {
     tried: HashMap<i64, Instant>,
     /// No try before; none: all may go.
     next_at: Option<Instant>,
 }
 
-impl Refused {
-    pub(super) fn add(&mut self, row: i64, now: Instant) {
+impl Exchange {
+    fn add(&mut self, row: i64, now: Instant) {
         self.tried.insert(row, now);
         self.next_at.get_or_insert(now + TRY_EVERY);
     }
 
-    /// It was refused when it was last tried, and has to go alone.
-    pub(super) fn has(&self, row: i64) -> bool {
+    fn has(&self, row: i64) -> bool {
         self.tried.contains_key(&row)
     }
 
-    /// Which of these rows are tried now: the one whose last try is longest ago, or all of them.
-    pub(super) fn due(&mut self, rows: impl Iterator<Item = i64>, now: Instant) -> Vec<i64> {
+    /// Of these rows the one whose last try is longest ago, or all of them.
+    fn due(&mut self, rows: impl Iterator<Item = i64>, now: Instant) -> Vec<i64> {
         let refused = rows.filter(|row| self.has(*row));
         let Some(next_at) = self.next_at else {
             return refused.collect();
@@ -44,8 +84,8 @@ impl Refused {
         due.into_iter().collect()
     }
 
-    /// The broker has these now. If one of them was refused, the others are worth a try at once.
-    pub(super) fn confirmed(&mut self, rows: impl IntoIterator<Item = i64>) {
+    /// If one of these was refused, the others are worth a try at once.
+    fn confirmed(&mut self, rows: impl IntoIterator<Item = i64>) {
         for row in rows {
             if self.tried.remove(&row).is_some() {
                 self.next_at = None;
@@ -67,7 +107,7 @@ mod tests {
 
     #[test]
     fn one_is_tried_at_a_time_each_in_its_turn_and_all_of_them_once_one_is_taken() {
-        let mut refused = Refused::default();
+        let mut refused = Exchange::default();
         let now = Instant::now();
         assert!(refused.due(1..9, now).is_empty());
         for row in [3, 5, 4] {
