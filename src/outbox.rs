@@ -30,6 +30,7 @@ use self::notes::Notes;
 use self::round::Round;
 
 mod copies;
+mod mark;
 mod notes;
 mod refused;
 mod returned;
@@ -40,10 +41,6 @@ mod round;
 const WINDOWS: usize = 4;
 /// Messages of one window.
 const WINDOW: usize = 256;
-/// How long a confirmation waits to be marked together with others: hardly anybody waits for that, and a
-/// commit of its own would keep everything else waiting. A message that was not marked before a crash is
-/// published again.
-const MARK_WITHIN: Duration = Duration::from_millis(100);
 /// A window this large says that more messages are coming: together they cost the broker less.
 const CROWD: usize = 8;
 /// How long the next window waits for them.
@@ -283,47 +280,6 @@ impl Outbox {
                 }
             }
             tokio::time::sleep(AGAIN_EVERY).await;
-        }
-    }
-
-    /// Marks confirmed messages until the session is over.
-    async fn keep_marking(&self, over: &CancellationToken) {
-        let marking = async {
-            loop {
-                self.notes.wait().await;
-                if !self.mark().await {
-                    tokio::time::sleep(AGAIN_EVERY).await;
-                }
-            }
-        };
-        over.run_until_cancelled(marking).await;
-    }
-
-    /// A ledger that does not answer must not keep messages from being published that can be read. Those
-    /// that were not marked are marked later, or published again.
-    async fn mark_soon(&self) {
-        drop(tokio::time::timeout(AGAIN_EVERY, self.mark()).await);
-    }
-
-    /// Marks the messages that the broker confirmed. Those that cannot be marked now are tried later, and not
-    /// published again in this session: a full disk must not make a flood.
-    async fn mark(&self) -> bool {
-        let _turn = self.notes.turn().await;
-        let confirmed = self.notes.confirmed();
-        if confirmed.is_empty() {
-            return true;
-        }
-        let now = (self.shared.clock)();
-        match self.shared.ledger.published(confirmed.clone(), now).await {
-            Ok(()) => {
-                self.notes.marked(&confirmed);
-                true
-            }
-            Err(error) => {
-                error!(%error, "cannot mark messages as published; trying again");
-                self.notes.try_later();
-                false
-            }
         }
     }
 

@@ -11,9 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::WINDOW;
+use super::mark::{MARK_WITHIN, MARKED_MOST};
 use super::refused::Refused;
 use super::returned::Returned;
-use super::{MARK_WITHIN, WINDOW};
 use crate::ledger::{Delivered, Pending};
 use crate::metrics::Fate;
 
@@ -135,9 +136,10 @@ impl Notes {
         self.turn.lock().await
     }
 
-    /// The messages to be marked, oldest first. They stay until they are marked.
+    /// The messages to be marked, oldest first, [`MARKED_MOST`] of them. They stay until they are marked.
     pub(super) fn confirmed(&self) -> Vec<Delivered> {
-        self.inner().confirmed.clone()
+        let inner = self.inner();
+        inner.confirmed.iter().take(MARKED_MOST).copied().collect()
     }
 
     /// These, the oldest ones, are marked.

@@ -1,0 +1,95 @@
+//! Marks in the ledger what the broker has confirmed, many messages in one commit.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::{AGAIN_EVERY, Outbox};
+use crate::ledger::Delivered;
+
+/// How long a confirmation waits to be marked together with others: hardly anybody waits for that, and a
+/// commit of its own would keep everything else waiting. A message that was not marked before a crash is
+/// published again.
+pub(super) const MARK_WITHIN: Duration = Duration::from_millis(100);
+/// Messages that are marked in one commit: while one waited for its standby, as many as may wait for the broker
+/// were published, and all of them at once could take longer than the database lets a statement.
+pub(super) const MARKED_MOST: usize = 5_000;
+
+impl Outbox {
+    /// Marks confirmed messages until the session is over.
+    pub(super) async fn keep_marking(&self, over: &CancellationToken) {
+        let marking = async {
+            loop {
+                self.notes.wait().await;
+                if !self.mark().await {
+                    tokio::time::sleep(AGAIN_EVERY).await;
+                }
+            }
+        };
+        over.run_until_cancelled(marking).await;
+    }
+
+    /// A ledger that does not answer must not keep messages from being published that can be read. Those
+    /// that were not marked are marked later, or published again.
+    pub(super) async fn mark_soon(&self) {
+        drop(tokio::time::timeout(AGAIN_EVERY, self.mark()).await);
+    }
+
+    /// Marks the messages that the broker confirmed. Those that cannot be marked now are tried later, and not
+    /// published again in this session: a full disk must not make a flood.
+    pub(super) async fn mark(&self) -> bool {
+        let _turn = self.notes.turn().await;
+        loop {
+            let confirmed = self.notes.confirmed();
+            if !confirmed.is_empty() && !self.mark_these(&confirmed).await {
+                return false;
+            }
+            if confirmed.len() < MARKED_MOST {
+                return true;
+            }
+        }
+    }
+
+    async fn mark_these(&self, confirmed: &[Delivered]) -> bool {
+        let now = (self.shared.clock)();
+        match self.shared.ledger.published(confirmed.to_vec(), now).await {
+            Ok(()) => {
+                self.notes.marked(confirmed);
+                true
+            }
+            Err(error) => {
+                error!(%error, "cannot mark messages as published; trying again");
+                self.notes.try_later();
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use super::super::tests::rows;
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::ledger::Pending;
+    use crate::shared::tests::shared;
+    use crate::wire::Kind;
+
+    #[tokio::test]
+    async fn however_many_were_confirmed_all_are_marked_and_not_too_many_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = load(&Sources::default(), crate::providers::ALL).unwrap();
+        let outbox = Outbox::new(settings.config.amqp, Arc::new(shared(&folder)));
+        let confirmed = rows(0..12_000, Kind::Result);
+        let delivered = confirmed.iter().map(Pending::delivered);
+        outbox.notes.add(delivered, Instant::now());
+        assert_eq!(outbox.notes.confirmed().len(), 5_000);
+        assert!(outbox.mark().await);
+        assert!(outbox.notes.confirmed().is_empty());
+    }
+}
