@@ -119,7 +119,7 @@ impl Intake {
     async fn wait_for_ledger(&self) {
         // A batch that waits to be stored has the turn.
         let _turn = self.turn.lock().await;
-        // An empty batch: it is answered once the ledger can commit.
+        // An empty batch: it is answered once the ledger can write.
         self.store(&Arc::from([])).await;
     }
 

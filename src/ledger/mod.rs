@@ -39,7 +39,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
 /// The operations. Each is atomic, except [`hasten`](Self::hasten) and
 /// [`reconcile`](Self::reconcile): on PostgreSQL these run in batches, and may be repeated.
 pub trait Ledger: Send + Sync {
-    /// Stores the messages that intake has read. Answers are in the order of the arrivals.
+    /// Stores the messages that intake has read. Answers are in the order of the arrivals. Writes something
+    /// also where there are none: then the answer says that there is room.
     fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>>;
 
     /// Takes requests of an account and commits what `planner` plans for each: a call's intent is

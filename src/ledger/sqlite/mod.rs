@@ -126,6 +126,9 @@ fn existing(path: &Path) -> Result<Connection, LedgerError> {
 impl Ledger for Sqlite {
     fn accept(&self, arrivals: Arc<[Arrival]>) -> Answer<'_, Vec<Accepted>> {
         self.write(move |db| {
+            if arrivals.is_empty() {
+                open::write_a_page(db)?;
+            }
             arrivals
                 .iter()
                 .map(|arrival| accept::accept(db, arrival))

@@ -135,7 +135,7 @@ async fn rows_that_stay_locked_keep_nothing_else_waiting() {
     for due in ["early", "late"] {
         let commit = |claim| desk.commit(vec![wait(claim, at(900))].into());
         let commits: Vec<_> = held.iter().map(commit).collect();
-        let claimed = desk.claim(ACCOUNT, 1, at(0), sends());
+        let claimed = desk.claim(ACCOUNT, Which::due(1), at(0), sends());
         let claimed = tokio::time::timeout(Duration::from_secs(5), claimed).await;
         let claimed = claimed.expect("an answer in time").unwrap().claims;
         assert_eq!(claimed[0].stored.request_id, due);
