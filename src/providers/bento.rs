@@ -25,6 +25,7 @@ use answer::{Answer, MISSING};
 use verdict::{by_status, declined, found, submitted, unanswered};
 
 mod answer;
+mod reversed;
 mod verdict;
 
 /// Bento.

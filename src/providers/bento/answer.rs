@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::{Ask, Reading, Response, loose_text};
+use super::reversed::{REVERSED, Reversed};
 use crate::job::{Amount, Currency};
 use crate::outcome::{Cancelled, Cause, Refused, Verdict};
 
@@ -63,15 +64,22 @@ impl<'a> Answer<'a> {
         loose_text(&self.transaction[field])?.parse().ok()
     }
 
-    /// What was refunded, in minor units.
-    pub(super) fn refunded_units(&self) -> Option<i64> {
-        self.units("refundedAmount").filter(|units| *units > 0)
+    /// What was refunded, in minor units; of a part only what was not before our first call.
+    pub(super) fn refunded_units(&self, ask: &Ask<'_>) -> Option<i64> {
+        let all = self.units("refundedAmount").filter(|units| *units > 0)?;
+        Some(match (ask.job.amount, Reversed::before(ask)) {
+            (Some(_), Some(before)) => all.saturating_sub(before.units),
+            _ => all,
+        })
     }
 
     /// The same as an amount, where its currency is known.
     fn refunded_amount(&self, ask: &Ask<'_>) -> Option<Amount> {
         let currency = self.currency(ask)?;
-        Some(Amount::from_minor_units(self.refunded_units()?, currency))
+        Some(Amount::from_minor_units(
+            self.refunded_units(ask)?,
+            currency,
+        ))
     }
 
     /// Of the transaction's amounts. The request's stands in for one that is not told, not for one that is
@@ -117,6 +125,23 @@ impl<'a> Answer<'a> {
         history.filter(|entry| is_failed_reversal(entry)).count()
     }
 
+    /// Voids and refunds in the history that went through, whosever they are.
+    pub(super) fn reversals(&self) -> usize {
+        let history = self.history().iter();
+        history
+            .filter(|entry| is_reversal(entry) && is_success(entry))
+            .count()
+    }
+
+    /// What was there before a call of ours can have done anything is noted, as it is none of ours.
+    fn reversed_before(&self, ask: &Ask<'_>, verdict: &Verdict) -> Option<Reversed> {
+        if *verdict == Verdict::StillOpen && Whose::earlier(ask) == Whose::SomebodyElses {
+            Reversed::shown(self)
+        } else {
+            None
+        }
+    }
+
     /// How many of them need no answer any more, once a call follows: those that it repeats, and
     /// whatever had failed before it, whosever it was. Never fewer than before: one too many ends
     /// with a person, one too few with a call beside one that is being carried out.
@@ -148,6 +173,7 @@ impl<'a> Answer<'a> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let message = text(&status["description"]).or_else(|| text(&self.body["message"]));
         let accounted = self.accounted(ask, &verdict);
+        let before = self.reversed_before(ask, &verdict);
         let amount = is_refund(&verdict)
             .then(|| self.refunded_amount(ask))
             .flatten();
@@ -157,7 +183,8 @@ impl<'a> Answer<'a> {
                 text(&self.transaction["state"]),
                 message,
             )
-            .learn(FAILURES, accounted.map(|count| count.to_string()));
+            .learn(FAILURES, accounted.map(|count| count.to_string()))
+            .learn(REVERSED, before.map(Reversed::to_learn));
         match amount {
             Some(amount) => reading.amount(
                 Some(amount.to_string()),
@@ -199,10 +226,19 @@ fn is_failed(entry: &Value) -> bool {
         || failed(&entry["status"]).is_some()
 }
 
-fn is_failed_reversal(entry: &Value) -> bool {
+fn is_success(entry: &Value) -> bool {
+    let says = |told: &Value, word| told.as_str().is_some_and(|s| s.eq_ignore_ascii_case(word));
+    says(&entry["result"], "Success") || says(&entry["status"]["outcome"], "succeeded")
+}
+
+fn is_reversal(entry: &Value) -> bool {
     let action = entry["action"].as_str().unwrap_or_default();
     let reverses = |name| action.eq_ignore_ascii_case(name);
-    (reverses("Void") || reverses("Refund")) && is_failed(entry)
+    reverses("Void") || reverses("Refund")
+}
+
+fn is_failed_reversal(entry: &Value) -> bool {
+    is_reversal(entry) && is_failed(entry)
 }
 
 fn is_refund(verdict: &Verdict) -> bool {

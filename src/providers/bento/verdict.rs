@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::super::{Ask, Response, by_http_status};
 use super::answer::{Answer, FAILURES, Failure, MISSING, Whose, failed};
+use super::reversed::{Since, since};
 use super::{is_guessed, lookup_path, units_asked};
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict};
 
@@ -24,6 +25,10 @@ pub(super) fn submitted(ask: &Ask<'_>, answer: &Answer<'_>) -> Verdict {
         None => {}
     }
     if still_moves(state) {
+        return Verdict::Accepted;
+    }
+    // Perhaps this part is through, and the failure is another call's: only a look-up can tell.
+    if ask.job.amount.is_some() && since(ask, answer) != Since::NotOurs {
         return Verdict::Accepted;
     }
     let is_final = state.eq_ignore_ascii_case("RefundFailed");
@@ -149,8 +154,21 @@ fn would_void_more(ask: &Ask<'_>, answer: &Answer<'_>) -> bool {
 
 /// The payment is as it was. Once a cancel was accepted this is the state before it, for as
 /// long as nothing says that it failed. A failure that an attempt in doubt may have caused is
-/// no reason to send at once: the state has to be seen twice.
+/// no reason to send at once: the state has to be seen twice. Where more is given back than before our first
+/// call, no second one may follow: either that is the part, or nobody can tell.
 fn still_there(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
+    if ask.exposed || ask.accepted {
+        match since(ask, answer) {
+            Since::NotOurs => {}
+            Since::PerhapsOurs => return None,
+            Since::ThePart => {
+                return Some(cancelled(
+                    Cancelled::PartiallyRefunded,
+                    Whose::AnEarlierCall,
+                ));
+            }
+        }
+    }
     let failure = answer.failure().filter(|failure| failure.is_new(ask));
     match failure {
         Some(failure) if ask.accepted => Some(failure.verdict(None)),
@@ -166,8 +184,11 @@ fn refund_failed(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
     if Whose::earlier(ask) == Whose::SomebodyElses {
         return Some(Verdict::Refused(Refused::NotEligible));
     }
+    let is_untouched = since(ask, answer) == Since::NotOurs;
     match answer.failure() {
-        Some(failure) if failure.is_new(ask) && failure.retryable && ask.accepted => {
+        Some(failure)
+            if failure.is_new(ask) && failure.retryable && ask.accepted && is_untouched =>
+        {
             Some(failure.verdict(None))
         }
         Some(failure) if !failure.is_new(ask) && ask.accepted => None,
@@ -222,7 +243,7 @@ fn cancelled(reason: Cancelled, whose: Whose) -> Verdict {
 
 /// `Refunded` means "all or part": the amounts decide whether it is what was asked for.
 fn refunded(ask: &Ask<'_>, answer: &Answer<'_>, whose: Whose) -> Option<Verdict> {
-    let refunded = answer.refunded_units()?;
+    let refunded = answer.refunded_units(ask)?;
     let (asked, reason) = match ask.job.amount {
         None => (answer.units("capturedAmount")?, Cancelled::Refunded),
         Some(_) => (units_asked(ask)?, Cancelled::PartiallyRefunded),
