@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Simulator;
-use super::behaviour::Fault;
+use super::behaviour::{Fault, has_word};
 use super::dialect::{Amount, Cancel, Dialect, Movement, Provider, Reply, Subject};
 use super::exchange;
 use super::logins::{BENTO_TOKEN, Login, Logins, bearer};
@@ -107,10 +107,12 @@ impl Dialect for Bento {
             // An amount means nothing before the capture.
             _ => ("void", payment.left),
         };
+        // A refund can be sent once, say the pages. Nobody has tried a second part.
+        let closes = amount == payment.left || !payment.ids.iter().any(|id| has_word(id, "parts"));
         Some(Movement {
             operation,
             amount,
-            closes: true,
+            closes,
         })
     }
 
@@ -289,6 +291,26 @@ mod tests {
             (&effect["operation"], &effect["amount"]),
             (&json!("refund"), &json!("40"))
         );
+    }
+
+    #[tokio::test]
+    async fn a_part_can_leave_the_rest_to_be_refunded() {
+        let rig = Rig::start().await;
+        let id = "captured-parts";
+        let seen = |(_, body): (u16, Value)| {
+            let data = &body["data"];
+            (data["state"].clone(), data["refundedAmount"].clone())
+        };
+        for refunded in [4000, 8000] {
+            let after = seen(cancel(&rig, id, json!({"refundAmount": 4000})).await);
+            assert_eq!(after, (json!("CaptureSucceeded"), json!(refunded)));
+        }
+        let (http, body) = cancel(&rig, id, json!({"refundAmount": 4000})).await;
+        assert_eq!(http, 422, "{body}");
+        assert_eq!(rig.effects("bento/or_1/captured-parts").await, 2);
+        let rest = cancel(&rig, id, json!({})).await;
+        assert_eq!(rest.1["data"]["history"].as_array().unwrap().len(), 5);
+        assert_eq!(seen(rest), (json!("Refunded"), json!(10_000)));
     }
 
     #[tokio::test]

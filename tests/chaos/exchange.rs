@@ -4,7 +4,8 @@
 //! It passes the bytes as they are. A `duplicate` sends the same request bytes a second time on a
 //! connection of its own, after an answer of success, and throws the second answer away: what a
 //! gateway on the way may do. It is not done to a part of a payment without a key (Bento's
-//! `refundAmount`): no worker can make two such calls one.
+//! `refundAmount`), nor is one delivered late: no worker can make two such calls one, and at a payment with the word
+//! `parts` the judge would see two effects.
 
 use std::io;
 use std::net::SocketAddr;

@@ -99,7 +99,13 @@ impl Load {
         }
         let part = provider == "bento" && self.random.random_bool(0.25);
         if part {
-            words = format!("captured-{words}");
+            // Of every other payment a second part could be refunded: there two calls are two effects.
+            let stays_open = if self.number.is_multiple_of(2) {
+                "-parts"
+            } else {
+                ""
+            };
+            words = format!("captured{stays_open}-{words}");
         }
         let request = request(
             &format!("{}-{}", self.seed, self.number),

@@ -70,11 +70,19 @@ const STAGES: [(&str, &str); 8] = [
 ];
 
 /// Parts of a payment: provider, behaviour, amount, currency.
-const PARTS: [(&str, &str, &str, &str); 9] = [
+const PARTS: [(&str, &str, &str, &str); 12] = [
     ("bento", "captured", "12.34", "USD"),
     ("bento", "captured-jpy", "50", "JPY"),
     ("bento", "captured-kwd", "1.005", "KWD"),
     ("bento", "captured", "100.01", "USD"),
+    ("bento", "captured-parts", "12.34", "USD"),
+    ("bento", "captured-parts-accepted-then-done", "12.34", "USD"),
+    (
+        "bento",
+        "captured-parts-timeout-after-effect",
+        "12.34",
+        "USD",
+    ),
     ("pismo", "success", "100.00", "BRL"),
     ("pismo", "success", "0.01", "BRL"),
     ("pismo", "success", "100.01", "BRL"),
