@@ -20,11 +20,13 @@ use super::{
 };
 use crate::job::{Job, Payment};
 use crate::oauth;
-use crate::outcome::{Operation, Verdict};
-use answer::{Answer, MISSING};
-use verdict::{by_status, declined, found, submitted, unanswered};
+use crate::outcome::Operation;
+use answer::Answer;
+use missing::{by_status, noted_when_asked, noted_when_sent, unanswered};
+use verdict::{declined, found, submitted};
 
 mod answer;
+mod missing;
 mod reversed;
 mod verdict;
 
@@ -135,13 +137,7 @@ impl Provider for Bento {
             400..=499 => declined(ask, &answer, response),
             _ => by_status(Operation::Cancel, response, &body),
         };
-        let missing = match (&verdict, ask.learned(MISSING)) {
-            (Verdict::NotFound, _) => Some("yes".to_owned()),
-            (_, Some(_)) => Some(String::new()),
-            (_, None) => None,
-        };
-        let reading = answer.reading(ask, verdict, response);
-        reading.learn(MISSING, missing)
+        noted_when_sent(ask, answer.reading(ask, verdict, response))
     }
 
     fn read_lookup(&self, ask: &Ask<'_>, response: &Response<'_>) -> Reading {
@@ -152,7 +148,7 @@ impl Provider for Bento {
         } else {
             unanswered(ask, response, &body)
         };
-        answer.reading(ask, verdict, response)
+        noted_when_asked(ask, response, answer.reading(ask, verdict, response))
     }
 
     fn login(&self, account: &Account, _now: Timestamp, _nonce: &str) -> Result<Login, String> {

@@ -9,6 +9,7 @@
 
 mod table;
 mod tried;
+mod walks;
 
 use std::collections::BTreeSet;
 

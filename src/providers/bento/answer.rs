@@ -13,9 +13,6 @@ use crate::outcome::{Cancelled, Cause, Refused, Verdict};
 /// older than the next call.
 pub(super) const FAILURES: &str = "failures";
 
-/// Learned: whether the last call was told that there is no such payment.
-pub(super) const MISSING: &str = "missing";
-
 /// An answer's body: the transaction is in `data`, errors and newer declines are outside of it.
 pub(super) struct Answer<'a> {
     pub(super) body: &'a Value,

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::super::{Ask, Response, by_http_status};
-use super::answer::{Answer, FAILURES, Failure, MISSING, Whose, failed};
+use super::answer::{Answer, FAILURES, Failure, Whose, failed};
 use super::reversed::{Since, since};
-use super::{is_guessed, lookup_path, units_asked};
+use super::{lookup_path, units_asked};
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict};
 
 /// A 2xx to the cancel: "submitted for processing", unless the state already says more.
@@ -194,31 +194,6 @@ fn refund_failed(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<Verdict> {
         Some(failure) if !failure.is_new(ask) && ask.accepted => None,
         _ => Some(Verdict::Unresolved(Unresolved::RefundFailed)),
     }
-}
-
-/// A look-up that was not answered. The default path is nowhere documented: where it was not
-/// set by hand, its 404 only agrees with that of the cancel, whose path is.
-pub(super) fn unanswered(ask: &Ask<'_>, response: &Response<'_>, body: &Value) -> Verdict {
-    match response.status {
-        404 if is_guessed(ask.account) && is_missing(ask) => Verdict::NotFound,
-        404 if is_guessed(ask.account) => response.not_yet(),
-        _ => by_status(Operation::Lookup, response, body),
-    }
-}
-
-/// What HTTP says. Only Bento's own errors have `causes`: a gateway's 404 is no word on the payment, and its
-/// 503 may follow a call that was passed on.
-pub(super) fn by_status(operation: Operation, response: &Response<'_>, body: &Value) -> Verdict {
-    let is_its_own = body["causes"].is_array();
-    match response.status {
-        404 if is_its_own => Verdict::NotFound,
-        _ => by_http_status(operation, response, is_its_own),
-    }
-}
-
-/// The last call was told that there is no such payment, and no call may have been applied.
-fn is_missing(ask: &Ask<'_>) -> bool {
-    ask.learned(MISSING) == Some("yes") && !ask.exposed && !ask.accepted
 }
 
 /// What a final state says (<https://docs.bento-tech.com/docs/transaction-history>); `None` for
