@@ -129,7 +129,8 @@ pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>)
         }
         "authsucceeded" | "capturesucceeded" => still_there(ask, answer).unwrap_or(not_yet),
         "refundfailed" => refund_failed(ask, answer).unwrap_or(not_yet),
-        "refunding" => Verdict::Accepted,
+        // `Refunded`, and how much cannot be read yet: `failed` would be wrong of it.
+        "refunding" | "refunded" => Verdict::Accepted,
         _ => not_yet,
     }
 }
@@ -148,7 +149,7 @@ fn is_of_another_currency(ask: &Ask<'_>, transaction: &Value) -> bool {
 
 /// An amount is ignored before capture: less than all of it cannot be cancelled yet.
 fn would_void_more(ask: &Ask<'_>, answer: &Answer<'_>) -> bool {
-    let whole = answer.transaction["authorizedAmount"].as_i64();
+    let whole = answer.units("authorizedAmount");
     !ask.accepted && units_asked(ask).is_some_and(|asked| whole != Some(asked))
 }
 

@@ -250,3 +250,23 @@ fn a_payment_that_only_the_cancel_can_miss_is_missed_twice() {
     let nobody = Outcome::Unresolved(Unresolved::LookupsExhausted);
     assert_eq!((end.outcome, end.cancels), (nobody, 2), "{end:?}");
 }
+
+#[test]
+fn refunded_without_a_readable_amount_is_for_a_person() {
+    for is_part in [false, true] {
+        for said in [
+            r#"{"data":{"state":"Refunded"}}"#,
+            r#"{"data":{"state":"Refunded","capturedAmount":20000,"refundedAmount":0}}"#,
+            r#"{"data":{"state":"Refunded","capturedAmount":20000,"refundedAmount":500.0}}"#,
+        ] {
+            let bento = Bento {
+                path: SET,
+                is_part,
+                answer: |_, _| Some((200, said)),
+            };
+            let end = bento.end();
+            let nobody = Outcome::Unresolved(Unresolved::LookupsExhausted);
+            assert_eq!((end.outcome, end.cancels), (nobody, 0), "{said}");
+        }
+    }
+}
