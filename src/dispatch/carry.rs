@@ -137,7 +137,7 @@ impl Dispatcher {
             exposed: claim.progress.exposed,
             presumed: claim.progress.is_presumed(),
             accepted: claim.progress.accepted,
-            sent_at: claim.progress.first_sent_at,
+            received_at: claim.stored.envelope.received_at,
         };
         let started = Instant::now();
         let ended = self

@@ -107,7 +107,9 @@ impl Provider for Midtrans {
             Source::Unclear => Verdict::Doubt,
             Source::Http => of_http(Operation::Cancel, response),
             Source::Body { code, status } => match cancel_verdict(&code, &status, response) {
-                Verdict::Cancelled { .. } if is_a_later_one(ask, &body) => {
+                Verdict::Cancelled { .. } | Verdict::NothingToCancel(_) | Verdict::Refused(_)
+                    if is_a_later_one(ask, &body) =>
+                {
                     Verdict::Unresolved(Unresolved::ContradictoryEvidence)
                 }
                 verdict => verdict,
@@ -239,8 +241,8 @@ fn is_about(ask: &Ask<'_>, body: &Value) -> bool {
         && same("transaction_id", transaction, str::eq_ignore_ascii_case)
 }
 
-/// A payment that was made after the first call by order id: an order can be charged again once its
-/// payment is cancelled, by whomever. What becomes of the second one is no answer about the first,
+/// A payment that was made after the request by order id was received: an order can be charged again once
+/// its payment is cancelled or has expired. What becomes of the second one is no answer about the first,
 /// and it is nobody's wish to cancel it. A clock that is behind sees too many of them, which costs a
 /// person's look.
 fn is_a_later_one(ask: &Ask<'_>, body: &Value) -> bool {
@@ -248,7 +250,7 @@ fn is_a_later_one(ask: &Ask<'_>, body: &Value) -> bool {
         return false;
     }
     let made_at = body["transaction_time"].as_str().and_then(time);
-    matches!((made_at, ask.sent_at), (Some(made_at), Some(sent_at)) if made_at > sent_at)
+    made_at.is_some_and(|made_at| made_at > ask.received_at)
 }
 
 /// `2015-02-26 14:39:33`, in GMT+7

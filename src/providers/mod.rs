@@ -298,8 +298,8 @@ pub struct Ask<'a> {
     pub presumed: bool,
     /// The provider has accepted an earlier attempt of this request.
     pub accepted: bool,
-    /// When the first cancel call of this request was begun.
-    pub sent_at: Option<Timestamp>,
+    /// When the request was received: it cannot mean a payment that was made later.
+    pub received_at: Timestamp,
 }
 
 impl Ask<'_> {

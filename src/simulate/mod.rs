@@ -6,9 +6,10 @@
 //!
 //! # Words in an id
 //! A word has no letter at either side, and `_` counts as `-`. Beside the behaviours below: `jpy` and
-//! `kwd` choose the currency; `captured` (Bento: a cancel refunds; Midtrans: `capture`; Gr4vy:
-//! `capture_succeeded`, nothing to void); `parts` (Bento, with `captured`: a part leaves the rest to be refunded, and the
-//! payment stays `CaptureSucceeded`; without it the first refund is the only one, as the pages say); `pending` (Gr4vy: only `/cancel` works; Midtrans: `pending`;
+//! `kwd` choose the currency; `charged-again` (made just now, by whoever used the id once more); `captured` (Bento: a cancel
+//! refunds; Midtrans: `capture`; Gr4vy: `capture_succeeded`, nothing to void); `parts` (Bento, with `captured`: a part leaves
+//! the rest to be refunded, and the payment stays `CaptureSucceeded`; without it the first refund is the only one, as the
+//! pages say); `pending` (Gr4vy: only `/cancel` works; Midtrans: `pending`;
 //! Migo: `IN_PROGRESS`, ends in `CANCELLED`); `partial` (Tingg: partly paid, ends in 181). A scenario
 //! file ([`Scenario`]) has rules `[[rule]] provider, payment, behaviour` that come before the words.
 //!

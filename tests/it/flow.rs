@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 mod broken;
+mod charged_again;
 mod commands;
 mod contract;
 mod counting;

@@ -21,7 +21,7 @@
 //! shows {"code":"200","learned":{…}}    the evidence of the line above holds at least this
 //! ```
 //! A situation is `-`, `exposed`, `accepted`, `exposed,accepted` or `forgotten`, which is exposed without a call on
-//! record, as after a restore; the first cancel was sent when the year 2026 began; `429+7s` is an answer with
+//! record, as after a restore; the request was received when the year 2026 began; `429+7s` is an answer with
 //! `Retry-After: 7`; a verdict with a wait ends in `+7s`. Bento's amounts decide what its `Refunded` means, so
 //! there a verdict ends in the amount of the evidence, if it has one.
 
@@ -39,8 +39,8 @@ use rescind::providers::{
     Response,
 };
 
-/// When the first cancel was sent, in all lines: 2026-01-01T00:00:00Z.
-const SENT_AT: Timestamp = Timestamp::constant(1_767_225_600, 0);
+/// When the request was received, in all lines: 2026-01-01T00:00:00Z.
+const RECEIVED_AT: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 /// A key as the worker makes them: a UUID of 36 characters.
 pub(super) const KEY: &str = "5f0c7d2e-6f8a-5b1c-9d3e-0123456789ab";
@@ -385,7 +385,7 @@ pub(super) fn ask<'a>(account: &'a Account, job: &'a Job, learned: &'a Learned) 
         exposed: false,
         presumed: false,
         accepted: false,
-        sent_at: Some(SENT_AT),
+        received_at: RECEIVED_AT,
     }
 }
 
