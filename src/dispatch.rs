@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{Instrument, info, info_span, warn};
 
+use crate::backoff::elapsed;
 use crate::call::{self, Caller, ClientError};
 use crate::config::AccountConfig;
 use crate::gate::{BreakerChange, Gate, Health, Limits, NoRoom};
@@ -19,7 +20,7 @@ use crate::ledger::{Claim, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
 use crate::metrics::GateGauges;
 use crate::outcome::{Cause, Operation};
-use crate::providers::Provider;
+use crate::providers::{Learned, Provider};
 use crate::shared::Shared;
 use crate::since::Since;
 use crate::wire;
@@ -41,6 +42,10 @@ use uncommitted::Uncommitted;
 /// A cancel is sent this soon after its claim, or not at all: a worker that was held up, and whose
 /// work others have taken over, sends nothing late.
 const SEND_WITHIN: Duration = Duration::from_secs(5);
+
+/// A request that has waited longer than this is looked at before its first cancel, where what it names may be
+/// another payment by now. An order is rarely charged again within a minute after its cancel was asked for.
+const LATE: Duration = Duration::from_secs(60);
 
 /// The dispatchers of a worker, by account.
 pub type Dispatchers = BTreeMap<String, Arc<Dispatcher>>;
@@ -194,6 +199,14 @@ impl Dispatcher {
 
     fn terms(&self, job: &Job) -> Terms {
         terms(&self.config, job)
+    }
+
+    /// The terms of a stored request that may have waited for its first call: see [`LATE`].
+    fn terms_now(&self, stored: &Stored, job: &Job, known: &Learned, now: Timestamp) -> Terms {
+        let mut terms = self.terms(job);
+        let is_late = elapsed(stored.envelope.received_at, now) > LATE;
+        terms.abilities.look_first |= is_late && self.config.adapter.may_be_another(job, known);
+        terms
     }
 
     /// A place for a fresh request that may begin at once, with its intent.

@@ -206,7 +206,10 @@ impl Dispatcher {
         Arc::new(move |stored, progress| {
             progress.distrust(steady_since, now, quiet);
             let plan = match dispatcher.job(stored) {
-                Ok(job) => progress.plan(&dispatcher.terms(&job), now),
+                Ok(job) => {
+                    let terms = dispatcher.terms_now(stored, &job, &progress.learned, now);
+                    progress.plan(&terms, now)
+                }
                 Err(_) => unreadable(progress),
             };
             match plan {

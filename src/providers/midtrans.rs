@@ -17,8 +17,8 @@ use jiff::tz::Offset;
 use serde_json::Value;
 
 use super::{
-    Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Login, Notification, Provider,
-    Reading, Request, Response, Setting, by_http_status, is_visible, loose_text, segment,
+    Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Learned, Login, Notification,
+    Provider, Reading, Request, Response, Setting, by_http_status, is_visible, loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::notification::is_sha512_of;
@@ -69,6 +69,11 @@ impl Provider for Midtrans {
             look_first: false,
             doubt: DoubtPolicy::LookUp,
         }
+    }
+
+    /// An order id, as long as no transaction id is known.
+    fn may_be_another(&self, job: &Job, learned: &Learned) -> bool {
+        job.payment.id("transaction_id").is_empty() && !learned.contains_key("transaction_id")
     }
 
     /// The key says which of the two ids it is: an order id may look like a transaction id.

@@ -59,6 +59,12 @@ pub trait Provider: Send + Sync {
     /// What this provider offers for such a request, and what doubt means for it.
     fn abilities(&self, account: &Account, job: &Job) -> Abilities;
 
+    /// Whether what is known of the payment may come to name a later one, so that a cancel that comes late could
+    /// hit that: its state is then asked first.
+    fn may_be_another(&self, _job: &Job, _learned: &Learned) -> bool {
+        false
+    }
+
     /// Checks the `payment`, `amount` and `currency` of a request and names the payment.
     /// The error is one sentence for the publisher.
     fn payment(&self, asked: &Asked<'_>) -> Result<Payment, String>;

@@ -39,3 +39,15 @@ async fn a_payment_that_was_made_while_its_request_waited_is_not_the_one() {
     assert_eq!(outcome, "unresolved/contradictory_evidence", "{ending:#?}");
     assert_eq!(ending.money.cancel_calls, 1, "{ending:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waited_long_is_looked_at_before_its_order_is_cancelled() {
+    let ending = after_waiting("charged-again-late", 120).await;
+    let outcome = ending.outcome();
+    assert_eq!(outcome, "unresolved/contradictory_evidence", "{ending:#?}");
+    assert_eq!(ending.money.lookup_calls, 1, "{ending:#?}");
+    assert_eq!(
+        ending.money.cancel_calls, 0,
+        "nothing is touched: {ending:#?}"
+    );
+}
