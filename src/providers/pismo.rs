@@ -201,36 +201,69 @@ fn authorization(value: &Value) -> Option<String> {
 }
 
 /// A 400 or 422 of Pismo's own: a definite no, whose kind only its words tell. Pismo denies partial
-/// cancellations that together exceed the original, so an excess is about the amount; a field
-/// called missing or malformed is a fault of ours; anything else is a denial.
+/// cancellations that together exceed the original, so an excess is about the amount, where its words are;
+/// a field called missing or malformed is a fault of ours; anything else is a denial.
+///
+/// What says that there was no time, or too much at once, is no denial: the same call is the question.
 fn refusal(body: &Value) -> Verdict {
     let words = ["code", "message", "error"].map(|name| loose_text(&body[name]));
     let words = words
         .map(Option::unwrap_or_default)
         .join(" ")
-        .to_lowercase();
+        .to_lowercase()
+        .replace('_', " ")
+        // The name of a field, and not the original.
+        .replace("original tracking id", "id");
     let any = |list: &[&str]| list.iter().any(|word| words.contains(word));
-    let excess = ["exceed", "greater than", "higher than", "more than"];
-    let malformed = [
-        "required",
-        "missing",
-        "malformed",
-        "invalid_request",
-        "invalid request",
-        "invalid json",
-        "unmarshal",
-        "must be",
-        "bad request",
-        "validation",
-    ];
-    if any(&excess) {
+    if any(&BUSY) {
+        Verdict::Doubt
+    } else if any(&EXCESS) && any(&AMOUNT) && !any(&OTHER_MEASURES) {
         Verdict::Refused(Refused::AmountNotAllowed)
-    } else if any(&malformed) {
+    } else if any(&MALFORMED) {
         Verdict::Misconfigured(Why::Rejected)
     } else {
         Verdict::Refused(Refused::NotEligible)
     }
 }
+
+const BUSY: [&str; 8] = [
+    "deadline",
+    "timeout",
+    "time out",
+    "timed out",
+    "rate limit",
+    "rate exceeded",
+    "too many requests",
+    "throttl",
+];
+
+const EXCESS: [&str; 8] = [
+    "exceed",
+    "greater than",
+    "higher than",
+    "more than",
+    "less than",
+    "lower than",
+    "at most",
+    "insufficient",
+];
+
+const AMOUNT: [&str; 3] = ["amount", "value", "original"];
+
+/// Of an age, or of a text's length.
+const OTHER_MEASURES: [&str; 3] = ["days", "hours", "characters"];
+
+const MALFORMED: [&str; 9] = [
+    "required",
+    "missing",
+    "malformed",
+    "invalid request",
+    "invalid json",
+    "unmarshal",
+    "must be",
+    "bad request",
+    "validation",
+];
 
 fn reading(verdict: Verdict, response: &Response<'_>, body: &Value) -> Reading {
     let message = body["message"].as_str().or(body["error"].as_str());
