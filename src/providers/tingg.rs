@@ -224,6 +224,7 @@ impl Answer {
             ours.is_empty() || theirs.is_none_or(|theirs| theirs == ours)
         };
         same("merchantTransactionID", "merchant_transaction_id")
+            && same("serviceCode", "service_code")
             && same("checkoutRequestID", "checkout_request_id")
     }
 

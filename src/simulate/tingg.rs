@@ -115,7 +115,7 @@ impl Dialect for Tingg {
     }
 
     fn lookup(&self, payment: &Payment) -> Reply {
-        let mut results = results(payment);
+        let mut results = named_in_full(payment);
         let paid = match payment.stage {
             Stage::PartlyPaid => payment.total / 2,
             Stage::Captured => payment.total,
@@ -128,9 +128,7 @@ impl Dialect for Tingg {
     }
 
     fn notification(&self, payment: &Payment) -> Option<Value> {
-        let mut results = results(payment);
-        results["serviceCode"] = json!(payment.ids.first());
-        Some(json!({"status": {"statusCode": 200}, "results": results}))
+        Some(json!({"status": {"statusCode": 200}, "results": named_in_full(payment)}))
     }
 
     fn fault(&self, fault: Fault, _payment: &Payment, _call: Option<&Cancel>) -> Reply {
@@ -175,6 +173,13 @@ fn results(payment: &Payment) -> Value {
         "merchantTransactionID": payment.ids.last(),
         "requestStatusCode": request_status(payment),
     })
+}
+
+/// As a look-up shows it, and a notification in the same shape.
+fn named_in_full(payment: &Payment) -> Value {
+    let mut results = results(payment);
+    results["serviceCode"] = json!(payment.ids.first());
+    results
 }
 
 fn status(code: i64, description: &str, results: Option<Value>) -> Reply {
