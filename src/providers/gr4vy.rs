@@ -22,10 +22,13 @@ use super::{
 };
 use crate::es512::SigningKey;
 use crate::job::{Job, Payment};
-use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Verdict, Why};
+use crate::outcome::{Cancelled, Cause, Operation, Verdict, Why};
 
 mod key;
+mod state;
 mod webhook;
+
+use state::{by_state, is_cancelled, is_set, is_under_way, stands, status};
 
 /// Gr4vy.
 pub(super) struct Gr4vy;
@@ -134,10 +137,7 @@ impl Provider for Gr4vy {
         match Route::of_state(&body) {
             Some(route) => reading(still_open(ask, route), response, &body)
                 .learn(ROUTE, Some(route.as_str().to_owned())),
-            // A void has been taken, and is not through.
-            None if status(&body) == "authorization_void_pending" => {
-                reading(Verdict::Accepted, response, &body)
-            }
+            None if is_under_way(&body) => reading(Verdict::Accepted, response, &body),
             None => reading(by_state(&body).unwrap_or(not_yet), response, &body),
         }
         .learn(REFUSED_WITH, forgotten(ask))
@@ -234,17 +234,6 @@ fn for_merchant(request: Request, ask: &Ask<'_>) -> Request {
     }
 }
 
-fn status(body: &Value) -> String {
-    body["status"]
-        .as_str()
-        .unwrap_or_default()
-        .to_ascii_lowercase()
-}
-
-fn is_set(timestamp: &Value) -> bool {
-    timestamp.as_str().is_some_and(|text| !text.is_empty())
-}
-
 /// False for an answer that is about another transaction than the one asked for.
 fn is_about(ask: &Ask<'_>, transaction: &Value) -> bool {
     let ours = ask.job.payment.id("transaction_id");
@@ -265,6 +254,7 @@ fn result(ask: &Ask<'_>, body: &Value) -> Verdict {
     }
     let route = Route::learned(ask);
     match status(body).as_str() {
+        "succeeded" if stands(transaction) => Verdict::Doubt,
         "succeeded" => cancelled(route, false),
         "pending" => Verdict::Accepted,
         // No success; whether the state is the reason, only the look-up says.
@@ -325,38 +315,6 @@ fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
             Why::named(why).map_or(Verdict::StillOpen, Verdict::Barred)
         }
         _ => Verdict::StillOpen,
-    }
-}
-
-/// There is no "cancelled" among the statuses: a cancelled transaction that was pending shows by
-/// `canceled_at`. Beside an authorisation that stands, or money that was captured, the date proves nothing.
-fn is_cancelled(body: &Value) -> bool {
-    let ended = [
-        "processing",
-        "buyer_approval_pending",
-        "authorization_declined",
-        "authorization_failed",
-    ];
-    is_set(&body["canceled_at"]) && ended.contains(&status(body).as_str())
-}
-
-/// What a state says that is not open.
-/// `voided_at` proves no void: Gr4vy's own description of the field says so.
-/// A pending capture is waited for: it ends as captured, or the void becomes possible again.
-fn by_state(body: &Value) -> Option<Verdict> {
-    let units = |field: &str| body[field].as_i64().filter(|units| *units > 0);
-    let refunded = units("refunded_amount").unwrap_or(0);
-    let all = units("captured_amount").is_some_and(|captured| refunded >= captured);
-    match status(body).as_str() {
-        // A part leaves the rest with the merchant.
-        "capture_succeeded" if all => Some(Verdict::Refused(Refused::AlreadyRefunded)),
-        "capture_succeeded" => Some(Verdict::Refused(Refused::Settled)),
-        "capture_pending" => None,
-        "authorization_voided" => Some(cancelled(Route::Void, true)),
-        _ if is_cancelled(body) => Some(cancelled(Route::Cancel, true)),
-        "authorization_declined" => Some(Verdict::NothingToCancel(Nothing::Denied)),
-        "authorization_failed" => Some(Verdict::NothingToCancel(Nothing::PaymentFailed)),
-        _ => None,
     }
 }
 

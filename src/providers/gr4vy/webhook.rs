@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::by_state;
+use super::state::by_state;
 use crate::notification::is_hmac_of;
 use crate::providers::{Account, Arrived, Hint, Notification};
 use crate::strict;
