@@ -318,16 +318,23 @@ fn still_open(ask: &Ask<'_>, route: Route) -> Verdict {
     }
 }
 
-/// The three shapes: an operation's result, a transaction or error, and a failed validation.
+/// The three shapes: an operation's result, a transaction or error, and a failed validation. Code and status of
+/// an error in another form are a gateway's, and no sign that Gr4vy has answered.
 fn reading(verdict: Verdict, response: &Response<'_>, body: &Value) -> Reading {
     let text = |value: &Value| value.as_str().map(str::to_owned);
+    let is_its_own = response.is_success() || body["type"] == "error";
     let code = ["code", "error_code", "raw_response_code"];
     let code = code.iter().find_map(|field| loose_text(&body[*field]));
+    let (code, status) = if is_its_own {
+        (code, text(&body["status"]))
+    } else {
+        (None, None)
+    };
     let message = text(&body["message"])
         .or_else(|| text(&body["raw_response_description"]))
         .or_else(|| text(&body["detail"][0]["msg"]))
         .or_else(|| text(&body["detail"]));
-    Reading::of(verdict, response).with(code, text(&body["status"]), message)
+    Reading::of(verdict, response).with(code, status, message)
 }
 
 #[cfg(test)]

@@ -202,12 +202,16 @@ impl Answer {
 
     /// The refusal of a token is another shape with another casing
     /// (`{"message":"Unauthenticated.","status_code":500}`), under whatever HTTP status.
+    fn refuses_the_token(&self) -> bool {
+        let message = self.body["message"].as_str().unwrap_or("");
+        let is_refusal = message.to_ascii_lowercase().starts_with("unauthenticated");
+        is_refusal && !self.body["status"].is_object()
+    }
+
     fn source(&self, ask: &Ask<'_>, response: &Response<'_>) -> Source {
         let has_status = self.body["status"].is_object();
-        let message = self.body["message"].as_str().unwrap_or("");
-        let refused = message.to_ascii_lowercase().starts_with("unauthenticated");
         match response.status {
-            _ if !has_status && refused => Source::Unauthenticated,
+            _ if self.refuses_the_token() => Source::Unauthenticated,
             200..=499 if !has_status => Source::Http,
             200..=299 | 400..=499 if self.is_about(ask) => Source::Body,
             _ => Source::Unclear,
@@ -231,7 +235,9 @@ impl Answer {
     fn reading(&self, verdict: Verdict, response: &Response<'_>) -> Reading {
         let text = loose_text;
         let (status, results) = (&self.body["status"], &self.body["results"]);
-        let code = text(&status["statusCode"]).or_else(|| text(&self.body["status_code"]));
+        // Outside of the refusal of a token, a code of this name need not be Tingg's.
+        let of_refusal = Some(&self.body["status_code"]).filter(|_| self.refuses_the_token());
+        let code = text(&status["statusCode"]).or_else(|| text(of_refusal?));
         let message = text(&status["statusDescription"]).or_else(|| text(&self.body["message"]));
         Reading::of(verdict, response)
             .with(code, text(&results["requestStatusCode"]), message)

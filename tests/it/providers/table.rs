@@ -18,7 +18,7 @@
 //! login fetch <METHOD> <path> <body>
 //! token <http> <life|error> <body>      the answer to login fetch
 //! <cancel|lookup> <situation> <http> <verdict> <body to the end of the line>
-//! shows {"code":"200","learned":{…}}    the evidence of the line above holds at least this
+//! shows {"code":"200","learned":{…}}    the evidence of the line above holds at least this; null: it is not there
 //! ```
 //! A situation is `-`, `exposed`, `accepted`, `exposed,accepted` or `forgotten`, which is exposed without a call on
 //! record, as after a restore; the request was received when the year 2026 began; `429+7s` is an answer with
@@ -360,9 +360,12 @@ pub(super) fn render_login(login: &Login) -> String {
 pub(super) fn holds(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
         (Value::Object(whole), Value::Object(part)) if part.is_empty() => whole.is_empty(),
-        (Value::Object(whole), Value::Object(part)) => part
-            .iter()
-            .all(|(key, value)| whole.get(key).is_some_and(|w| holds(w, value))),
+        (Value::Object(whole), Value::Object(part)) => {
+            part.iter().all(|(key, value)| match whole.get(key) {
+                Some(whole) => holds(whole, value),
+                None => value.is_null(),
+            })
+        }
         _ => whole == part,
     }
 }
