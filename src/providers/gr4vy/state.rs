@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::loose_text;
 use super::{Route, cancelled};
 use crate::outcome::{Nothing, Refused, Verdict};
 
@@ -55,9 +56,10 @@ pub(super) fn is_under_way(body: &Value) -> bool {
 /// What a state says that is not open.
 /// A pending capture is waited for: it ends as captured, or the void becomes possible again.
 pub(super) fn by_state(body: &Value) -> Option<Verdict> {
-    let units = |field: &str| body[field].as_i64().filter(|units| *units > 0);
+    let units = |field: &str| loose_text(&body[field])?.parse::<u64>().ok();
     let refunded = units("refunded_amount").unwrap_or(0);
-    let all = units("captured_amount").is_some_and(|captured| refunded >= captured);
+    let captured = units("captured_amount").filter(|captured| *captured > 0);
+    let all = captured.is_some_and(|captured| refunded >= captured);
     match status(body).as_str() {
         // A part leaves the rest with the merchant.
         "capture_succeeded" if all => Some(Verdict::Refused(Refused::AlreadyRefunded)),
