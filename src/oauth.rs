@@ -45,9 +45,19 @@ pub(crate) fn read(response: &Response<'_>, unless_told: Duration) -> Result<Tok
     })
 }
 
+/// A refusal of the client, its grant or its scope has one of the first two
+/// (<https://www.rfc-editor.org/rfc/rfc6749#section-5.2>), one of the caller's address the last one. A 404 is a
+/// wrong address, and a gateway's own statuses are no word on the client.
+pub(crate) fn is_refusal(response: &Response<'_>) -> bool {
+    matches!(response.status, 400 | 401 | 403)
+}
+
 /// Only the code of <https://www.rfc-editor.org/rfc/rfc6749#section-5.2>: a description may
 /// repeat what was sent.
 fn refusal(status: u16, body: &Value) -> String {
+    if status == 404 {
+        return "the token endpoint answered 404: is its address right?".to_owned();
+    }
     let code = body["error"].as_str().unwrap_or_default();
     let known = code.len() <= 40 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     if known && !code.is_empty() {
@@ -126,5 +136,10 @@ mod tests {
             assert_eq!(code(other), alone);
         }
         assert_eq!(refused("<html>"), alone);
+        let not_there = read_body(404, "<html>").expect_err("no token");
+        assert!(
+            not_there.ends_with("404: is its address right?"),
+            "{not_there}"
+        );
     }
 }

@@ -152,13 +152,16 @@ impl Caller {
         let started = Instant::now();
         let exchange = self.transmit(request, None, None).await;
         let token = match exchange {
-            Exchange::Answered(answer) => match self.adapter.read_login(&answer.response()) {
-                Ok(token) => Ok(token),
-                Err(why) if matches!(answer.status, 400..=407 | 409..=428 | 430..=499) => {
-                    Err(LoginError::Refused(why))
-                }
-                Err(why) => Err(LoginError::Unavailable(why)),
-            },
+            Exchange::Answered(answer) => {
+                let response = answer.response();
+                self.adapter.read_login(&response).map_err(|why| {
+                    if self.adapter.refuses_login(&response) {
+                        LoginError::Refused(why)
+                    } else {
+                        LoginError::Unavailable(why)
+                    }
+                })
+            }
             Exchange::NotSent(why) | Exchange::Lost(why) => Err(LoginError::Unavailable(why)),
         };
         let verdict = match &token {

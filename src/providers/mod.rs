@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::job::{Amount, Currency, Job, Payment};
+use crate::oauth;
 
 mod bento;
 mod gr4vy;
@@ -89,6 +90,12 @@ pub trait Provider: Send + Sync {
     /// Reads the answer to [`Login::Fetch`], where [`login`](Self::login) asks for one.
     fn read_login(&self, _response: &Response<'_>) -> Result<Token, String> {
         Err(format!("{} has no token to fetch", self.title()))
+    }
+
+    /// Whether the answer to [`Login::Fetch`] refuses the credentials: then each request that is due ends as failed.
+    /// Anything else, a wrong address as well, is no word on them.
+    fn refuses_login(&self, response: &Response<'_>) -> bool {
+        oauth::is_refusal(response)
     }
 
     /// What a notification says. Where the provider documents none, nothing is taken.

@@ -126,6 +126,11 @@ impl Provider for Tingg {
         oauth::read(response, TOKEN_LIFE)
     }
 
+    /// Also in the shape in which a token is refused, under a 500.
+    fn refuses_login(&self, response: &Response<'_>) -> bool {
+        Answer::of(response).refuses_the_token() || oauth::is_refusal(response)
+    }
+
     /// The payment webhook, of the shape of a query-status answer and not signed. What is
     /// answered to it accepts or rejects money, which is not for a worker that cancels: the
     /// shop's own endpoint answers Tingg and passes a copy on.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::dialect::{Provider, Reply};
 use super::now;
+use super::tingg::unauthenticated;
 
 pub(super) const MIGO_TOKEN: &str = "demo-migo-token";
 pub(super) const BENTO_TOKEN: &str = "demo-bento-token";
@@ -100,6 +101,7 @@ impl Logins {
                 Reply::json(400, &json!({"error": "unsupported_grant_type"}))
             }
             Some(client) => Reply::json(200, &self.fresh(provider, &client)),
+            None if provider == Provider::Tingg => unauthenticated(),
             None => Reply::json(401, &json!({"error": "invalid_client"})),
         }
     }

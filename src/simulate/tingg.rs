@@ -194,7 +194,7 @@ fn envelope(code: i64, description: &str, results: Option<Value>) -> Value {
 }
 
 /// Another shape than all other answers; the number in it is no HTTP status.
-fn unauthenticated() -> Reply {
+pub(super) fn unauthenticated() -> Reply {
     Reply::json(
         500,
         &json!({"message": "Unauthenticated.", "status_code": 500}),

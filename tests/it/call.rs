@@ -123,6 +123,17 @@ fn bento(token_url: &str) -> Account {
     }
 }
 
+/// One that fetches its tokens below its base URL.
+fn tingg(base_url: &str) -> Account {
+    let secret = vec!["s".to_owned().into()];
+    Account {
+        base_url: base_url.to_owned(),
+        plain: [("client_id".to_owned(), "id".to_owned())].into(),
+        secrets: [("client_secret".to_owned(), secret)].into(),
+        ..Account::default()
+    }
+}
+
 async fn authorize(caller: &Caller) -> Result<Authorization, LoginError> {
     caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await
 }
@@ -161,6 +172,33 @@ async fn a_login_that_fails_has_failed_for_all_who_waited_for_it() {
     assert_eq!(server.calls.load(Ordering::SeqCst), 1);
     assert!(authorize(&caller).await.is_err());
     assert_eq!(server.calls.load(Ordering::SeqCst), 2, "who came later");
+}
+
+/// Refused credentials end each request that is due; what a wrong address or a gateway answers must not.
+#[tokio::test]
+async fn a_login_is_refused_in_the_words_for_it_and_by_nothing_else() {
+    let unauthenticated = r#"{"message":"Unauthenticated.","status_code":500}"#;
+    let cases = [(400, "{}"), (401, ""), (403, "")]
+        .map(|(status, body)| (status, body, true))
+        .into_iter()
+        .chain([200, 401, 500].map(|status| (status, unauthenticated, true)))
+        .chain([404, 405, 409, 422, 425, 429, 460, 499, 500, 503].map(|s| (s, "{}", false)))
+        .chain([(
+            500,
+            r#"{"message":"Server Error","status_code":500}"#,
+            false,
+        )]);
+    for (status, body, is_refusal) in cases {
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\n\r\n{body}");
+        let server = Server::start(answer).await;
+        let caller = caller("tingg", tingg(&server.base_url), 20 * SECOND);
+        let ended = authorize(&caller).await.err();
+        match (ended, is_refusal) {
+            (Some(LoginError::Refused(_)), true) | (Some(LoginError::Unavailable(_)), false) => {}
+            (ended, _) => panic!("{status} {body}: {ended:?}"),
+        }
+    }
 }
 
 #[tokio::test]

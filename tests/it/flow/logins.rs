@@ -108,25 +108,32 @@ async fn a_call_that_was_refused_counts_also_where_there_is_no_other_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_login_ends_it_as_our_own_word_and_counts_as_no_call() {
     let mut stage = Stage::new("refused-logins");
-    stage.set("providers.pismo.client_secret", "wrong");
+    // One says so by its status, the other in words.
+    let kinds = ["pismo", "tingg"];
+    for kind in kinds {
+        stage.set(&format!("providers.{kind}.client_secret"), "wrong");
+    }
     let worker = stage.worker();
     let mut results = stage.results().await;
-    let request: Value = request("pismo", "success");
-    stage.client().await.publish(&stage.names, &request).await;
+    let requests = kinds.map(|kind| request(kind, "success"));
+    let client = stage.client().await;
+    client.confirm_all(&stage.names, &requests).await;
 
-    let ended = endings(&stage, &mut results, &[request], PATIENCE).await;
-    let result = &ended[0].result;
-    assert_eq!(result["reason"], "credentials_refused", "{result:#}");
-    assert_eq!(
-        (&result["attempts"], &result["lookups"]),
-        (&0.into(), &0.into())
-    );
-    assert_eq!(result["evidence"]["source"], "worker", "{result:#}");
-    assert_eq!(ended[0].money.cancel_calls, 0);
-    let counted = |operation, verdict| {
-        let labels = [("operation", operation), ("verdict", verdict)];
-        worker.metric("rescind_provider_calls_total", &labels)
-    };
-    assert_eq!(counted("cancel", "not_sent"), 1.0);
-    assert_eq!(counted("token", "unauthorized"), 1.0);
+    for ending in endings(&stage, &mut results, &requests, PATIENCE).await {
+        let result = &ending.result;
+        assert_eq!(result["reason"], "credentials_refused", "{result:#}");
+        assert_eq!(
+            (&result["attempts"], &result["lookups"]),
+            (&0.into(), &0.into())
+        );
+        assert_eq!(result["evidence"]["source"], "worker", "{result:#}");
+        assert_eq!(ending.money.cancel_calls, 0);
+        let counted = |operation, verdict| {
+            let provider = ("provider", result["provider"].as_str().unwrap());
+            let labels = [provider, ("operation", operation), ("verdict", verdict)];
+            worker.metric("rescind_provider_calls_total", &labels)
+        };
+        assert_eq!(counted("cancel", "not_sent"), 1.0);
+        assert_eq!(counted("token", "unauthorized"), 1.0);
+    }
 }
