@@ -50,6 +50,8 @@ const GATHER: Duration = Duration::from_millis(2);
 const REFUSALS_MAX: usize = 1000;
 /// Pause before a ledger, a blocked connection or a message that came back is looked at once more.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
+/// Between two sessions at the end.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The publishing side of a worker.
 pub struct Outbox {
@@ -79,9 +81,28 @@ impl Outbox {
         }
     }
 
+    /// Publishes until `drain`, and what is left then.
+    pub async fn run(&self, drain: &CancellationToken) {
+        let rebuilt = || self.shared.metrics.broker_reconnect();
+        let publishing = async {
+            amqp::supervise("outbox", drain, rebuilt, || self.session(drain)).await;
+            // A session that fails at the end is repeated as well, for the messages that are left. One that
+            // ends well has published every message that the broker takes.
+            while !self.is_empty().await && self.session(drain).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            self.copies.until_sent().await;
+        };
+        tokio::select! {
+            () = publishing => {}
+            () = self.watch_backlog() => {}
+            () = self.copies.send_all(&self.settings) => {}
+        }
+    }
+
     /// One session: connect, publish until something ends it. `drain` ends it once nothing
     /// is left.
-    pub async fn session(&self, drain: &CancellationToken) -> Result<(), AmqpError> {
+    async fn session(&self, drain: &CancellationToken) -> Result<(), AmqpError> {
         let connection = amqp::connect(&self.settings, "rescind outbox").await?;
         *self.round.lock().await = Round::new(Instant::now());
         self.refusals.store(0, Ordering::Relaxed);
@@ -104,13 +125,13 @@ impl Outbox {
     }
 
     /// No message that this worker has to publish waits for the broker.
-    pub async fn is_empty(&self) -> bool {
+    async fn is_empty(&self) -> bool {
         let first = self.shared.ledger.pending(0, 1).await;
         first.is_ok_and(|rows| rows.is_empty())
     }
 
     /// Holds intake and dispatch while too many messages wait. Never ends by itself.
-    pub async fn watch_backlog(&self) {
+    async fn watch_backlog(&self) {
         loop {
             tokio::time::sleep(AGAIN_EVERY).await;
             let most = self.shared.hold.counts_to();

@@ -265,24 +265,7 @@ impl Worker {
 
     fn start_outbox(&self, outbox: Arc<Outbox>) {
         let flush = self.flush.clone();
-        let metrics = Arc::clone(&self.shared.metrics);
-        self.parts.spawn(async move {
-            let rebuilt = || metrics.broker_reconnect();
-            let publishing = async {
-                amqp::supervise("outbox", &flush, rebuilt, || outbox.session(&flush)).await;
-                // A session that fails at the end is repeated as well, for the messages that are left. One that
-                // ends well has published every message that the broker takes.
-                while !outbox.is_empty().await && outbox.session(&flush).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
-                outbox.last_copies().await;
-            };
-            tokio::select! {
-                () = publishing => {}
-                () = outbox.watch_backlog() => {}
-                () = outbox.send_copies() => {}
-            }
-        });
+        self.parts.spawn(async move { outbox.run(&flush).await });
     }
 
     fn start_intake(&self, intake: Arc<Intake>) {

@@ -13,7 +13,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
-use super::Outbox;
 use crate::amqp::{self, AmqpError, Link, step};
 use crate::config::Amqp;
 use crate::ledger::Pending;
@@ -31,14 +30,14 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// Copies that wait to be sent.
 pub(super) struct Copies {
-    given: UnboundedSender<Copy>,
-    taken: Mutex<UnboundedReceiver<Copy>>,
+    given: UnboundedSender<ReplyCopy>,
+    taken: Mutex<UnboundedReceiver<ReplyCopy>>,
     /// In bytes; all of it is free once all are sent.
     room: Arc<Semaphore>,
     left_out: AtomicU64,
 }
 
-struct Copy {
+struct ReplyCopy {
     queue: String,
     message: Outgoing,
     _room: OwnedSemaphorePermit,
@@ -53,19 +52,6 @@ impl Default for Copies {
             room: Arc::new(Semaphore::new(MOST_BYTES as usize)),
             left_out: AtomicU64::new(0),
         }
-    }
-}
-
-impl Outbox {
-    /// Sends the copies for `reply_to`. Never ends by itself.
-    pub async fn send_copies(&self) {
-        self.copies.send_all(&self.settings).await;
-    }
-
-    /// Waits for the last copies, but not for long.
-    pub async fn last_copies(&self) {
-        let all = self.copies.room.acquire_many(MOST_BYTES);
-        drop(tokio::time::timeout(LAST, all).await);
     }
 }
 
@@ -84,7 +70,7 @@ impl Copies {
                 continue;
             };
             let (queue, message) = (queue.clone(), message.clone());
-            let copy = Copy {
+            let copy = ReplyCopy {
                 queue,
                 message,
                 _room: room,
@@ -105,8 +91,14 @@ impl Copies {
         }
     }
 
+    /// Waits for the last ones, but not for long.
+    pub(super) async fn until_sent(&self) {
+        let all = self.room.acquire_many(MOST_BYTES);
+        drop(tokio::time::timeout(LAST, all).await);
+    }
+
     /// Sends what is given. Never ends by itself.
-    async fn send_all(&self, settings: &Amqp) {
+    pub(super) async fn send_all(&self, settings: &Amqp) {
         let mut taken = self.taken.lock().await;
         let mut way = Way {
             settings,
@@ -129,7 +121,7 @@ struct Way<'a> {
 impl Way<'_> {
     /// Sends them together. If the broker closes something for one of them, each goes alone: some may come
     /// twice, and only that one does not come.
-    async fn send(&mut self, together: &[Copy]) {
+    async fn send(&mut self, together: &[ReplyCopy]) {
         let Err(error) = self.publish(together).await else {
             return;
         };
@@ -146,7 +138,7 @@ impl Way<'_> {
         }
     }
 
-    async fn publish(&mut self, together: &[Copy]) -> Result<(), AmqpError> {
+    async fn publish(&mut self, together: &[ReplyCopy]) -> Result<(), AmqpError> {
         self.link.take_if(|link| !link.status().connected());
         let link = match &mut self.link {
             Some(link) => link,
@@ -157,9 +149,9 @@ impl Way<'_> {
 }
 
 /// On a channel of their own, since the broker closes it where that is not allowed.
-async fn publish_on(connection: &Connection, together: &[Copy]) -> Result<(), AmqpError> {
+async fn publish_on(connection: &Connection, together: &[ReplyCopy]) -> Result<(), AmqpError> {
     let channel = amqp::open_channel(connection).await?;
-    for Copy { queue, message, .. } in together {
+    for ReplyCopy { queue, message, .. } in together {
         let publishing = channel.basic_publish(
             "".into(),
             queue.as_str().into(),

@@ -69,12 +69,13 @@ impl Notes {
             ..
         } = &mut *self.inner();
         returned.release_due(now);
-        let waits = |seq: i64| released.contains(&seq) || returned.has(seq);
-        let idle = |row: &&Pending| !waits(row.seq) && !busy.contains(&row.seq);
-        let due = refused.due(rows.iter().filter(idle).map(|row| row.seq), now);
-        let may_go = |seq| !refused.has(seq) || due.contains(&seq);
-        let fresh = |row: &Pending| !waits(row.seq) && may_go(row.seq) && busy.insert(row.seq);
-        rows.into_iter().filter(fresh).collect()
+        let waits = |seq| released.contains(&seq) || returned.has(seq) || busy.contains(&seq);
+        let idle: Vec<_> = rows.into_iter().filter(|row| !waits(row.seq)).collect();
+        let due = refused.due(idle.iter().map(|row| row.seq), now);
+        let may_go = |row: &Pending| !refused.has(row.seq) || due.contains(&row.seq);
+        let taken: Vec<_> = idle.into_iter().filter(may_go).collect();
+        busy.extend(taken.iter().map(|row| row.seq));
+        taken
     }
 
     /// The messages that go together, and those that the broker refused before, each of which goes alone.
