@@ -138,7 +138,6 @@ async fn authorize(caller: &Caller) -> Result<Authorization, LoginError> {
     caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await
 }
 
-/// A silent endpoint costs each request one wait, and not one for each request before it.
 /// Its timers stood still, and others may have its work by now.
 #[tokio::test]
 async fn a_machine_that_was_suspended_while_it_connected_sends_nothing() {
@@ -163,6 +162,7 @@ async fn a_machine_that_was_suspended_while_it_connected_sends_nothing() {
     assert!(bytes.is_empty());
 }
 
+/// A silent endpoint costs each request one wait, and not one for each request before it.
 #[tokio::test]
 async fn a_login_that_fails_has_failed_for_all_who_waited_for_it() {
     let server = Server::start("HTTP/1.1 503 Gone\r\ncontent-length: 0\r\n\r\n").await;
