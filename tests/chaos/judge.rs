@@ -228,7 +228,8 @@ fn judge_request(
     judge_messages(judgement, id, messages);
     judge_row(judgement, histories, said);
     if let Some(corrections) = joined.corrections.get(id) {
-        judge_corrections(judgement, said, corrections);
+        let of_another = joined.another_may_have(publication) && joined.effects(publication) > 0;
+        judge_corrections(judgement, said, corrections, of_another);
     }
     judge_money(judgement, joined, publication, said);
 }
@@ -258,10 +259,17 @@ fn judge_row(judgement: &mut Judgement, histories: &Histories, said: &Said) {
     }
 }
 
-/// A correction may settle what was left open; it may not turn a definite word around.
-fn judge_corrections(judgement: &mut Judgement, said: &Said, corrections: &[&Said]) {
+/// A correction may settle what was left open; it may not turn a definite word around. But a payment that this
+/// request left as it was may have been cancelled since, by another request on it.
+fn judge_corrections(
+    judgement: &mut Judgement,
+    said: &Said,
+    corrections: &[&Said],
+    of_another: bool,
+) {
     for correction in corrections {
-        if said.outcome != "unresolved" && correction.outcome != said.outcome {
+        let since = of_another && correction.outcome == "cancelled";
+        if said.outcome != "unresolved" && correction.outcome != said.outcome && !since {
             let text = format!("{} became {}", said.outcome, correction.outcome);
             judgement.wrong(Wrong::Contradictory, &said.request_id, text);
         }

@@ -1,5 +1,6 @@
 //! What is asked: requests over all providers and behaviours, in an order that the seed decides.
 
+use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -107,12 +108,18 @@ impl Load {
             };
             words = format!("captured{stays_open}-{words}");
         }
-        let request = request(
+        let mut request = request(
             &format!("{}-{}", self.seed, self.number),
             provider,
             &words,
             part,
         );
+        let seconds = self.random.random_range(1..20);
+        // Where nobody can be asked a doubt ends at the deadline, and a person has to look: that is no fault.
+        if self.random.random_bool(0.08) && !matches!(provider, "migo" | "pismo") {
+            let deadline = Timestamp::now() + SignedDuration::from_secs(seconds);
+            request["deadline"] = json!(deadline.to_string());
+        }
         asked(request, provider, behaviour)
     }
 
