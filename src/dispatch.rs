@@ -95,13 +95,7 @@ pub struct Place {
 
 impl Place {
     /// Carries out a claim in a task of its own. `job`: the request, if it was just read.
-    pub fn start(self, claim: Claim, job: Option<Job>) {
-        let tasks = self.dispatcher.shared.tasks.clone();
-        tasks.spawn(self.carry(claim, job));
-    }
-
-    /// Carries out a claim, from its call to its commit.
-    fn carry(mut self, claim: Claim, job: Option<Job>) -> impl Future<Output = ()> + Send + use<> {
+    pub fn start(mut self, claim: Claim, job: Option<Job>) {
         let dispatcher = Arc::clone(&self.dispatcher);
         if claim.operation().is_some() {
             self.is_call = true;
@@ -115,7 +109,8 @@ impl Place {
             trace_id = claim.stored.envelope.trace_id(),
         );
         // Boxed: it is large, and would be moved several times on its way into the task.
-        Box::pin(dispatcher.carry_out(claim, job, self)).instrument(span)
+        let carrying = Box::pin(Arc::clone(&dispatcher).carry_out(claim, job, self));
+        dispatcher.shared.tasks.spawn(carrying.instrument(span));
     }
 
     /// The call is over, whatever is still to be written about it. Others may wait for the place, also

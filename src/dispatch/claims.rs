@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::error;
@@ -97,8 +96,13 @@ impl Dispatcher {
         if !waits || Instant::now() < rounds.overdue_at {
             return;
         }
-        while self.end_some_overdue(&rounds.clock).await == CLAIM_MAX {}
-        rounds.overdue_at = Instant::now() + SCAN_EVERY;
+        // Until their ends are stored, or as many as are to wait for that: then a commit wakes the loop.
+        while !self.uncommitted.are_many() {
+            if self.end_some_overdue(&rounds.clock).await < CLAIM_MAX {
+                rounds.overdue_at = Instant::now() + SCAN_EVERY;
+                return;
+            }
+        }
     }
 
     /// Returns how many. None as well if the ledger fails: the next claim tells.
@@ -113,10 +117,9 @@ impl Dispatcher {
         let claimed = self.shared.ledger.claim(self.name(), which, now, planner);
         let claims = claimed.await.unwrap_or_default().claims;
         let number = claims.len();
-        let ends = claims
-            .into_iter()
-            .map(|claim| self.extra_place().carry(claim, None));
-        join_all(ends).await;
+        for claim in claims {
+            self.extra_place().start(claim, None);
+        }
         number
     }
 

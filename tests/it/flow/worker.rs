@@ -254,20 +254,30 @@ async fn a_deadline_ends_what_waits_behind_an_open_breaker() {
     let worker = stage.worker();
     let mut results = stage.results().await;
     let client = stage.client().await;
-    let mut requests: Vec<Value> = (0..4).map(|_| request("midtrans", "success")).collect();
-    client.publish(&stage.names, &requests[0]).await;
+    let patient: Vec<Value> = (0..3).map(|_| request("midtrans", "success")).collect();
+    client.publish(&stage.names, &patient[0]).await;
     let midtrans = [("provider", "midtrans")];
     until("the breaker opens", PATIENCE, || {
         worker.metric("rescind_breaker_open", &midtrans) == 1.0
     })
     .await;
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
-    requests[3]["deadline"] = json!(soon.to_string());
-    client.confirm_all(&stage.names, &requests[1..]).await;
-    let result = results.one(&id(&requests[3]), PATIENCE).await.json();
-    assert_eq!(result["outcome"], "failed", "{result}");
-    assert_eq!(result["reason"], "deadline_passed", "{result}");
-    assert_eq!(result["attempts"], 0, "{result}");
+    // More than are claimed at once.
+    let urgent: Vec<Value> = (0..300)
+        .map(|_| {
+            let mut request = request("midtrans", "success");
+            request["deadline"] = json!(soon.to_string());
+            request
+        })
+        .collect();
+    client.confirm_all(&stage.names, &patient[1..]).await;
+    client.confirm_all(&stage.names, &urgent).await;
+    for request in &urgent {
+        let result = results.one(&id(request), PATIENCE).await.json();
+        assert_eq!(result["outcome"], "failed", "{result}");
+        assert_eq!(result["reason"], "deadline_passed", "{result}");
+        assert_eq!(result["attempts"], 0, "{result}");
+    }
     assert_eq!(worker.metric("rescind_open", &midtrans), 3.0);
     assert_eq!(worker.metric("rescind_in_flight", &midtrans), 0.0);
 }
