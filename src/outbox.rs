@@ -287,10 +287,16 @@ impl Outbox {
             let after = round.begin(Instant::now());
             self.notes.begin_read();
             self.shared.handover.clear();
+            let began = Instant::now();
             match self.shared.ledger.pending(after, WINDOW).await {
                 Ok(rows) => {
-                    round.note_read(&rows, Instant::now());
-                    return self.notes.take(rows, Instant::now());
+                    let now = Instant::now();
+                    round.note_read(&rows, now);
+                    let taken = self.notes.take(rows, now);
+                    if taken.is_empty() {
+                        round.note_vain(now - began);
+                    }
+                    return taken;
                 }
                 Err(error) => {
                     failures += 1;

@@ -1,10 +1,16 @@
 //! Which rows are read next. Rounds go through all rows that wait, oldest first; a message that came back
 //! waits for the next round and keeps nothing behind it waiting.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{AGAIN_EVERY, CROWD, GATHER, WINDOW};
 use crate::ledger::{PENDING_BYTES_MAX, Pending};
+
+/// After a round it rests so many times as long as was spent on reading what may not be published yet: very many rows
+/// may wait for the broker to take them.
+const REST: u32 = 4;
 
 /// A round.
 #[derive(Debug)]
@@ -12,6 +18,8 @@ pub(super) struct Round {
     began_at: Instant,
     /// Rows up to here were read.
     after: i64,
+    /// Spent on rows none of which may be published yet.
+    in_vain: Duration,
     /// When the next window may be read.
     gathered_at: Instant,
     over: bool,
@@ -24,6 +32,7 @@ impl Round {
         Self {
             began_at: now,
             after: 0,
+            in_vain: Duration::ZERO,
             gathered_at: now,
             over: false,
             last: false,
@@ -57,6 +66,11 @@ impl Round {
         self.note_taken(rows.len(), now);
     }
 
+    /// A read took so long, and none of its rows may be published yet.
+    pub(super) fn note_vain(&mut self, took: Duration) {
+        self.in_vain += took;
+    }
+
     /// So many messages are on their way now.
     pub(super) fn note_taken(&mut self, count: usize, now: Instant) {
         if (CROWD..WINDOW).contains(&count) {
@@ -81,7 +95,7 @@ impl Round {
 
     /// When the next round begins, at the earliest.
     pub(super) fn next_at(&self) -> Instant {
-        self.began_at + AGAIN_EVERY
+        self.began_at + AGAIN_EVERY.max(self.in_vain * REST)
     }
 
     /// When the next window is worth being read.
@@ -92,7 +106,6 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::super::tests::rows;
     use super::*;
@@ -115,6 +128,24 @@ mod tests {
         round.note_read(&rows([303], Kind::Result), soon);
         assert_eq!(round.begin(start + AGAIN_EVERY), 0);
         assert!(!round.is_over(), "a new one");
+    }
+
+    #[test]
+    fn what_cannot_be_published_yet_is_not_read_all_the_time() {
+        let start = Instant::now();
+        let mut round = Round::new(start);
+        for end in [257, 513] {
+            round.note_read(&rows(end - 256..end, Kind::Result), start);
+            round.note_vain(AGAIN_EVERY / 4);
+        }
+        round.note_read(&rows([513], Kind::Result), start);
+        assert_eq!(round.next_at(), start + AGAIN_EVERY * REST / 2);
+        assert_eq!(round.begin(round.next_at()), 0);
+        assert_eq!(
+            round.next_at(),
+            start + AGAIN_EVERY * (REST / 2 + 1),
+            "a new one"
+        );
     }
 
     #[test]
