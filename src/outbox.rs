@@ -284,16 +284,16 @@ impl Outbox {
         }
         let mut failures = 0_u32;
         loop {
-            let after = round.begin(Instant::now());
+            let began = Instant::now();
+            let after = round.begin(began);
             self.notes.begin_read();
             self.shared.handover.clear();
-            let began = Instant::now();
             match self.shared.ledger.pending(after, WINDOW).await {
                 Ok(rows) => {
                     let now = Instant::now();
-                    round.note_read(&rows, now);
+                    let counts = round.note_read(&rows, now);
                     let taken = self.notes.take(rows, now);
-                    if taken.is_empty() {
+                    if counts && taken.is_empty() {
                         round.note_vain(now - began);
                     }
                     return taken;

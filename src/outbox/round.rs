@@ -11,6 +11,8 @@ use crate::ledger::{PENDING_BYTES_MAX, Pending};
 /// After a round it rests so many times as long as was spent on reading what may not be published yet: very many rows
 /// may wait for the broker to take them.
 const REST: u32 = 4;
+/// But no longer than this.
+const REST_MOST: Duration = Duration::from_secs(30);
 
 /// A round.
 #[derive(Debug)]
@@ -58,15 +60,17 @@ impl Round {
         self.after
     }
 
-    /// These rows were read.
-    pub(super) fn note_read(&mut self, rows: &[Pending], now: Instant) {
+    /// These rows were read. `false`: there were none, or the round was over, and they came since.
+    pub(super) fn note_read(&mut self, rows: &[Pending], now: Instant) -> bool {
+        let counts = !self.over && !rows.is_empty();
         self.after = rows.last().map_or(self.after, |last| last.seq);
         let bytes: usize = rows.iter().map(|row| row.message.body.len()).sum();
         self.over = rows.len() < WINDOW && bytes < PENDING_BYTES_MAX;
         self.note_taken(rows.len(), now);
+        counts
     }
 
-    /// A read took so long, and none of its rows may be published yet.
+    /// A read of this round took so long, and none of its rows may be published yet.
     pub(super) fn note_vain(&mut self, took: Duration) {
         self.in_vain += took;
     }
@@ -95,7 +99,7 @@ impl Round {
 
     /// When the next round begins, at the earliest.
     pub(super) fn next_at(&self) -> Instant {
-        self.began_at + AGAIN_EVERY.max(self.in_vain * REST)
+        self.began_at + AGAIN_EVERY.max((self.in_vain * REST).min(REST_MOST))
     }
 
     /// When the next window is worth being read.
@@ -135,10 +139,13 @@ mod tests {
         let start = Instant::now();
         let mut round = Round::new(start);
         for end in [257, 513] {
-            round.note_read(&rows(end - 256..end, Kind::Result), start);
+            assert!(round.note_read(&rows(end - 256..end, Kind::Result), start));
             round.note_vain(AGAIN_EVERY / 4);
         }
-        round.note_read(&rows([513], Kind::Result), start);
+        assert!(round.note_read(&rows([513], Kind::Result), start));
+        // Repeats have it look for more, and would put off the next round for ever.
+        assert!(!round.note_read(&rows([514], Kind::Result), start));
+        assert!(!round.note_read(&[], start));
         assert_eq!(round.next_at(), start + AGAIN_EVERY * REST / 2);
         assert_eq!(round.begin(round.next_at()), 0);
         assert_eq!(
@@ -146,6 +153,8 @@ mod tests {
             start + AGAIN_EVERY * (REST / 2 + 1),
             "a new one"
         );
+        round.note_vain(REST_MOST);
+        assert_eq!(round.next_at(), start + AGAIN_EVERY * REST / 2 + REST_MOST);
     }
 
     #[test]
