@@ -34,6 +34,11 @@ impl Progress {
         if let Some(end) = self.quiet(moment.now) {
             return self.ask_by(end, moment);
         }
+        if self.attempts == 0 && !self.exposed && !moment.terms.abilities.finds_all {
+            // It may be there all the same: the cancel finds it, or says so as well.
+            self.looked = true;
+            return self.send_at_once(moment.now);
+        }
         if !self.agrees(Seen::NotFound, moment.terms, moment.now) {
             self.sight(Seen::NotFound, moment.now);
             return self.ask_spaced(moment);

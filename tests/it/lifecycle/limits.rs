@@ -125,8 +125,27 @@ fn what_is_not_found_may_be_there_where_the_look_up_does_not_find_all() {
     };
     let not_found = Outcome::Refused(Refused::NotFound);
     assert_eq!(end(&some, true), Outcome::Unresolved(Unresolved::NoLookup));
-    assert_eq!(end(&some, false), not_found);
     assert_eq!(end(&terms(LOOKS_UP), true), not_found);
+    assert_eq!(end(&terms(LOOKS_UP), false), not_found);
+
+    // Where it is looked at first the cancel is asked all the same, and one of the two that agree.
+    let looks_first = terms(Abilities {
+        look_first: true,
+        ..some.abilities
+    });
+    let mut progress = Progress::new(now());
+    let found = loop {
+        let at = progress.due_at.unwrap();
+        let Plan::Call(operation) = progress.plan(&looks_first, at) else {
+            panic!("{progress:?}");
+        };
+        progress.begin(operation, at);
+        if let Step::Finish(outcome) = progress.after(&Verdict::NotFound, &looks_first, at, 0.5) {
+            break outcome;
+        }
+    };
+    assert_eq!(found, not_found);
+    assert_eq!((progress.attempts, progress.lookups), (1, 2));
 }
 
 /// It says no, and that the payment is open, again and again.
