@@ -48,7 +48,8 @@ impl Lease {
 
     /// Takes a new lease and with it a new id, unless the id is no longer `old`. Does not wait for a standby,
     /// as a renewal does not. A standby that has what was claimed under a lease has the lease too: it was
-    /// written before. One that takes over without it shows the worker that it has to take another one.
+    /// written before. One that takes over without it shows the worker that it has to take another one. The id is
+    /// drawn: a standby would count again, and give another worker this one's.
     pub(super) async fn take_new(&self, db: &ClientWrapper, old: i64) -> Result<i64, TxError> {
         let mut worker = self.worker.lock().await;
         if *worker != old {
@@ -56,13 +57,13 @@ impl Lease {
         }
         let row = db
             .query_one(
-                "WITH new AS (INSERT INTO workers (name, alive_until)
-                   SELECT $1::text, clock_timestamp() + $2::text::interval
+                "WITH new AS (INSERT INTO workers (id, name, alive_until) OVERRIDING SYSTEM VALUE
+                   SELECT $4::bigint, $1::text, clock_timestamp() + $2::text::interval
                    WHERE set_config('synchronous_commit', 'local', true) IS NOT NULL RETURNING id),
                  own AS (INSERT INTO lanes (worker, lane, number)
                    SELECT id, $3::smallint, 0 FROM new)
                  SELECT id FROM new",
-                &[&self.name, &LEASE, &LANE],
+                &[&self.name, &LEASE, &LANE, &rand::random_range(1..i64::MAX)],
             )
             .await?;
         *worker = row.try_get(0)?;
