@@ -32,7 +32,11 @@ impl Dispatcher {
         mut place: Place,
     ) {
         let (change, payment) = match claim.plan {
-            Plan::Finish(outcome) => (self.finish_without_call(&claim, outcome), None),
+            Plan::Finish(outcome) => {
+                let job = self.job(&claim.stored).ok();
+                let change = self.finish_without_call(&claim, outcome);
+                (change, job.map(|job| job.payment.key))
+            }
             Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
                 Ok(job) => {
                     let change = self.call(&claim, &job, operation, &mut place).await;

@@ -22,6 +22,8 @@ use crate::shared::{Failing, LEDGER_PAUSE};
 const CLAIM_MAX: usize = 128;
 /// A look at the ledger without any signal: a lost wake-up costs this much, not a request.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
+/// Between some requests whose deadline has passed and the next ones.
+const OVERDUE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the loop of a dispatcher does next.
 enum Next {
@@ -69,7 +71,12 @@ impl Dispatcher {
                     self.wait_for(no_room)
                 }
             };
-            let Next::WaitUntil(end) = next else { continue };
+            let Next::WaitUntil(mut end) = next else {
+                continue;
+            };
+            if self.backlog.load(Ordering::Acquire) {
+                end = end.min(rounds.overdue_at);
+            }
             tokio::select! {
                 () = self.shared.stop.cancelled() => {}
                 () = self.wake.notified() => {}
@@ -96,24 +103,21 @@ impl Dispatcher {
         if !waits || Instant::now() < rounds.overdue_at {
             return;
         }
-        // Until their ends are stored, or as many as are to wait for that: then a commit wakes the loop.
-        while !self.uncommitted.are_many() {
-            if self.end_some_overdue(&rounds.clock).await < CLAIM_MAX {
-                rounds.overdue_at = Instant::now() + SCAN_EVERY;
-                return;
-            }
-        }
+        // So that calls go on beside very many of them.
+        let most = self.uncommitted.room().min(CLAIM_MAX);
+        let all = most > 0 && self.end_some_overdue(&rounds.clock, most).await < most;
+        rounds.overdue_at = Instant::now() + if all { SCAN_EVERY } else { OVERDUE_PAUSE };
     }
 
     /// Returns how many. None as well if the ledger fails: the next claim tells.
-    async fn end_some_overdue(self: &Arc<Self>, clock: &Clock) -> usize {
+    async fn end_some_overdue(self: &Arc<Self>, clock: &Clock, most: usize) -> usize {
         let _ending = self.shared.tasks.token();
         if self.shared.stop.is_cancelled() {
             return 0;
         }
         let now = (self.shared.clock)();
         let planner = self.planner(clock.steady_since(), now);
-        let which = Which::Overdue(CLAIM_MAX);
+        let which = Which::Overdue(most);
         let claimed = self.shared.ledger.claim(self.name(), which, now, planner);
         let claims = claimed.await.unwrap_or_default().claims;
         let number = claims.len();

@@ -45,9 +45,7 @@ impl Dispatcher {
                 ledger.commit(Arc::clone(&changes))
             })
             .await;
-        let were_many = self.uncommitted.are_many();
-        drop(outstanding);
-        if were_many {
+        if outstanding.end() {
             self.wake();
         }
         let ([change], Some(answer)) = (&*changes, answer.first()) else {

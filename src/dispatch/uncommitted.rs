@@ -45,6 +45,11 @@ impl Uncommitted {
         self.numbers().open.len() >= self.most
     }
 
+    /// How many may be added beside those that calls lead to.
+    pub(super) fn room(&self) -> usize {
+        (self.most / 2).saturating_sub(self.numbers().open.len())
+    }
+
     /// An outcome is known, of a call about this payment.
     pub(super) fn begin(&self, payment: Option<String>) -> Outstanding<'_> {
         let mut numbers = self.numbers();
@@ -79,6 +84,16 @@ impl Uncommitted {
 
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outstanding<'_> {
+    /// It is committed. `true`: there were very many until now.
+    pub(super) fn end(self) -> bool {
+        let mut numbers = self.all.numbers();
+        let were_many = numbers.open.len() >= self.all.most;
+        numbers.open.remove(&self.number);
+        were_many
     }
 }
 
@@ -120,8 +135,9 @@ mod tests {
             assert!(!all.are_many(), "{calls}");
             open.push(all.begin(None));
             assert!(all.are_many(), "{calls}");
-            open.pop();
+            assert!(open.pop().unwrap().end(), "{calls}");
             assert!(!all.are_many(), "{calls}");
+            assert!(!open.pop().unwrap().end(), "{calls}");
         }
     }
 }
