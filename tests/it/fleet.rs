@@ -45,8 +45,7 @@ fn finished(worker: &Worker) -> f64 {
 /// Of the first of its two workers nothing is heard any more; the other one takes over.
 async fn gone_is_noticed(stage: &Stage, database: &Database, other: &Worker) {
     let config: toml::Table = stage.config().parse().unwrap();
-    let sql =
-        "SELECT (extract(epoch FROM alive_until) * 1000)::bigint FROM workers ORDER BY started_at LIMIT 1";
+    let sql = "SELECT (extract(epoch FROM alive_until) * 1000)::bigint FROM workers ORDER BY started_at LIMIT 1";
     let lease = database.sql_in(config["ledger"]["url"].as_str().unwrap(), sql);
     let lease: i64 = lease.parse().expect("milliseconds");
     assert!(lease - Timestamp::now().as_millisecond() <= LEASE);

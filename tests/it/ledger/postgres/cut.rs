@@ -105,7 +105,12 @@ async fn a_commit_that_cannot_be_asked_about_for_long_ends_with_its_lease() {
     let way = Cutter::before(&url).await;
     let desk = desk(&way.url(&url)).await;
     desk.take_in(request("a", "p")).await;
-    let lease = || Database::shared().sql_in(&url, "SELECT id FROM workers ORDER BY started_at DESC LIMIT 1");
+    let lease = || {
+        Database::shared().sql_in(
+            &url,
+            "SELECT id FROM workers ORDER BY started_at DESC LIMIT 1",
+        )
+    };
     let before = lease();
     way.cut_and_shut(Cut::After);
     let unknown = desk
