@@ -34,7 +34,8 @@ impl Progress {
         if let Some(end) = self.quiet(moment.now) {
             return self.ask_by(end, moment);
         }
-        if self.attempts == 0 && !self.exposed && !moment.terms.abilities.finds_all {
+        let untouched = self.attempts == 0 && !self.exposed && !self.is_undecided();
+        if untouched && !moment.terms.abilities.finds_all {
             // It may be there all the same: the cancel finds it, or says so as well.
             self.looked = true;
             return self.send_at_once(moment.now);

@@ -148,6 +148,29 @@ fn what_is_not_found_may_be_there_where_the_look_up_does_not_find_all() {
     assert_eq!((progress.attempts, progress.lookups), (1, 2));
 }
 
+/// Also where the look-up need not find it.
+#[test]
+fn nothing_is_sent_beside_a_cancellation_that_was_seen_under_way_and_is_not_found_any_more() {
+    let terms = terms(Abilities {
+        finds_all: false,
+        look_first: true,
+        ..LOOKS_UP
+    });
+    let mut progress = Progress::new(now());
+    let mut answers = [Verdict::Accepted, Verdict::NotFound, Verdict::NotFound].into_iter();
+    let end = loop {
+        let at = progress.due_at.unwrap();
+        assert_eq!(progress.plan(&terms, at), Plan::Call(Operation::Lookup));
+        progress.begin(Operation::Lookup, at);
+        let answer = answers.next().unwrap();
+        if let Step::Finish(outcome) = progress.after(&answer, &terms, at, 0.5) {
+            break outcome;
+        }
+    };
+    let contradictory = Outcome::Unresolved(Unresolved::ContradictoryEvidence);
+    assert_eq!(end, contradictory);
+}
+
 /// It says no, and that the payment is open, again and again.
 #[test]
 fn a_refusal_that_the_look_up_contradicts_is_believed_after_some_tries() {
