@@ -22,7 +22,7 @@ use crate::outcome::{Cause, Operation, Outcome, Verdict};
 use crate::providers::{Ask, Evidence, Reading, Request};
 use crate::since::Since;
 use crate::spans::{Call, Span};
-use crate::wire::{self, Kind};
+use crate::wire::{self, Kind, Misunderstood};
 
 impl Dispatcher {
     pub(super) async fn carry_out(
@@ -33,9 +33,9 @@ impl Dispatcher {
     ) {
         let (change, payment) = match claim.plan {
             Plan::Finish(outcome) => {
-                let job = self.job(&claim.stored).ok();
-                let change = self.finish_without_call(&claim, outcome);
-                (change, job.map(|job| job.payment.key))
+                let job = self.job(&claim.stored);
+                let change = self.finish_without_call(&claim, outcome, job.as_ref().err());
+                (change, job.ok().map(|job| job.payment.key))
             }
             Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
                 Ok(job) => {
@@ -54,8 +54,12 @@ impl Dispatcher {
         self.commit(change, &claim, payment).await;
     }
 
-    fn finish_without_call(&self, claim: &Claim, outcome: Outcome) -> Change {
-        let unreadable = self.job(&claim.stored).err();
+    fn finish_without_call(
+        &self,
+        claim: &Claim,
+        outcome: Outcome,
+        unreadable: Option<&Misunderstood>,
+    ) -> Change {
         let detail = unreadable.map(|why| unreadable_sentence(outcome, &why.detail));
         let end = End {
             outcome,
