@@ -19,6 +19,7 @@ use crate::wire::{Envelope, Outgoing};
 mod dead;
 mod error;
 mod heard;
+mod illegible;
 mod limit;
 mod location;
 mod pending;

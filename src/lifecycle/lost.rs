@@ -8,6 +8,9 @@ use super::Progress;
 use crate::backoff::plus;
 use crate::outcome::{Operation, State};
 
+/// More calls than a request makes that were begun and not sent.
+const UNCOUNTED: u32 = 1 << 20;
+
 impl Progress {
     /// A cancel that has just begun may still be applied for so long, should nobody hear of it again.
     pub fn set_quiet(&mut self, quiet: Duration) {
@@ -83,6 +86,40 @@ impl Progress {
         if self.state != State::Calling {
             self.state = self.asking_state();
             self.due_at = Some(now);
+        }
+    }
+
+    /// What was remembered of a request cannot be read, beside what is given: it is asked about before anything
+    /// else, and a call may have begun a moment ago. Its next call has a number that none had.
+    pub fn illegible(state: State, attempts: u32, lookups: u32, received_at: Timestamp) -> Self {
+        let calls = attempts.saturating_add(lookups).saturating_add(UNCOUNTED);
+        let known = Self {
+            attempts,
+            lookups,
+            calls,
+            ..Self::default()
+        };
+        match state {
+            State::Finished => Self { state, ..known },
+            State::Calling => Self {
+                state,
+                operation: Some(Operation::Cancel),
+                ..known.in_doubt_since(received_at)
+            },
+            _ => known.in_doubt_since(received_at),
+        }
+    }
+
+    fn in_doubt_since(self, received_at: Timestamp) -> Self {
+        Self {
+            state: State::InDoubt,
+            doubtful: true,
+            exposed: true,
+            presumed: self.attempts == 0,
+            first_sent_at: Some(received_at),
+            // Until the clock is asked: `distrust` brings it within reach.
+            quiet_until: Some(Timestamp::MAX),
+            ..self
         }
     }
 

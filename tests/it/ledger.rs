@@ -17,6 +17,7 @@ use rescind::wire::{Envelope, Kind};
 
 mod dead;
 mod desk;
+mod illegible;
 mod model;
 mod outbox;
 mod postgres;

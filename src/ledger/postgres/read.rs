@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 
 use super::dead;
 use super::error::TxError;
-use super::rows::{STORED, count, kind, parse, state, stored, text};
+use super::rows::{STORED, count, kind, number, parse, state, stored, text};
 use crate::ledger::limit::most;
 use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::time::{millis, time};
@@ -291,10 +291,6 @@ fn wanted(named: Option<&str>) -> &'static str {
         Some(name) if State::named(name).is_some() => "state = $1 AND state <> 'finished'",
         Some(_) => "outcome = $1 AND outcome <> 'cancelled'",
     }
-}
-
-fn number(number: i64) -> u32 {
-    u32::try_from(number).unwrap_or_default()
 }
 
 /// Settings of the server under which a confirmed commit can be lost. `local` waits for the disk here

@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::claim::{next_id, write_claims};
 use super::error::TxError;
 use super::lease::LEASE;
-use super::rows::{json, parse};
+use super::rows::{PROGRESS, json, progress};
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
@@ -34,7 +34,7 @@ pub(super) async fn take_over(
     }
     let claimed = db
         .prepare_cached(
-            "SELECT seq, provider, progress FROM requests WHERE owner = ANY ($1) ORDER BY seq FOR UPDATE",
+            &format!("SELECT seq, provider, {PROGRESS} FROM requests WHERE owner = ANY ($1) ORDER BY seq FOR UPDATE"),
         )
         .await?;
     let claimed = db.query(&claimed, &[&gone]).await?;
@@ -74,7 +74,7 @@ async fn gone(db: &ClientWrapper) -> Result<Vec<i64>, TxError> {
 }
 
 fn lost(row: &Row, now: Timestamp, quiet: &Quiet) -> Result<(ClaimId, Progress), TxError> {
-    let mut progress: Progress = parse(row.try_get("progress")?)?;
+    let mut progress = progress(row)?;
     progress.recovered(now, quiet(row.try_get("provider")?));
     Ok((next_id(row)?, progress))
 }
@@ -112,14 +112,16 @@ pub(super) async fn reconcile(
 ) -> Result<u64, TxError> {
     let open = db
         .query(
-            "SELECT seq, parked, due_at, received_at, progress, provider FROM requests
-             WHERE seq >= $1 AND seq < $2 AND state <> 'finished' ORDER BY seq FOR UPDATE",
+            &format!(
+                "SELECT seq, parked, due_at, provider, {PROGRESS} FROM requests
+                 WHERE seq >= $1 AND seq < $2 AND state <> 'finished' ORDER BY seq FOR UPDATE"
+            ),
             &[&seqs.start, &seqs.end],
         )
         .await?;
     let (mut seqs, mut states, mut due, mut doubts) = (vec![], vec![], vec![], vec![]);
     for row in &open {
-        let mut progress: Progress = parse(row.try_get("progress")?)?;
+        let mut progress = progress(row)?;
         let quiet = quiet(row.try_get("provider")?);
         progress.reconcile(now, time(row.try_get("received_at")?), quiet);
         let idle = row.try_get::<_, Option<i64>>("due_at")?.is_some();

@@ -7,13 +7,15 @@ use tokio_postgres::Row;
 
 use super::error::TxError;
 use crate::ledger::Stored;
+use crate::ledger::illegible::Columns;
 use crate::ledger::time::time;
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
 use crate::wire::{Envelope, Kind};
 
 /// The columns that [`stored`] reads.
-pub(super) const STORED: &str = "request_id, provider, body, envelope, received_at, progress";
+pub(super) const STORED: &str =
+    "request_id, provider, body, envelope, received_at, state, attempts, lookups, progress";
 
 /// A delivery's properties. As JSON, since PostgreSQL's text cannot hold every text.
 #[derive(Default, Serialize, Deserialize)]
@@ -52,7 +54,23 @@ pub(super) fn stored(row: &Row) -> Result<(Stored, Progress), TxError> {
         provider: row.try_get("provider")?,
         envelope,
     };
-    Ok((stored, parse(row.try_get("progress")?)?))
+    Ok((stored, progress(row)?))
+}
+
+/// The columns that [`progress`] reads.
+pub(super) const PROGRESS: &str = "request_id, received_at, state, attempts, lookups, progress";
+
+pub(super) fn progress(row: &Row) -> Result<Progress, TxError> {
+    serde_json::from_str(row.try_get("progress")?).or_else(|error| {
+        let columns = Columns {
+            request_id: row.try_get("request_id")?,
+            state: row.try_get("state")?,
+            attempts: number(row.try_get("attempts")?),
+            lookups: number(row.try_get("lookups")?),
+            received_at: time(row.try_get("received_at")?),
+        };
+        Ok(columns.doubted(&error))
+    })
 }
 
 /// The end of a finished request, from the columns `outcome` and `reason`.
@@ -105,4 +123,8 @@ pub(super) fn text(text: &str) -> Cow<'_, str> {
 
 pub(super) fn count(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
+}
+
+pub(super) fn number(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or_default()
 }

@@ -4,22 +4,21 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::claim::write_claim;
-use super::rows::{json, parse};
+use super::rows::{PROGRESS, json, progress};
 use crate::ledger::time::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 
 pub(super) fn recover(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlite::Result<u64> {
     let claimed: Vec<(i64, i64, String, Progress)> = db
-        .prepare(
-            "SELECT seq, token, provider, progress FROM requests
+        .prepare(&format!(
+            "SELECT seq, token, provider, {PROGRESS} FROM requests
              WHERE state <> 'finished' AND parked = 0 AND due_at IS NULL
-             UNION ALL SELECT seq, token, provider, progress FROM requests
+             UNION ALL SELECT seq, token, provider, {PROGRESS} FROM requests
              WHERE state = 'finished' AND notified = 1 AND due_at IS NULL",
-        )?
+        ))?
         .query_map([], |row| {
-            let progress = parse(&row.get::<_, String>(3)?)?;
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, progress))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, progress(row)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
     let found = claimed.len();
@@ -36,18 +35,17 @@ pub(super) fn recover(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlit
 
 pub(super) fn reconcile(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlite::Result<u64> {
     let open: Vec<(i64, bool, Timestamp, Progress, String)> = db
-        .prepare(
-            "SELECT seq, due_at IS NOT NULL, received_at, progress, provider FROM requests
+        .prepare(&format!(
+            "SELECT seq, due_at IS NOT NULL, provider, {PROGRESS} FROM requests
              WHERE state <> 'finished'",
-        )?
+        ))?
         .query_map([], |row| {
-            let progress = parse(&row.get::<_, String>(3)?)?;
             Ok((
                 row.get(0)?,
                 row.get(1)?,
-                time(row.get(2)?),
-                progress,
-                row.get(4)?,
+                time(row.get("received_at")?),
+                progress(row)?,
+                row.get(2)?,
             ))
         })?
         .collect::<rusqlite::Result<_>>()?;

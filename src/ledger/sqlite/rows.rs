@@ -3,13 +3,16 @@
 use rusqlite::Row;
 
 use crate::ledger::Stored;
+use crate::ledger::illegible::Columns;
 use crate::ledger::time::time;
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
 use crate::wire::{Envelope, Kind};
 
 /// The columns that [`stored`] reads.
-pub(super) const STORED: &str = "request_id, provider, body, correlation_id, reply_to, traceparent, tracestate, received_at, progress";
+pub(super) const STORED: &str =
+    "request_id, provider, body, correlation_id, reply_to, traceparent, tracestate,
+   received_at, state, attempts, lookups, progress";
 
 pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<(Stored, Progress)> {
     let envelope = Envelope {
@@ -25,7 +28,24 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<(Stored, Progress)> {
         provider: row.get("provider")?,
         envelope,
     };
-    Ok((stored, parse(&row.get::<_, String>("progress")?)?))
+    Ok((stored, progress(row)?))
+}
+
+/// The columns that [`progress`] reads.
+pub(super) const PROGRESS: &str = "request_id, received_at, state, attempts, lookups, progress";
+
+pub(super) fn progress(row: &Row<'_>) -> rusqlite::Result<Progress> {
+    let text: String = row.get("progress")?;
+    serde_json::from_str(&text).or_else(|error| {
+        let columns = Columns {
+            request_id: row.get("request_id")?,
+            state: row.get("state")?,
+            attempts: row.get("attempts")?,
+            lookups: row.get("lookups")?,
+            received_at: time(row.get("received_at")?),
+        };
+        Ok(columns.doubted(&error))
+    })
 }
 
 /// The columns that [`outcome`] reads.

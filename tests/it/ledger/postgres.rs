@@ -42,7 +42,7 @@ async fn open(url: &str) -> Postgres {
 }
 
 /// A worker's desk at a database.
-async fn desk(url: &str) -> Desk {
+pub(super) async fn desk(url: &str) -> Desk {
     let url = url.to_owned();
     Desk::new(Box::new(move || {
         let url = url.clone();

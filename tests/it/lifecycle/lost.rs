@@ -183,6 +183,28 @@ fn after_a_restore_what_is_not_seen_counts_once_nothing_can_arrive_any_more() {
     assert!(later >= QUIET + terms(LOOKS_UP).poll.first, "{later:?}");
 }
 
+/// As after an edit by hand: a call may have begun a moment before.
+#[test]
+fn what_cannot_be_read_is_asked_about_until_nothing_can_arrive_any_more() {
+    for state in [
+        State::Due,
+        State::Calling,
+        State::WaitingRetry,
+        State::InDoubt,
+    ] {
+        let mut read = Progress::illegible(state, 1, 0, now());
+        if state == State::Calling {
+            read.recovered(now(), QUIET);
+        }
+        read.due_at = Some(now());
+        read.distrust(jiff::Timestamp::MIN, now(), QUIET);
+        let asks = read.plan(&terms(LOOKS_UP), now());
+        assert_eq!(asks, Plan::Call(Operation::Lookup), "{state:?}");
+        let later = sent_after(read, &Verdict::StillOpen).unwrap();
+        assert!(later >= QUIET, "{state:?} {later:?}");
+    }
+}
+
 #[test]
 fn a_restore_forgets_nothing_that_was_known() {
     let mut progress = Progress::new(now());
