@@ -348,7 +348,7 @@ impl Progress {
 
     /// A state in which nothing can be sent any more: what was sent before may yet be carried out, while that lasts.
     fn refused_when_asked(&mut self, reason: Refused, moment: Moment<'_>) -> Step {
-        match self.quiet(moment.now) {
+        match self.quiet_when_asked(moment.now) {
             Some(end) => self.ask_by(end, moment),
             None => Step::Finish(Outcome::Refused(reason)),
         }

@@ -147,6 +147,12 @@ impl Progress {
         }
     }
 
+    /// The end of the time in which a call without an answer may still be applied, if the provider was asked within
+    /// it: what it saw then may have changed before its answer is here.
+    pub(super) fn quiet_when_asked(&self, now: Timestamp) -> Option<Timestamp> {
+        self.quiet(self.asked_at.map_or(now, |asked_at| asked_at.min(now)))
+    }
+
     /// The end of the time in which a call without an answer may still be applied, while that lasts.
     pub(super) fn quiet(&self, now: Timestamp) -> Option<Timestamp> {
         self.quiet_until.filter(|end| *end > now)

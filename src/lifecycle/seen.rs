@@ -31,7 +31,7 @@ impl Progress {
     }
 
     pub(super) fn not_found_when_asked(&mut self, moment: Moment<'_>) -> Step {
-        if let Some(end) = self.quiet(moment.now) {
+        if let Some(end) = self.quiet_when_asked(moment.now) {
             return self.ask_by(end, moment);
         }
         let untouched = self.attempts == 0 && !self.exposed && !self.is_undecided();
@@ -65,7 +65,7 @@ impl Progress {
         moment: Moment<'_>,
     ) -> Step {
         self.was_there = true;
-        if self.quiet(moment.now).is_some() {
+        if self.quiet_when_asked(moment.now).is_some() {
             return self.ask(after, moment);
         }
         // It may speak of an earlier attempt than the one in doubt.
@@ -85,10 +85,12 @@ impl Progress {
         if self.accepted {
             return self.ask(None, moment);
         }
-        if let Some(end) = self.quiet(moment.now) {
+        if let Some(end) = self.quiet_when_asked(moment.now) {
             return self.ask_by(end, moment);
         }
-        if self.doubtful && !self.agrees(Seen::StillOpen, moment.terms, moment.now) {
+        // One answer may come from a copy that lags behind.
+        let has_to_agree = self.doubtful || self.under_way;
+        if has_to_agree && !self.agrees(Seen::StillOpen, moment.terms, moment.now) {
             self.sight(Seen::StillOpen, moment.now);
             return self.ask_spaced(moment);
         }

@@ -317,18 +317,22 @@ fn when_it_came_to_nothing_ours_is_sent() {
         after: None,
         cause: Cause::Retryable,
     };
-    for (verdict, looks_again) in [(Verdict::StillOpen, false), (again, true)] {
-        let mut progress = somebody_elses();
-        progress.begin(Operation::Lookup, now());
-        progress.after(&verdict, &terms, now(), 0.0);
-        assert!(!progress.under_way);
-        let plan = progress.plan(&terms, progress.due_at.unwrap());
-        let call = if looks_again {
-            Operation::Lookup
-        } else {
-            Operation::Cancel
-        };
-        assert_eq!(plan, Plan::Call(call), "{}", verdict.as_str());
+    // One "open" may come from a copy that lags behind.
+    let opens = [Verdict::StillOpen, Verdict::StillOpen];
+    for (verdicts, call) in [
+        (&opens[..1], Operation::Lookup),
+        (&opens[..], Operation::Cancel),
+        (&[again], Operation::Lookup),
+    ] {
+        let (mut progress, mut at) = (somebody_elses(), now());
+        for verdict in verdicts {
+            assert!(progress.under_way);
+            progress.begin(Operation::Lookup, at);
+            progress.after(verdict, &terms, at, 0.0);
+            at = progress.due_at.unwrap();
+        }
+        let plan = progress.plan(&terms, at);
+        assert_eq!(plan, Plan::Call(call), "{verdicts:?}");
     }
 }
 

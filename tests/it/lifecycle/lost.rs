@@ -138,6 +138,42 @@ fn evidence_counts_at_once() {
     assert!(!already, "the lost call may have done it");
 }
 
+/// What it saw then may be another thing when its answer comes.
+#[test]
+fn an_answer_counts_by_when_it_was_asked_for() {
+    let terms = terms(LOOKS_UP);
+    let asked_at = plus(now(), QUIET - Duration::from_secs(1));
+    let answered_at = plus(asked_at, Duration::from_secs(2));
+    for verdict in [
+        Verdict::Refused(Refused::Settled),
+        Verdict::StillOpen,
+        Verdict::NotFound,
+    ] {
+        let mut progress = taken_over(QUIET);
+        progress.begin(Operation::Lookup, asked_at);
+        let step = progress.after(&verdict, &terms, answered_at, 0.0);
+        assert!(matches!(step, Step::Wait(_)), "{step:?}");
+        assert_eq!(progress.sighting, None);
+        assert!(progress.due_at <= Some(answered_at), "asked again at once");
+    }
+}
+
+/// Where nobody can be asked, the same call is all that can be made.
+#[test]
+fn a_repeat_waits_until_the_first_call_cannot_be_carried_out_any_more() {
+    let mut progress = Progress::new(now());
+    progress.begin(Operation::Cancel, now());
+    progress.unheard(now(), QUIET);
+    progress.after(&Verdict::Doubt, &terms(SAME_KEY), now(), 0.0);
+    assert_eq!(progress.due_at, Some(plus(now(), QUIET)));
+    let plan = progress.plan(&terms(SAME_KEY), plus(now(), QUIET));
+    assert_eq!(plan, Plan::Call(Operation::Cancel));
+    let mut answered = Progress::new(now());
+    answered.begin(Operation::Cancel, now());
+    answered.after(&Verdict::Doubt, &terms(SAME_KEY), now(), 0.0);
+    assert!(answered.due_at < Some(plus(now(), QUIET)));
+}
+
 #[test]
 fn a_payment_that_is_not_found_may_only_not_be_found_yet() {
     let mut progress = taken_over(QUIET);
