@@ -115,7 +115,12 @@ impl Dispatcher {
                     source,
                     evidence: &evidence,
                 };
-                self.finish(claim, progress, &end, call)
+                let change = self.finish(claim, progress, &end, call);
+                let hinted = change.progress.ended_unheard(outcome, &terms, now);
+                Change {
+                    hinted: hinted.map(Box::new),
+                    ..change
+                }
             }
             Step::Wait(cause) => {
                 self.shared.metrics.scheduled(self.name(), cause);

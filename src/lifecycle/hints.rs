@@ -150,6 +150,18 @@ impl Progress {
         !is_open && matches!(judge(stands, claim), Judgement::Contradicts(_))
     }
 
+    /// Where a request with this end stands if a notification came during the call that ended it, whose answer may be
+    /// older: the result is checked. `None`: what was cancelled tells of that itself, and so do most notifications.
+    pub fn ended_unheard(&self, outcome: Outcome, terms: &Terms, now: Timestamp) -> Option<Self> {
+        let is_checked = terms.abilities.lookup && !matches!(outcome, Outcome::Cancelled { .. });
+        is_checked.then(|| Self {
+            due_at: Some(plus(now, terms.poll.first)),
+            sighting: None,
+            polls: 0,
+            ..self.clone()
+        })
+    }
+
     /// `false` if this event is known. One without a key is always new.
     fn remember(&mut self, event: Option<&str>) -> bool {
         let Some(event) = event else { return true };

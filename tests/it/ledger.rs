@@ -540,6 +540,29 @@ async fn a_notification_may_name_a_payment_with_any_character() {
 }
 
 #[tokio::test]
+async fn a_notification_during_the_call_that_ends_a_request_has_its_result_checked() {
+    on_each(async |desk| {
+        for (id, is_heard) in [("a", true), ("b", false)] {
+            let claim = desk.begin(id, id).await;
+            if is_heard {
+                assert_eq!(desk.hear(&[id], asks_nobody()).await, [Heard::Open]);
+            }
+            let mut change = finish(&claim, GIVEN_UP, at(5));
+            let mut hinted = change.progress.clone();
+            hinted.due_at = Some(at(7));
+            change.hinted = Some(Box::new(hinted));
+            desk.settle(change).await;
+            assert_eq!(desk.seen(id).await.progress.state, State::Finished);
+        }
+        let check = desk.only_claim(at(7), checks()).await;
+        assert_eq!(check.stored.request_id, "a");
+        assert_eq!(check.outcome, Some(GIVEN_UP));
+        assert_eq!(desk.settle(checked(&check, at(8))).await, Committed::Done);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_notification_during_a_call_is_remembered_for_its_commit() {
     on_each(async |mut desk| {
         let claim = desk.begin("a", "p").await;

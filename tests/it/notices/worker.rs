@@ -477,6 +477,29 @@ async fn what_came_before_an_outcome_was_written_is_asked_about_after_it() {
     assert_eq!(count(&worker, "applied"), 0.0);
 }
 
+/// The answer that ends the request may have been true before the notification, and not after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_during_the_last_call_has_its_result_checked() {
+    let stage = Stage::new("during-the-last");
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let request = request("gr4vy", "settled");
+    let payment = payment_id(&request);
+    stage.simulator.freeze();
+    stage.client().await.publish(&stage.names, &request).await;
+    until("it is called", PATIENCE, || {
+        worker.metric("rescind_in_flight", &[("provider", "gr4vy")]) == 1.0
+    })
+    .await;
+    assert_eq!(gr4vy(&worker, &payment, "authorization_voided"), 200);
+    until_count(&worker, "applied", 1.0).await;
+    stage.simulator.thaw();
+    let result = results.one(request["request_id"].as_str().unwrap(), PATIENCE);
+    assert_eq!(result.await.json()["reason"], "settled");
+    let asked = || stage.simulator.money("gr4vy", &payment).lookup_calls;
+    until("it is checked", PATIENCE, || asked() == 2).await;
+}
+
 /// It waits for as long as the outcome cannot be written; those of others wait for nothing, at its account and at any.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_waits_for_an_outcome_holds_up_no_other() {
