@@ -197,9 +197,8 @@ impl Dispatcher {
     }
 
     /// The terms of a stored request that may have waited for its first call: see [`LATE`].
-    fn terms_now(&self, stored: &Stored, job: &Job, known: &Learned, now: Timestamp) -> Terms {
+    fn terms_late(&self, job: &Job, known: &Learned, is_late: bool) -> Terms {
         let mut terms = self.terms(job);
-        let is_late = elapsed(stored.envelope.received_at, now) > LATE;
         terms.abilities.look_first |= is_late && self.config.adapter.may_be_another(job, known);
         terms
     }
@@ -309,6 +308,11 @@ impl Dispatcher {
     }
 }
 
+/// Whether a request has waited for longer than [`LATE`], or may have: the clock was set since it came.
+fn is_late(received_at: Timestamp, steady_since: Timestamp, now: Timestamp) -> bool {
+    !(steady_since..=now).contains(&received_at) || elapsed(received_at, now) > LATE
+}
+
 /// The stored request as the account reads it today.
 fn job(account: &AccountConfig, stored: &Stored) -> Result<Job, wire::Misunderstood> {
     wire::read_request(&stored.envelope.body, |_| Some(account.adapter)).map(|read| read.job)
@@ -321,5 +325,20 @@ fn terms(account: &AccountConfig, job: &Job) -> Terms {
         retry: account.retry,
         poll: account.poll,
         deadline: job.deadline,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_late_after_a_minute_and_where_nobody_knows() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let always = Timestamp::MIN;
+        assert!(!is_late(at(0), always, at(60)));
+        assert!(is_late(at(0), always, at(61)));
+        assert!(is_late(at(3600), always, at(60)), "the clock went back");
+        assert!(is_late(at(0), at(10), at(20)), "it was set since");
     }
 }

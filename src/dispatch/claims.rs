@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::clock::Clock;
-use super::{Dispatcher, Place};
+use super::{Dispatcher, Place, is_late};
 use crate::backoff::{elapsed, plus};
 use crate::failpoint::{self, Point};
 use crate::gate::NoRoom;
@@ -214,7 +214,8 @@ impl Dispatcher {
             progress.distrust(steady_since, now, quiet);
             let plan = match dispatcher.job(stored) {
                 Ok(job) => {
-                    let terms = dispatcher.terms_now(stored, &job, &progress.learned, now);
+                    let is_late = is_late(stored.envelope.received_at, steady_since, now);
+                    let terms = dispatcher.terms_late(&job, &progress.learned, is_late);
                     progress.plan(&terms, now)
                 }
                 Err(_) => unreadable(progress),
