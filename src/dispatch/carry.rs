@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::commit::stands;
+use super::commit::progress_only;
 use super::ended::Ended;
 use super::hints::hinted;
 use super::replay::replayed;
@@ -127,7 +127,7 @@ impl Dispatcher {
                 Change {
                     hinted: hinted(&progress, &terms, now),
                     call,
-                    ..stands(claim, progress, now)
+                    ..progress_only(claim, progress, now)
                 }
             }
         }
@@ -305,7 +305,7 @@ impl Dispatcher {
             dead_letter: is_dead_letter.then(|| DeadLetter::of(&finding)),
             call,
             outcome: Some(end.outcome),
-            ..stands(claim, progress, now)
+            ..progress_only(claim, progress, now)
         }
     }
 

@@ -15,7 +15,7 @@ use crate::outcome::Outcome;
 use crate::wire::{Kind, Outgoing};
 
 /// A change that only says where the request stands.
-pub(super) fn stands(claim: &Claim, progress: Progress, at: Timestamp) -> Change {
+pub(super) fn progress_only(claim: &Claim, progress: Progress, at: Timestamp) -> Change {
     Change {
         id: claim.id,
         progress,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::carry::End;
-use super::commit::stands;
+use super::commit::progress_only;
 use super::replay::correction;
 use super::{Dispatcher, Place};
 use crate::finding::{Finding, Source};
@@ -137,7 +137,7 @@ impl Dispatcher {
                 verdict: verdict_name,
                 evidence: reading.evidence.clone(),
             }),
-            ..stands(&claim, progress, now)
+            ..progress_only(&claim, progress, now)
         };
         if let Checked::Contradicted { found, at_stake } = checked {
             let found = (found, at_stake);
@@ -155,7 +155,7 @@ impl Dispatcher {
             due_at: None,
             ..claim.progress.clone()
         };
-        let change = stands(claim, progress, (self.shared.clock)());
+        let change = progress_only(claim, progress, (self.shared.clock)());
         self.commit(change, claim, None).await;
     }
 
@@ -178,7 +178,7 @@ impl Dispatcher {
         let correction = correction(&mut change.progress.hints, &finding);
         change.messages.push(correction);
         if at_stake {
-            let (told, reason) = claim.progress.stands(outcome).names();
+            let (told, reason) = claim.progress.last_told(outcome).names();
             let now = finding.sentence();
             let detail = format!("Published as {told} ({reason}); now: {now}");
             let dead = Finding {
@@ -290,7 +290,7 @@ pub(super) mod tests {
         let dispatcher = Dispatcher::new(account(), Arc::new(shared(&folder))).unwrap();
         let claim = check_of_one_received_at(Timestamp::from_second(2_000).unwrap());
         let went_back_to = Timestamp::from_second(1_000).unwrap();
-        let mut change = stands(&claim, claim.progress.clone(), went_back_to);
+        let mut change = progress_only(&claim, claim.progress.clone(), went_back_to);
         let refused = Outcome::Refused(Refused::NotFound);
         let found = (Outcome::Unresolved(Unresolved::ContradictoryEvidence), true);
         dispatcher.correct(&claim, refused, &mut change, found, &Evidence::default());

@@ -65,11 +65,11 @@ pub(super) fn replayed(
     finding: &Finding<'_>,
 ) -> Vec<Outgoing> {
     let mut messages = Vec::new();
-    let stands = progress.stands(first);
-    if progress.has_learned_nothing(stands, finding.outcome) {
+    let told = progress.last_told(first);
+    if progress.has_learned_nothing(told, finding.outcome) {
         return messages;
     }
-    if stands.names() != finding.outcome.names() {
+    if told.names() != finding.outcome.names() {
         messages.push(correction(&mut progress.hints, finding));
         progress.correct(finding.outcome);
     }

@@ -20,7 +20,7 @@ pub(super) enum Update {
     /// Note that a notification came: a call is under way, and its commit will look.
     Remember,
     /// Write the new progress; `checks`: the result is to be checked.
-    Stands {
+    Write {
         progress: Box<Progress>,
         checks: bool,
     },
@@ -44,7 +44,7 @@ impl Found {
         if changed {
             let progress = self.progress.into();
             let checks = finished && due;
-            (heard, Update::Stands { progress, checks })
+            (heard, Update::Write { progress, checks })
         } else {
             (heard, Update::Nothing)
         }
@@ -94,7 +94,7 @@ mod tests {
         match found.tell(&hear) {
             (Heard::Open, Update::Remember) => None,
             (Heard::Known, Update::Nothing) => Some((false, false)),
-            (Heard::Known, Update::Stands { checks, .. }) => Some((true, checks)),
+            (Heard::Known, Update::Write { checks, .. }) => Some((true, checks)),
             _ => panic!("it was heard in another way"),
         }
     }

@@ -329,8 +329,8 @@ impl Change {
         self.progress.state == State::Finished && self.outcome.is_none()
     }
 
-    /// Where the request stands now, and whether that is because a notification came.
-    fn stands(&self, notified: bool) -> (&Progress, bool) {
+    /// The progress that is written, and whether that is because a notification came.
+    fn written(&self, notified: bool) -> (&Progress, bool) {
         match &self.hinted {
             Some(hinted) if notified => (hinted, true),
             _ => (&self.progress, false),

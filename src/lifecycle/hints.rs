@@ -119,8 +119,8 @@ impl Progress {
         terms: &Terms,
         now: Timestamp,
     ) -> bool {
-        let stands = self.stands(outcome);
-        let agrees = claim.is_some_and(|claim| matches!(judge(stands, claim), Judgement::Agrees));
+        let told = self.last_told(outcome);
+        let agrees = claim.is_some_and(|claim| matches!(judge(told, claim), Judgement::Agrees));
         let is_new = self.remember(event);
         if !is_new || agrees || !terms.abilities.lookup || self.due_at.is_some() {
             return false;
@@ -145,9 +145,9 @@ impl Progress {
     /// Whether a notification says something else than the result, if that says anything. Where nobody can
     /// be asked, that is all there will be.
     pub fn is_contradicted(&self, outcome: Outcome, claim: &Verdict) -> bool {
-        let stands = self.stands(outcome);
-        let is_open = matches!(stands, Outcome::Unresolved(_));
-        !is_open && matches!(judge(stands, claim), Judgement::Contradicts(_))
+        let told = self.last_told(outcome);
+        let is_open = matches!(told, Outcome::Unresolved(_));
+        !is_open && matches!(judge(told, claim), Judgement::Contradicts(_))
     }
 
     /// Where a request with this end stands if a notification came during the call that ended it, whose answer may be
@@ -198,8 +198,8 @@ impl Progress {
         let moment = Moment { terms, now, jitter };
         self.operation = None;
         self.hints.restarts = 0;
-        let stands = self.stands(outcome);
-        match judge(stands, verdict) {
+        let told = self.last_told(outcome);
+        match judge(told, verdict) {
             // A look-up may lag behind the notification that it was asked for.
             Judgement::Agrees if self.is_early(terms, now) => self.ask_check_again(moment),
             Judgement::Agrees => Checked::Holds,
@@ -213,7 +213,7 @@ impl Progress {
                 self.correct(found);
                 Checked::Contradicted {
                     found,
-                    at_stake: is_at_stake(stands, found),
+                    at_stake: is_at_stake(told, found),
                 }
             }
             Judgement::Silent => self.check_again(verdict, moment),
@@ -258,7 +258,7 @@ impl Progress {
     }
 
     /// What consumers were told last.
-    pub fn stands(&self, outcome: Outcome) -> Outcome {
+    pub fn last_told(&self, outcome: Outcome) -> Outcome {
         let corrected = self.hints.corrected.as_ref();
         corrected
             .and_then(|(outcome, reason)| Outcome::named(outcome, reason))
@@ -267,21 +267,21 @@ impl Progress {
 }
 
 /// No money is taken for the payment, by this result.
-pub(super) const fn has_ended(stands: Outcome) -> bool {
+pub(super) const fn has_ended(told: Outcome) -> bool {
     matches!(
-        stands,
+        told,
         Outcome::Cancelled { .. } | Outcome::NothingToCancel(_)
     )
 }
 
 /// An answer that says neither yes nor no, a payment that is not found, a login that was
 /// refused: none of these speaks for a result or against it.
-fn judge(stands: Outcome, verdict: &Verdict) -> Judgement {
+fn judge(told: Outcome, verdict: &Verdict) -> Judgement {
     use Judgement::{Agrees, Contradicts, Silent};
-    let ended = has_ended(stands);
+    let ended = has_ended(told);
     // It may have been made since.
-    let was_not_there = stands == Outcome::Refused(Refused::NotFound);
-    let unknown = was_not_there || matches!(stands, Outcome::Unresolved(_));
+    let was_not_there = told == Outcome::Refused(Refused::NotFound);
+    let unknown = was_not_there || matches!(told, Outcome::Unresolved(_));
     match *verdict {
         Verdict::Cancelled { .. } | Verdict::NothingToCancel(_) if ended => Agrees,
         Verdict::Cancelled { reason, .. } => Contradicts(Outcome::Cancelled {
@@ -306,10 +306,10 @@ fn judge(stands: Outcome, verdict: &Verdict) -> Judgement {
 }
 
 /// "No money is taken" was said, and it is or can be; or only a person can tell.
-fn is_at_stake(stands: Outcome, found: Outcome) -> bool {
+fn is_at_stake(told: Outcome, found: Outcome) -> bool {
     match found {
         Outcome::Unresolved(_) => true,
-        Outcome::Refused(_) => has_ended(stands),
+        Outcome::Refused(_) => has_ended(told),
         _ => false,
     }
 }

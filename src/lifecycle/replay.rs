@@ -111,7 +111,7 @@ impl Progress {
 
     /// Whether a replay that ends so has nothing to say against what consumers were told: that is the provider's
     /// own word, and this an end for want of one.
-    pub fn has_learned_nothing(&self, stands: Outcome, found: Outcome) -> bool {
+    pub fn has_learned_nothing(&self, told: Outcome, found: Outcome) -> bool {
         let is_unanswered = match found {
             Outcome::Failed(_) => !self.looked,
             Outcome::Unresolved(why) => {
@@ -119,7 +119,7 @@ impl Progress {
             }
             _ => false,
         };
-        has_ended(stands) && is_unanswered
+        has_ended(told) && is_unanswered
     }
 
     /// The time to ask begins with the first question, however long that waits for a worker.

@@ -28,7 +28,7 @@ mod key;
 mod state;
 mod webhook;
 
-use state::{by_state, is_cancelled, is_set, is_under_way, stands, status};
+use state::{by_state, is_cancelled, is_in_force, is_set, is_under_way, status};
 
 /// Gr4vy.
 pub(super) struct Gr4vy;
@@ -254,7 +254,7 @@ fn result(ask: &Ask<'_>, body: &Value) -> Verdict {
     }
     let route = Route::learned(ask);
     match status(body).as_str() {
-        "succeeded" if stands(transaction) => Verdict::Doubt,
+        "succeeded" if is_in_force(transaction) => Verdict::Doubt,
         "succeeded" => cancelled(route, false),
         "pending" => Verdict::Accepted,
         // No success; whether the state is the reason, only the look-up says.

@@ -143,7 +143,7 @@ fn check<'a>(change: &'a Change, row: &Row) -> Result<Option<Owned<'a>>, TxError
     } else {
         !finished && !row.try_get::<_, bool>("parked")?
     };
-    let (progress, hinted) = change.stands(notified);
+    let (progress, hinted) = change.written(notified);
     let owned = Owned {
         change,
         progress,

@@ -83,14 +83,14 @@ async fn tell(db: &ClientWrapper, found: Found, hear: &Hear) -> Result<Heard, Tx
                 .await?;
             db.execute(&remember, &[&seq]).await?;
         }
-        Update::Stands { progress, checks } => {
-            let stands = db
+        Update::Write { progress, checks } => {
+            let write = db
                 .prepare_cached(
                     "UPDATE requests SET due_at = $2, progress = $3, notified = $4, owner = NULL WHERE seq = $1",
                 )
                 .await?;
             let (due_at, progress) = (progress.due_at.map(millis), json(&progress)?);
-            db.execute(&stands, &[&seq, &due_at, &progress, &checks])
+            db.execute(&write, &[&seq, &due_at, &progress, &checks])
                 .await?;
         }
     }

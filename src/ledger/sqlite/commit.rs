@@ -11,7 +11,7 @@ use crate::lifecycle::Progress;
 use crate::outcome::Outcome;
 
 pub(super) fn commit(db: &Connection, change: &Change) -> rusqlite::Result<CommitAnswer> {
-    let (progress, hinted) = change.stands(is_hinted(db, change)?);
+    let (progress, hinted) = change.written(is_hinted(db, change)?);
     if !write_progress(db, change, progress)? {
         return Ok(CommitAnswer::LOST);
     }

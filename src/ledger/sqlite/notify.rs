@@ -56,7 +56,7 @@ fn tell(db: &Connection, found: Found, hear: &Hear) -> rusqlite::Result<Heard> {
             db.prepare_cached("UPDATE requests SET notified = 1 WHERE seq = ?1")?
                 .execute([seq])?;
         }
-        Update::Stands { progress, checks } => {
+        Update::Write { progress, checks } => {
             db.prepare_cached(
                 "UPDATE requests SET due_at = ?2, progress = ?3, notified = ?4 WHERE seq = ?1",
             )?

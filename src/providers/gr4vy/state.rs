@@ -18,7 +18,7 @@ pub(super) fn is_set(timestamp: &Value) -> bool {
 }
 
 /// Authorised, or captured: beside that, a success contradicts itself.
-pub(super) fn stands(transaction: &Value) -> bool {
+pub(super) fn is_in_force(transaction: &Value) -> bool {
     let standing = [
         "authorization_succeeded",
         "capture_pending",
