@@ -44,7 +44,7 @@ pub struct Intake {
     /// A consumer is subscribed.
     consuming: AtomicBool,
     /// Held while a batch is stored.
-    turn: Arc<Mutex<()>>,
+    storing: Arc<Mutex<()>>,
 }
 
 /// Where a delivery comes from.
@@ -63,7 +63,7 @@ impl Intake {
             dispatchers,
             shared,
             consuming: AtomicBool::new(false),
-            turn: Arc::default(),
+            storing: Arc::default(),
         }
     }
 
@@ -117,8 +117,8 @@ impl Intake {
 
     /// Waits until the ledger can store requests.
     async fn wait_for_ledger(&self) {
-        // A batch that waits to be stored has the turn.
-        let _turn = self.turn.lock().await;
+        // A batch that waits to be stored goes first.
+        let _storing = self.storing.lock().await;
         // An empty batch: it is answered once the ledger can write.
         self.store(&Arc::from([])).await;
     }
@@ -192,15 +192,15 @@ impl Intake {
         queue: Queue,
     ) -> Result<(), AmqpError> {
         // The next session brings the same deliveries once more, and waits for this one.
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let storing = Arc::clone(&self.storing).lock_owned().await;
         let (count, last) = (batch.len(), batch.last().map(|last| last.acker.clone()));
         // In a task of its own: requests that the ledger has accepted are begun, even if the session
         // with the broker ends meanwhile.
-        let storing = self
+        let stored = self
             .shared
             .tasks
-            .spawn(Arc::clone(self).store_batch(batch, queue, turn));
-        storing.await.map_err(|_| AmqpError::Lost)?;
+            .spawn(Arc::clone(self).store_batch(batch, queue, storing));
+        stored.await.map_err(|_| AmqpError::Lost)?;
         acks.add(last, count).await
     }
 
@@ -208,7 +208,7 @@ impl Intake {
         self: Arc<Self>,
         batch: Vec<Taken>,
         queue: Queue,
-        _turn: OwnedMutexGuard<()>,
+        _storing: OwnedMutexGuard<()>,
     ) {
         let (arrivals, beside): (Vec<Arrival>, Vec<_>) = batch
             .into_iter()

@@ -71,7 +71,7 @@ impl<'c> Line<'c> {
         messages: impl Iterator<Item = (&'m str, &'m Outgoing)>,
         most: Duration,
     ) -> Result<Vec<PublisherConfirm>, AmqpError> {
-        let _turn = self.writing.lock().await;
+        let _writing = self.writing.lock().await;
         // Each is given to the connection by the first poll of its future, in this order, and none is
         // waited for before the last one is given: the connection's thread writes what it finds at
         // once, and a wait for each would make that a write, and two changes of thread, for each.

@@ -39,7 +39,7 @@ impl Outbox {
     /// Marks the messages that the broker confirmed. Those that cannot be marked now are tried later, and not
     /// published again in this session: a full disk must not make a flood.
     pub(super) async fn mark(&self) -> bool {
-        let _turn = self.notes.turn().await;
+        let _marking = self.notes.marking().await;
         loop {
             let confirmed = self.notes.confirmed();
             if !confirmed.is_empty() && !self.mark_these(&confirmed).await {

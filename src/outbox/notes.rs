@@ -23,7 +23,7 @@ use crate::metrics::Fate;
 pub(super) struct Notes {
     inner: Mutex<Inner>,
     /// Held while messages are marked.
-    turn: tokio::sync::Mutex<()>,
+    marking: tokio::sync::Mutex<()>,
     /// There is something to mark.
     some: Notify,
     /// There is enough to mark it now.
@@ -133,8 +133,8 @@ impl Notes {
     }
 
     /// One task marks at a time, and knows every message that was marked before.
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turn.lock().await
+    pub(super) async fn marking(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.marking.lock().await
     }
 
     /// The messages to be marked, oldest first, [`MARKED_MOST`] of them. They stay until they are marked.
