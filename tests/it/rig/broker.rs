@@ -1,10 +1,17 @@
 //! A private RabbitMQ node, started through `deploy/broker`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::script::{Script, start_arguments};
+
+const SCRIPT: Script = Script {
+    program: "deploy/broker",
+    lent: "AMQP_URL",
+};
 
 /// A node of our own. Its end is also the end of this process, however that comes about:
 /// `deploy/broker` leaves a watchdog behind, so that nothing depends on `Drop`.
@@ -36,7 +43,7 @@ impl Broker {
             arguments.extend(["--join", first]);
         }
         Self {
-            url: run(&dir, arguments, false),
+            url: SCRIPT.run(&dir, arguments, false),
             dir,
             shared: false,
             folder: Some(folder),
@@ -51,7 +58,7 @@ impl Broker {
         SHARED.get_or_init(|| {
             let dir = super::scratch().join(format!("broker-{}", super::unique()));
             Self {
-                url: run(&dir, start_arguments(), true),
+                url: SCRIPT.run(&dir, start_arguments(), true),
                 dir,
                 shared: true,
                 folder: None,
@@ -96,7 +103,7 @@ impl Broker {
     /// `kill -9` of the node. With RabbitMQ 3.10 call [`Broker::settle`] before, if a queue is young.
     pub(crate) fn kill9(&self) {
         self.breaking("kill");
-        run(&self.dir, ["kill"], false);
+        SCRIPT.run(&self.dir, ["kill"], false);
     }
 
     /// Stops the world for it (`SIGSTOP`): connections stay open, and nobody answers.
@@ -118,19 +125,19 @@ impl Broker {
     /// An orderly stop.
     pub(crate) fn stop(&self) {
         self.breaking("stop");
-        run(&self.dir, ["stop"], false);
+        SCRIPT.run(&self.dir, ["stop"], false);
     }
 
     /// Starts the node again, on its data and its port, and waits until it takes connections.
     pub(crate) fn start_again(&self) {
         self.breaking("start");
-        let url = run(&self.dir, start_arguments(), false);
+        let url = SCRIPT.run(&self.dir, start_arguments(), false);
         assert_eq!(url, self.url, "the node's port was taken while it was down");
     }
 
     /// `rabbitmqctl` against the node.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        run(&self.dir, ["ctl"].iter().chain(arguments).copied(), false)
+        SCRIPT.run(&self.dir, ["ctl"].iter().chain(arguments).copied(), false)
     }
 
     /// Makes the node write its tables to disk. A quorum queue is known to its node through a
@@ -160,7 +167,12 @@ impl Broker {
 
     /// Kills it if it runs; its drop does the rest.
     pub(super) fn end(&self) {
-        drop(script(&self.dir, ["kill"]).stderr(Stdio::null()).status());
+        drop(
+            SCRIPT
+                .command(&self.dir, ["kill"])
+                .stderr(Stdio::null())
+                .status(),
+        );
     }
 
     fn breaking(&self, what: &str) {
@@ -175,44 +187,8 @@ impl Drop for Broker {
             eprintln!("the end of the broker's logs:\n{}", self.last_words());
         }
         // Not asserted: a second panic would abort the run. The watchdog is there as well.
-        drop(script(&self.dir, ["stop"]).status());
+        drop(SCRIPT.command(&self.dir, ["stop"]).status());
     }
-}
-
-fn start_arguments() -> Vec<&'static str> {
-    static PARENT: OnceLock<String> = OnceLock::new();
-    let parent = PARENT.get_or_init(|| std::process::id().to_string());
-    vec!["start", "--with-parent", parent, "--temporary"]
-}
-
-/// `deploy/broker COMMAND DIR ARGUMENTS...`
-fn script<'a>(dir: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut arguments = arguments.into_iter();
-    let mut script = Command::new(super::project("deploy/broker"));
-    script
-        .args(arguments.next())
-        .arg(dir)
-        .args(arguments)
-        .stdin(Stdio::null());
-    script
-}
-
-fn run<'a>(dir: &Path, arguments: impl IntoIterator<Item = &'a str>, given: bool) -> String {
-    let mut script = script(dir, arguments);
-    if !given {
-        // A test that breaks its node never does that to the one somebody lent us.
-        script.env_remove("AMQP_URL");
-    }
-    let output = script.output().expect("deploy/broker runs");
-    assert!(
-        output.status.success(),
-        "{script:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    let text = String::from_utf8(output.stdout).expect("text");
-    text.trim_end().to_owned()
 }
 
 /// The names of a topology; every one can be configured.

@@ -1,8 +1,14 @@
 //! A private PostgreSQL server, started through `deploy/database`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+
+use super::script::{Script, start_arguments};
+
+const SCRIPT: Script = Script {
+    program: "deploy/database",
+    lent: "DATABASE_URL",
+};
 
 /// A server of our own. Its end is also the end of this process, however that comes about:
 /// `deploy/database` leaves a watchdog behind, so that nothing depends on `Drop`.
@@ -50,7 +56,7 @@ impl Database {
             std::fs::write(dir.join(name), text).expect("a file for it");
         }
         Self {
-            url: run(&dir, start_arguments(), false),
+            url: SCRIPT.run(&dir, start_arguments(), false),
             dir,
             shared: false,
         }
@@ -64,7 +70,7 @@ impl Database {
         SHARED.get_or_init(|| {
             let dir = place();
             Self {
-                url: run(&dir, start_arguments(), true),
+                url: SCRIPT.run(&dir, start_arguments(), true),
                 dir,
                 shared: true,
             }
@@ -98,31 +104,31 @@ impl Database {
     /// Runs statements as the superuser; rows come back as lines, columns divided by `|`.
     pub(crate) fn sql(&self, statements: &str) -> String {
         let arguments = ["sql", "-q", "-A", "-t", "-c", statements];
-        run(&self.dir, arguments, self.shared)
+        SCRIPT.run(&self.dir, arguments, self.shared)
     }
 
     /// The same in one of its databases.
     pub(crate) fn sql_in(&self, url: &str, statements: &str) -> String {
         let arguments = ["sql", "-d", url, "-q", "-A", "-t", "-c", statements];
-        run(&self.dir, arguments, self.shared)
+        SCRIPT.run(&self.dir, arguments, self.shared)
     }
 
     /// `kill -9` of the server and all its processes.
     pub(crate) fn kill9(&self) {
         self.breaking("kill");
-        run(&self.dir, ["kill"], false);
+        SCRIPT.run(&self.dir, ["kill"], false);
     }
 
     /// An orderly stop: connections are ended, transactions rolled back.
     pub(crate) fn stop(&self) {
         self.breaking("stop");
-        run(&self.dir, ["stop"], false);
+        SCRIPT.run(&self.dir, ["stop"], false);
     }
 
     /// Starts the server again, on its data and its port, and waits until it takes connections.
     pub(crate) fn start_again(&self) {
         self.breaking("start");
-        let url = run(&self.dir, start_arguments(), false);
+        let url = SCRIPT.run(&self.dir, start_arguments(), false);
         assert_eq!(
             url, self.url,
             "the server's port was taken while it was down"
@@ -156,47 +162,11 @@ impl Drop for Database {
             eprintln!("the end of the database's log:\n{}", self.last_words());
         }
         // Not asserted: a second panic would abort the run. The watchdog is there as well.
-        drop(script(&self.dir, ["remove"]).status());
+        drop(SCRIPT.command(&self.dir, ["remove"]).status());
     }
 }
 
 /// Not below a folder that only its owner may enter: the server runs as another user.
 fn place() -> PathBuf {
     super::scratch().join(format!("database-{}", super::unique()))
-}
-
-fn start_arguments() -> Vec<&'static str> {
-    static PARENT: OnceLock<String> = OnceLock::new();
-    let parent = PARENT.get_or_init(|| std::process::id().to_string());
-    vec!["start", "--with-parent", parent, "--temporary"]
-}
-
-/// `deploy/database COMMAND DIR ARGUMENTS...`
-fn script<'a>(dir: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut arguments = arguments.into_iter();
-    let mut script = Command::new(super::project("deploy/database"));
-    script
-        .args(arguments.next())
-        .arg(dir)
-        .args(arguments)
-        .stdin(Stdio::null());
-    script
-}
-
-fn run<'a>(dir: &Path, arguments: impl IntoIterator<Item = &'a str>, given: bool) -> String {
-    let mut script = script(dir, arguments);
-    if !given {
-        // A test that breaks its server never does that to the one somebody lent us.
-        script.env_remove("DATABASE_URL");
-    }
-    let output = script.output().expect("deploy/database runs");
-    assert!(
-        output.status.success(),
-        "{script:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    let text = String::from_utf8(output.stdout).expect("text");
-    text.trim_end().to_owned()
 }

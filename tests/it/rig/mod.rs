@@ -18,6 +18,7 @@ pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod recorder;
+mod script;
 pub(crate) mod simulator;
 pub(crate) mod stage;
 pub(crate) mod terminal;
