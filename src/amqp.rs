@@ -21,7 +21,7 @@ mod topology;
 
 pub use connect::{Link, connect};
 pub use topology::{
-    Argument, Exchange, Queue, Topology, check, declare, prepare, undeclarable, verify,
+    Argument, Difference, Exchange, Queue, Topology, check, declare, prepare, undeclarable, verify,
 };
 
 /// Longest wait for one step of the protocol.

@@ -133,11 +133,25 @@ fn queue(
     }
 }
 
+/// What the broker does not have as it has to be, and its own words about that. Displayed as a sentence.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Difference {
+    /// It is not there.
+    #[error("{0} is missing")]
+    Missing(String),
+    /// It is there, and otherwise.
+    #[error("{0} differs: {1}")]
+    Differs(String, String),
+    /// The broker does not say.
+    #[error("{0} cannot be checked: {1}")]
+    Unchecked(String, String),
+}
+
 /// The result of a look at the broker.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// What is missing or different, one sentence each.
-    pub differences: Vec<String>,
+    /// What is missing or different.
+    pub differences: Vec<Difference>,
     /// What is there, and whose arguments could not be compared: this user may not declare it.
     on_trust: Vec<String>,
 }
@@ -163,7 +177,8 @@ pub async fn prepare(connection: &Connection, settings: &Amqp) -> Result<(), Amq
             if found.differences.is_empty() {
                 Ok(())
             } else {
-                Err(AmqpError::Topology(found.differences))
+                let sentences = found.differences.iter().map(ToString::to_string);
+                Err(AmqpError::Topology(sentences.collect()))
             }
         }
     }
@@ -219,8 +234,7 @@ pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(),
     Ok(())
 }
 
-/// What is missing or different, one sentence each; creates nothing. Bindings cannot be
-/// asked for in AMQP and are not checked.
+/// What is missing or different; creates nothing. Bindings cannot be asked for in AMQP and are not checked.
 pub async fn verify(connection: &Connection, topology: &Topology) -> Result<Verified, AmqpError> {
     let mut found = Verified::default();
     for exchange in &topology.exchanges {
@@ -243,7 +257,10 @@ pub async fn undeclarable(
     found: &Verified,
 ) -> Result<Vec<String>, AmqpError> {
     let mut barred = found.on_trust.clone();
-    let is_missing = |label: &str| found.differences.contains(&missing(label));
+    let is_missing = |label: &str| {
+        let mut differences = found.differences.iter();
+        differences.any(|found| matches!(found, Difference::Missing(missing) if missing == label))
+    };
     for exchange in &topology.exchanges {
         let label = exchange.label();
         if is_missing(&label) && is_barred(try_exchange(connection, &exchange.name).await)? {
@@ -294,10 +311,6 @@ async fn try_queue(connection: &Connection, name: &str) -> Result<(), AmqpError>
     step("declare a queue", asking).await.map(drop)
 }
 
-fn missing(label: &str) -> String {
-    format!("{label} is missing")
-}
-
 /// Whether it is there, and then what it is like.
 async fn compare<F>(
     connection: &Connection,
@@ -331,14 +344,15 @@ fn differs(
     let Err(error) = asked else {
         return Ok(passive);
     };
-    let Some(text) = error.mistake() else {
+    let Some(why) = error.mistake() else {
         return Err(error);
     };
+    let label = label.to_owned();
     match error.refusal() {
-        Some((NOT_FOUND, _)) => differences.push(missing(label)),
-        Some((PRECONDITION_FAILED, _)) => differences.push(format!("{label} differs: {text}")),
-        Some((ACCESS_REFUSED, _)) if !passive => found.on_trust.push(label.to_owned()),
-        _ => differences.push(format!("{label} cannot be checked: {text}")),
+        Some((NOT_FOUND, _)) => differences.push(Difference::Missing(label)),
+        Some((PRECONDITION_FAILED, _)) => differences.push(Difference::Differs(label, why)),
+        Some((ACCESS_REFUSED, _)) if !passive => found.on_trust.push(label),
+        _ => differences.push(Difference::Unchecked(label, why)),
     }
     Ok(false)
 }
@@ -410,7 +424,11 @@ mod tests {
         assert_eq!(found.on_trust, ["queue a"]);
         let unseen = refused(AMQPSoftError::ACCESSREFUSED);
         assert!(!differs("queue a", true, unseen, &mut found).unwrap());
-        assert_eq!(found.differences, ["queue a cannot be checked: refused"]);
+        let says = found.differences.iter().map(ToString::to_string);
+        assert_eq!(
+            says.collect::<Vec<_>>(),
+            ["queue a cannot be checked: refused"]
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::text::{self, Cell, Screen, Style};
 use super::{Exit, connect};
-use crate::amqp::{self, ACCESS_REFUSED, AmqpError, NOT_FOUND, Topology};
+use crate::amqp::{self, ACCESS_REFUSED, AmqpError, Difference, NOT_FOUND, Topology};
 use crate::call;
 use crate::config::{AccountConfig, Amqp, Config, Effective, Loaded, TopologyMode};
 use crate::ledger::postgres::{Postgres, Settings};
@@ -117,10 +117,11 @@ async fn topology(connection: &Connection, settings: &Amqp) -> Result<Vec<Check>
     };
     Ok(match (found.differences.is_empty(), barred.is_empty()) {
         (true, true) => vec![Check::good("topology", found.sentence())],
-        (_, true) => differing(settings, found.differences),
+        (_, true) => differing(settings, &found.differences),
         _ => {
             let bad = |line| Check::bad("topology", Exit::Found, line);
-            let all = found.differences.into_iter().chain([undeclarable(&barred)]);
+            let differences = found.differences.iter().map(ToString::to_string);
+            let all = differences.chain([undeclarable(&barred)]);
             all.map(bad).collect()
         }
     })
@@ -192,14 +193,15 @@ fn missing_right(tried: Result<(), AmqpError>, what: &str, remedy: &str) -> Opti
     }
 }
 
-fn differing(settings: &Amqp, differences: Vec<String>) -> Vec<Check> {
-    let check = |line: String| match settings.topology {
-        TopologyMode::Declare if line.ends_with(" is missing") => {
-            Check::good("topology", format!("{line}; the worker will declare it"))
+fn differing(settings: &Amqp, differences: &[Difference]) -> Vec<Check> {
+    let check = |difference: &Difference| match (settings.topology, difference) {
+        (TopologyMode::Declare, Difference::Missing(_)) => {
+            let says = format!("{difference}; the worker will declare it");
+            Check::good("topology", says)
         }
-        _ => Check::bad("topology", Exit::Found, line),
+        _ => Check::bad("topology", Exit::Found, difference.to_string()),
     };
-    differences.into_iter().map(check).collect()
+    differences.iter().map(check).collect()
 }
 
 async fn ledger(config: &Config) -> Vec<Check> {

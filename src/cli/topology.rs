@@ -91,13 +91,14 @@ async fn verify(loaded: &Loaded, json: bool, screen: Screen) -> anyhow::Result<E
     let verified = amqp::verify(&connection, &Topology::of(&loaded.config.amqp)).await;
     amqp::close(&connection).await;
     let found = verified?;
-    let differences = &found.differences;
+    let sentences = found.differences.iter().map(ToString::to_string);
+    let sentences: Vec<String> = sentences.collect();
     if json {
-        screen.document(&json!({ "differences": differences }))?
+        screen.document(&json!({ "differences": sentences }))?
     } else {
-        differences.iter().try_for_each(|line| screen.line(line))?
+        sentences.iter().try_for_each(|line| screen.line(line))?
     }
-    if differences.is_empty() {
+    if sentences.is_empty() {
         text::say(found.sentence());
         return Ok(Exit::Done);
     }
