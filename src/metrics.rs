@@ -12,14 +12,14 @@ use prometheus::{
 use crate::job::UNKNOWN_PROVIDER;
 use crate::ledger::{Action, Stats};
 use crate::outcome::{Cause, Outcome};
-use crate::wire::Kind;
+use crate::wire::{Kind, Receipt};
 
 mod gate;
 mod labels;
 mod ledger;
 
 pub use gate::GateGauges;
-pub use labels::{Fate, Notified, Received};
+pub use labels::{Notified, Received};
 use labels::{operations, verdicts};
 use ledger::LedgerMetrics;
 
@@ -214,7 +214,7 @@ impl Metrics {
         }
         for (kind, status) in Kind::ALL
             .iter()
-            .flat_map(|kind| Fate::ALL.iter().map(move |status| (kind, status)))
+            .flat_map(|kind| Receipt::ALL.iter().map(move |status| (kind, status)))
         {
             self.publishes
                 .with_label_values(&[kind.as_str(), status.as_str()]);
@@ -311,7 +311,7 @@ impl Metrics {
     }
 
     /// A publication ended.
-    pub fn publication(&self, kind: Kind, status: Fate) {
+    pub fn publication(&self, kind: Kind, status: Receipt) {
         self.publishes
             .with_label_values(&[kind.as_str(), status.as_str()])
             .inc();

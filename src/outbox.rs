@@ -19,11 +19,10 @@ use crate::backoff::elapsed;
 use crate::config::Amqp;
 use crate::failpoint::{self, Point};
 use crate::ledger::Pending;
-use crate::metrics::Fate;
 use crate::publish::{self, Line};
 use crate::shared::Shared;
 use crate::spans::Span;
-use crate::wire::Kind;
+use crate::wire::{Kind, Receipt};
 
 use self::copies::Copies;
 use self::notes::Notes;
@@ -219,7 +218,7 @@ impl Outbox {
     fn refused(&self, pending: &Pending, error: &AmqpError) {
         let message = &pending.message;
         let metrics = &self.shared.metrics;
-        metrics.publication(message.kind, Fate::Nacked);
+        metrics.publication(message.kind, Receipt::Nacked);
         warn!(message_id = %message.id, routing_key = message.routing_key, bytes = message.body.len(), %error,
             "the broker refuses this message and closes the channel for it; the others go on, and this one is tried again later. Compare the broker's max_message_size and its permissions");
         self.notes.refused(pending, Instant::now());
@@ -324,11 +323,11 @@ impl Outbox {
             .clone()
             .map(|(exchange, message)| self.shared.spans.publication(exchange, message))
             .collect();
-        let fates = line.publish(channel, messages).await?;
-        end_spans(spans, &fates);
+        let receipts = line.publish(channel, messages).await?;
+        end_spans(spans, &receipts);
         failpoint::pass(Point::AfterPublish);
-        self.count(window, &fates);
-        let confirmed = self.note_fates(window, fates);
+        self.count(window, &receipts);
+        let confirmed = self.note_receipts(window, receipts);
         if self.settings.reply_to {
             self.copies.give(&confirmed);
         }
@@ -336,11 +335,11 @@ impl Outbox {
     }
 
     /// Returns the messages that the broker has.
-    fn note_fates<'w>(&self, window: &'w [Pending], fates: Vec<Fate>) -> Vec<&'w Pending> {
+    fn note_receipts<'w>(&self, window: &'w [Pending], receipts: Vec<Receipt>) -> Vec<&'w Pending> {
         let (confirmed, others): (Vec<_>, Vec<_>) = window
             .iter()
-            .zip(fates)
-            .partition(|(_, fate)| *fate == Fate::Confirmed);
+            .zip(receipts)
+            .partition(|(_, receipt)| *receipt == Receipt::Confirmed);
         let now = Instant::now();
         self.notes.came_back(&others, now);
         let confirmed: Vec<&Pending> = confirmed.into_iter().map(|(pending, _)| pending).collect();
@@ -356,13 +355,13 @@ impl Outbox {
         }
     }
 
-    fn count(&self, window: &[Pending], fates: &[Fate]) {
+    fn count(&self, window: &[Pending], receipts: &[Receipt]) {
         let metrics = &self.shared.metrics;
         let now = (self.shared.clock)();
-        for (pending, &fate) in window.iter().zip(fates) {
+        for (pending, &receipt) in window.iter().zip(receipts) {
             let message = &pending.message;
-            metrics.publication(message.kind, fate);
-            if let (Fate::Confirmed, Some(about)) = (fate, &pending.about) {
+            metrics.publication(message.kind, receipt);
+            if let (Receipt::Confirmed, Some(about)) = (receipt, &pending.about) {
                 let took = elapsed(about.received_at, now);
                 metrics.end_to_end(&about.provider, &about.outcome, took);
             }
@@ -370,12 +369,12 @@ impl Outbox {
     }
 }
 
-fn end_spans(spans: Vec<Span>, fates: &[Fate]) {
-    for (mut span, fate) in spans.into_iter().zip(fates) {
-        match fate {
-            Fate::Confirmed => {}
-            Fate::Returned => span.fail("returned"),
-            Fate::Nacked => span.fail("nacked"),
+fn end_spans(spans: Vec<Span>, receipts: &[Receipt]) {
+    for (mut span, receipt) in spans.into_iter().zip(receipts) {
+        match receipt {
+            Receipt::Confirmed => {}
+            Receipt::Returned => span.fail("returned"),
+            Receipt::Nacked => span.fail("nacked"),
         }
     }
 }

@@ -13,8 +13,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::amqp::{AmqpError, STEP, open_channel, step, step_within};
-use crate::metrics::Fate;
-use crate::wire::{Header, Outgoing};
+use crate::wire::{Header, Outgoing, Receipt};
 
 /// Throughput of the slowest line to a broker: 2 Mbit/s.
 const SLOWEST_BYTES_PER_SECOND: usize = 256 * 1024;
@@ -52,7 +51,7 @@ impl<'c> Line<'c> {
         &self,
         channel: &Channel,
         messages: impl Iterator<Item = (&'m str, &'m Outgoing)> + Clone,
-    ) -> Result<Vec<Fate>, AmqpError> {
+    ) -> Result<Vec<Receipt>, AmqpError> {
         let most = time_for(messages.clone().map(|(_, message)| message));
         let confirms = self.write(channel, messages.clone(), most).await?;
         let mut answers = Vec::with_capacity(confirms.len());
@@ -134,7 +133,7 @@ fn time_for<'m>(messages: impl Iterator<Item = &'m Outgoing>) -> Duration {
 fn match_confirms<'m>(
     messages: impl Iterator<Item = &'m Outgoing>,
     answers: Vec<Confirmation>,
-) -> Vec<Fate> {
+) -> Vec<Receipt> {
     let acked: Vec<bool> = answers.iter().map(Confirmation::is_ack).collect();
     let returned: HashSet<Uuid> = answers
         .into_iter()
@@ -147,9 +146,9 @@ fn match_confirms<'m>(
     messages
         .zip(acked)
         .map(|(message, acked)| match acked {
-            _ if returned.contains(&message.id) => Fate::Returned,
-            true => Fate::Confirmed,
-            false => Fate::Nacked,
+            _ if returned.contains(&message.id) => Receipt::Returned,
+            true => Receipt::Confirmed,
+            false => Receipt::Nacked,
         })
         .collect()
 }

@@ -59,6 +59,18 @@ names! {
     }
 }
 
+names! {
+    /// How a publication ended.
+    Receipt {
+        /// The broker has it in a queue.
+        Confirmed = "confirmed",
+        /// No queue wanted it.
+        Returned = "returned",
+        /// The broker could not take it.
+        Nacked = "nacked",
+    }
+}
+
 /// AMQP properties and headers of an outgoing message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct Properties {

@@ -32,18 +32,6 @@ impl From<&Accepted> for Received {
 }
 
 names! {
-    /// How a publication ended.
-    Fate {
-        /// The broker has it in a queue.
-        Confirmed = "confirmed",
-        /// No queue wanted it.
-        Returned = "returned",
-        /// The broker could not take it.
-        Nacked = "nacked",
-    }
-}
-
-names! {
     /// What became of a notification.
     Notified {
         /// It is about an open request, whose next look-up it may bring forward.

@@ -14,10 +14,9 @@ use uuid::Uuid;
 use super::{Notices, WINDOW};
 use crate::amqp::{self, AmqpError};
 use crate::dispatch::Dispatcher;
-use crate::metrics::Fate;
 use crate::providers::{Arrived, NOTIFICATION_BYTES_MAX, Notification, Via};
 use crate::publish::{self, Line};
-use crate::wire::{self, Kind, Outgoing};
+use crate::wire::{self, Kind, Outgoing, Receipt};
 
 /// Notifications that are taken at once; a further one is asked to come again.
 pub(super) const PERMITS: usize = 128;
@@ -133,11 +132,11 @@ impl Notices {
             }
             let exchange = self.settings.results_exchange.as_str();
             let messages = window.iter().map(|waiting| (exchange, &waiting.message));
-            let fates = line.publish(channel, messages).await?;
-            for (waiting, fate) in window.drain(..).zip(fates) {
-                self.shared.metrics.publication(Kind::Notification, fate);
+            let receipts = line.publish(channel, messages).await?;
+            for (waiting, receipt) in window.drain(..).zip(receipts) {
+                self.shared.metrics.publication(Kind::Notification, receipt);
                 // Its sender may have gone away.
-                waiting.done.send(fate == Fate::Confirmed).ok();
+                waiting.done.send(receipt == Receipt::Confirmed).ok();
             }
         }
         Ok(())

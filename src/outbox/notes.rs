@@ -16,7 +16,7 @@ use super::mark::{MARK_WITHIN, MARKED_MOST};
 use super::refused::Refused;
 use super::returned::Returned;
 use crate::ledger::{Delivered, Pending};
-use crate::metrics::Fate;
+use crate::wire::Receipt;
 
 /// Shared by the publishing windows and the task that marks.
 #[derive(Default)]
@@ -93,11 +93,11 @@ impl Notes {
     }
 
     /// No queue took these messages, or theirs refused them.
-    pub(super) fn came_back(&self, messages: &[(&Pending, Fate)], now: Instant) {
+    pub(super) fn came_back(&self, messages: &[(&Pending, Receipt)], now: Instant) {
         let mut inner = self.inner();
-        for (pending, fate) in messages {
+        for (pending, receipt) in messages {
             inner.release(pending.seq);
-            inner.returned.add(pending, *fate, now);
+            inner.returned.add(pending, *receipt, now);
         }
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::AGAIN_EVERY;
 use crate::ledger::Pending;
-use crate::metrics::Fate;
+use crate::wire::Receipt;
 
 /// Longest wait for the next try.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ pub(super) struct Returned {
 struct Sample {
     id: Uuid,
     routing_key: String,
-    fate: Fate,
+    receipt: Receipt,
 }
 
 impl Returned {
@@ -41,7 +41,7 @@ impl Returned {
         self.waiting.contains(&row)
     }
 
-    pub(super) fn add(&mut self, pending: &Pending, fate: Fate, now: Instant) {
+    pub(super) fn add(&mut self, pending: &Pending, receipt: Receipt, now: Instant) {
         let once_more = self.again.remove(&pending.seq);
         self.waiting.insert(pending.seq);
         // The last of those that were tried again counts; newer ones come all the time.
@@ -51,7 +51,7 @@ impl Returned {
         self.sample.get_or_insert_with(|| Sample {
             id: pending.message.id,
             routing_key: pending.message.routing_key.clone(),
-            fate,
+            receipt,
         });
     }
 
@@ -94,7 +94,7 @@ impl Returned {
             messages = self.waiting.len(),
             message_id = %sample.id,
             routing_key = sample.routing_key,
-            fate = ?sample.fate,
+            fate = ?sample.receipt,
             "messages came back, this one among them; they are tried again, at the latest every {} s",
             WAIT_MAX.as_secs()
         );
@@ -109,7 +109,7 @@ mod tests {
 
     fn come_back(returned: &mut Returned, numbers: impl IntoIterator<Item = i64>, now: Instant) {
         for row in rows(numbers, Kind::Result) {
-            returned.add(&row, Fate::Nacked, now);
+            returned.add(&row, Receipt::Nacked, now);
         }
     }
 

@@ -121,16 +121,11 @@ async fn record(
     Ok(new)
 }
 
-/// Whether the request of an id was new or known.
-enum Fate {
-    New(Option<ClaimId>),
-    Known,
-}
-
 struct Batch<'a> {
     /// The first arrival of each id, in the order in which they are inserted.
     first: Vec<&'a NewRequest>,
-    fates: HashMap<&'a str, (Fate, [u8; 32])>,
+    /// The answer to that one, and the digest of the request of its id.
+    answers: HashMap<&'a str, (Accepted, [u8; 32])>,
     /// Requests that came again and have a result.
     again: HashSet<i64>,
 }
@@ -151,7 +146,7 @@ impl<'a> Batch<'a> {
         first.sort_by_key(|request| (&request.provider, &request.payment_key));
         Self {
             first,
-            fates: HashMap::new(),
+            answers: HashMap::new(),
             again: HashSet::new(),
         }
     }
@@ -187,14 +182,14 @@ impl<'a> Batch<'a> {
             };
             let begun = request.progress.operation.is_some();
             let claim = begun.then_some(ClaimId { seq, token });
-            self.note(request, Fate::New(claim), request.digest);
+            self.note(request, Accepted::New(claim), request.digest);
             false
         });
         Ok(())
     }
 
-    fn note(&mut self, request: &'a NewRequest, fate: Fate, digest: [u8; 32]) {
-        self.fates.insert(&request.request_id, (fate, digest));
+    fn note(&mut self, request: &'a NewRequest, answer: Accepted, digest: [u8; 32]) {
+        self.answers.insert(&request.request_id, (answer, digest));
     }
 
     async fn find_known(
@@ -227,7 +222,7 @@ impl<'a> Batch<'a> {
             let Some(&(seq, digest, has_result)) = known.get(&*text(&request.request_id)) else {
                 return true;
             };
-            self.note(request, Fate::Known, digest);
+            self.note(request, Accepted::Repeated, digest);
             if has_result && digest == request.digest {
                 self.again.insert(seq);
             }
@@ -262,7 +257,7 @@ impl<'a> Batch<'a> {
         open.retain(|request| {
             let parked = new.contains_key(&*text(&request.request_id));
             if parked {
-                self.note(request, Fate::New(None), request.digest);
+                self.note(request, Accepted::New(None), request.digest);
             }
             !parked
         });
@@ -271,13 +266,12 @@ impl<'a> Batch<'a> {
 
     /// In the order of the arrivals: a new request is known once its first one is answered.
     fn answer(&mut self, request: &NewRequest) -> Result<Accepted, TxError> {
-        let known = self.fates.get_mut(request.request_id.as_str());
-        let (fate, digest) =
+        let known = self.answers.get_mut(request.request_id.as_str());
+        let (answer, digest) =
             known.ok_or_else(|| TxError::Again("an arrival was not answered".into()))?;
-        Ok(match std::mem::replace(fate, Fate::Known) {
-            Fate::New(claim) => Accepted::New(claim),
-            Fate::Known if *digest != request.digest => Accepted::Conflicting,
-            Fate::Known => Accepted::Repeated,
+        Ok(match std::mem::replace(answer, Accepted::Repeated) {
+            Accepted::Repeated if *digest != request.digest => Accepted::Conflicting,
+            answer => answer,
         })
     }
 }

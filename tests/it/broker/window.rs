@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use lapin::{Channel, Connection, ConnectionProperties};
-use rescind::metrics::Fate;
 use rescind::publish::{self, Line};
-use rescind::wire::{Kind, Outgoing, Properties};
+use rescind::wire::{Kind, Outgoing, Properties, Receipt};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -56,17 +55,17 @@ async fn messages_keep_their_order_and_the_one_that_came_back_is_told() {
 
     let window: Vec<Outgoing> = (0..COUNT).map(message).collect();
     let sent = window.iter().map(|message| (exchange.as_str(), message));
-    let fates = Line::over(&connection)
+    let receipts = Line::over(&connection)
         .publish(&channel, sent)
         .await
         .unwrap();
 
-    for (number, fate) in fates.iter().enumerate() {
+    for (number, receipt) in receipts.iter().enumerate() {
         let expected = match number as u128 {
-            LOST => Fate::Returned,
-            _ => Fate::Confirmed,
+            LOST => Receipt::Returned,
+            _ => Receipt::Confirmed,
         };
-        assert_eq!(*fate, expected, "{number}");
+        assert_eq!(*receipt, expected, "{number}");
     }
     let mut arrived = client.consume(queue).await;
     for number in (0..COUNT).filter(|&number| number != LOST) {
@@ -96,13 +95,16 @@ async fn a_slow_line_has_the_time_of_a_step_for_each_message() {
     let behind: Vec<Outgoing> = (0..9).map(message).collect();
     let to = |message| (exchange.as_str(), message);
     let line = Line::over(&connection);
-    let (fates, fates_behind) = tokio::join!(
+    let (receipts, receipts_behind) = tokio::join!(
         line.publish(&channel, window.iter().map(to)),
         line.publish(&another, behind.iter().map(to)),
     );
 
-    assert_eq!(fates.unwrap(), vec![Fate::Confirmed; window.len()]);
-    assert_eq!(fates_behind.unwrap(), vec![Fate::Confirmed; behind.len()]);
+    assert_eq!(receipts.unwrap(), vec![Receipt::Confirmed; window.len()]);
+    assert_eq!(
+        receipts_behind.unwrap(),
+        vec![Receipt::Confirmed; behind.len()]
+    );
 }
 
 /// A broker at the end of a slow line.
