@@ -78,8 +78,8 @@ struct ResultBody<'a> {
     evidence: EvidenceBody<'a>,
     attempts: u32,
     lookups: u32,
-    received_at: String,
-    completed_at: String,
+    received_at: Timestamp,
+    completed_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a RawValue>,
 }
@@ -171,8 +171,8 @@ impl Finding<'_> {
             evidence: self.evidence_body(),
             attempts: self.attempts,
             lookups: self.lookups,
-            received_at: self.envelope.received_at.to_string(),
-            completed_at: self.completed_at.to_string(),
+            received_at: self.envelope.received_at,
+            completed_at: self.completed_at,
             metadata: echo.metadata,
         };
         let message_type = match kind {

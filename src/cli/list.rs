@@ -137,8 +137,8 @@ fn object(summary: &Summary) -> serde_json::Value {
         "reason": end.map(|(_, reason)| reason),
         "attempts": summary.attempts,
         "lookups": summary.lookups,
-        "received_at": summary.received_at.to_string(),
-        "due_at": summary.due_at.map(|due| due.to_string()),
+        "received_at": summary.received_at,
+        "due_at": summary.due_at,
     })
 }
 

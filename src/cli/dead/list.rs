@@ -166,13 +166,13 @@ pub(super) fn letter_object(letter: &DeadRecord) -> Value {
         "reason": letter.reason,
         "message": masked_text(&letter.detail),
         "provider_message": letter.evidence.as_ref().map(|_| masked_text(&message(letter))),
-        "received_at": letter.received_at.to_string(),
-        "dead_at": letter.dead_at.to_string(),
-        "closed_at": letter.closed_at.map(|at| at.to_string()),
-        "action": last.map(|last| last.action.clone()),
-        "who": last.map(|last| last.who.clone()),
-        "why": last.map(|last| last.why.clone()),
-        "at": last.map(|last| last.at.to_string()),
+        "received_at": letter.received_at,
+        "dead_at": letter.dead_at,
+        "closed_at": letter.closed_at,
+        "action": last.map(|last| &last.action),
+        "who": last.map(|last| &last.who),
+        "why": last.map(|last| &last.why),
+        "at": last.map(|last| last.at),
     })
 }
 
