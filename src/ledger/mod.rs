@@ -16,17 +16,16 @@ use crate::outcome::{Operation, Outcome, State};
 use crate::reading::Evidence;
 use crate::wire::{Envelope, Outgoing};
 
+mod column;
 mod dead;
 mod error;
 mod heard;
 mod illegible;
-mod limit;
 mod location;
 mod pending;
 pub mod postgres;
 mod read;
 pub mod sqlite;
-mod time;
 
 pub use dead::{Action, ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 pub use error::LedgerError;

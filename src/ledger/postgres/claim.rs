@@ -6,8 +6,7 @@ use tokio_postgres::Row;
 
 use super::error::TxError;
 use super::rows::{STORED, column, json, outcome, stored, written};
-use crate::ledger::limit::most;
-use crate::ledger::time::{millis, time};
+use crate::ledger::column::{limit, millis, time};
 use crate::ledger::{Claim, ClaimId, Claims, Planner, Which};
 use crate::lifecycle::Progress;
 
@@ -76,7 +75,7 @@ async fn take(
     let rows = db
         .query(
             &query,
-            &[&wanted.provider, &millis(wanted.now), &most(number)],
+            &[&wanted.provider, &millis(wanted.now), &limit(number)],
         )
         .await?;
     let claims = rows.iter().map(|row| planned(row, &wanted.planner));

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use super::error::TxError;
 use super::outbox::{self, Message, Rows};
 use super::rows::{column, json, written};
-use crate::ledger::time::millis;
+use crate::ledger::column::millis;
 use crate::ledger::{Change, CommitAnswer, Committed};
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};

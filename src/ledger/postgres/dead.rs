@@ -7,9 +7,8 @@ use tokio_postgres::error::SqlState;
 
 use super::error::TxError;
 use super::rows::{STORED, count, json, parse, stored, text};
+use crate::ledger::column::{limit, millis, time};
 use crate::ledger::dead::{BODIES_BYTES_MAX, DeadRequest, Letter, OVERTAKING, OWN_FIRST};
-use crate::ledger::limit::most;
-use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;
@@ -57,9 +56,9 @@ pub(super) async fn list(db: &Object, filter: &DeadFilter) -> Result<Vec<DeadRec
                 &after,
                 &after_id,
                 &filter.with_body,
-                &most(filter.most),
+                &limit(filter.most),
                 &filter.containing.as_deref().map(str::as_bytes),
-                &most(BODIES_BYTES_MAX),
+                &limit(BODIES_BYTES_MAX),
             ],
         )
         .await?;

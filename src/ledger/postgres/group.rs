@@ -18,7 +18,7 @@ use super::notify::{Notification, notified};
 use super::outbox::published;
 use super::purge::purge;
 use super::recover::{hasten, reconcile, take_over};
-use crate::ledger::time::millis;
+use crate::ledger::column::millis;
 use crate::ledger::{
     Accepted, Answer, Arrival, Change, Claims, Closed, Closing, CommitAnswer, Delivered, Heard,
     LedgerError, Quiet,

@@ -7,7 +7,7 @@ use deadpool_postgres::ClientWrapper;
 use super::error::TxError;
 use super::rows::{column, delivery, json, text, written};
 use crate::ledger::NewRequest;
-use crate::ledger::time::millis;
+use crate::ledger::column::millis;
 use crate::lifecycle::Progress;
 
 const INSERT: &str = "WITH arriving AS (

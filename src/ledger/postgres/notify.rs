@@ -5,8 +5,8 @@ use tokio_postgres::Row;
 
 use super::error::TxError;
 use super::rows::{STORED, json, outcome, stored, text};
+use crate::ledger::column::{millis, time};
 use crate::ledger::heard::{Found, Update};
-use crate::ledger::time::{millis, time};
 use crate::ledger::{HEARERS_MAX, Hear, Heard};
 use crate::outcome::State;
 

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::error::TxError;
 use super::rows::{column, json, text, written};
+use crate::ledger::column::millis;
 use crate::ledger::pending::RESULT_KINDS;
-use crate::ledger::time::millis;
 use crate::ledger::{DeadLetter, Delivered};
 use crate::wire::Outgoing;
 

@@ -4,9 +4,8 @@ use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 
 use super::error::TxError;
+use crate::ledger::column::{limit, millis};
 use crate::ledger::dead::OVERTAKING;
-use crate::ledger::limit::most;
-use crate::ledger::time::millis;
 
 /// A request `r` has no unpublished message, no check under way and no dead letter open after $1. Nor has one
 /// that it has overtaken, whose replay has to be told of `r`.
@@ -26,9 +25,9 @@ fn nobody_needs() -> String {
 pub(super) async fn purge(
     db: &ClientWrapper,
     before: Timestamp,
-    limit: usize,
+    most: usize,
 ) -> Result<u64, TxError> {
-    let (before, limit) = (millis(before), most(limit));
+    let (before, most) = (millis(before), limit(most));
     let old = db
         .prepare_cached(&format!(
             "SELECT seq FROM requests r WHERE finished_at < $1 AND {}
@@ -36,7 +35,7 @@ pub(super) async fn purge(
             nobody_needs()
         ))
         .await?;
-    let old = db.query(&old, &[&before, &limit]).await?;
+    let old = db.query(&old, &[&before, &most]).await?;
     let old: Vec<i64> = old
         .iter()
         .map(|row| row.try_get(0))
@@ -63,7 +62,7 @@ pub(super) async fn purge(
            WHERE request IS NULL AND published_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
     ] {
         let statement = db.prepare_cached(statement).await?;
-        removed += db.execute(&statement, &[&before, &limit]).await?;
+        removed += db.execute(&statement, &[&before, &most]).await?;
     }
     Ok(removed)
 }

@@ -9,9 +9,8 @@ use tokio_postgres::Row;
 use super::dead;
 use super::error::TxError;
 use super::rows::{STORED, count, kind, number, parse, state, stored, text};
-use crate::ledger::limit::most;
+use crate::ledger::column::{limit, millis, time};
 use crate::ledger::pending::RESULT_KINDS;
-use crate::ledger::time::{millis, time};
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };
@@ -31,7 +30,7 @@ pub(super) async fn pending(
     db: Object,
     worker: i64,
     after: i64,
-    limit: usize,
+    most: usize,
 ) -> Result<Vec<Pending>, TxError> {
     let query = db
         .prepare_cached(&format!(
@@ -52,7 +51,7 @@ pub(super) async fn pending(
     let rows = db
         .query(
             &query,
-            &[&after, &most(limit), &worker, &most(PENDING_BYTES_MAX)],
+            &[&after, &limit(most), &worker, &limit(PENDING_BYTES_MAX)],
         )
         .await?;
     rows.iter().map(waiting).collect()
@@ -97,13 +96,13 @@ pub(super) async fn any(db: Object, provider: String, keys: Vec<String>) -> Resu
         .try_get(0)?)
 }
 
-pub(super) async fn unpublished(db: Object, limit: u64) -> Result<u64, TxError> {
+pub(super) async fn unpublished(db: Object, most: u64) -> Result<u64, TxError> {
     let waiting = db
         .prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM messages WHERE published_at IS NULL LIMIT $1) waiting",
         )
         .await?;
-    let row = db.query_one(&waiting, &[&most(limit)]).await?;
+    let row = db.query_one(&waiting, &[&limit(most)]).await?;
     Ok(count(row.try_get(0)?))
 }
 
@@ -259,7 +258,7 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
                 &filter.provider,
                 &before,
                 &filter.containing.as_deref().map(str::as_bytes),
-                &most(filter.most),
+                &limit(filter.most),
                 &after,
             ],
         )

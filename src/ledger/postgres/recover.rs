@@ -10,7 +10,7 @@ use super::claim::{next_id, write_claims};
 use super::error::TxError;
 use super::lease::LEASE;
 use super::rows::{PROGRESS, json, progress};
-use crate::ledger::time::{millis, time};
+use crate::ledger::column::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 

@@ -7,8 +7,8 @@ use tokio_postgres::Row;
 
 use super::error::TxError;
 use crate::ledger::Stored;
+use crate::ledger::column::time;
 use crate::ledger::illegible::Columns;
-use crate::ledger::time::time;
 use crate::lifecycle::Progress;
 use crate::outcome::{Outcome, State};
 use crate::wire::{Envelope, Kind};

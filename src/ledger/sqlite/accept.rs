@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::claim::insert_call;
 use super::outbox;
 use super::rows::json;
-use crate::ledger::time::millis;
+use crate::ledger::column::millis;
 use crate::ledger::{Accepted, Arrival, ClaimId, DeadLetter, NewRequest};
 use crate::lifecycle::Progress;
 use crate::wire;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
 use super::rows::{OUTCOME, STORED, json, outcome, stored};
-use crate::ledger::time::{millis, time};
+use crate::ledger::column::{millis, time};
 use crate::ledger::{Claim, ClaimId, Claims, Planner, Which};
 use crate::lifecycle::Progress;
 use crate::outcome::Operation;

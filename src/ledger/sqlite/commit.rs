@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::outbox;
 use super::rows::json;
-use crate::ledger::time::millis;
+use crate::ledger::column::millis;
 use crate::ledger::{Change, CommitAnswer, Committed};
 use crate::lifecycle::Progress;
 use crate::outcome::Outcome;

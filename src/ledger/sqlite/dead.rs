@@ -4,9 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{STORED, json, parse, stored};
+use crate::ledger::column::{limit, millis, time};
 use crate::ledger::dead::{BODIES_BYTES_MAX, DeadRequest, Letter, OVERTAKING, OWN_FIRST};
-use crate::ledger::limit::most;
-use crate::ledger::time::{millis, time};
 use crate::ledger::{ActionRecord, Closed, Closing, DeadFilter, DeadRecord, Reopen, Resolution};
 use crate::lifecycle::{Hindrance, Progress};
 use crate::outcome::Outcome;
@@ -45,7 +44,7 @@ pub(super) fn list(db: &Connection, filter: &DeadFilter) -> rusqlite::Result<Vec
         after,
         after_id,
         filter.with_body,
-        most(filter.most),
+        limit(filter.most),
         filter.containing,
     ])?;
     let (mut letters, mut bytes) = (Vec::new(), 0);

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, Row, params};
 
 use super::rows::{OUTCOME, STORED, json, outcome, stored};
+use crate::ledger::column::{millis, time};
 use crate::ledger::heard::{Found, Update};
-use crate::ledger::time::{millis, time};
 use crate::ledger::{HEARERS_MAX, Hear, Heard};
 
 /// Answers once for each request on the payment that hears of the notification.

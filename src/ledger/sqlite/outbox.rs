@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::rows::json;
+use crate::ledger::column::millis;
 use crate::ledger::pending::RESULT_KINDS;
-use crate::ledger::time::millis;
 use crate::ledger::{DeadLetter, Delivered};
 use crate::wire::Outgoing;
 

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use crate::ledger::column::millis;
 use crate::ledger::dead::OVERTAKING;
-use crate::ledger::time::millis;
 
 /// Removes requests that ended before that time and are not being checked, with all that is about
 /// them. A request whose dead letter was closed since stays: the decision can still be taken back. And so does

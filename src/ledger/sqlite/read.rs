@@ -5,9 +5,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::dead;
 use super::rows::{STORED, kind, parse, state, stored, unreadable};
-use crate::ledger::limit::most;
+use crate::ledger::column::{limit, millis, time};
 use crate::ledger::pending::RESULT_KINDS;
-use crate::ledger::time::{millis, time};
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };
@@ -220,7 +219,7 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Sum
             filter.provider,
             filter.received_before.map(millis),
             filter.containing,
-            most(filter.most),
+            limit(filter.most),
             filter.received_after.map(millis),
         ],
         |row| {

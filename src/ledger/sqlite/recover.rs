@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::claim::write_claim;
 use super::rows::{PROGRESS, json, progress};
-use crate::ledger::time::{millis, time};
+use crate::ledger::column::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 

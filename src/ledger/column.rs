@@ -1,4 +1,4 @@
-//! Times in rows: milliseconds since 1970.
+//! Numbers as columns hold them: times in milliseconds since 1970, limits with a sign.
 
 use jiff::Timestamp;
 
@@ -8,4 +8,8 @@ pub(super) fn millis(time: Timestamp) -> i64 {
 
 pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or_default()
+}
+
+pub(super) fn limit(most: impl TryInto<i64>) -> i64 {
+    most.try_into().unwrap_or(i64::MAX)
 }
