@@ -188,17 +188,9 @@ impl Dispatcher {
         self.wake.notify_one();
     }
 
-    fn job(&self, stored: &Stored) -> Result<Job, wire::Misunderstood> {
-        job(&self.config, stored)
-    }
-
-    fn terms(&self, job: &Job) -> Terms {
-        terms(&self.config, job)
-    }
-
     /// The terms of a stored request that may have waited for its first call: see [`LATE`].
     fn terms_late(&self, job: &Job, known: &Learned, is_late: bool) -> Terms {
-        let mut terms = self.terms(job);
+        let mut terms = self.config.terms(job);
         terms.abilities.look_first |= is_late && self.config.adapter.may_be_another(job, known);
         terms
     }
@@ -214,7 +206,7 @@ impl Dispatcher {
         if is_held || self.shared.stop.is_cancelled() {
             return Admission::Later;
         }
-        let Plan::Call(operation) = progress.plan(&self.terms(job), now) else {
+        let Plan::Call(operation) = progress.plan(&self.config.terms(job), now) else {
             return Admission::Later;
         };
         let mut gate = self.gate();
@@ -313,18 +305,20 @@ fn is_late(received_at: Timestamp, steady_since: Timestamp, now: Timestamp) -> b
     !(steady_since..=now).contains(&received_at) || elapsed(received_at, now) > LATE
 }
 
-/// The stored request as the account reads it today.
-fn job(account: &AccountConfig, stored: &Stored) -> Result<Job, wire::Misunderstood> {
-    wire::read_request(&stored.envelope.body, |_| Some(account.adapter)).map(|read| read.job)
-}
+impl AccountConfig {
+    /// The stored request as the account reads it today.
+    fn job(&self, stored: &Stored) -> Result<Job, wire::Misunderstood> {
+        wire::read_request(&stored.envelope.body, |_| Some(self.adapter)).map(|read| read.job)
+    }
 
-/// The terms of a request: what the adapter can do, the account's schedules, the deadline.
-fn terms(account: &AccountConfig, job: &Job) -> Terms {
-    Terms {
-        abilities: account.adapter.abilities(&account.account, job),
-        retry: account.retry,
-        poll: account.poll,
-        deadline: job.deadline,
+    /// The terms of a request: what the adapter can do, the account's schedules, the deadline.
+    fn terms(&self, job: &Job) -> Terms {
+        Terms {
+            abilities: self.adapter.abilities(&self.account, job),
+            retry: self.retry,
+            poll: self.poll,
+            deadline: job.deadline,
+        }
     }
 }
 

@@ -33,11 +33,11 @@ impl Dispatcher {
     ) {
         let (change, payment) = match claim.plan {
             Plan::Finish(outcome) => {
-                let job = self.job(&claim.stored);
+                let job = self.config.job(&claim.stored);
                 let change = self.finish_without_call(&claim, outcome, job.as_ref().err());
                 (change, job.ok().map(|job| job.payment.key))
             }
-            Plan::Call(operation) => match job.map_or_else(|| self.job(&claim.stored), Ok) {
+            Plan::Call(operation) => match job.map_or_else(|| self.config.job(&claim.stored), Ok) {
                 Ok(job) => {
                     let change = self.call(&claim, &job, operation, &mut place).await;
                     (change, Some(job.payment.key))
@@ -82,7 +82,7 @@ impl Dispatcher {
         let quiet = unheard_for(self.config.timeout, place.sent_at.map(|at| at.elapsed()));
         let now = (self.shared.clock)();
         let mut progress = claim.progress.clone();
-        let terms = self.terms(job);
+        let terms = self.config.terms(job);
         // The clock was set since the place was taken: no remembered time can be compared with `now`.
         if place.taken_at.is_disputed(now) {
             progress.distrust(now, now, Self::quiet(&self.config));

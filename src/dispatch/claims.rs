@@ -212,7 +212,7 @@ impl Dispatcher {
         let quiet = Self::quiet(&self.config);
         Arc::new(move |stored, progress| {
             progress.distrust(steady_since, now, quiet);
-            let plan = match dispatcher.job(stored) {
+            let plan = match dispatcher.config.job(stored) {
                 Ok(job) => {
                     let is_late = is_late(stored.envelope.received_at, steady_since, now);
                     let terms = dispatcher.terms_late(&job, &progress.learned, is_late);

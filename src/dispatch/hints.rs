@@ -59,10 +59,10 @@ impl Dispatcher {
         let dispatcher = Arc::clone(self);
         let hint = hint.clone();
         Arc::new(move |stored, progress, outcome| {
-            let Ok(job) = dispatcher.job(stored) else {
+            let Ok(job) = dispatcher.config.job(stored) else {
                 return Heard::Known;
             };
-            let terms = dispatcher.terms(&job);
+            let terms = dispatcher.config.terms(&job);
             let event = hint.event.as_deref();
             let Some(outcome) = outcome else {
                 progress.heard(event, &terms, now);
@@ -111,7 +111,7 @@ impl Dispatcher {
 
     /// Asks whether a result holds, and publishes a correction if it does not.
     pub(super) async fn check(&self, claim: Claim, mut place: Place) {
-        let (Ok(job), Some(outcome)) = (self.job(&claim.stored), claim.outcome) else {
+        let (Ok(job), Some(outcome)) = (self.config.job(&claim.stored), claim.outcome) else {
             error!("a finished request can no longer be read; it is not checked");
             place.give_back();
             return self.leave_unchecked(&claim).await;
@@ -125,7 +125,7 @@ impl Dispatcher {
         let verdict_name = ended.verdict_name();
         let reading = ended.into_reading();
         let mut progress = claim.progress.clone();
-        let terms = self.terms(&job);
+        let terms = self.config.terms(&job);
         // As in `call`: a clock that was set cannot tell how long this check has been going on.
         if taken_at.is_disputed(now) {
             progress.hints.checking_since = Some(now);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{job, terms};
 use crate::config::AccountConfig;
 use crate::finding::Finding;
 use crate::ledger::{Reopen, Stored};
@@ -28,8 +27,8 @@ pub fn reopening(
         }
         let account = accounts.get(&stored.provider);
         let account = account.ok_or(Hindrance::Unreadable)?;
-        let job = job(account, stored).map_err(|_| Hindrance::Unreadable)?;
-        progress.replay(outcome, &terms(account, &job), now)
+        let job = account.job(stored).map_err(|_| Hindrance::Unreadable)?;
+        progress.replay(outcome, &account.terms(&job), now)
     })
 }
 
@@ -41,8 +40,8 @@ pub fn first_call(
     now: Timestamp,
 ) -> Option<Operation> {
     let account = accounts.get(&stored.provider)?;
-    let job = job(account, stored).ok()?;
-    match again.plan(&terms(account, &job), now) {
+    let job = account.job(stored).ok()?;
+    match again.plan(&account.terms(&job), now) {
         Plan::Call(operation) => Some(operation),
         Plan::Finish(_) | Plan::Check => None,
     }
