@@ -29,7 +29,7 @@ pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
 /// What became of a send.
 #[derive(Debug)]
-pub enum Exchange {
+pub enum Roundtrip {
     /// A complete answer.
     Answered(Answer),
     /// Certainly nothing left: no connection, no TLS.
@@ -114,7 +114,7 @@ impl Caller {
         request: &Request,
         authorization: &Authorization,
         traceparent: Option<&str>,
-    ) -> Exchange {
+    ) -> Roundtrip {
         self.transmit(request, Some(&authorization.value), traceparent)
             .await
     }
@@ -125,7 +125,7 @@ impl Caller {
         request: &Request,
         authorization: Option<&SecretString>,
         traceparent: Option<&str>,
-    ) -> Exchange {
+    ) -> Roundtrip {
         let built = match self.build(request, authorization) {
             Ok(mut built) => {
                 // A trace that no header can hold must not cost the call.
@@ -134,18 +134,18 @@ impl Caller {
                 }
                 built
             }
-            Err(why) => return Exchange::NotSent(format!("the call cannot be built: {why}")),
+            Err(why) => return Roundtrip::NotSent(format!("the call cannot be built: {why}")),
         };
         match unless_suspended(self.http.execute(built), self.timeout, self.boot).await {
             Err(Late::Suspended) => {
-                Exchange::Lost("the machine was suspended during the call".into())
+                Roundtrip::Lost("the machine was suspended during the call".into())
             }
-            Err(Late::Over) => Exchange::Lost(self.no_answer()),
+            Err(Late::Over) => Roundtrip::Lost(self.no_answer()),
             Ok(Ok(response)) => self.read(response).await,
             Ok(Err(error)) if error.is_connect() || error.is_builder() => {
-                Exchange::NotSent(explain(&error))
+                Roundtrip::NotSent(explain(&error))
             }
-            Ok(Err(error)) => Exchange::Lost(self.explain_loss(&error)),
+            Ok(Err(error)) => Roundtrip::Lost(self.explain_loss(&error)),
         }
     }
 
@@ -191,7 +191,7 @@ impl Caller {
         }
     }
 
-    async fn read(&self, mut response: reqwest::Response) -> Exchange {
+    async fn read(&self, mut response: reqwest::Response) -> Roundtrip {
         let status = response.status().as_u16();
         let retry_after = response
             .headers()
@@ -201,19 +201,19 @@ impl Caller {
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() + chunk.len() > ANSWER_BYTES_MAX => {
-                    return Exchange::Lost(format!(
+                    return Roundtrip::Lost(format!(
                         "the answer is larger than {ANSWER_BYTES_MAX} bytes"
                     ));
                 }
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => {
-                    return Exchange::Answered(Answer {
+                    return Roundtrip::Answered(Answer {
                         status,
                         retry_after,
                         body,
                     });
                 }
-                Err(error) => return Exchange::Lost(self.explain_loss(&error)),
+                Err(error) => return Roundtrip::Lost(self.explain_loss(&error)),
             }
         }
     }

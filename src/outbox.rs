@@ -22,7 +22,7 @@ use crate::ledger::Pending;
 use crate::publish::{self, Line};
 use crate::shared::Shared;
 use crate::spans::Span;
-use crate::wire::{Kind, Receipt};
+use crate::wire::{Kind, Receipt, Route};
 
 use self::copies::Copies;
 use self::notes::Notes;
@@ -349,9 +349,9 @@ impl Outbox {
     }
 
     fn exchange(&self, kind: Kind) -> &str {
-        match kind {
-            Kind::DeadLetter => &self.settings.dead_exchange,
-            Kind::Result | Kind::Correction | Kind::Notification => &self.settings.results_exchange,
+        match kind.route() {
+            Route::Results => &self.settings.results_exchange,
+            Route::Dead => &self.settings.dead_exchange,
         }
     }
 

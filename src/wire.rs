@@ -59,6 +59,25 @@ names! {
     }
 }
 
+/// The exchanges that a worker publishes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// What consumers are told.
+    Results,
+    /// What a person has to look at.
+    Dead,
+}
+
+impl Kind {
+    /// Where a message of this kind is published.
+    pub const fn route(self) -> Route {
+        match self {
+            Self::Result | Self::Correction | Self::Notification => Route::Results,
+            Self::DeadLetter => Route::Dead,
+        }
+    }
+}
+
 names! {
     /// How a publication ended.
     Receipt {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use super::{Caller, Exchange};
+use super::{Caller, Roundtrip};
 use crate::providers::{Login, Request, Token};
 
 /// How long a login that never changes is kept before it is built again.
@@ -152,7 +152,7 @@ impl Caller {
         let started = Instant::now();
         let exchange = self.transmit(request, None, None).await;
         let token = match exchange {
-            Exchange::Answered(answer) => {
+            Roundtrip::Answered(answer) => {
                 let response = answer.response();
                 self.adapter.read_login(&response).map_err(|why| {
                     if self.adapter.refuses_login(&response) {
@@ -162,7 +162,7 @@ impl Caller {
                     }
                 })
             }
-            Exchange::NotSent(why) | Exchange::Lost(why) => Err(LoginError::Unavailable(why)),
+            Roundtrip::NotSent(why) | Roundtrip::Lost(why) => Err(LoginError::Unavailable(why)),
         };
         let verdict = match &token {
             Ok(_) => "issued",

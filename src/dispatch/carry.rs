@@ -12,7 +12,7 @@ use super::ended::Ended;
 use super::hints::hinted;
 use super::replay::replayed;
 use super::{Dispatcher, Place, SEND_WITHIN};
-use crate::call::{Authorization, Exchange, LoginError};
+use crate::call::{Authorization, LoginError, Roundtrip};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
 use crate::job::Job;
@@ -221,11 +221,11 @@ impl Dispatcher {
         }
         place.sent_at = Some(Instant::now());
         let sent = self.send_traced(operation, request, &authorization, claim);
-        let (exchange, mut span) = sent.await;
-        let answer = match exchange {
-            Exchange::Answered(answer) => answer,
-            Exchange::NotSent(why) => return Ok(Ended::NotSent(why)),
-            Exchange::Lost(why) => return Ok(Ended::Lost(why)),
+        let (roundtrip, mut span) = sent.await;
+        let answer = match roundtrip {
+            Roundtrip::Answered(answer) => answer,
+            Roundtrip::NotSent(why) => return Ok(Ended::NotSent(why)),
+            Roundtrip::Lost(why) => return Ok(Ended::Lost(why)),
         };
         let reading = match operation {
             Operation::Cancel => self.config.adapter.read_cancel(ask, &answer.response()),
@@ -245,7 +245,7 @@ impl Dispatcher {
         request: &Request,
         authorization: &Authorization,
         claim: &Claim,
-    ) -> (Exchange, Span) {
+    ) -> (Roundtrip, Span) {
         let envelope = &claim.stored.envelope;
         let call = Call {
             provider: self.name(),
@@ -259,18 +259,18 @@ impl Dispatcher {
         let sent = self
             .caller
             .send(request, authorization, traceparent.as_deref());
-        let exchange = sent.await;
-        match &exchange {
-            Exchange::Answered(answer) => {
+        let roundtrip = sent.await;
+        match &roundtrip {
+            Roundtrip::Answered(answer) => {
                 span.set("http.response.status_code", i64::from(answer.status));
                 if answer.status >= 400 {
                     span.fail("http_status");
                 }
             }
-            Exchange::NotSent(_) => span.fail("not_sent"),
-            Exchange::Lost(_) => span.fail("no_answer"),
+            Roundtrip::NotSent(_) => span.fail("not_sent"),
+            Roundtrip::Lost(_) => span.fail("no_answer"),
         }
-        (exchange, span)
+        (roundtrip, span)
     }
 
     /// Why a cancel is not sent any more: the login may have taken long, or the machine was suspended.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::amqp::{ACCESS_REFUSED, AmqpError, PRECONDITION_FAILED};
 use crate::ledger::Pending;
-use crate::wire::Kind;
+use crate::wire::Route;
 
 /// Time from one try to the next one that fails: each costs a channel, and an error in the broker's log.
 const TRY_EVERY: Duration = Duration::from_secs(10);
@@ -16,17 +16,17 @@ const TRY_EVERY: Duration = Duration::from_secs(10);
 /// Those of all exchanges: what is wrong with one of them says nothing of the other one.
 #[derive(Default)]
 pub(super) struct Refused {
-    results: Exchange,
-    dead: Exchange,
+    results: Tries,
+    dead: Tries,
 }
 
 impl Refused {
     pub(super) fn add(&mut self, pending: &Pending, now: Instant) {
-        let exchange = match pending.message.kind {
-            Kind::DeadLetter => &mut self.dead,
-            Kind::Result | Kind::Correction | Kind::Notification => &mut self.results,
+        let tries = match pending.message.kind.route() {
+            Route::Results => &mut self.results,
+            Route::Dead => &mut self.dead,
         };
-        exchange.add(pending.seq, now);
+        tries.add(pending.seq, now);
     }
 
     /// It was refused when it was last tried, and has to go alone.
@@ -54,13 +54,13 @@ impl Refused {
 
 /// Rows of one exchange, and when each was tried last.
 #[derive(Default)]
-struct Exchange {
+struct Tries {
     tried: HashMap<i64, Instant>,
     /// No try before; none: all may go.
     next_at: Option<Instant>,
 }
 
-impl Exchange {
+impl Tries {
     fn add(&mut self, row: i64, now: Instant) {
         self.tried.insert(row, now);
         self.next_at.get_or_insert(now + TRY_EVERY);
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn one_is_tried_at_a_time_each_in_its_turn_and_all_of_them_once_one_is_taken() {
-        let mut refused = Exchange::default();
+        let mut refused = Tries::default();
         let now = Instant::now();
         assert!(refused.due(1..9, now).is_empty());
         for row in [3, 5, 4] {

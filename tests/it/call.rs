@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use rescind::backoff::Schedule;
-use rescind::call::{ANSWER_BYTES_MAX, Answer, Authorization, Caller, Exchange, LoginError};
+use rescind::call::{ANSWER_BYTES_MAX, Answer, Authorization, Caller, LoginError, Roundtrip};
 use rescind::config::{AccountConfig, Breaker};
 use rescind::providers::{self, Account, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -60,7 +60,7 @@ impl Server {
         Self { base_url, calls }
     }
 
-    async fn call(&self) -> Exchange {
+    async fn call(&self) -> Roundtrip {
         let caller = caller("migo", migo(&self.base_url), 20 * SECOND);
         let authorization = caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await;
         let request = Request::get("/a".to_owned());
@@ -69,7 +69,7 @@ impl Server {
 
     async fn answer(&self) -> Answer {
         match self.call().await {
-            Exchange::Answered(answer) => answer,
+            Roundtrip::Answered(answer) => answer,
             other => panic!("{other:?}"),
         }
     }
@@ -152,9 +152,9 @@ async fn a_machine_that_was_suspended_while_it_connected_sends_nothing() {
     let caller = caller_by(boot, "migo", migo(&base_url), 20 * SECOND);
     let authorization = caller.authorize(Timestamp::UNIX_EPOCH, &|_, _| {}).await;
     let request = Request::get("/a".to_owned());
-    let exchange = caller.send(&request, &authorization.unwrap(), None).await;
-    let told = matches!(&exchange, Exchange::Lost(why) if why.contains("suspended"));
-    assert!(told, "{exchange:?}");
+    let roundtrip = caller.send(&request, &authorization.unwrap(), None).await;
+    let told = matches!(&roundtrip, Roundtrip::Lost(why) if why.contains("suspended"));
+    assert!(told, "{roundtrip:?}");
     drop(caller);
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut bytes = Vec::new();
@@ -242,8 +242,8 @@ async fn what_ends_while_it_connects_was_not_sent() {
     let caller = caller("migo", migo(&format!("http://{address}")), SECOND);
     let authorization = authorize(&caller).await.unwrap();
     let request = Request::get("/a".to_owned());
-    let exchange = caller.send(&request, &authorization, None).await;
-    assert!(matches!(exchange, Exchange::NotSent(_)), "{exchange:?}");
+    let roundtrip = caller.send(&request, &authorization, None).await;
+    assert!(matches!(roundtrip, Roundtrip::NotSent(_)), "{roundtrip:?}");
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn an_endless_answer_is_a_lost_one() {
     assert_eq!(whole.answer().await.body.len(), ANSWER_BYTES_MAX);
     let larger = Server::start(chunked(ANSWER_BYTES_MAX + 1)).await;
     match larger.call().await {
-        Exchange::Lost(why) => assert!(why.contains("262144 bytes"), "{why}"),
+        Roundtrip::Lost(why) => assert!(why.contains("262144 bytes"), "{why}"),
         other => panic!("{other:?}"),
     }
 }
