@@ -23,7 +23,7 @@ use crate::metrics::Received;
 use crate::shared::Shared;
 
 use self::acks::Acks;
-use self::admission::{Ready, Taken};
+use self::admission::{Start, Taken};
 use self::batch::part;
 
 mod acks;
@@ -212,14 +212,14 @@ impl Intake {
     ) {
         let (arrivals, beside): (Vec<Arrival>, Vec<_>) = batch
             .into_iter()
-            .map(|taken| (taken.arrival, (taken.span, taken.ready)))
+            .map(|taken| (taken.arrival, (taken.span, taken.start)))
             .unzip();
         let arrivals: Arc<[Arrival]> = arrivals.into();
         failpoint::pass(Point::AfterDeliver);
         let accepted = self.store(&arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
         let mut conflicts = Vec::new();
-        for ((arrival, (mut span, ready)), accepted) in arrivals.iter().zip(beside).zip(accepted) {
+        for ((arrival, (mut span, start)), accepted) in arrivals.iter().zip(beside).zip(accepted) {
             let received = Received::from(&accepted);
             span.set("rescind.intake", received.as_str());
             drop(span);
@@ -227,7 +227,7 @@ impl Intake {
                 self.shared.metrics.received(Received::Dropped);
             }
             self.shared.metrics.received(received);
-            conflicts.extend(self.after_commit(arrival, accepted, ready));
+            conflicts.extend(self.after_commit(arrival, accepted, start));
         }
         // All in one commit, and only once every request has begun that was committed as under way.
         if !conflicts.is_empty() {
@@ -237,20 +237,15 @@ impl Intake {
 
     /// Begins a request that was stored as begun, or gives its place back. Returns the dead letter of a
     /// conflict.
-    fn after_commit(
-        &self,
-        arrival: &Arrival,
-        accepted: Accepted,
-        ready: Option<Ready>,
-    ) -> Option<Arrival> {
+    fn after_commit(&self, arrival: &Arrival, accepted: Accepted, start: Start) -> Option<Arrival> {
         match (arrival, accepted) {
-            (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, ready),
+            (Arrival::Request(request), Accepted::New(claim)) => self.begin(request, claim, start),
             (Arrival::Request(request), Accepted::Conflicting) => {
-                admission::give_back(ready);
+                start.give_back();
                 return Some(self.conflict(request));
             }
             (Arrival::Request(_), _) | (_, Accepted::Repeated) => {
-                admission::give_back(ready);
+                start.give_back();
                 self.shared.handover.require_read();
             }
             (Arrival::Invalid(dead, _), _) => self.recorded(dead),
@@ -261,7 +256,7 @@ impl Intake {
     async fn store_conflicts(&self, conflicts: Arc<[Arrival]>) {
         let accepted = self.store(&conflicts).await;
         for (conflict, accepted) in conflicts.iter().zip(accepted) {
-            self.after_commit(conflict, accepted, None);
+            self.after_commit(conflict, accepted, Start::Later);
         }
     }
 
@@ -274,12 +269,12 @@ impl Intake {
             .await
     }
 
-    fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, ready: Option<Ready>) {
-        let (id, ready) = match (claim, ready) {
-            (Some(id), Some(ready)) => (id, ready),
-            (_, ready) => {
+    fn begin(&self, request: &NewRequest, claim: Option<ClaimId>, start: Start) {
+        let (id, ready) = match (claim, start) {
+            (Some(id), Start::Ready(ready)) => (id, ready),
+            (_, start) => {
                 // Before the dispatcher looks for one.
-                admission::give_back(ready);
+                start.give_back();
                 if let Some(dispatcher) = self.dispatchers.get(&request.provider) {
                     dispatcher.note_due();
                 }

@@ -25,11 +25,17 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub(super) struct Taken {
     pub(super) acker: Acker,
     pub(super) arrival: Arrival,
-    /// Of a request of a configured account, until it is ready.
-    pub(super) candidate: Option<Candidate>,
-    /// If it begins at once.
-    pub(super) ready: Option<Ready>,
+    pub(super) start: Start,
     pub(super) span: Span,
+}
+
+/// Whether what was delivered begins at once.
+pub(super) enum Start {
+    /// It does not: it is no request of a configured account.
+    Later,
+    /// It may, should there be a place for it.
+    Candidate(Candidate),
+    Ready(Ready),
 }
 
 /// A request that may begin at once, and the dispatcher that carries it out.
@@ -45,10 +51,12 @@ pub(super) struct Ready {
     pub(super) operation: Operation,
 }
 
-/// The request does not begin after all: its place is free.
-pub(super) fn give_back(ready: Option<Ready>) {
-    if let Some(ready) = ready {
-        ready.place.give_back();
+impl Start {
+    /// The request does not begin after all: its place is free.
+    pub(super) fn give_back(self) {
+        if let Self::Ready(ready) = self {
+            ready.place.give_back();
+        }
     }
 }
 
@@ -60,19 +68,20 @@ pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Taken> {
     while let Some(mut first) = taken.pop_front() {
         match admit(&mut first) {
             Admission::Begun(place, operation) => {
-                let job = first.candidate.take().map(|candidate| candidate.job);
-                first.ready = job.map(|job| Ready {
-                    job,
-                    place,
-                    operation,
-                });
+                if let Start::Candidate(Candidate { job, .. }) = first.start {
+                    first.start = Start::Ready(Ready {
+                        job,
+                        place,
+                        operation,
+                    });
+                }
             }
             Admission::Soon if !admitted.is_empty() => {
                 taken.push_front(first);
                 break;
             }
             Admission::Soon if Instant::now() < end => {
-                if let Some(candidate) = &first.candidate {
+                if let Start::Candidate(candidate) = &first.start {
                     candidate.dispatcher.until_room(end).await;
                 }
                 taken.push_front(first);
@@ -86,8 +95,8 @@ pub(super) async fn next(taken: &mut VecDeque<Taken>) -> Vec<Taken> {
 }
 
 fn admit(taken: &mut Taken) -> Admission {
-    match (&taken.candidate, &mut taken.arrival) {
-        (Some(Candidate { dispatcher, job }), Arrival::Request(request)) => {
+    match (&taken.start, &mut taken.arrival) {
+        (Start::Candidate(Candidate { dispatcher, job }), Arrival::Request(request)) => {
             let now = request.envelope.received_at;
             dispatcher.admit(job, &mut request.progress, now)
         }

@@ -2,7 +2,7 @@
 
 use lapin::message::Delivery;
 
-use super::admission::{Candidate, Taken};
+use super::admission::{Candidate, Start, Taken};
 use super::batch::{delivery_count, envelope};
 use super::{Intake, Queue};
 use crate::finding::{Finding, Source};
@@ -29,9 +29,9 @@ impl Intake {
         };
         let mut span = self.shared.spans.intake(name, &mut envelope);
         let poison = queue == Queue::Dropped && count >= DROPPED_DELIVERIES_MAX;
-        let (arrival, candidate) = if poison {
+        let (arrival, start) = if poison {
             let why = poisonous(&envelope.body, count);
-            (self.invalid(&why, &envelope), None)
+            (self.invalid(&why, &envelope), Start::Later)
         } else {
             self.read(envelope)
         };
@@ -42,17 +42,16 @@ impl Intake {
         Taken {
             acker: delivery.acker,
             arrival,
-            candidate,
-            ready: None,
+            start,
             span,
         }
     }
 
-    fn read(&self, envelope: Envelope) -> (Arrival, Option<Candidate>) {
+    fn read(&self, envelope: Envelope) -> (Arrival, Start) {
         let known = |name: &str| Some(self.dispatchers.get(name)?.adapter());
         let read = match wire::read_new_request(&envelope.body, known) {
             Ok(read) => read,
-            Err(why) => return (self.invalid(&why, &envelope), None),
+            Err(why) => return (self.invalid(&why, &envelope), Start::Later),
         };
         let job = read.job;
         let request = NewRequest {
@@ -64,9 +63,11 @@ impl Intake {
             progress: Progress::new(envelope.received_at),
             envelope,
         };
-        let dispatcher = self.dispatchers.get(&job.provider).cloned();
-        let candidate = dispatcher.map(|dispatcher| Candidate { dispatcher, job });
-        (Arrival::Request(Box::new(request)), candidate)
+        let start = match self.dispatchers.get(&job.provider).cloned() {
+            Some(dispatcher) => Start::Candidate(Candidate { dispatcher, job }),
+            None => Start::Later,
+        };
+        (Arrival::Request(Box::new(request)), start)
     }
 
     fn invalid(&self, why: &Misunderstood, envelope: &Envelope) -> Arrival {
