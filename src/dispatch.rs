@@ -25,6 +25,7 @@ use crate::shared::Shared;
 use crate::since::Since;
 use crate::wire;
 
+mod attempt;
 mod carry;
 mod claims;
 mod clock;

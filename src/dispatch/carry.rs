@@ -4,25 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
+use super::attempt::Attempt;
 use super::commit::progress_only;
 use super::ended::Ended;
 use super::hints::hinted;
 use super::replay::replayed;
-use super::{Dispatcher, Place, SEND_WITHIN};
-use crate::call::{Authorization, LoginError, Roundtrip};
+use super::{Dispatcher, Place};
 use crate::failpoint::{self, Point};
 use crate::finding::{Finding, Source};
 use crate::job::Job;
 use crate::ledger::{CallEnd, Change, Claim, DeadLetter};
-use crate::lifecycle::{Plan, Progress, Step};
-use crate::outcome::{Cause, Operation, Outcome, Verdict};
-use crate::providers::{Ask, Evidence, Reading, Request};
-use crate::since::Since;
-use crate::spans::{Call, Span};
-use crate::wire::{self, Kind, Misunderstood};
+use crate::lifecycle::{Plan, Progress, Step, Terms};
+use crate::outcome::{Operation, Outcome};
+use crate::providers::Evidence;
+use crate::wire::{Kind, Misunderstood};
 
 impl Dispatcher {
     pub(super) async fn carry_out(
@@ -77,7 +74,19 @@ impl Dispatcher {
         operation: Operation,
         place: &mut Place,
     ) -> Change {
-        let ended = self.call_counted(claim, job, operation, place).await;
+        let attempt = Attempt {
+            dispatcher: self,
+            claim,
+            job,
+            operation,
+            place: &mut *place,
+        };
+        let ended = attempt.counted().await;
+        let judged = self.judge(claim, job, &ended, place);
+        self.change(claim, operation, ended, judged)
+    }
+
+    fn judge(&self, claim: &Claim, job: &Job, ended: &Ended, place: &Place) -> Judged {
         // Before `now` is read: should the worker be stopped in between, the quiet ends later, not sooner.
         let quiet = unheard_for(self.config.timeout, place.sent_at.map(|at| at.elapsed()));
         let now = (self.shared.clock)();
@@ -91,6 +100,21 @@ impl Dispatcher {
             progress.unheard(now, quiet);
         }
         let step = ended.apply(&mut progress, &terms, now, rand::random());
+        Judged {
+            step,
+            progress,
+            terms,
+            now,
+        }
+    }
+
+    fn change(&self, claim: &Claim, operation: Operation, ended: Ended, judged: Judged) -> Change {
+        let Judged {
+            step,
+            progress,
+            terms,
+            now,
+        } = judged;
         let (verdict, source) = (ended.verdict_name(), ended.source(operation));
         let detail = ended.own_words().map(str::to_owned);
         let evidence = ended.into_reading().evidence;
@@ -131,157 +155,6 @@ impl Dispatcher {
                 }
             }
         }
-    }
-
-    /// One call of a claim, counted in the metrics and at the gate.
-    pub(super) async fn call_counted(
-        &self,
-        claim: &Claim,
-        job: &Job,
-        operation: Operation,
-        place: &mut Place,
-    ) -> Ended {
-        let key = wire::idempotency_key(self.name(), &job.request_id);
-        let ask = Ask {
-            account: &self.config.account,
-            job,
-            key: &key,
-            learned: &claim.progress.learned,
-            exposed: claim.progress.exposed,
-            presumed: claim.progress.is_presumed(),
-            accepted: claim.progress.accepted,
-            received_at: claim.stored.envelope.received_at,
-        };
-        let started = Instant::now();
-        let ended = self
-            .call_renewing_token(&ask, operation, claim, place)
-            .await;
-        let (verdict, took) = (ended.verdict_name(), started.elapsed());
-        self.shared
-            .metrics
-            .called(self.name(), operation.as_str(), verdict, took);
-        place.health = ended.health();
-        place.failure = ended.failure();
-        ended
-    }
-
-    /// One call, repeated once with a new token where the first one was refused.
-    async fn call_renewing_token(
-        &self,
-        ask: &Ask<'_>,
-        operation: Operation,
-        claim: &Claim,
-        place: &mut Place,
-    ) -> Ended {
-        let request = match operation {
-            Operation::Cancel => self.config.adapter.cancel(ask),
-            Operation::Lookup => self.config.adapter.lookup(ask),
-        };
-        let refusal = match self.call_once(ask, operation, &request, claim, place).await {
-            Ok(ended) => return ended,
-            Err(TokenRefused(reading)) => reading,
-        };
-        info!("the token was refused; asking for a new one");
-        match self.call_once(ask, operation, &request, claim, place).await {
-            // One call was sent and refused, and no other one.
-            Ok(Ended::NotSent(_) | Ended::Withheld(_)) => Ended::Read(Reading {
-                verdict: Verdict::unprocessed(operation, None, Cause::Retryable),
-                ..refusal
-            }),
-            Ok(Ended::NoToken(_)) => Ended::Read(refusal),
-            Ok(ended) => ended,
-            Err(TokenRefused(reading)) => Ended::Read(reading),
-        }
-    }
-
-    async fn call_once(
-        &self,
-        ask: &Ask<'_>,
-        operation: Operation,
-        request: &Request,
-        claim: &Claim,
-        place: &mut Place,
-    ) -> Result<Ended, TokenRefused> {
-        let observe = |verdict, took| {
-            self.shared
-                .metrics
-                .called(self.name(), "token", verdict, took)
-        };
-        let authorization = match self.caller.authorize((self.shared.clock)(), &observe).await {
-            Ok(authorization) => authorization,
-            Err(LoginError::Refused(why)) => return Ok(Ended::NoToken(why)),
-            Err(error @ LoginError::Unavailable(_)) => {
-                return Ok(Ended::NotSent(error.to_string()));
-            }
-        };
-        if operation == Operation::Cancel
-            && let Some(why) = self.too_late(ask, place.taken_at)
-        {
-            return Ok(Ended::Withheld(why));
-        }
-        place.sent_at = Some(Instant::now());
-        let sent = self.send_traced(operation, request, &authorization, claim);
-        let (roundtrip, mut span) = sent.await;
-        let answer = match roundtrip {
-            Roundtrip::Answered(answer) => answer,
-            Roundtrip::NotSent(why) => return Ok(Ended::NotSent(why)),
-            Roundtrip::Lost(why) => return Ok(Ended::Lost(why)),
-        };
-        let reading = match operation {
-            Operation::Cancel => self.config.adapter.read_cancel(ask, &answer.response()),
-            Operation::Lookup => self.config.adapter.read_lookup(ask, &answer.response()),
-        };
-        span.set("rescind.verdict", reading.verdict.as_str());
-        if reading.verdict == Verdict::Unauthorized && self.caller.refused(&authorization) {
-            return Err(TokenRefused(reading));
-        }
-        Ok(Ended::Read(reading))
-    }
-
-    /// One send, as one span of the request's trace.
-    async fn send_traced(
-        &self,
-        operation: Operation,
-        request: &Request,
-        authorization: &Authorization,
-        claim: &Claim,
-    ) -> (Roundtrip, Span) {
-        let envelope = &claim.stored.envelope;
-        let call = Call {
-            provider: self.name(),
-            operation,
-            method: request.method,
-            base_url: &self.config.account.base_url,
-            attempt: claim.progress.attempts,
-        };
-        let mut span = self.shared.spans.call(envelope, &call);
-        let traceparent = span.traceparent(envelope);
-        let sent = self
-            .caller
-            .send(request, authorization, traceparent.as_deref());
-        let roundtrip = sent.await;
-        match &roundtrip {
-            Roundtrip::Answered(answer) => {
-                span.set("http.response.status_code", i64::from(answer.status));
-                if answer.status >= 400 {
-                    span.fail("http_status");
-                }
-            }
-            Roundtrip::NotSent(_) => span.fail("not_sent"),
-            Roundtrip::Lost(_) => span.fail("no_answer"),
-        }
-        (roundtrip, span)
-    }
-
-    /// Why a cancel is not sent any more: the login may have taken long, or the machine was suspended.
-    fn too_late(&self, ask: &Ask<'_>, taken_at: Since) -> Option<&'static str> {
-        let now = (self.shared.clock)();
-        if ask.job.deadline.is_some_and(|deadline| deadline <= now) {
-            return Some("the deadline passed before the call");
-        }
-        taken_at
-            .is_over(SEND_WITHIN, now)
-            .then_some("the worker was held up before the call; others may have its work by now")
     }
 
     fn finish(
@@ -334,8 +207,13 @@ impl Dispatcher {
     }
 }
 
-/// The answer of a provider that refused the token, where there is a newer one to be had.
-struct TokenRefused(Reading);
+/// What follows from the end of a call.
+struct Judged {
+    step: Step,
+    progress: Progress,
+    terms: Terms,
+    now: Timestamp,
+}
 
 /// The end of a claim: what was found, where, and in whose words.
 pub(super) struct End<'a> {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::attempt::Attempt;
 use super::carry::End;
 use super::commit::progress_only;
 use super::replay::correction;
@@ -24,6 +25,14 @@ use crate::providers::{Arrived, Evidence, Hint, Notification};
 pub(super) fn hinted(progress: &Progress, terms: &Terms, now: Timestamp) -> Option<Box<Progress>> {
     let mut hinted = progress.clone();
     hinted.heard(None, terms, now).then(|| Box::new(hinted))
+}
+
+/// What a check found against a result.
+struct Contradiction<'a> {
+    found: Outcome,
+    /// A person has to look.
+    at_stake: bool,
+    evidence: &'a Evidence,
 }
 
 impl Dispatcher {
@@ -116,9 +125,14 @@ impl Dispatcher {
             place.give_back();
             return self.leave_unchecked(&claim).await;
         };
-        let ended = self
-            .call_counted(&claim, &job, Operation::Lookup, &mut place)
-            .await;
+        let attempt = Attempt {
+            dispatcher: self,
+            claim: &claim,
+            job: &job,
+            operation: Operation::Lookup,
+            place: &mut place,
+        };
+        let ended = attempt.counted().await;
         let taken_at = place.taken_at;
         place.give_back();
         let now = (self.shared.clock)();
@@ -140,8 +154,12 @@ impl Dispatcher {
             ..progress_only(&claim, progress, now)
         };
         if let Checked::Contradicted { found, at_stake } = checked {
-            let found = (found, at_stake);
-            self.correct(&claim, outcome, &mut change, found, &reading.evidence);
+            let contradiction = Contradiction {
+                found,
+                at_stake,
+                evidence: &reading.evidence,
+            };
+            self.correct(&claim, outcome, &mut change, &contradiction);
         }
         if self.commit(change, &claim, Some(job.payment.key)).await {
             self.tell_check(outcome, verdict, checked);
@@ -165,19 +183,18 @@ impl Dispatcher {
         claim: &Claim,
         outcome: Outcome,
         change: &mut Change,
-        (found, at_stake): (Outcome, bool),
-        evidence: &Evidence,
+        contradiction: &Contradiction<'_>,
     ) {
         let end = End {
-            outcome: found,
+            outcome: contradiction.found,
             detail: None,
             source: Source::Lookup,
-            evidence,
+            evidence: contradiction.evidence,
         };
         let finding = self.finding(claim, &change.progress, &end, change.at);
         let correction = correction(&mut change.progress.hints, &finding);
         change.messages.push(correction);
-        if at_stake {
+        if contradiction.at_stake {
             let (told, reason) = claim.progress.last_told(outcome).names();
             let now = finding.sentence();
             let detail = format!("Published as {told} ({reason}); now: {now}");
@@ -292,8 +309,12 @@ pub(super) mod tests {
         let went_back_to = Timestamp::from_second(1_000).unwrap();
         let mut change = progress_only(&claim, claim.progress.clone(), went_back_to);
         let refused = Outcome::Refused(Refused::NotFound);
-        let found = (Outcome::Unresolved(Unresolved::ContradictoryEvidence), true);
-        dispatcher.correct(&claim, refused, &mut change, found, &Evidence::default());
+        let contradiction = Contradiction {
+            found: Outcome::Unresolved(Unresolved::ContradictoryEvidence),
+            at_stake: true,
+            evidence: &Evidence::default(),
+        };
+        dispatcher.correct(&claim, refused, &mut change, &contradiction);
         let detail = &change.dead_letter.as_ref().unwrap().detail;
         assert!(
             detail.starts_with("Published as refused (not_found); now: "),
