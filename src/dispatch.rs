@@ -33,11 +33,11 @@ mod commit;
 mod ended;
 mod hints;
 mod replay;
-mod told;
+mod throttle;
 mod uncommitted;
 
 pub use replay::{first_call, reopening};
-use told::Told;
+use throttle::Throttle;
 use uncommitted::Uncommitted;
 
 /// A cancel is sent this soon after its claim, or not at all: a worker that was held up, and whose
@@ -67,7 +67,7 @@ pub struct Dispatcher {
     /// When the loop looks again, milliseconds since the epoch.
     armed: AtomicI64,
     uncommitted: Uncommitted,
-    told: Told,
+    contradictions: Throttle,
 }
 
 /// Whether a fresh request may begin.
@@ -164,7 +164,7 @@ impl Dispatcher {
             freed: Notify::new(),
             backlog: AtomicBool::new(true),
             armed: AtomicI64::new(0),
-            told: Told::default(),
+            contradictions: Throttle::default(),
         }))
     }
 

@@ -102,7 +102,7 @@ impl Dispatcher {
     }
 
     fn tell_contradiction(&self, payment: &str) {
-        if self.told.is_news(payment, Instant::now()) {
+        if self.contradictions.is_news(payment, Instant::now()) {
             warn!(
                 provider = self.name(),
                 payment,

@@ -1,5 +1,5 @@
-//! Contradictions that the log was told of a moment ago: where a provider's notifications are not signed, who
-//! knows one payment can send them without end, and the disk is the ledger's.
+//! How often the log is told of a contradiction: where a provider's notifications are not signed, who knows one
+//! payment can send them without end, and the disk is the ledger's.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -14,9 +14,9 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The payments of the last lines, oldest first.
 #[derive(Default)]
-pub(super) struct Told(Mutex<VecDeque<(String, Instant)>>);
+pub(super) struct Throttle(Mutex<VecDeque<(String, Instant)>>);
 
-impl Told {
+impl Throttle {
     /// Whether the log is to be told of this payment now; from now on it was.
     pub(super) fn is_news(&self, payment: &str, now: Instant) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,14 +38,14 @@ mod tests {
 
     #[test]
     fn one_payment_is_told_once_a_minute_and_hides_no_other() {
-        let (told, now) = (Told::default(), Instant::now());
-        assert!(told.is_news("a", now));
-        assert!(!told.is_news("a", now + TOLD_EVERY / 2));
-        assert!(told.is_news("b", now + TOLD_EVERY / 2));
-        assert!(told.is_news("a", now + TOLD_EVERY));
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        assert!(throttle.is_news("a", now));
+        assert!(!throttle.is_news("a", now + TOLD_EVERY / 2));
+        assert!(throttle.is_news("b", now + TOLD_EVERY / 2));
+        assert!(throttle.is_news("a", now + TOLD_EVERY));
         for payment in 0..PAYMENTS_MAX {
-            assert!(told.is_news(&payment.to_string(), now + TOLD_EVERY));
+            assert!(throttle.is_news(&payment.to_string(), now + TOLD_EVERY));
         }
-        assert_eq!(told.0.lock().unwrap().len(), PAYMENTS_MAX);
+        assert_eq!(throttle.0.lock().unwrap().len(), PAYMENTS_MAX);
     }
 }
