@@ -309,7 +309,7 @@ fn is_late(received_at: Timestamp, steady_since: Timestamp, now: Timestamp) -> b
 impl AccountConfig {
     /// The stored request as the account reads it today.
     fn job(&self, stored: &Stored) -> Result<Job, wire::Misunderstood> {
-        wire::read_request(&stored.envelope.body, |_| Some(self.adapter)).map(|read| read.job)
+        wire::read_request(&stored.envelope.body, self.adapter)
     }
 
     /// The terms of a request: what the adapter can do, the account's schedules, the deadline.

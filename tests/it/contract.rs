@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rescind::finding::{Finding, Source};
 use rescind::outcome::{Cancelled, Failed, Invalid, Nothing, Outcome, Refused, Unresolved};
 use rescind::providers::{self, Evidence};
-use rescind::wire::{Envelope, Header, Kind, Outgoing, idempotency_key, read_request};
+use rescind::wire::{Envelope, Header, Kind, Outgoing, idempotency_key, read_new_request};
 use serde_json::{Value, json};
 
 mod names;
@@ -147,7 +147,7 @@ fn the_trace_is_the_one_that_the_publisher_named() {
 #[test]
 fn the_examples_of_requests_are_understood() {
     let jobs = REQUESTS.map(|text| {
-        read_request(text.as_bytes(), providers::by_kind)
+        read_new_request(text.as_bytes(), providers::by_kind)
             .unwrap()
             .job
     });
@@ -164,7 +164,8 @@ fn the_examples_of_requests_are_understood() {
 
 #[test]
 fn a_request_may_be_as_long_as_is_documented_and_no_longer() {
-    let read = |text: &str| read_request(text.as_bytes(), providers::by_kind).map_err(|e| e.reason);
+    let read =
+        |text: &str| read_new_request(text.as_bytes(), providers::by_kind).map_err(|e| e.reason);
     // Space after the object is JSON too.
     let padded = |bytes: usize| {
         let request = REQUESTS[0].trim_end();
@@ -188,7 +189,7 @@ fn a_provider_has_a_name_of_the_documented_form() {
     let read = |name: &str| {
         let mut request: Value = serde_json::from_str(REQUESTS[0]).unwrap();
         request["provider"] = name.into();
-        let read = read_request(request.to_string().as_bytes(), providers::by_kind);
+        let read = read_new_request(request.to_string().as_bytes(), providers::by_kind);
         read.unwrap_err().reason
     };
     for fits in ["a", "bento-2", "b_9", "7", &"x".repeat(64)] {
@@ -456,7 +457,7 @@ fn ids_are_the_same_in_every_version() {
     );
     let key = idempotency_key("midtrans", "ord-1424936368-cancel");
     assert_eq!(key, "5b552704-a2a3-5be7-9cc2-fd4e63514dd3");
-    let understood = read_request(REQUESTS[0].as_bytes(), providers::by_kind).unwrap();
+    let understood = read_new_request(REQUESTS[0].as_bytes(), providers::by_kind).unwrap();
     let digest = understood
         .digest
         .iter()

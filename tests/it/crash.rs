@@ -48,8 +48,8 @@ fn there_is_a_test_for_every_place() {
 fn passes(kind: &str, point: Point) -> &'static [u32] {
     let provider = providers::by_kind(kind).unwrap();
     let body = request(kind, "success").to_string();
-    let read = wire::read_request(body.as_bytes(), providers::by_kind).unwrap();
-    let abilities = provider.abilities(&Account::default(), &read.job);
+    let job = wire::read_request(body.as_bytes(), provider).unwrap();
+    let abilities = provider.abilities(&Account::default(), &job);
     let per_call = matches!(
         point,
         Point::AfterIntentCommit | Point::AfterAnswer | Point::AfterOutcomeCommit
