@@ -85,7 +85,7 @@ pub(crate) fn is_sha512_of<'k>(
         let mut hash = Sha512::new();
         parts.iter().for_each(|part| hash.update(part));
         hash.update(key);
-        hex(&hash.finalize())
+        hex::encode(hash.finalize())
     });
     any(expected, std::iter::once(signature))
 }
@@ -100,7 +100,7 @@ pub(crate) fn is_hmac_of<'k>(
     let expected = secrets.filter_map(|secret| {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
         parts.iter().for_each(|part| mac.update(part));
-        Some(hex(&mac.finalize().into_bytes()))
+        Some(hex::encode(mac.finalize().into_bytes()))
     });
     any(
         expected,
@@ -120,8 +120,4 @@ fn any<'a>(
         }
     }
     found.into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -162,19 +162,15 @@ fn midtrans_signature(body: &Value, key: &str) -> String {
         hash.update(body[field].as_str().unwrap_or_default());
     }
     hash.update(key);
-    hex(&hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 fn hmac(secret: &str, text: &str) -> String {
     // A key of any length is taken.
     Hmac::<Sha256>::new_from_slice(secret.as_bytes()).map_or_else(
         |_| String::new(),
-        |mac| hex(&mac.chain_update(text).finalize().into_bytes()),
+        |mac| hex::encode(mac.chain_update(text).finalize().into_bytes()),
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -86,8 +86,7 @@ async fn send(listen: SocketAddr, sender: usize, taken: Arc<AtomicUsize>) {
 
 /// Signed with the benchmark's server key.
 fn request(order: &str) -> String {
-    let hash = Sha512::digest(format!("{order}20010000.00bench"));
-    let signature: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let signature = hex::encode(Sha512::digest(format!("{order}20010000.00bench")));
     let body = json!({
         "order_id": order, "status_code": "200", "gross_amount": "10000.00",
         "transaction_status": "settlement", "signature_key": signature,

@@ -9,7 +9,7 @@ pub(crate) mod worker;
 
 /// Midtrans' signature, by the words of its page.
 fn midtrans_signature(order: &str, code: &str, amount: &str, key: &str) -> String {
-    hex(&Sha512::digest(format!("{order}{code}{amount}{key}")))
+    hex::encode(Sha512::digest(format!("{order}{code}{amount}{key}")))
 }
 
 /// A notification of Midtrans with a genuine signature.
@@ -29,9 +29,5 @@ fn gr4vy_signature(timestamp: &str, body: &[u8], secret: &str) -> String {
     mac.update(timestamp.as_bytes());
     mac.update(b".");
     mac.update(body);
-    hex(&mac.finalize().into_bytes())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(mac.finalize().into_bytes())
 }

@@ -311,8 +311,7 @@ fn what_a_worker_writes_is_for_its_user_alone_and_it_leaves_no_core_dump() {
 
 fn signature(order: &str) -> String {
     use sha2::{Digest as _, Sha512};
-    let signed = Sha512::digest(format!("{order}2001.00SB-Mid-server-demo"));
-    signed.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha512::digest(format!("{order}2001.00SB-Mid-server-demo")))
 }
 
 /// The simulated providers behind TLS.

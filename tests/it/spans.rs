@@ -41,10 +41,6 @@ pub(crate) fn spans(collector: &Recorder) -> Vec<Span> {
     scopes.flat_map(|scope| scope.spans).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn attribute(span: &Span, key: &str) -> String {
     let found = span.attributes.iter().find(|pair| pair.key == key);
     match found.and_then(|pair| pair.value.clone()?.value) {
@@ -98,7 +94,9 @@ async fn a_request_is_one_trace_from_its_publisher_to_its_result() {
     let result = results.one(id, PATIENCE).await;
     let ours = || {
         let all = spans(&collector);
-        let ours = all.into_iter().filter(|span| hex(&span.trace_id) == TRACE);
+        let ours = all
+            .into_iter()
+            .filter(|span| hex::encode(&span.trace_id) == TRACE);
         ours.collect::<Vec<Span>>()
     };
     until("three steps are told", PATIENCE, || ours().len() >= 3).await;
@@ -110,7 +108,7 @@ async fn a_request_is_one_trace_from_its_publisher_to_its_result() {
 
     let intake = named(&format!("process {}", stage.names.requests_queue));
     assert_eq!(
-        (intake.kind, hex(&intake.parent_span_id)),
+        (intake.kind, hex::encode(&intake.parent_span_id)),
         (5, PUBLISHER.into())
     );
     assert_eq!(attribute(intake, "messaging.system"), "rabbitmq");
@@ -136,10 +134,13 @@ async fn a_request_is_one_trace_from_its_publisher_to_its_result() {
     assert_eq!(attribute(publication, "messaging.operation.type"), "send");
 
     let passed = cancel_call(&provider);
-    let expected = format!("00-{TRACE}-{}-01", hex(&call.span_id));
+    let expected = format!("00-{TRACE}-{}-01", hex::encode(&call.span_id));
     assert_eq!(passed.header("traceparent"), Some(expected.as_str()));
     let told = result.header("traceparent").expect("a traceparent");
-    assert_eq!(told, format!("00-{TRACE}-{}-01", hex(&intake.span_id)));
+    assert_eq!(
+        told,
+        format!("00-{TRACE}-{}-01", hex::encode(&intake.span_id))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
