@@ -15,7 +15,7 @@ use crate::strict;
 use crate::wire::{Envelope, Header, Kind, Outgoing, Properties, derived};
 
 /// Where an outcome was learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The answer to the cancel call.

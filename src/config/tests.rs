@@ -12,15 +12,6 @@ use crate::settings::Resolved;
 
 struct Example;
 
-const fn setting(key: &'static str, secret: bool, required: bool, many: bool) -> Setting {
-    Setting {
-        key,
-        secret,
-        required,
-        many,
-    }
-}
-
 impl Provider for Example {
     fn kind(&self) -> &'static str {
         "example"
@@ -30,11 +21,11 @@ impl Provider for Example {
     }
     fn settings(&self) -> &'static [Setting] {
         const SETTINGS: &[Setting] = &[
-            setting("server_key", true, true, false),
-            setting("webhook_secrets", true, false, true),
-            setting("merchant", false, false, false),
-            setting("oauth.token_url", false, false, false),
-            setting("oauth.client_secret", true, false, false),
+            Setting::secret("server_key"),
+            Setting::secret("webhook_secrets").several(),
+            Setting::plain("merchant").optional(),
+            Setting::plain("oauth.token_url").optional(),
+            Setting::secret("oauth.client_secret").optional(),
         ];
         SETTINGS
     }
