@@ -2,73 +2,45 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::dialect::Provider;
+use crate::names::names;
 
-/// How the simulated provider treats one payment; the table is in the module's documentation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) enum Behaviour {
-    Success,
-    AlreadyCancelled,
-    Settled,
-    Expired,
-    Denied,
-    NotFound,
-    Refunded,
-    AcceptedThenDone,
-    AcceptedForever,
-    AcceptedUntilNotified,
-    RefundFailed,
-    RetryableTwice,
-    RetryableForever,
-    Nonretryable,
-    RateLimited,
-    ErrorAfterEffect,
-    ErrorBeforeEffect,
-    TimeoutAfterEffect,
-    TimeoutBeforeEffect,
-    ResetAfterEffect,
-    LateEffect,
-    Garbage,
-    WrongToken,
-    Forbidden,
-    Slow,
-    Hang,
-    StaleLookup,
+names! {
+    /// How the simulated provider treats one payment, by the word that selects it; the table is in the module's
+    /// documentation.
+    pub(super) Behaviour {
+        Success = "success",
+        AlreadyCancelled = "already-cancelled",
+        Settled = "settled",
+        Expired = "expired",
+        Denied = "denied",
+        NotFound = "not-found",
+        Refunded = "refunded",
+        AcceptedThenDone = "accepted-then-done",
+        AcceptedForever = "accepted-forever",
+        AcceptedUntilNotified = "accepted-until-notified",
+        RefundFailed = "refund-failed",
+        RetryableTwice = "retryable-twice",
+        RetryableForever = "retryable-forever",
+        Nonretryable = "nonretryable",
+        RateLimited = "rate-limited",
+        ErrorAfterEffect = "error-after-effect",
+        ErrorBeforeEffect = "error-before-effect",
+        TimeoutAfterEffect = "timeout-after-effect",
+        TimeoutBeforeEffect = "timeout-before-effect",
+        ResetAfterEffect = "reset-after-effect",
+        LateEffect = "late-effect",
+        Garbage = "garbage",
+        WrongToken = "wrong-token",
+        Forbidden = "forbidden",
+        Slow = "slow",
+        Hang = "hang",
+        StaleLookup = "stale-lookup",
+    }
 }
-
-/// Every behaviour under the word that selects it.
-const ALL: [(&str, Behaviour); 27] = [
-    ("success", Behaviour::Success),
-    ("already-cancelled", Behaviour::AlreadyCancelled),
-    ("settled", Behaviour::Settled),
-    ("expired", Behaviour::Expired),
-    ("denied", Behaviour::Denied),
-    ("not-found", Behaviour::NotFound),
-    ("refunded", Behaviour::Refunded),
-    ("accepted-then-done", Behaviour::AcceptedThenDone),
-    ("accepted-forever", Behaviour::AcceptedForever),
-    ("accepted-until-notified", Behaviour::AcceptedUntilNotified),
-    ("refund-failed", Behaviour::RefundFailed),
-    ("retryable-twice", Behaviour::RetryableTwice),
-    ("retryable-forever", Behaviour::RetryableForever),
-    ("nonretryable", Behaviour::Nonretryable),
-    ("rate-limited", Behaviour::RateLimited),
-    ("error-after-effect", Behaviour::ErrorAfterEffect),
-    ("error-before-effect", Behaviour::ErrorBeforeEffect),
-    ("timeout-after-effect", Behaviour::TimeoutAfterEffect),
-    ("timeout-before-effect", Behaviour::TimeoutBeforeEffect),
-    ("reset-after-effect", Behaviour::ResetAfterEffect),
-    ("late-effect", Behaviour::LateEffect),
-    ("garbage", Behaviour::Garbage),
-    ("wrong-token", Behaviour::WrongToken),
-    ("forbidden", Behaviour::Forbidden),
-    ("slow", Behaviour::Slow),
-    ("hang", Behaviour::Hang),
-    ("stale-lookup", Behaviour::StaleLookup),
-];
 
 /// What one cancel call meets once its login was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,23 +82,12 @@ pub(super) enum Breakage {
 }
 
 impl Behaviour {
-    /// The word that selects it.
-    pub(super) fn word(self) -> &'static str {
-        ALL.iter()
-            .find(|(_, behaviour)| *behaviour == self)
-            .map_or("success", |(word, _)| word)
-    }
-
     /// The behaviour named in an id, the longest name first, so that ids may hold other words too.
     pub(super) fn in_ids(ids: &[String]) -> Option<Self> {
-        let mut found: Option<(&str, Self)> = None;
-        for (word, behaviour) in ALL {
-            let longer = found.is_none_or(|(best, _)| word.len() > best.len());
-            if longer && ids.iter().any(|id| has_word(id, word)) {
-                found = Some((word, behaviour));
-            }
-        }
-        found.map(|(_, behaviour)| behaviour)
+        let named = |one: &&Self| ids.iter().any(|id| has_word(id, one.as_str()));
+        // Backwards, since of two as long the last counts here, and the first is meant.
+        let named = Self::ALL.iter().rev().filter(named);
+        named.max_by_key(|one| one.as_str().len()).copied()
     }
 
     /// What the payment's cancel call number `turn` (from zero, refused logins left out) meets.
@@ -162,19 +123,16 @@ impl Behaviour {
     }
 }
 
-impl TryFrom<String> for Behaviour {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        ALL.iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, behaviour)| *behaviour)
-            .ok_or_else(|| format!("no behaviour is called {text:?}; there are {}", words()))
-    }
-}
-
-pub(super) fn words() -> String {
-    ALL.map(|(word, _)| word).join(", ")
+/// Its error names every behaviour.
+fn behaviour<'de, D: Deserializer<'de>>(text: D) -> Result<Behaviour, D::Error> {
+    let text = String::deserialize(text)?;
+    Behaviour::named(&text).ok_or_else(|| {
+        let words = Behaviour::ALL.iter().map(|one| one.as_str());
+        let words = words.collect::<Vec<_>>().join(", ");
+        D::Error::custom(format!(
+            "no behaviour is called {text:?}; there are {words}"
+        ))
+    })
 }
 
 /// Whether `word` stands in `text` with no letter at either side; `_` counts as `-`.
@@ -206,6 +164,7 @@ pub(crate) struct Scenario {
 struct Rule {
     provider: Option<Provider>,
     payment: Option<String>,
+    #[serde(deserialize_with = "behaviour")]
     behaviour: Behaviour,
 }
 
@@ -280,9 +239,9 @@ mod tests {
 
     #[test]
     fn every_behaviour_is_selected_by_its_word() {
-        for (word, behaviour) in ALL {
-            assert_eq!(of(&format!("p-{word}-1")), Some(behaviour));
-            assert_eq!(behaviour.word(), word);
+        for behaviour in Behaviour::ALL {
+            let id = format!("p-{}-1", behaviour.as_str());
+            assert_eq!(of(&id), Some(*behaviour));
         }
     }
 

@@ -4,50 +4,23 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::SignedDuration;
 use rust_decimal::Decimal;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::behaviour::Fault;
 use super::logins::{Login, Logins};
 use super::payment::Payment;
+use crate::names::names;
 
-/// The provider of a call; its name is also its path below the base URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Provider {
-    Bento,
-    Gr4vy,
-    Midtrans,
-    Migo,
-    Pismo,
-    Tingg,
-}
-
-impl Provider {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Bento,
-        Self::Gr4vy,
-        Self::Midtrans,
-        Self::Migo,
-        Self::Pismo,
-        Self::Tingg,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Bento => "bento",
-            Self::Gr4vy => "gr4vy",
-            Self::Midtrans => "midtrans",
-            Self::Migo => "migo",
-            Self::Pismo => "pismo",
-            Self::Tingg => "tingg",
-        }
-    }
-
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|provider| provider.name() == name)
+names! {
+    /// The provider of a call; its name is also its path below the base URL.
+    #[derive(PartialOrd, Ord)]
+    pub(super) Provider {
+        Bento = "bento",
+        Gr4vy = "gr4vy",
+        Midtrans = "midtrans",
+        Migo = "migo",
+        Pismo = "pismo",
+        Tingg = "tingg",
     }
 }
 

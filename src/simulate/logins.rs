@@ -91,7 +91,7 @@ impl Logins {
 
     /// Answers a call of a token endpoint.
     pub(super) fn issue(&self, provider: Provider, headers: &HeaderMap, body: &[u8]) -> Reply {
-        *lock(&self.calls).entry(provider.name()).or_default() += 1;
+        *lock(&self.calls).entry(provider.as_str()).or_default() += 1;
         let fields = fields(headers, body);
         let known = client(provider).filter(|client| client.is(&fields));
         match known {
@@ -107,7 +107,7 @@ impl Logins {
     }
 
     fn fresh(&self, provider: Provider, client: &Client) -> Value {
-        let token = format!("{}-{}", provider.name(), Uuid::new_v4().simple());
+        let token = format!("{}-{}", provider.as_str(), Uuid::new_v4().simple());
         let now = now();
         let mut issued = lock(&self.issued);
         issued.retain(|_, expires| *expires > now);

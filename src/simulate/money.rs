@@ -225,7 +225,7 @@ impl Book {
         match self.payments.get(&self.name(dialect, id)) {
             Some(payment) => payment.view(dialect),
             None => json!({
-                "provider": dialect.provider().name(), "payment": id, "state": null,
+                "provider": dialect.provider().as_str(), "payment": id, "state": null,
                 "effects": [], "cancel_calls": 0, "lookup_calls": 0, "refused_logins": 0,
             }),
         }

@@ -117,7 +117,7 @@ async fn deliver(
     let Some(notifier) = &simulator.notifier else {
         return;
     };
-    let url = format!("{}/notifications/{}", notifier.base, provider.name());
+    let url = format!("{}/notifications/{}", notifier.base, provider.as_str());
     for _ in 0..TRIES {
         let (headers, body) = signed(provider, forged, body.clone(), event);
         let mut call = notifier.http.post(&url).body(body.to_string());

@@ -180,7 +180,7 @@ impl Payment {
             self.state = State::Cancelled;
         }
         let effect = Effect {
-            provider: self.provider.name(),
+            provider: self.provider.as_str(),
             payment: self.id.clone(),
             operation: movement.operation,
             amount: self.decimal(movement.amount),
@@ -195,10 +195,10 @@ impl Payment {
     /// The payment's record.
     pub(super) fn view(&self, dialect: &dyn Dialect) -> Value {
         json!({
-            "provider": self.provider.name(),
+            "provider": self.provider.as_str(),
             "payment": self.id,
             "state": dialect.state(self),
-            "behaviour": self.behaviour.word(),
+            "behaviour": self.behaviour.as_str(),
             "currency": self.currency,
             "amount": self.decimal(self.total),
             "left": self.decimal(self.left),

@@ -20,15 +20,15 @@ pub(crate) fn write_config(dir: &Path, base: SocketAddr) -> io::Result<PathBuf> 
     fs::write(&key, es512::pem()?)?;
     let config = dir.join("rescind.toml");
     let tables: Vec<String> = Provider::ALL
-        .into_iter()
-        .map(|provider| table(provider, base, &key))
+        .iter()
+        .map(|provider| table(*provider, base, &key))
         .collect();
     fs::write(&config, tables.join("\n"))?;
     Ok(config)
 }
 
 fn table(provider: Provider, base: SocketAddr, key: &Path) -> String {
-    let name = provider.name();
+    let name = provider.as_str();
     let url = format!("http://{base}/{name}");
     let login = match provider {
         Provider::Migo => format!(
