@@ -180,20 +180,13 @@ impl Evidence {
 /// says about whether the call can have been applied.
 ///
 /// A 404 says that the address is wrong: gateways answer it, too, as a page or as JSON, and only an adapter
-/// knows in which form its provider says that there is no such payment. 429 was not processed; 503 is documented
-/// as such by some providers, and their adapters pass `unavailable_is_unprocessed` where an answer is in the
-/// provider's own form. Any other 5xx, and a 2xx that nobody could read, may hide an applied call, and so may a
-/// 4xx that HTTP does not know: a gateway says that its caller went away (499 of nginx, 460 of AWS) after it
-/// passed the call on.
-pub fn by_http_status(
-    operation: Operation,
-    response: &Response<'_>,
-    unavailable_is_unprocessed: bool,
-) -> Verdict {
-    let again = |cause| Verdict::unprocessed(operation, response.retry_after, cause);
+/// knows in which form its provider says that there is no such payment. 429 was not processed. A 5xx, and a 2xx
+/// that nobody could read, may hide an applied call: where a provider documents a 503 as not processed, its adapter
+/// says so of one in the provider's own form. So may a 4xx that HTTP does not know: a gateway says that its caller
+/// went away (499 of nginx, 460 of AWS) after it passed the call on.
+pub fn by_http_status(operation: Operation, response: &Response<'_>) -> Verdict {
     match response.status {
-        429 => again(Cause::RateLimited),
-        503 if unavailable_is_unprocessed => again(Cause::Retryable),
+        429 => Verdict::unprocessed(operation, response.retry_after, Cause::RateLimited),
         401 => Verdict::Unauthorized,
         403 => Verdict::Misconfigured(Why::Credentials),
         408 | 409 | 425 => response.unread(operation),
@@ -220,7 +213,7 @@ mod tests {
                 retry_after: None,
                 body: b"<html>",
             };
-            by_http_status(Operation::Cancel, &response, false)
+            by_http_status(Operation::Cancel, &response)
         };
         for status in [400, 405, 413, 422, 431, 451] {
             assert_eq!(verdict(status), Verdict::Misconfigured(Why::Rejected));

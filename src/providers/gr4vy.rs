@@ -302,7 +302,7 @@ fn not_done(ask: &Ask<'_>, body: &Value, response: &Response<'_>) -> (Verdict, O
 fn of_http(operation: Operation, response: &Response<'_>, body: &Value) -> Verdict {
     match response.status {
         404 if body["code"] == "not_found" || body["type"] == "error" => Verdict::NotFound,
-        _ => by_http_status(operation, response, false),
+        _ => by_http_status(operation, response),
     }
 }
 

@@ -346,7 +346,7 @@ fn of_http(operation: Operation, response: &Response<'_>) -> Verdict {
     match response.status {
         402 => Verdict::Misconfigured(Why::Credentials),
         412 => response.not_yet(),
-        _ => by_http_status(operation, response, false),
+        _ => by_http_status(operation, response),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::job::{Job, Payment};
 use crate::notification::same;
-use crate::outcome::{Cancelled, Nothing, Operation, Refused, Verdict};
+use crate::outcome::{Cancelled, Cause, Nothing, Operation, Refused, Verdict};
 use crate::strict;
 
 /// Migo.
@@ -183,7 +183,10 @@ fn error_verdict(response: &Response<'_>, own_code: Option<&str>) -> Verdict {
         (404, Some("2000")) => Verdict::NotFound,
         (405, Some("4021")) => Verdict::Refused(Refused::Unsupported),
         (409, Some("4020")) => Verdict::Refused(Refused::NotEligible),
-        _ => by_http_status(Operation::Cancel, response, response.is_object()),
+        (503, _) if response.is_object() => {
+            Verdict::unprocessed(Operation::Cancel, response.retry_after, Cause::Retryable)
+        }
+        _ => by_http_status(Operation::Cancel, response),
     }
 }
 

@@ -124,7 +124,7 @@ impl Provider for Pismo {
             // A gateway's has no code of Pismo's.
             404 if loose_text(&body["code"]).is_some() => Verdict::NotFound,
             // No page says that a 503 was not processed, and the same call again is safe.
-            _ => by_http_status(Operation::Cancel, response, false),
+            _ => by_http_status(Operation::Cancel, response),
         };
         reading(verdict, response, &body)
     }

@@ -92,7 +92,7 @@ impl Provider for Tingg {
         let verdict = match answer.source(ask, response) {
             Source::Unauthenticated => Verdict::Unauthorized,
             Source::Unclear => Verdict::Doubt,
-            Source::Http => by_http_status(Operation::Cancel, response, false),
+            Source::Http => by_http_status(Operation::Cancel, response),
             Source::Body => cancel_verdict(&answer, response.is_success())
                 .unwrap_or_else(|| unknown_code(Operation::Cancel, response)),
         };
@@ -104,7 +104,7 @@ impl Provider for Tingg {
         let verdict = match answer.source(ask, response) {
             Source::Unauthenticated => Verdict::Unauthorized,
             Source::Unclear => response.not_yet(),
-            Source::Http => by_http_status(Operation::Lookup, response, false),
+            Source::Http => by_http_status(Operation::Lookup, response),
             Source::Body => lookup_verdict(&answer, response.is_success())
                 .unwrap_or_else(|| unknown_code(Operation::Lookup, response)),
         };
@@ -327,7 +327,7 @@ fn cancelled(reason: Cancelled, already: bool) -> Verdict {
 /// A code that no page lists. HTTP is asked only for what it says of every API alike.
 fn unknown_code(operation: Operation, response: &Response<'_>) -> Verdict {
     match response.status {
-        401 | 403 | 429 => by_http_status(operation, response, false),
+        401 | 403 | 429 => by_http_status(operation, response),
         _ => response.unread(operation),
     }
 }

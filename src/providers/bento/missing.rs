@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::{Ask, Reading, Response, by_http_status};
 use super::is_guessed;
-use crate::outcome::{Operation, Verdict, Why};
+use crate::outcome::{Cause, Operation, Verdict, Why};
 use crate::reading::shorten;
 
 /// Learned: what the cancel, whose path is documented, was told of a payment that is not there.
@@ -27,7 +27,10 @@ const WRONG_PATH: &str = "404, and not in Bento's form: set lookup_path to the p
 pub(super) fn by_status(operation: Operation, response: &Response<'_>, body: &Value) -> Verdict {
     match response.status {
         404 if is_its_own(body) => Verdict::NotFound,
-        _ => by_http_status(operation, response, is_its_own(body)),
+        503 if is_its_own(body) => {
+            Verdict::unprocessed(operation, response.retry_after, Cause::Retryable)
+        }
+        _ => by_http_status(operation, response),
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) fn declined(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'
     match response.status {
         422 if can_ask => response.not_yet(),
         422 => Verdict::Refused(Refused::NotEligible),
-        _ => by_http_status(Operation::Cancel, response, true),
+        _ => by_http_status(Operation::Cancel, response),
     }
 }
 
