@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use crate::backoff::Schedule;
 use crate::layers::Layers;
 pub use crate::layers::Sources;
+pub use crate::pem::TlsFiles;
 pub use crate::problem::{ConfigError, Origin, Problem};
 use crate::providers::{Account, Provider};
 pub use crate::settings::{ACCOUNT, FIELDS, Field, Form};
@@ -45,12 +46,8 @@ pub struct Amqp {
     pub url: SecretString,
     /// Other nodes of the same cluster.
     pub further_urls: Vec<SecretString>,
-    /// PEM file of the authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file of the client certificate; given together with `key_file`.
-    pub cert_file: Option<PathBuf>,
-    /// PEM file of its key.
-    pub key_file: Option<PathBuf>,
+    /// For TLS.
+    pub files: TlsFiles,
     /// What to do about exchanges and queues at the start.
     pub topology: TopologyMode,
     /// Deliveries held at once, 1 to 2000.
@@ -93,12 +90,8 @@ pub enum TopologyMode {
 pub struct Ledger {
     /// `sqlite:PATH` or `postgres://…`, which may hold a password.
     pub url: SecretString,
-    /// PEM file of the authorities to trust instead of the system's, for PostgreSQL.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file of the client certificate; given together with `key_file`.
-    pub cert_file: Option<PathBuf>,
-    /// PEM file of its key.
-    pub key_file: Option<PathBuf>,
+    /// For TLS to PostgreSQL.
+    pub files: TlsFiles,
     /// Finished requests and closed dead letters older than this are removed.
     pub retention: Duration,
 }

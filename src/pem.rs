@@ -1,9 +1,33 @@
 //! Certificates and keys in PEM files, and what to say of a file that has none.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// What the settings of one table name for TLS.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFiles {
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client certificate; given together with `key`.
+    pub cert: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// The settings that name one.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &'static str> {
+        let files = [
+            ("ca_file", &self.ca),
+            ("cert_file", &self.cert),
+            ("key_file", &self.key),
+        ];
+        let given = files.into_iter().filter(|(_, file)| file.is_some());
+        given.map(|(name, _)| name)
+    }
+}
 
 /// At least one: of a file without any, rustls would say at each connection that it does not know
 /// who signed the other side's certificate.

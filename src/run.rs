@@ -182,9 +182,7 @@ pub fn location(config: &Config) -> Location {
         Some(path) => Location::File(path.into()),
         None => Location::Database(Settings {
             url: ledger.url.clone(),
-            ca_file: ledger.ca_file.clone(),
-            cert_file: ledger.cert_file.clone(),
-            key_file: ledger.key_file.clone(),
+            files: ledger.files.clone(),
         }),
     }
 }

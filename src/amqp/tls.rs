@@ -13,12 +13,12 @@ use crate::pem::{certificates, private_key};
 /// lapin itself would add `ca_file` to the system's authorities. Here the file replaces them: it names the
 /// few to trust.
 pub(super) fn connector(settings: &Amqp) -> Result<RustlsConnector, AmqpError> {
-    let trusting = match &settings.ca_file {
+    let trusting = match &settings.files.ca {
         Some(path) => RustlsConnectorConfig::default()
             .with_parsable_certificates(certificates(path).map_err(AmqpError::Settings)?),
         None => RustlsConnectorConfig::new_with_platform_verifier(),
     };
-    let built = match (&settings.cert_file, &settings.key_file) {
+    let built = match (&settings.files.cert, &settings.files.key) {
         (Some(cert), Some(key)) => trusting.connector_with_single_cert(
             certificates(cert).map_err(AmqpError::Settings)?,
             private_key(key).map_err(AmqpError::Settings)?,
@@ -61,7 +61,7 @@ fn is_hung_up(kind: io::ErrorKind) -> bool {
 fn sentence(cause: &rustls::Error, settings: &Amqp) -> String {
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
     match cause {
-        InvalidCertificate(CertificateError::UnknownIssuer) => match &settings.ca_file {
+        InvalidCertificate(CertificateError::UnknownIssuer) => match &settings.files.ca {
             Some(path) => format!(
                 "no authority in amqp.ca_file = {} has signed the broker's certificate",
                 path.display()

@@ -1,13 +1,12 @@
 //! The checks beyond the form of a single value: whether the values fit together.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use super::loader::{Loader, schedule};
-use super::{Amqp, Ledger};
+use super::{Amqp, Ledger, TlsFiles};
 use crate::problem::variable;
 use crate::providers::Setting;
 use crate::settings::Values;
@@ -99,9 +98,8 @@ impl Loader<'_> {
             let path = self.written("amqp.further_urls");
             self.problem(&path, "must be addresses like amqp.url, of the same scheme");
         }
-        let files = [&amqp.ca_file, &amqp.cert_file, &amqp.key_file];
         let misplaced = "is only for TLS; use amqps:// in amqp.url or remove it";
-        self.check_files("amqp", files, (!secure).then_some(misplaced));
+        self.check_files("amqp", &amqp.files, (!secure).then_some(misplaced));
         self.check_names(amqp);
     }
 
@@ -146,27 +144,20 @@ impl Loader<'_> {
         {
             self.problem(&path, what);
         }
-        let files = [&ledger.ca_file, &ledger.cert_file, &ledger.key_file];
         let misplaced = "is only for PostgreSQL; remove it";
-        self.check_files("ledger", files, file.map(|_| misplaced));
+        self.check_files("ledger", &ledger.files, file.map(|_| misplaced));
     }
 
     /// The files for TLS: authorities, certificate and key. `misplaced` says why there can be none.
-    fn check_files(&mut self, table: &str, files: [&Option<PathBuf>; 3], misplaced: Option<&str>) {
-        let [ca, certificate, key] = files.map(Option::is_some);
-        let given = [
-            ("ca_file", ca),
-            ("cert_file", certificate),
-            ("key_file", key),
-        ];
+    fn check_files(&mut self, table: &str, files: &TlsFiles, misplaced: Option<&str>) {
         if let Some(what) = misplaced {
-            for (name, _) in given.iter().filter(|(_, given)| *given) {
+            for name in files.given() {
                 self.problem(&format!("{table}.{name}"), what);
             }
         }
-        let (lone, other) = match (certificate, key) {
-            (true, false) => ("cert_file", "key_file"),
-            (false, true) => ("key_file", "cert_file"),
+        let (lone, other) = match (&files.cert, &files.key) {
+            (Some(_), None) => ("cert_file", "key_file"),
+            (None, Some(_)) => ("key_file", "cert_file"),
             _ => return,
         };
         let what = format!("needs {table}.{other} beside it");

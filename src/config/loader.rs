@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::SecretString;
 
-use super::{AccountConfig, Amqp, Breaker, Config, Effective, Ledger, LogFormat, TopologyMode};
+use super::{
+    AccountConfig, Amqp, Breaker, Config, Effective, Ledger, LogFormat, TlsFiles, TopologyMode,
+};
 use crate::backoff::Schedule;
 use crate::job::{UNKNOWN_PROVIDER, is_account_name};
 use crate::layers::{Layers, closest};
@@ -256,13 +258,19 @@ pub(super) fn schedule(values: &Values, path: &str) -> Schedule {
     }
 }
 
+fn tls_files(values: &Values, table: &str) -> TlsFiles {
+    TlsFiles {
+        ca: values.path(&format!("{table}.ca_file")),
+        cert: values.path(&format!("{table}.cert_file")),
+        key: values.path(&format!("{table}.key_file")),
+    }
+}
+
 fn amqp(values: &Values) -> Amqp {
     Amqp {
         url: values.secret("amqp.url"),
         further_urls: values.secrets("amqp.further_urls"),
-        ca_file: values.path("amqp.ca_file"),
-        cert_file: values.path("amqp.cert_file"),
-        key_file: values.path("amqp.key_file"),
+        files: tls_files(values, "amqp"),
         topology: match values.text("amqp.topology").as_str() {
             "verify" => TopologyMode::Verify,
             _ => TopologyMode::Declare,
@@ -285,9 +293,7 @@ fn amqp(values: &Values) -> Amqp {
 fn ledger(values: &Values) -> Ledger {
     Ledger {
         url: values.secret("ledger.url"),
-        ca_file: values.path("ledger.ca_file"),
-        cert_file: values.path("ledger.cert_file"),
-        key_file: values.path("ledger.key_file"),
+        files: tls_files(values, "ledger"),
         retention: values.span("ledger.retention"),
     }
 }

@@ -1,7 +1,7 @@
 //! The connection to the database: address, TLS, time limits.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use url::Url;
 
 use super::error::{causes, no_connection, words};
 use crate::ledger::LedgerError;
-use crate::pem::{certificates, private_key};
+use crate::pem::{TlsFiles, certificates, private_key};
 
 /// How long a connection may take to be made.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
@@ -47,12 +47,8 @@ const READ_ONLY: &str = "SET default_transaction_read_only = on";
 pub struct Settings {
     /// `postgres://…`, which may hold a password.
     pub url: SecretString,
-    /// PEM file of the authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file of the client certificate; given together with `key_file`.
-    pub cert_file: Option<PathBuf>,
-    /// PEM file of its key.
-    pub key_file: Option<PathBuf>,
+    /// For TLS.
+    pub files: TlsFiles,
 }
 
 impl Settings {
@@ -275,13 +271,8 @@ fn unusable(why: &str) -> LedgerError {
 
 /// Without TLS they would be read by nobody, and who wrote them takes the connection for a safe one.
 fn without_files(settings: &Settings) -> Result<(), LedgerError> {
-    let files = [
-        ("ca_file", &settings.ca_file),
-        ("cert_file", &settings.cert_file),
-        ("key_file", &settings.key_file),
-    ];
-    match files.into_iter().find(|(_, file)| file.is_some()) {
-        Some((name, _)) => Err(unusable(&format!(
+    match settings.files.given().next() {
+        Some(name) => Err(unusable(&format!(
             "its connection is without TLS, and ledger.{name} is only for TLS; add ?sslmode=verify-full to ledger.url or remove ledger.{name}"
         ))),
         None => Ok(()),
@@ -293,7 +284,7 @@ fn tls(settings: &Settings) -> Result<MakeRustlsConnect, LedgerError> {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable(&error.to_string()))?;
-    let builder = match &settings.ca_file {
+    let builder = match &settings.files.ca {
         Some(file) => {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in certificates(file).map_err(|why| unusable(&why))? {
@@ -309,7 +300,7 @@ fn tls(settings: &Settings) -> Result<MakeRustlsConnect, LedgerError> {
                 .with_custom_certificate_verifier(Arc::new(verifier))
         }
     };
-    let config = match (&settings.cert_file, &settings.key_file) {
+    let config = match (&settings.files.cert, &settings.files.key) {
         (Some(certificate), Some(key)) => {
             let private = private_key(key).map_err(|why| unusable(&why))?;
             let own = certificates(certificate).map_err(|why| unusable(&why))?;
@@ -335,9 +326,7 @@ mod tests {
     fn settings(url: &str) -> Settings {
         Settings {
             url: url.into(),
-            ca_file: None,
-            cert_file: None,
-            key_file: None,
+            files: TlsFiles::default(),
         }
     }
 
@@ -451,11 +440,9 @@ mod tests {
 
     #[test]
     fn a_file_of_the_client_s_certificate_that_cannot_be_read_is_named() {
-        let settings = Settings {
-            cert_file: Some("no-certificate.pem".into()),
-            key_file: Some("no-key.pem".into()),
-            ..settings("postgres://localhost/r?sslmode=verify-full")
-        };
+        let mut settings = settings("postgres://localhost/r?sslmode=verify-full");
+        settings.files.cert = Some("no-certificate.pem".into());
+        settings.files.key = Some("no-key.pem".into());
         let told = Database::new(&settings).err().unwrap().to_string();
         assert!(told.contains("no-key.pem"), "{told}");
     }
@@ -467,11 +454,9 @@ mod tests {
             ("key_file", "postgres:///r?host=/run/postgresql"),
         ] {
             let file = |given: &str| (given == name).then(|| "a.pem".into());
-            let settings = Settings {
-                ca_file: file("ca_file"),
-                key_file: file("key_file"),
-                ..settings(url)
-            };
+            let mut settings = settings(url);
+            settings.files.ca = file("ca_file");
+            settings.files.key = file("key_file");
             let told = Database::new(&settings).err().unwrap().to_string();
             let why = format!("ledger.{name} is only for TLS; add ?sslmode=verify-full");
             assert!(told.contains(&why), "{told}");
@@ -482,10 +467,8 @@ mod tests {
     #[test]
     fn a_file_of_authorities_without_a_certificate_is_named() {
         let empty = tempfile::NamedTempFile::new().unwrap();
-        let settings = Settings {
-            ca_file: Some(empty.path().to_owned()),
-            ..settings("postgres://localhost/r?sslmode=verify-full")
-        };
+        let mut settings = settings("postgres://localhost/r?sslmode=verify-full");
+        settings.files.ca = Some(empty.path().to_owned());
         let told = Database::new(&settings).err().unwrap().to_string();
         let why = format!("{} holds no certificate", empty.path().display());
         assert!(told.contains(&why), "{told}");

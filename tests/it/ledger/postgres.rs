@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rescind::config::TlsFiles;
 use rescind::ledger::postgres::{Postgres, Settings};
 use rescind::ledger::{
     Accepted, Closed, Committed, Ledger, LedgerError, Reopen, Resolution, Which,
@@ -31,9 +32,7 @@ mod trouble;
 fn settings(url: &str) -> Settings {
     Settings {
         url: url.into(),
-        ca_file: None,
-        cert_file: None,
-        key_file: None,
+        files: TlsFiles::default(),
     }
 }
 

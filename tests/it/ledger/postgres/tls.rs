@@ -35,9 +35,10 @@ async fn a_server_is_trusted_by_its_authority_and_its_name() {
     let wrong = write(folder.path(), "wrong.pem", &theirs.pem());
 
     let url = server.create().replace("127.0.0.1", "localhost");
-    let at = |url: &str, ca: &Path| Settings {
-        ca_file: Some(ca.to_owned()),
-        ..settings(&format!("{url}?sslmode=verify-full"))
+    let at = |url: &str, ca: &Path| {
+        let mut settings = settings(&format!("{url}?sslmode=verify-full"));
+        settings.files.ca = Some(ca.to_owned());
+        settings
     };
     let open = async |settings: Settings| Postgres::open(&settings, |_, _| ()).await;
     let ledger = open(at(&url, &right)).await.unwrap();
@@ -83,13 +84,9 @@ async fn a_worker_shows_its_certificate_and_is_told_if_it_is_not_taken() {
     let server = Database::start_guarded(&certificate.pem(), &key.serialize_pem(), &ours.pem());
     let url = server.create().replace("127.0.0.1", "localhost");
     let open = async |client: Option<(PathBuf, PathBuf)>| {
-        let (cert_file, key_file) = client.unzip();
-        let settings = Settings {
-            ca_file: Some(write(folder.path(), "ca.pem", &ours.pem())),
-            cert_file,
-            key_file,
-            ..settings(&format!("{url}?sslmode=verify-full"))
-        };
+        let mut settings = settings(&format!("{url}?sslmode=verify-full"));
+        settings.files.ca = Some(write(folder.path(), "ca.pem", &ours.pem()));
+        (settings.files.cert, settings.files.key) = client.unzip();
         Postgres::open(&settings, |_, _| ()).await
     };
     open(Some(client(folder.path(), "right", &ours)))
