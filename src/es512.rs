@@ -2,15 +2,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
-use ecdsa::hazmat::{SignPrimitive as _, bits2field};
-use p521::ecdsa::Signature;
-use p521::elliptic_curve::PrimeField as _;
-use p521::elliptic_curve::sec1::ToEncodedPoint as _;
+use p521::ecdsa::signature::Signer as _;
+use p521::ecdsa::{self, Signature};
+use p521::elliptic_curve::sec1::ToSec1Point as _;
 use p521::pkcs8::DecodePrivateKey as _;
-use p521::{FieldBytes, NistP521, Scalar, SecretKey};
-use rfc6979::HmacDrbg;
+use p521::{FieldBytes, SecretKey};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha256};
 
 /// First line of a SEC1 key; OpenSSL writes a block of curve parameters before it.
 const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----";
@@ -34,7 +32,7 @@ impl SigningKey {
 
     /// RFC 7638: SHA-256 over the required members of the public JWK in their order.
     pub(crate) fn thumbprint(&self) -> String {
-        let point = self.0.public_key().to_encoded_point(false);
+        let point = self.0.public_key().to_sec1_point(false);
         let coordinate =
             |bytes: Option<&FieldBytes>| BASE64URL.encode(bytes.copied().unwrap_or_default());
         let jwk = format!(
@@ -57,42 +55,12 @@ impl SigningKey {
         ))
     }
 
+    /// Its one-time number is derived from the key and the message (RFC 6979): no random source that could fail
+    /// or repeat itself.
     fn sign(&self, message: &[u8]) -> Result<Signature, String> {
-        let failed = |_| "could not be used to sign".to_owned();
-        let digest = bits2field::<NistP521>(&Sha512::digest(message)).map_err(failed)?;
-        let secret = self.0.to_nonzero_scalar();
-        let (signature, _) = secret
-            .as_ref()
-            .try_sign_prehashed(self.nonce(&digest), &digest)
-            .map_err(failed)?;
-        Ok(signature)
+        let signature = ecdsa::SigningKey::from(&self.0).try_sign(message);
+        signature.map_err(|_| "could not be used to sign".to_owned())
     }
-
-    /// The one-time number of a signature, derived from the key and the message as RFC 6979
-    /// section 3.2 says: no random source that could fail or repeat itself. The curve's crate
-    /// does not offer it for P-521, whose order is longer than a SHA-512 digest.
-    fn nonce(&self, digest: &FieldBytes) -> Scalar {
-        let mut source = HmacDrbg::<Sha512>::new(&self.0.to_bytes(), digest, &[]);
-        loop {
-            let mut bytes = FieldBytes::default();
-            source.fill_bytes(&mut bytes);
-            let candidate = Option::<Scalar>::from(Scalar::from_repr(leftmost_521_bits(bytes)));
-            if let Some(nonce) = candidate.filter(|k| !bool::from(k.is_zero())) {
-                return nonce;
-            }
-        }
-    }
-}
-
-/// The leftmost 521 of 528 bits as an integer (RFC 6979 section 2.3.2).
-fn leftmost_521_bits(bytes: FieldBytes) -> FieldBytes {
-    let mut shifted = FieldBytes::default();
-    let mut above = 0;
-    for (to, from) in shifted.iter_mut().zip(bytes) {
-        *to = (above << 1) | (from >> 7);
-        above = from;
-    }
-    shifted
 }
 
 #[cfg(test)]

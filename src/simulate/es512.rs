@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use p521::SecretKey;
 use p521::ecdsa::signature::Verifier as _;
 use p521::ecdsa::{Signature, VerifyingKey};
-use p521::elliptic_curve::sec1::ToEncodedPoint as _;
+use p521::elliptic_curve::sec1::ToSec1Point as _;
 use p521::pkcs8::{EncodePrivateKey as _, LineEnding};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256, Sha512};
@@ -78,12 +78,12 @@ struct Public {
 }
 
 static PUBLIC: LazyLock<Option<Public>> = LazyLock::new(|| {
-    let point = secret_key()?.public_key().to_encoded_point(false);
+    let point = secret_key()?.public_key().to_sec1_point(false);
     let x = URL_SAFE_NO_PAD.encode(point.x()?);
     let y = URL_SAFE_NO_PAD.encode(point.y()?);
     let jwk = format!(r#"{{"crv":"P-521","kty":"EC","x":"{x}","y":"{y}"}}"#);
     Some(Public {
-        point: VerifyingKey::from_encoded_point(&point).ok()?,
+        point: VerifyingKey::from_sec1_point(&point).ok()?,
         thumbprint: URL_SAFE_NO_PAD.encode(Sha256::digest(jwk.as_bytes())),
     })
 });
@@ -102,15 +102,14 @@ fn secret_key() -> Option<SecretKey> {
 #[cfg(test)]
 pub(super) fn sign(claims: &serde_json::Value) -> String {
     use p521::ecdsa::SigningKey;
-    use p521::ecdsa::signature::RandomizedSigner as _;
+    use p521::ecdsa::signature::Signer as _;
 
     let kid = &PUBLIC.as_ref().unwrap().thumbprint;
     let header = serde_json::json!({"alg": "ES512", "typ": "JWT", "kid": kid}).to_string();
     let header = URL_SAFE_NO_PAD.encode(header);
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let key = SigningKey::from_slice(&secret_key().unwrap().to_bytes()).unwrap();
-    let mut random = p521::elliptic_curve::rand_core::OsRng;
-    let signature: Signature = key.sign_with_rng(&mut random, signed.as_bytes());
+    let signature: Signature = key.sign(signed.as_bytes());
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()))
 }
 
