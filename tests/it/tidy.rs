@@ -491,6 +491,7 @@ fn every_rule_sees_what_it_forbids() {
     let files = vec![
         Source::new("src/a.rs", apart),
         Source::new("src/a/tests.rs", "panic!()"),
+        Source::new("src/a/tests/b.rs", "panic!()"),
     ];
     assert!(panics(&source::production(files)).is_empty());
     wrong(strangers("a", concat!("see /wo", "rk/a")));

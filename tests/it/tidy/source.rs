@@ -48,11 +48,16 @@ pub(crate) fn production(sources: Vec<Source>) -> Vec<Source> {
             Some(folder) => folder.to_owned(),
             None => source.path.trim_end_matches(".rs").to_owned(),
         };
-        for_tests.extend(modules.iter().map(|module| format!("{folder}/{module}.rs")));
+        for_tests.extend(modules.iter().map(|module| format!("{folder}/{module}")));
         source.code = code;
         kept.push(source);
     }
-    kept.retain(|source| !for_tests.contains(&source.path));
+    // With what is below them.
+    kept.retain(|source| {
+        let path = source.path.trim_end_matches(".rs");
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        !above.chain([path]).any(|one| for_tests.contains(one))
+    });
     kept
 }
 
