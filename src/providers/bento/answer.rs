@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::{Ask, Reading, Response, loose_text};
-use super::reversed::{REVERSED, Reversed};
+use super::reversed::{self, REVERSED, Reversed};
 use crate::job::{Amount, Currency};
 use crate::outcome::{Cancelled, Cause, Refused, Verdict};
 
@@ -70,13 +70,16 @@ impl<'a> Answer<'a> {
         })
     }
 
-    /// The same as an amount, where its currency is known.
-    fn refunded_amount(&self, ask: &Ask<'_>) -> Option<Amount> {
-        let currency = self.currency(ask)?;
-        Some(Amount::from_minor_units(
-            self.refunded_units(ask)?,
-            currency,
-        ))
+    /// What this request refunded, as an amount: nothing where it is not certain how much of all that was
+    /// refunded that is. Of a payment that was refunded before, all of it.
+    fn refunded_amount(&self, ask: &Ask<'_>, already: bool) -> Option<Amount> {
+        let is_ours = !already || Whose::earlier(ask) != Whose::SomebodyElses;
+        let units = if ask.job.amount.is_none() && is_ours {
+            reversed::rest(ask, self)?
+        } else {
+            self.refunded_units(ask)?
+        };
+        Some(Amount::from_minor_units(units, self.currency(ask)?))
     }
 
     /// Of the transaction's amounts. The request's stands in for one that is not told, not for one that is
@@ -171,9 +174,13 @@ impl<'a> Answer<'a> {
         let message = text(&status["description"]).or_else(|| text(&self.body["message"]));
         let accounted = self.accounted(ask, &verdict);
         let before = self.reversed_before(ask, &verdict);
-        let amount = is_refund(&verdict)
-            .then(|| self.refunded_amount(ask))
-            .flatten();
+        let amount = match verdict {
+            Verdict::Cancelled {
+                reason: Cancelled::Refunded | Cancelled::PartiallyRefunded,
+                already,
+            } => self.refunded_amount(ask, already),
+            _ => None,
+        };
         let reading = Reading::of(verdict, response)
             .with(
                 loose_text(&status["code"]),
@@ -236,16 +243,6 @@ fn is_reversal(entry: &Value) -> bool {
 
 fn is_failed_reversal(entry: &Value) -> bool {
     is_reversal(entry) && is_failed(entry)
-}
-
-fn is_refund(verdict: &Verdict) -> bool {
-    matches!(
-        verdict,
-        Verdict::Cancelled {
-            reason: Cancelled::Refunded | Cancelled::PartiallyRefunded,
-            ..
-        }
-    )
 }
 
 /// `None` unless the outcome is one of the two documented failures.

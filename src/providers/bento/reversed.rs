@@ -55,6 +55,22 @@ impl Reversed {
     }
 }
 
+/// What a refund of the whole payment gave back, in minor units, where that is certain: it is one refund, and what
+/// there was before it is known.
+pub(super) fn rest(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<i64> {
+    let shown = Reversed::shown(answer)?;
+    let known = Reversed::before(ask);
+    let before = known.unwrap_or_default();
+    let is_one = match shown.times.saturating_sub(before.times) {
+        1 => true,
+        // No history.
+        0 => known.is_some(),
+        _ => false,
+    };
+    let units = shown.units.saturating_sub(before.units);
+    (is_one && units > 0 && !ask.presumed).then_some(units)
+}
+
 /// Compares what is shown with what there was before our first call. Who never looked takes all of it for ours,
 /// but for what is less than ours would be.
 pub(super) fn since(ask: &Ask<'_>, answer: &Answer<'_>) -> Since {
