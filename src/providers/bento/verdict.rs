@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::{Ask, Response, by_http_status};
 use super::answer::{Answer, FAILURES, Failure, Whose, failed};
-use super::reversed::{Since, since};
+use super::reversed::{Reversed, Since, since};
 use super::{lookup_path, units_asked};
 use crate::outcome::{Cancelled, Nothing, Operation, Refused, Unresolved, Verdict};
 
@@ -127,6 +127,9 @@ pub(super) fn found(ask: &Ask<'_>, answer: &Answer<'_>, response: &Response<'_>)
                 Verdict::Refused(Refused::AmountNotAllowed)
             }
         }
+        "capturesucceeded" if is_more_than_left(ask, answer) => {
+            Verdict::Refused(Refused::AmountNotAllowed)
+        }
         "authsucceeded" | "capturesucceeded" => still_there(ask, answer).unwrap_or(not_yet),
         "refundfailed" => refund_failed(ask, answer).unwrap_or(not_yet),
         // `Refunded`, and how much cannot be read yet: `failed` would be wrong of it.
@@ -151,6 +154,16 @@ fn is_of_another_currency(ask: &Ask<'_>, transaction: &Value) -> bool {
 fn would_void_more(ask: &Ask<'_>, answer: &Answer<'_>) -> bool {
     let whole = answer.units("authorizedAmount");
     !ask.accepted && units_asked(ask).is_some_and(|asked| whole != Some(asked))
+}
+
+/// A part that was never there to be given back. After a call of ours less may be left for that.
+fn is_more_than_left(ask: &Ask<'_>, answer: &Answer<'_>) -> bool {
+    let captured = answer.units("capturedAmount").filter(|units| *units > 0);
+    let (Some(captured), Some(asked)) = (captured, units_asked(ask)) else {
+        return false;
+    };
+    let left = Reversed::shown(answer).map(|shown| captured.saturating_sub(shown.units));
+    Whose::earlier(ask) == Whose::SomebodyElses && left.is_some_and(|left| left < asked)
 }
 
 /// The payment is as it was. Once a cancel was accepted this is the state before it, for as
