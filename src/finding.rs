@@ -113,7 +113,7 @@ impl Finding<'_> {
     pub fn sentence(&self) -> String {
         match self.detail {
             Some(detail) => format!("{}.", detail.trim_end_matches('.')),
-            None => sentence(self.title, self.outcome),
+            None => sentence(self.title, self.outcome, self.attempts),
         }
     }
 
@@ -279,8 +279,8 @@ impl Finding<'_> {
     }
 }
 
-/// One plain sentence for a person.
-fn sentence(title: &str, outcome: Outcome) -> String {
+/// One plain sentence for a person: true of every request that can end so.
+fn sentence(title: &str, outcome: Outcome, attempts: u32) -> String {
     match outcome {
         Outcome::Cancelled { reason, already } => {
             let before = if already { " had already" } else { "" };
@@ -289,7 +289,7 @@ fn sentence(title: &str, outcome: Outcome) -> String {
                 Cancelled::Refunded => "refunded the payment",
                 Cancelled::PartiallyRefunded => "refunded the requested part",
                 Cancelled::Dismissed => "dismissed the payment",
-                Cancelled::Reversed => "reversed the payment",
+                Cancelled::Reversed => "reversed the requested amount",
                 Cancelled::Cancelled => "cancelled the payment",
                 Cancelled::ReversalPending => {
                     "cancelled the payment; what was paid is on its way back"
@@ -308,27 +308,18 @@ fn sentence(title: &str, outcome: Outcome) -> String {
         Outcome::Refused(reason) => format!(
             "{title} {}",
             match reason {
-                Refused::Settled => "has settled the payment; refund it instead.",
+                Refused::Settled => "has settled the payment; refund what is left of it instead.",
                 Refused::AlreadyRefunded => "refunded the payment before.",
                 Refused::Disputed => "has the payment in dispute.",
                 Refused::Unsupported =>
                     "cannot cancel such a payment, or not as this account is set up.",
                 Refused::NotFound => "knows no such payment.",
-                Refused::NotEligible => "does not allow the payment to be cancelled in its state.",
+                Refused::NotEligible =>
+                    "does not allow the payment to be cancelled in its state; look at it before anything else.",
                 Refused::AmountNotAllowed => "does not allow this amount to be cancelled.",
             }
         ),
-        Outcome::Failed(reason) => format!(
-            "Nothing was cancelled: {}",
-            match reason {
-                Failed::RetriesExhausted =>
-                    "the provider did not take the call for as long as it was tried.",
-                Failed::DeadlinePassed => "the request's deadline passed.",
-                Failed::CredentialsRefused =>
-                    "the provider refuses our credentials or permissions.",
-                Failed::RejectedByProvider => "the provider calls the request malformed.",
-            }
-        ),
+        Outcome::Failed(reason) => failed(reason, attempts),
         Outcome::Unresolved(reason) => format!(
             "It is not known whether the payment is cancelled: {} A person has to look.",
             match reason {
@@ -336,7 +327,7 @@ fn sentence(title: &str, outcome: Outcome) -> String {
                 Unresolved::LookupsExhausted =>
                     "the provider gave no final answer for as long as it was asked.",
                 Unresolved::ContradictoryEvidence =>
-                    "the provider's answers contradict each other.",
+                    "what the provider says does not fit together.",
                 Unresolved::RefundFailed => "a refund was started and failed.",
             }
         ),
@@ -344,4 +335,24 @@ fn sentence(title: &str, outcome: Outcome) -> String {
             format!("The request was not understood: {}.", reason.as_str())
         }
     }
+}
+
+/// Where nothing was sent, an earlier request may have cancelled the payment, or be in doubt.
+fn failed(reason: Failed, attempts: u32) -> String {
+    let known = if attempts == 0 {
+        "No cancel was sent"
+    } else {
+        "Nothing was cancelled"
+    };
+    let why = match reason {
+        Failed::RetriesExhausted => {
+            "the provider did not take the call for as long as it was tried"
+        }
+        Failed::DeadlinePassed => "the request's deadline passed",
+        Failed::CredentialsRefused => "the provider refuses our credentials or permissions",
+        Failed::RejectedByProvider => {
+            "the provider calls the request malformed, or the address is wrong, or a gateway in between refuses it"
+        }
+    };
+    format!("{known}: {why}.")
 }

@@ -47,10 +47,10 @@ fn to_do(outcome: &str, reason: &str, id: &str) -> String {
     match outcome {
         // A replay would be refused.
         "failed" if reason == Failed::DeadlinePassed.as_str() => format!(
-            "Nothing was cancelled, and nothing may be sent after the deadline: `rescind dead discard {id} --reason TEXT`; then, if it is still wanted, publish a new request with a new request_id and a later deadline."
+            "This request cancelled nothing, and nothing may be sent after the deadline: `rescind dead discard {id} --reason TEXT`; then, if it is still wanted, publish a new request with a new request_id and a later deadline."
         ),
         "failed" => format!(
-            "Nothing was cancelled: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe unless the publisher has published it anew under another request_id."
+            "This request cancelled nothing: correct the cause, then `rescind dead replay {id} --reason TEXT`; that is safe unless the publisher has published it anew under another request_id."
         ),
         // As a rule a replay would be refused, and what comes first is the portal.
         "unresolved" if reason == Unresolved::NoLookup.as_str() => format!(
@@ -60,7 +60,7 @@ fn to_do(outcome: &str, reason: &str, id: &str) -> String {
             "It may or may not be cancelled: `rescind dead replay {id} --reason TEXT` asks the provider once more where it can be asked. Else look at the payment in the provider's portal, then `rescind dead discard {id} --reason TEXT`, so that nobody replays it; if it is not cancelled and still wanted, publish a new request with a new request_id after that."
         ),
         _ if reason == Invalid::RequestIdConflict.as_str() => format!(
-            "An earlier request has this request_id and goes on, see `rescind show` of it. Do not publish this message again if it means the same cancellation; correct the publisher, then `rescind dead discard {id} --reason TEXT`."
+            "An earlier request has this request_id and is untouched, see `rescind show` of it. Do not publish this message again if it means the same cancellation; correct the publisher, then `rescind dead discard {id} --reason TEXT`."
         ),
         _ if reason == Invalid::UnknownProvider.as_str() => format!(
             "Configure the account and restart the worker, or correct the publisher; `rescind dead discard {id} --reason TEXT`, then publish it again; the same request_id will do."

@@ -99,7 +99,7 @@ impl Intake {
             request_id: Some(request.request_id.clone()),
             provider: Some(request.provider.clone()),
             reason: Invalid::RequestIdConflict,
-            detail: "the request_id was used before with other content, and that request goes on; if this means the same cancellation, do not publish it again".into(),
+            detail: "the request_id was used before with other content, and that request is untouched; if this means the same cancellation, do not publish it again".into(),
         };
         self.invalid(&why, &request.envelope)
     }

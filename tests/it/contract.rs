@@ -462,3 +462,47 @@ fn ids_are_the_same_in_every_version() {
         "9526ec5b4863106066e1013dea19190e9944c5e428e5197e844789b678e7838f"
     );
 }
+
+/// What a person reads is true of every request that can end so.
+#[test]
+fn a_sentence_says_no_more_than_is_known() {
+    let (sent, evidence) = (envelope(REQUESTS[0]), full());
+    let said = |outcome, attempts| {
+        let finding = finding(&sent, &evidence, outcome);
+        Finding {
+            attempts,
+            ..finding
+        }
+        .sentence()
+    };
+    let late = Outcome::Failed(Failed::DeadlinePassed);
+    // An earlier request may have cancelled it, or be in doubt.
+    assert_eq!(
+        said(late, 0),
+        "No cancel was sent: the request's deadline passed."
+    );
+    assert_eq!(
+        said(late, 1),
+        "Nothing was cancelled: the request's deadline passed."
+    );
+    let reversed = Outcome::Cancelled {
+        reason: Cancelled::Reversed,
+        already: false,
+    };
+    assert_eq!(said(reversed, 1), "Midtrans reversed the requested amount.");
+    // A part may have been refunded before.
+    let settled = said(Outcome::Refused(Refused::Settled), 1);
+    assert!(settled.contains("refund what is left of it"), "{settled}");
+    // At Migo it may be paid or cancelled before.
+    let not_eligible = said(Outcome::Refused(Refused::NotEligible), 1);
+    assert!(not_eligible.contains("look at it before"), "{not_eligible}");
+    // A proxy's 407, a gateway's page.
+    let rejected = said(Outcome::Failed(Failed::RejectedByProvider), 1);
+    assert!(
+        rejected.contains("gateway") && rejected.contains("address"),
+        "{rejected}"
+    );
+    // One answer may be about a newer payment.
+    let contradictory = Outcome::Unresolved(Unresolved::ContradictoryEvidence);
+    assert!(!said(contradictory, 1).contains("each other"));
+}
