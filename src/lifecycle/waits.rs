@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Moment, Progress, Step};
+use super::{Moment, Plan, Progress, Step};
 use crate::outcome::{Cause, Failed, Outcome, State};
 
 impl Progress {
@@ -65,7 +65,12 @@ impl Progress {
             due = due.max(self.quiet(now).unwrap_or(due));
         }
         self.polls += 1;
-        self.wait_for_answer(due.min(terms.poll.end(since)))
+        let step = self.wait_for_answer(due.min(terms.poll.end(since)));
+        // The answer to the last question, if this is it, is what the result rests on.
+        match self.plan(terms, now) {
+            Plan::Finish(outcome) if terms.abilities.lookup => Step::Finish(outcome),
+            _ => step,
+        }
     }
 
     /// Ask as ever, but not much later than `end`.

@@ -60,6 +60,10 @@ async fn a_cancellation_of_somebody_elses_is_waited_for_and_not_made_twice() {
             json!(cancelled.then_some(true)),
             "{result:#}"
         );
+        // Also where it is given up: what was said last, or nobody knows what was seen.
+        let evidence = &result["evidence"];
+        assert_eq!(evidence["source"], "lookup", "{result:#}");
+        assert!(evidence["status"].is_string(), "{result:#}");
         let money = money(&stage, &theirs);
         assert_eq!(money.cancel_calls, 1, "{result:#} {money:#?}");
         assert_eq!(money.effects.len(), usize::from(cancelled), "{money:#?}");
