@@ -106,6 +106,15 @@ impl Reading {
         self
     }
 
+    /// The same with words of ours before the provider's message.
+    #[must_use]
+    pub fn remark(mut self, ours: &str) -> Self {
+        let theirs = self.evidence.message.take();
+        let theirs = theirs.map_or_else(String::new, |message| format!(" ({message})"));
+        self.evidence.message = Some(shorten(&format!("{ours}{theirs}")));
+        self
+    }
+
     /// The same with an id that the provider returned.
     #[must_use]
     pub fn reference(mut self, name: &str, value: Option<String>) -> Self {

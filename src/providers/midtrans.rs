@@ -258,6 +258,17 @@ fn is_a_later_one(ask: &Ask<'_>, body: &Value) -> bool {
     made_at.is_some_and(|made_at| made_at > ask.received_at)
 }
 
+/// For a person: why an answer says nothing about the payment that was asked about.
+fn remark(ask: &Ask<'_>, body: &Value) -> Option<&'static str> {
+    if !is_about(ask, body) {
+        Some("the answer names another payment than the one asked about")
+    } else if is_a_later_one(ask, body) {
+        Some("the order holds a payment that was made after the request was received")
+    } else {
+        None
+    }
+}
+
 /// `2015-02-26 14:39:33`, in GMT+7
 /// (<https://docs.midtrans.com/reference/get-transaction-status>).
 fn time(text: &str) -> Option<Timestamp> {
@@ -354,6 +365,7 @@ fn reading(verdict: Verdict, ask: &Ask<'_>, response: &Response<'_>, body: &Valu
     let text = |name: &str| loose_text(&body[name]);
     let believed = response.is_success() && is_about(ask, body) && !is_a_later_one(ask, body);
     let is_cancelled = matches!(verdict, Verdict::Cancelled { .. });
+    let remark = remark(ask, body);
     let reading = Reading::of(verdict, response)
         .with(
             text("status_code"),
@@ -366,10 +378,10 @@ fn reading(verdict: Verdict, ask: &Ask<'_>, response: &Response<'_>, body: &Valu
             "transaction_id",
             text("transaction_id").filter(|id| believed && is_id(id)),
         );
-    if is_cancelled {
-        reading.amount(text("gross_amount"), text("currency"))
-    } else {
-        reading
+    match remark {
+        Some(remark) => reading.remark(remark),
+        None if is_cancelled => reading.amount(text("gross_amount"), text("currency")),
+        None => reading,
     }
 }
 

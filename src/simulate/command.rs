@@ -41,7 +41,8 @@ order-settled-7, give it its behaviour:
   forbidden                every login is refused
   slow, hang               answers take a second; no answer for 60 s
 With --notify: notified, notified-late, notified-twice, notified-early, notified-forged, notified-lost.
-What a payment is: jpy, kwd; captured, pending, partial; parts (Bento, captured: a part leaves the rest).
+What a payment is: jpy, kwd; captured, pending, partial; parts (Bento, captured: a part leaves the rest);
+transaction (Midtrans: the id is a transaction_id, as a UUID is).
 A scenario (TOML) has rules that come before the words:
   [[rule]]
   provider = \"midtrans\"

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Simulator;
-use super::behaviour::Fault;
+use super::behaviour::{Fault, has_word};
 use super::dialect::{Cancel, Dialect, Movement, Provider, Reply, Subject};
 use super::exchange;
 use super::logins::{Login, Logins, MIDTRANS_SERVER_KEY, basic};
@@ -204,19 +204,25 @@ fn error(http: u16, code: &str, message: &str) -> Reply {
     )
 }
 
-/// An id that is a UUID is taken for the provider's own; any other one is the merchant's.
 fn transaction_id(id: &str) -> String {
-    match Uuid::try_parse(id) {
-        Ok(_) => id.to_owned(),
-        Err(_) => Uuid::new_v5(&Uuid::NAMESPACE_URL, id.as_bytes()).to_string(),
+    if is_its_own(id) {
+        id.to_owned()
+    } else {
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, id.as_bytes()).to_string()
     }
 }
 
 fn order_id(id: &str) -> String {
-    match Uuid::try_parse(id) {
-        Ok(_) => format!("order-of-{id}"),
-        Err(_) => id.to_owned(),
+    if is_its_own(id) {
+        format!("order-of-{id}")
+    } else {
+        id.to_owned()
     }
+}
+
+/// An id that is a UUID, or says so, is taken for the provider's own; any other one is the merchant's.
+fn is_its_own(id: &str) -> bool {
+    Uuid::try_parse(id).is_ok() || has_word(id, "transaction")
 }
 
 /// Midtrans writes Jakarta's time and leaves the zone out.
@@ -283,6 +289,18 @@ mod tests {
         let id = value(&body)["transaction_id"].as_str().unwrap().to_owned();
         assert_eq!(code(&cancel(&rig, &id, "b").await).1, "412");
         assert_eq!(rig.effects("midtrans/order-2").await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_id_with_a_word_is_answered_as_it_is() {
+        let rig = Rig::start().await;
+        let id = "transaction-settled-7";
+        assert_eq!(code(&cancel(&rig, id, "a").await).1, "412");
+        let path = format!("/midtrans/v2/{id}/status");
+        let (_, body) = seen(rig.logged_in(Method::GET, &path).await).await.unwrap();
+        let shown = value(&body);
+        assert_eq!(shown["transaction_id"], id);
+        assert_eq!(shown["transaction_status"], "settlement");
     }
 
     #[tokio::test]

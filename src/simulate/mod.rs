@@ -10,7 +10,7 @@
 //! refunds; Midtrans: `capture`; Gr4vy: `capture_succeeded`, nothing to void); `parts` (Bento, with `captured`: a part leaves
 //! the rest to be refunded, and the payment stays `CaptureSucceeded`; without it the first refund is the only one, as the
 //! pages say); `pending` (Gr4vy: only `/cancel` works; Midtrans: `pending`;
-//! Migo: `IN_PROGRESS`, ends in `CANCELLED`); `partial` (Tingg: partly paid, ends in 181). A scenario
+//! Migo: `IN_PROGRESS`, ends in `CANCELLED`); `transaction` (Midtrans: an id that is a `transaction_id`, as a UUID is); `partial` (Tingg: partly paid, ends in 181). A scenario
 //! file ([`Scenario`]) has rules `[[rule]] provider, payment, behaviour` that come before the words.
 //!
 //! # Behaviours

@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::super::{Ask, Reading, Response, by_http_status};
 use super::is_guessed;
 use crate::outcome::{Cause, Operation, Verdict, Why};
-use crate::reading::shorten;
 
 /// Learned: what the cancel, whose path is documented, was told of a payment that is not there.
 const MISSING: &str = "missing";
@@ -71,18 +70,13 @@ pub(super) fn noted_when_sent(ask: &Ask<'_>, reading: Reading) -> Reading {
 pub(super) fn noted_when_asked(
     ask: &Ask<'_>,
     response: &Response<'_>,
-    mut reading: Reading,
+    reading: Reading,
 ) -> Reading {
     if response.status != 404 {
         return reading;
     }
     match &reading.verdict {
-        Verdict::Misconfigured(Why::Rejected) => {
-            let theirs = reading.evidence.message.take();
-            let theirs = theirs.map_or_else(String::new, |message| format!(" ({message})"));
-            reading.evidence.message = Some(shorten(&format!("{WRONG_PATH}{theirs}")));
-            reading
-        }
+        Verdict::Misconfigured(Why::Rejected) => reading.remark(WRONG_PATH),
         Verdict::NotYet { .. } if ask.learned(MISSING) == Some(ONCE) => {
             reading.learn(MISSING, Some(AGAIN.to_owned()))
         }
