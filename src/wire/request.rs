@@ -257,10 +257,16 @@ fn understand(body: Body<'_>, provider: &'static dyn Provider) -> Result<Job, St
     })
 }
 
+/// A point in time to the nanosecond, without its zone.
+const FINEST: usize = "2026-11-29T18:00:00.123456789".len();
+
 /// The last hours of the year 9999, which some publishers write for "no end", are beyond the range of a
-/// timestamp.
+/// timestamp. What is finer than a nanosecond is cut off.
 fn point_in_time(text: &str) -> Result<Timestamp, String> {
-    match text.parse() {
+    let (time, zone) = text.split_at(text.rfind(['Z', 'z', '+', '-']).unwrap_or(text.len()));
+    let finest = time.get(..FINEST).filter(|_| strict::is_date_time(text));
+    let cut = finest.map(|finest| format!("{finest}{zone}"));
+    match cut.as_deref().unwrap_or(text).parse() {
         Ok(time) => Ok(time),
         Err(_) if strict::is_date_time(text) && text.starts_with("9999-12-3") => Ok(Timestamp::MAX),
         Err(_) => Err(not_a_time(text)),
@@ -497,6 +503,10 @@ mod tests {
         assert_eq!(deadline("9999-12-31T23:59:59.999999999-12:00"), last);
         let early = deadline("2026-11-29t18:00:00.5+07:00").map(|time| time.to_string());
         assert_eq!(early.as_deref(), Some("2026-11-29T11:00:00.5Z"));
+        // Finer than a nanosecond.
+        let cut = deadline("2026-11-29T18:00:00.123456789999Z").map(|time| time.to_string());
+        assert_eq!(cut.as_deref(), Some("2026-11-29T18:00:00.123456789Z"));
+        assert_eq!(deadline("2026-11-29T18:00:00.1234567899+25:00"), None);
         assert_eq!(deadline("9999-13-31T23:59:59Z"), None);
         assert_eq!(deadline("2026-02-30T00:00:00Z"), None);
     }
