@@ -242,15 +242,27 @@ async fn worker(
     })
 }
 
-/// The name of the person at the terminal: the one behind `sudo`, if there is one.
+/// The name of the person at the terminal: the one behind `sudo`, if there is one. Without any of these, as in a
+/// plain container, the system's list of users has it.
 fn login(environment: &[(String, String)]) -> String {
     let names = ["SUDO_USER", "LOGNAME", "USER"].iter();
     let named = names.filter_map(|name| variable(environment, name));
     let named = named.map(str::trim).find(|name| !name.is_empty());
-    named.map_or_else(
-        || format!("uid {}", rustix::process::getuid().as_raw()),
-        str::to_owned,
-    )
+    if let Some(name) = named {
+        return name.to_owned();
+    }
+    let uid = rustix::process::getuid().as_raw();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    user(&users, uid).map_or_else(|| format!("uid {uid}"), str::to_owned)
+}
+
+/// The name of a user in the form of passwd(5).
+fn user(users: &str, uid: u32) -> Option<&str> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    })
 }
 
 fn variable<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -388,7 +400,11 @@ mod tests {
         assert_eq!(named(&all), "a");
         assert_eq!(named(&all[..2]), "b");
         assert_eq!(named(&[("SUDO_USER", " "), ("USER", "c")]), "c");
-        assert!(named(&[]).starts_with("uid "));
+        let users = "root:x:0:0:root:/root:/bin/sh\n\nodd\n:x:7::\nrescind:x:65532:65532::/:/sbin/nologin\n";
+        assert_eq!(user(users, 65532), Some("rescind"));
+        assert_eq!(user(users, 0), Some("root"));
+        assert_eq!(user(users, 7), None);
+        assert!(!named(&[]).is_empty());
     }
 
     #[test]
