@@ -273,7 +273,10 @@ impl Asked<'_> {
             None | Some(serde_json::Value::Null) => Ok(None),
             Some(value) => match value.as_i64() {
                 Some(n) if n >= 1 => Ok(Some(n.to_string())),
-                _ => Err(format!("payment.{name} must be an integer of at least 1")),
+                _ => Err(format!(
+                    "payment.{name} must be an integer of at least 1 and at most {}",
+                    i64::MAX
+                )),
             },
         }
     }
