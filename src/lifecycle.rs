@@ -27,7 +27,7 @@ mod replay;
 mod seen;
 mod waits;
 
-pub use hints::{Checked, Hints};
+pub use hints::{CHECK_EVERY, Checked, Hints};
 pub use progress::{Progress, Seen, Sighting};
 pub use replay::{Hindrance, Replays};
 

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::Dispatcher;
 use crate::backoff::plus;
 use crate::ledger::LedgerError;
+use crate::lifecycle::CHECK_EVERY;
 use crate::wall::Wall;
 
 /// The wall clock as the loop of one dispatcher has seen it.
@@ -47,8 +48,7 @@ impl Dispatcher {
         if at.is_some_and(|at| at.elapsed() < HASTEN_EVERY) {
             return Ok(());
         }
-        let longest = self.config.retry.longest().max(self.config.poll.longest());
-        let latest = plus(now, longest);
+        let latest = plus(now, self.longest_wait());
         let hastened = self.shared.ledger.hasten(self.name(), latest, now).await?;
         clock.hastened_at = Some(Instant::now());
         if hastened > 0 {
@@ -59,6 +59,12 @@ impl Dispatcher {
             );
         }
         Ok(())
+    }
+
+    /// Of the schedules, and between two checks of a result.
+    fn longest_wait(&self) -> Duration {
+        let schedules = self.config.retry.longest().max(self.config.poll.longest());
+        schedules.max(CHECK_EVERY)
     }
 }
 
@@ -89,6 +95,15 @@ mod tests {
             envelope: Envelope::default(),
         };
         Arc::from([Arrival::Request(Box::new(request))])
+    }
+
+    /// Where every wait of the schedules is shorter.
+    #[tokio::test]
+    async fn a_check_that_waits_for_its_minute_is_within_reach() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let folder = tempfile::tempdir().unwrap();
+        let dispatcher = Dispatcher::new(account(), Arc::new(shared(&folder))).unwrap();
+        assert_eq!(dispatcher.longest_wait(), Duration::from_secs(60));
     }
 
     /// It was set twice in a moment, or another worker's was wrong.

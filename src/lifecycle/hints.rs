@@ -18,7 +18,7 @@ use crate::backoff::{elapsed, plus};
 use crate::outcome::{Operation, Outcome, Refused, Unresolved, Verdict};
 
 /// A result is checked at most this often, however many notifications contradict it.
-const CHECK_EVERY: Duration = Duration::from_secs(60);
+pub const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Questions of one check that find no such payment.
 const CHECKS_NOT_FOUND_MAX: u32 = 10;
 /// How often in a row a notification may restart a check that is under way, so that a flood cannot keep
