@@ -345,9 +345,7 @@ fn failed(reason: Failed, attempts: u32) -> String {
         "Nothing was cancelled"
     };
     let why = match reason {
-        Failed::RetriesExhausted => {
-            "the provider did not take the call for as long as it was tried"
-        }
+        Failed::RetriesExhausted => "the provider carried out no call for as long as it was tried",
         Failed::DeadlinePassed => "the request's deadline passed",
         Failed::CredentialsRefused => "the provider refuses our credentials or permissions",
         Failed::RejectedByProvider => {
