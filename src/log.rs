@@ -109,8 +109,16 @@ where
             }
         }
         event.record(&mut Fields(&mut line));
+        give_message(&mut line);
         writeln!(writer, "{}", Value::Object(line))
     }
+}
+
+/// Libraries log some errors without a word of their own, and every line has a message.
+fn give_message(line: &mut Map<String, Value>) {
+    let error = line.get("error").cloned();
+    line.entry("message")
+        .or_insert_with(|| error.unwrap_or_default());
 }
 
 struct Fields<'a>(&'a mut Map<String, Value>);
@@ -144,7 +152,20 @@ impl Visit for Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn every_line_has_a_message() {
+        let message = |fields: Value| {
+            let mut line = fields.as_object().unwrap().clone();
+            give_message(&mut line);
+            line.remove("message").unwrap()
+        };
+        assert_eq!(message(json!({"error": "no", "message": "told"})), "told");
+        assert_eq!(message(json!({"error": "no"})), "no");
+    }
 
     #[test]
     fn what_writes_payloads_is_not_heard() {
