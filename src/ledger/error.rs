@@ -35,6 +35,16 @@ pub enum LedgerError {
         /// Ours.
         known: i64,
     },
+    /// It belongs to another program.
+    #[error(
+        "{path} is no ledger: {why}, so it is left alone; correct ledger.url, or give the ledger a file or a database of its own"
+    )]
+    Foreign {
+        /// The file, or the database's address.
+        path: String,
+        /// How that was seen.
+        why: String,
+    },
     /// There is no such ledger, for a command that makes none.
     #[error(
         "there is no ledger at {path}; name the worker's configuration with --config, and run this as the worker's user: a file or folder that is closed to others looks the same"

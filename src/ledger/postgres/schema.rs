@@ -26,6 +26,18 @@ const MIGRATIONS: &[(&str, i64)] = &[
     (include_str!("schema/011.sql"), 3),
 ];
 
+/// What the migrations make.
+const TABLES: &[&str] = &[
+    "actions",
+    "calls",
+    "closings",
+    "dead_letters",
+    "lanes",
+    "messages",
+    "requests",
+    "workers",
+];
+
 /// The number of the lock: any that no other program uses in this database.
 const LOCK: i64 = 0x7265_7363_696e_6400;
 
@@ -66,6 +78,7 @@ async fn migrate_locked(db: &ClientWrapper, shown: &str) -> Result<(), TxError> 
     if let Some(found) = &found {
         compatible(found, shown)?;
     } else {
+        check_free(db, shown).await?;
         check_encoding(db, shown).await?;
         db.batch_execute(
             "CREATE TABLE rescind_schema (version BIGINT PRIMARY KEY, minimum BIGINT NOT NULL,
@@ -80,6 +93,20 @@ async fn migrate_locked(db: &ClientWrapper, shown: &str) -> Result<(), TxError> 
         db.execute(note, &[&number, minimum]).await?;
     }
     Ok(())
+}
+
+/// No table of another program has a name of ours, where ours would be made.
+async fn check_free(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
+    let taken = "SELECT relname::text FROM pg_class WHERE relname = ANY($1)
+         AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) ORDER BY 1 LIMIT 1";
+    let Some(row) = db.query_opt(taken, &[&TABLES]).await? else {
+        return Ok(());
+    };
+    let table: String = row.try_get(0)?;
+    Err(TxError::Refused(LedgerError::Foreign {
+        path: shown.into(),
+        why: format!("it has a table {table} and no rescind_schema, as of another program"),
+    }))
 }
 
 /// A database that cannot hold every character would one day refuse a request, at each delivery.
@@ -136,9 +163,12 @@ fn compatible(found: &Found, shown: &str) -> Result<(), TxError> {
 /// For a command that only reads.
 pub(super) async fn check(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     match look(db).await? {
-        None => Err(TxError::Refused(LedgerError::Missing {
-            path: shown.into(),
-        })),
+        None => {
+            check_free(db, shown).await?;
+            Err(TxError::Refused(LedgerError::Missing {
+                path: shown.into(),
+            }))
+        }
         Some(found) if found.version < known() => Err(TxError::Refused(LedgerError::TooOld {
             path: shown.into(),
             found: found.version,

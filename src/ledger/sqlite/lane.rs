@@ -193,10 +193,13 @@ pub(super) fn die(error: &rusqlite::Error) -> ! {
     std::process::exit(DISK_FAILED)
 }
 
-/// The library's error without the values that were bound.
+/// The library's error without the values that were bound, and without the statement.
 impl From<rusqlite::Error> for LedgerError {
     fn from(error: rusqlite::Error) -> Self {
-        let text = error.to_string();
+        let text = match &error {
+            rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+            error => error.to_string(),
+        };
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged(text),

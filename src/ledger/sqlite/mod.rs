@@ -15,7 +15,8 @@ use tracing::warn;
 
 use self::lane::Lane;
 use self::open::{
-    absolute, check_schema, is_there, lock, migrate, open_operator, open_reader, open_writer,
+    absolute, check_schema, is_new, is_there, lock, migrate, open_operator, open_reader,
+    open_writer,
 };
 use super::{
     Accepted, Answer, Arrival, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
@@ -57,8 +58,8 @@ impl Sqlite {
         observer: impl Fn(f64, usize) + Send + 'static,
     ) -> Result<Self, LedgerError> {
         let lock = lock(path)?;
-        let is_new = !is_there(path)?;
         let mut writer = open_writer(path)?;
+        let is_new = is_new(&writer)?;
         migrate(&mut writer, path)?;
         if is_new {
             warn!(

@@ -67,9 +67,11 @@ pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
     }
 }
 
-/// For the worker: the file is made if there is none.
+/// For the worker: the file is made if there is none. One of another program is not even put into our mode.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, LedgerError> {
-    durable(open(path, OpenFlags::SQLITE_OPEN_CREATE)?)
+    let writer = open(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+    check_ours(&writer, path)?;
+    durable(writer)
 }
 
 /// For an operator's command: the file exists, and is not migrated.
@@ -129,7 +131,36 @@ fn known_schema() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
+/// Whether nothing was ever made in it: the file was not there, or it was empty.
+pub(super) fn is_new(connection: &Connection) -> Result<bool, LedgerError> {
+    Ok(schema_version(connection)? == 0 && !has_any(connection)?)
+}
+
+fn has_any(connection: &Connection) -> rusqlite::Result<bool> {
+    let any = "SELECT EXISTS (SELECT 1 FROM sqlite_schema)";
+    connection.query_row(any, [], |row| row.get(0))
+}
+
+/// Another program may count its versions at the same place, and have a table of the same name.
+fn check_ours(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    let ours =
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('requests') WHERE name = 'payment_key')";
+    let is_ours = match schema_version(connection)? {
+        0 => !has_any(connection)?,
+        _ => connection.query_row(ours, [], |row| row.get(0))?,
+    };
+    if is_ours {
+        Ok(())
+    } else {
+        Err(LedgerError::Foreign {
+            path: absolute(path),
+            why: "it is a database of another program".into(),
+        })
+    }
+}
+
 pub(super) fn check_schema(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    check_ours(connection, path)?;
     let (found, known) = (schema_version(connection)?, known_schema());
     let path = path.display().to_string();
     match found.cmp(&known) {
@@ -146,12 +177,23 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
     }
     let done = usize::try_from(schema_version(connection)?).unwrap_or_default();
     for (number, migration) in MIGRATIONS.iter().enumerate().skip(done) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(migration)?;
-        transaction.pragma_update(None, "user_version", number + 1)?;
-        transaction.commit()?;
+        step(connection, number, migration).map_err(|error| match LedgerError::from(error) {
+            LedgerError::Failed(why) => LedgerError::Failed(format!(
+                "cannot bring {} from schema {number} to {}: {why}",
+                absolute(path),
+                number + 1
+            )),
+            error => error,
+        })?;
     }
     Ok(())
+}
+
+fn step(connection: &mut Connection, number: usize, migration: &str) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(migration)?;
+    transaction.pragma_update(None, "user_version", number + 1)?;
+    transaction.commit()
 }
 
 /// Whether the file exists. A file that this user may not see can well exist and be in use.

@@ -215,6 +215,9 @@ fn without_a_ledger_that_can_be_used_every_command_says_what_to_do() {
         "start the worker once, it migrates the ledger",
     );
     file.pragma_update(None, "user_version", 1_000).unwrap();
+    each(world.config(), "it is a database of another program");
+    let of_ours = "CREATE TABLE requests (payment_key)";
+    file.execute_batch(of_ours).unwrap();
     each(world.config(), "run the newer version");
     drop(file);
 

@@ -187,6 +187,48 @@ fn a_file_that_is_no_ledger_is_refused_and_kept() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
+/// By its name alone `ledger.url` can lead to any database, and the number of its schema is any program's.
+#[test]
+fn a_database_of_another_program_is_refused_and_kept() {
+    for (tables, version) in [
+        ("CREATE TABLE users (name)", 0),
+        ("CREATE TABLE users (name)", 3),
+        ("CREATE TABLE requests (url)", 9),
+        ("CREATE TABLE requests (url)", 77),
+        ("", 3),
+    ] {
+        let (_folder, path) = nowhere();
+        let file = Connection::open(&path).unwrap();
+        file.execute_batch(tables).unwrap();
+        file.pragma_update(None, "user_version", version).unwrap();
+        drop(file);
+        let before = std::fs::read(&path).unwrap();
+        for refused in [
+            open(&path).err(),
+            Sqlite::open_to_read(&path).err(),
+            Sqlite::open_to_operate(&path).err(),
+        ] {
+            let foreign = matches!(refused, Some(LedgerError::Foreign { .. }));
+            assert!(foreign, "{tables} {version}: {refused:?}");
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+}
+
+/// What it was to change is not there.
+#[test]
+fn a_migration_that_fails_says_so_without_its_text() {
+    let (_folder, path) = nowhere();
+    drop(open(&path).unwrap());
+    let file = Connection::open(&path).unwrap();
+    file.pragma_update(None, "user_version", 1).unwrap();
+    drop(file);
+    let error = open(&path).err().unwrap().to_string();
+    assert!(error.contains("from schema 1 to 2"), "{error}");
+    assert!(!error.contains("TABLE"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
 /// The full sync of a commit is a setting of the worker's own connection that nobody else
 /// can ask for; `tidy` reads it in the source. This shows the rest.
 #[tokio::test]

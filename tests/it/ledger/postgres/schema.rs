@@ -81,6 +81,26 @@ async fn a_database_that_holds_some_characters_only_gets_no_ledger() {
     );
 }
 
+/// A name of ours is a name that others choose, too.
+#[tokio::test]
+async fn a_database_of_another_program_is_left_alone() {
+    let url = Database::shared().create();
+    Database::shared().sql_in(&url, "CREATE TABLE messages (said TEXT)");
+    let (worker, reader) = refusal(&url).await;
+    for refused in [worker, reader] {
+        let Some(error @ LedgerError::Foreign { .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        let says = error.to_string();
+        assert!(
+            says.contains("a table messages and no rescind_schema"),
+            "{says}"
+        );
+    }
+    let tables = "SELECT relname FROM pg_class WHERE relname IN ('rescind_schema', 'requests')";
+    assert_eq!(Database::shared().sql_in(&url, tables), "");
+}
+
 #[tokio::test]
 async fn workers_that_come_at_once_make_the_schema_once() {
     let url = Database::shared().create();

@@ -1,0 +1,151 @@
+//! Whether a worker could use the ledger, without changing anything in it.
+
+use std::path::Path;
+
+use super::{Check, Exit, lock};
+use crate::config::Config;
+use crate::ledger::postgres::{Postgres, Settings};
+use crate::ledger::sqlite::Sqlite;
+use crate::ledger::{LedgerError, Location};
+use crate::run;
+
+/// The checks of the configured ledger.
+pub(super) async fn all(config: &Config) -> Vec<Check> {
+    match run::location(config) {
+        Location::File(path) => vec![file(&path)],
+        Location::Database(settings) => database(&settings).await,
+    }
+}
+
+async fn database(settings: &Settings) -> Vec<Check> {
+    let risks = match risks(settings).await {
+        Ok(risks) => risks,
+        Err(LedgerError::Missing { path }) => {
+            let says = format!("{path} will get its tables from the worker");
+            return vec![Check::good("ledger", says)];
+        }
+        Err(error) => return vec![unopened(error)],
+    };
+    let risk = |setting: String| {
+        let says = format!(
+            "{setting} at the server, so a crash there can lose confirmed commits; set it to on"
+        );
+        Check::bad("ledger", Exit::Found, says)
+    };
+    let good = Check::good("ledger", "the database has the schema of this version");
+    std::iter::once(good)
+        .chain(risks.into_iter().map(risk))
+        .collect()
+}
+
+async fn risks(settings: &Settings) -> Result<Vec<String>, LedgerError> {
+    Postgres::open_to_read(settings).await?.risks().await
+}
+
+fn file(path: &Path) -> Check {
+    match Sqlite::open_to_read(path) {
+        Ok(_) => {
+            let user = if lock::in_use(path) {
+                "; a worker is using it"
+            } else {
+                ""
+            };
+            let says = format!("{} has the schema of this version{user}", path.display());
+            Check::good("ledger", says)
+        }
+        Err(LedgerError::Missing { .. }) => new_ledger(path),
+        Err(error) => unopened(error),
+    }
+}
+
+fn unopened(error: LedgerError) -> Check {
+    match error {
+        // A file that is there, as made by `touch`.
+        LedgerError::TooOld { path, found: 0, .. } => {
+            let says = format!(
+                "{path} is empty; the worker makes a new ledger in it, which knows no earlier request"
+            );
+            Check::good("ledger", says)
+        }
+        // Older than this binary, as between an upgrade and the first start.
+        LedgerError::TooOld { path, found, known } => {
+            let says = format!(
+                "{path} has schema {found}; the worker brings it to {known} when it starts, so have a backup"
+            );
+            Check::good("ledger", says)
+        }
+        error @ LedgerError::Foreign { .. } => Check::bad("ledger", Exit::Found, error.to_string()),
+        error => Check::bad("ledger", Exit::Unreachable, error.to_string()),
+    }
+}
+
+/// Shows the absolute path: the worker may have been started in another folder.
+fn new_ledger(path: &Path) -> Check {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().unwrap_or(&path);
+    if folder.is_dir() {
+        let says = format!("{} will be created by the worker", path.display());
+        return Check::good("ledger", says);
+    }
+    let says = format!("the folder {} does not exist; create it", folder.display());
+    Check::bad("ledger", Exit::Unreachable, says)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_is_not_there_is_created_if_its_folder_is() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(new_ledger(&dir.path().join("rescind.db")).ok);
+        assert!(!new_ledger(&dir.path().join("no/rescind.db")).ok);
+        let here = std::path::absolute("new.db").unwrap();
+        let check = file(Path::new("new.db"));
+        let says = format!("{} will be created by the worker", here.display());
+        assert_eq!((check.ok, check.says), (true, says));
+    }
+
+    /// `rescind check` stands between a new binary and its first start.
+    #[test]
+    fn a_ledger_of_an_older_version_is_well_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rescind.db");
+        drop(Sqlite::open(&path, |_, _| ()).unwrap());
+        let older = rusqlite::Connection::open(&path).unwrap();
+        older.pragma_update(None, "user_version", 2).unwrap();
+        let check = file(&path);
+        assert!(check.ok, "{check:?}");
+        let says = "has schema 2; the worker brings it to ";
+        assert!(check.says.contains(says), "{check:?}");
+    }
+
+    /// Nothing is brought anywhere: what it knew is not there.
+    #[test]
+    fn an_empty_file_becomes_a_new_ledger_and_another_programs_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rescind.db");
+        std::fs::write(&path, "").unwrap();
+        let check = file(&path);
+        assert!(check.ok, "{check:?}");
+        assert!(check.says.contains("is empty"), "{check:?}");
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("CREATE TABLE users (name)").unwrap();
+        let check = file(&path);
+        assert_eq!((check.ok, check.exit), (false, Exit::Found));
+        assert!(check.says.contains("another program"), "{check:?}");
+    }
+
+    /// As where its folder is closed to this user, which it never is to root.
+    #[test]
+    fn a_ledger_that_cannot_be_looked_at_is_not_called_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let no_folder = dir.path().join("file");
+        std::fs::write(&no_folder, "").unwrap();
+        let check = file(&no_folder.join("rescind.db"));
+        assert_eq!((check.ok, check.exit), (false, Exit::Unreachable));
+        for says in ["file/rescind.db cannot be accessed", "the worker's user"] {
+            assert!(check.says.contains(says), "{check:?}");
+        }
+    }
+}
