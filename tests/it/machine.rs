@@ -87,6 +87,36 @@ async fn a_worker_whose_disk_fails_ends_at_once_and_loses_nothing() {
     }
 }
 
+/// An open file that was removed takes all that is stored, and goes with the worker. Without the lock a second worker
+/// could start. The first start is on an empty file, which is no ledger that was there before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_files_are_removed_or_replaced_ends_at_once() {
+    let stage = Stage::new("removed");
+    let file = |ending: &str| PathBuf::from(format!("{}{ending}", stage.ledger().display()));
+    fs::write(file(""), "").unwrap();
+    let mut worker = stage.worker();
+    assert!(worker.log().contains("no ledger found"), "{}", worker.log());
+    type Meddle = fn(&Path);
+    let remove: Meddle = |path| fs::remove_file(path).unwrap();
+    let replace: Meddle = |path| {
+        let copy = path.with_extension("copy");
+        fs::copy(path, &copy).unwrap();
+        fs::rename(copy, path).unwrap();
+    };
+    for (ending, meddle, says) in [
+        (".lock", remove, "the lock of the ledger was removed"),
+        ("-wal", remove, "a file of the ledger was removed"),
+        ("", replace, "a file of the ledger was removed"),
+        ("", remove, "a file of the ledger was removed"),
+    ] {
+        meddle(&file(ending));
+        let status = worker.wait(PATIENCE);
+        assert_eq!(status.code(), Some(74), "{ending}: {}", worker.log());
+        assert!(worker.log().contains(says), "{ending}: {}", worker.log());
+        worker.restart();
+    }
+}
+
 /// The system repeats what was written and not acknowledged, also of a socket that was closed. By then the
 /// look-ups may have said that nothing was cancelled.
 #[tokio::test(flavor = "multi_thread")]

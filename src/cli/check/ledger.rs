@@ -53,6 +53,12 @@ fn file(path: &Path) -> Check {
             let says = format!("{} has the schema of this version{user}", path.display());
             Check::good("ledger", says)
         }
+        Err(LedgerError::Missing { path: gone }) if lock::in_use(path) => {
+            let says = format!(
+                "{gone} is gone, and a worker still has it: what is stored now will be lost. Stop that worker; put the file back together with its -wal, or restore a backup, and start once with --reconcile"
+            );
+            Check::bad("ledger", Exit::Found, says)
+        }
         Err(LedgerError::Missing { .. }) => new_ledger(path),
         Err(error) => unopened(error),
     }
@@ -134,6 +140,17 @@ mod tests {
         let check = file(&path);
         assert_eq!((check.ok, check.exit), (false, Exit::Found));
         assert!(check.says.contains("another program"), "{check:?}");
+    }
+
+    #[test]
+    fn a_file_that_was_removed_under_a_worker_is_not_called_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rescind.db");
+        let lock = std::fs::File::create(dir.path().join("rescind.db.lock")).unwrap();
+        lock.try_lock().unwrap();
+        let check = file(&path);
+        assert_eq!((check.ok, check.exit), (false, Exit::Found));
+        assert!(check.says.contains("is gone"), "{check:?}");
     }
 
     /// As where its folder is closed to this user, which it never is to root.

@@ -3,14 +3,16 @@
 //! A checkpoint ends with a sync of the file, in which the writer would commit nothing; on a
 //! large ledger that is tens of milliseconds, as each page stands for itself.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 use tracing::debug;
 
 use super::lane::{die, is_broken};
+use super::place::Place;
 use crate::ledger::LedgerError;
 
 /// Pages in the log that are worth a copy beside the writer: the more, the fewer pages are copied
@@ -22,25 +24,47 @@ const COPIED_AT: i32 = 1_150;
 /// 16 MiB.
 const RENEWED_AT: i32 = 4_000;
 
+/// How often the thread looks whether the files are still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the writer may take to be closed.
+const CLOSING: Duration = Duration::from_millis(500);
+
 /// For a connection that copies its log by itself.
 pub(super) fn alone(writer: &mut Connection) -> Result<(), LedgerError> {
     at_each_commit(writer, |_| ())
 }
 
 /// For the worker's writer, with a connection that copies beside it. The thread ends when the
-/// writer is closed.
-pub(super) fn beside(writer: &mut Connection, copier: Connection) -> Result<(), LedgerError> {
+/// writer is closed; having little else to do, it also looks after the files.
+pub(super) fn beside(
+    writer: &mut Connection,
+    copier: Connection,
+    place: Place,
+) -> Result<(), LedgerError> {
     let (wake, wakes) = sync_channel(1);
     thread::Builder::new()
         .name("ledger-copy".into())
-        .spawn(move || {
-            while let Ok(()) = wakes.recv() {
-                check_copy(copier.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE));
-            }
-        })
+        .spawn(move || serve(&copier, &place, &wakes))
         .map_err(LedgerError::unstarted)?;
     let mut copied = 0;
     at_each_commit(writer, move |pages| wake_if_due(&wake, &mut copied, pages))
+}
+
+fn serve(copier: &Connection, place: &Place, wakes: &Receiver<()>) {
+    loop {
+        match wakes.recv_timeout(LOOK_EVERY) {
+            Ok(()) => check_copy(copier.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let Some(gone) = place.gone() else { continue };
+        // Who closes a ledger may remove it at once.
+        if let Err(RecvTimeoutError::Disconnected) = wakes.recv_timeout(CLOSING) {
+            return;
+        }
+        gone.die();
+    }
 }
 
 /// Replaces SQLite's own checkpoints, which report their errors to no caller.

@@ -21,8 +21,8 @@ const GATHER: Duration = Duration::from_millis(1);
 /// Operations in one commit; keeps the longest transaction in the milliseconds.
 const GROUP_MAX: usize = 512;
 
-/// Exit status after the disk has failed, `EX_IOERR` of sysexits.h.
-const DISK_FAILED: i32 = 74;
+/// Exit status after the disk has failed or the file is gone, `EX_IOERR` of sysexits.h.
+pub(super) const DISK_FAILED: i32 = 74;
 
 /// Called after every commit with the seconds it took and the operations in it.
 pub(super) type Observer = Box<dyn Fn(f64, usize) + Send>;

@@ -1,7 +1,7 @@
 //! The ledger on one SQLite file: embedded, durable, one worker.
 //!
 //! WAL with `synchronous=FULL`: an answer means that the commit is on the disk. One thread
-//! writes, another one reads, a third copies the log; a lock beside the file keeps a second worker
+//! writes, another one reads, a third copies the log and looks after the files; a lock beside the file keeps a second worker
 //! away. A person's commands write beside the worker, in short transactions that wait for each other.
 
 use std::fs::File;
@@ -18,6 +18,7 @@ use self::open::{
     absolute, check_schema, is_new, is_there, lock, migrate, open_operator, open_reader,
     open_writer,
 };
+use self::place::Place;
 use super::{
     Accepted, Answer, Arrival, Change, Claims, Closed, Closing, CommitAnswer, DeadFilter,
     DeadRecord, Delivered, Filter, Hear, Heard, History, Ledger, LedgerError, Pending, Planner,
@@ -33,6 +34,7 @@ mod lane;
 mod notify;
 mod open;
 mod outbox;
+mod place;
 mod purge;
 mod read;
 mod recover;
@@ -67,7 +69,7 @@ impl Sqlite {
                 "no ledger found, so a new one was made, which knows no earlier request. If there should have been one, stop the worker and check ledger.url and the file system mounted there"
             );
         }
-        checkpoint::beside(&mut writer, open_operator(path)?)?;
+        checkpoint::beside(&mut writer, open_operator(path)?, Place::of(path))?;
         let write = Lane::writer(writer, Box::new(observer))?;
         let read = Lane::reader(open_reader(path)?)?;
         Ok(Self {

@@ -24,8 +24,13 @@ const MIGRATIONS: &[&str] = &[
 
 /// The file beside a ledger whose lock says that a worker has it. A link to the ledger is the ledger.
 pub(crate) fn lock_file(path: &Path) -> PathBuf {
+    beside(path, ".lock")
+}
+
+/// A file that belongs to a ledger: its name is the ledger's with this ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = followed(path).into_os_string();
-    name.push(".lock");
+    name.push(ending);
     PathBuf::from(name)
 }
 

@@ -1,0 +1,80 @@
+//! Whether the ledger's files are still where the worker has opened them.
+//!
+//! The system keeps a file that was removed for as long as somebody has it open: it takes whatever is
+//! stored, and goes with the worker. Nothing else would tell.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use tracing::error;
+
+use super::lane::DISK_FAILED;
+use super::open::{absolute, beside, lock_file};
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// The files by their paths, as they were opened.
+pub(super) struct Place {
+    data: Vec<(PathBuf, Identity)>,
+    lock: Option<(PathBuf, Identity)>,
+}
+
+impl Place {
+    /// Of a ledger that was just opened, and locked.
+    pub(super) fn of(path: &Path) -> Self {
+        let logs = ["-wal", "-shm"].map(|ending| beside(path, ending));
+        let data = std::iter::once(path.to_owned()).chain(logs);
+        let here = |path: PathBuf| identity(&path).ok().map(|identity| (path, identity));
+        Self {
+            data: data.filter_map(here).collect(),
+            lock: here(lock_file(path)),
+        }
+    }
+
+    /// The first of them that is gone.
+    pub(super) fn gone(&self) -> Option<Gone<'_>> {
+        let data = self.data.iter().find_map(missing).map(Gone::Data);
+        data.or_else(|| self.lock.as_ref().and_then(missing).map(Gone::Lock))
+    }
+}
+
+/// What is gone.
+pub(super) enum Gone<'p> {
+    /// The file, or a part of its log.
+    Data(&'p Path),
+    /// What keeps a second worker away.
+    Lock(&'p Path),
+}
+
+impl Gone<'_> {
+    /// Ends the process as a crash would: what was stored since is lost, and whatever else were stored, too.
+    pub(super) fn die(self) -> ! {
+        match self {
+            Self::Data(path) => error!(
+                path = absolute(path),
+                "a file of the ledger was removed, moved or replaced under the worker, so what is stored would be lost at its end; ending at once. Put it back together with its -wal, or restore a backup, and start once with --reconcile"
+            ),
+            Self::Lock(path) => error!(
+                path = absolute(path),
+                "the lock of the ledger was removed or replaced under the worker, so another worker can start on the same file; ending at once. The ledger itself is unharmed: see that no other worker has it, and start one"
+            ),
+        }
+        std::process::exit(DISK_FAILED)
+    }
+}
+
+/// What cannot be looked at now, in a folder that was closed to this user for example, is not gone.
+fn missing((path, opened): &(PathBuf, Identity)) -> Option<&Path> {
+    let gone = match identity(path) {
+        Ok(found) => found != *opened,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    gone.then_some(path)
+}
+
+fn identity(path: &Path) -> std::io::Result<Identity> {
+    let about = fs::metadata(path)?;
+    Ok((about.dev(), about.ino()))
+}
