@@ -99,15 +99,22 @@ fn print(found: &[Summary], now: Timestamp, screen: Screen) -> anyhow::Result<()
 
 fn row(summary: &Summary, now: Timestamp) -> Vec<Cell> {
     let finished = summary.state == State::Finished.as_str();
-    let (state, reason) = match &summary.outcome {
-        Some((outcome, reason)) if finished => (outcome.as_str(), reason.clone()),
-        Some((outcome, _)) => (summary.state.as_str(), format!("replay of {outcome}")),
-        None => (summary.state.as_str(), String::new()),
+    let (state, reason) = match (&summary.outcome, &summary.corrected) {
+        // Who reads the first half alone would refund what is cancelled.
+        (Some(said), Some(found)) if finished => (
+            format!("{} → {}", said.0, found.0),
+            format!("{} → {}", said.1, found.1),
+        ),
+        (Some((outcome, reason)), _) if finished => (outcome.clone(), reason.clone()),
+        (Some((outcome, _)), _) => (summary.state.clone(), format!("replay of {outcome}")),
+        (None, _) => (summary.state.clone(), String::new()),
     };
+    let stands = summary.corrected.as_ref().filter(|_| finished);
+    let style = Style::of_outcome(stands.map_or(&state, |(outcome, _)| outcome));
     vec![
         summary.request_id.as_str().into(),
         summary.provider.as_str().into(),
-        Cell::styled(state, Style::of_outcome(state)),
+        Cell::styled(state, style),
         reason.into(),
         summary.attempts.to_string().into(),
         summary.lookups.to_string().into(),
@@ -135,6 +142,8 @@ fn object(summary: &Summary) -> serde_json::Value {
         "state": summary.state,
         "outcome": end.map(|(outcome, _)| outcome),
         "reason": end.map(|(_, reason)| reason),
+        // As `rescind show` has it.
+        "corrected": summary.corrected,
         "attempts": summary.attempts,
         "lookups": summary.lookups,
         "received_at": summary.received_at,
@@ -157,6 +166,7 @@ mod tests {
             }
             .into(),
             outcome,
+            corrected: None,
             attempts: 1,
             lookups: 2,
             received_at: Timestamp::from_second(1_000).unwrap(),
@@ -182,6 +192,9 @@ mod tests {
         assert!(show(summary(end)).contains("refused  settled"));
         let end = Some(("failed".to_owned(), "retries_exhausted".to_owned()));
         let mut replayed = summary(end);
+        replayed.corrected = Some(("cancelled".to_owned(), "voided".to_owned()));
+        let corrected = "failed → cancelled  retries_exhausted → voided";
+        assert!(show(replayed.clone()).contains(corrected));
         replayed.state = "in_doubt".into();
         assert!(show(replayed).contains("in_doubt  replay of failed"));
     }
@@ -191,6 +204,7 @@ mod tests {
         let object = object(&summary(None));
         assert_eq!(object["outcome"], serde_json::Value::Null);
         assert_eq!(object["due_at"], "1970-01-01T00:18:20Z");
-        assert_eq!(object.as_object().unwrap().len(), 9);
+        assert_eq!(object["corrected"], serde_json::Value::Null);
+        assert_eq!(object.as_object().unwrap().len(), 10);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ActionRecord, DeadRecord, Stored};
 use crate::lifecycle::Progress;
@@ -131,6 +131,8 @@ pub struct Summary {
     pub state: String,
     /// Outcome and reason of its result.
     pub outcome: Option<(String, String)>,
+    /// Outcome and reason of the last correction of it.
+    pub corrected: Option<(String, String)>,
     /// Cancel calls sent.
     pub attempts: u32,
     /// Look-ups sent.
@@ -139,4 +141,20 @@ pub struct Summary {
     pub received_at: Timestamp,
     /// Next look at it.
     pub due_at: Option<Timestamp>,
+}
+
+/// The last correction, of a progress as it is stored. A list reads no more of it, and goes on past one that cannot
+/// be read.
+pub(super) fn corrected(progress: &str) -> Option<(String, String)> {
+    #[derive(Default, Deserialize)]
+    struct Stored {
+        #[serde(default)]
+        hints: Corrected,
+    }
+    #[derive(Default, Deserialize)]
+    struct Corrected {
+        corrected: Option<(String, String)>,
+    }
+    let stored: Stored = serde_json::from_str(progress).unwrap_or_default();
+    stored.hints.corrected
 }

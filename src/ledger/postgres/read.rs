@@ -11,6 +11,7 @@ use super::error::TxError;
 use super::rows::{STORED, count, kind, number, parse, state, stored, text};
 use crate::ledger::column::{limit, millis, time};
 use crate::ledger::pending::RESULT_KINDS;
+use crate::ledger::read::corrected;
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };
@@ -241,7 +242,7 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
     let wanted = wanted(filter.state.as_deref());
     let query = db
         .prepare_cached(&format!(
-            "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at
+            "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at, progress
              FROM requests
              WHERE {wanted} AND ($2::text IS NULL OR provider = $2) AND ($3::bigint IS NULL OR received_at < $3)
                AND ($6::bigint IS NULL OR received_at > $6)
@@ -274,6 +275,7 @@ pub(super) async fn list(db: Object, filter: Filter) -> Result<Vec<Summary>, TxE
             lookups: number(row.try_get(6)?),
             received_at: time(row.try_get(7)?),
             due_at: row.try_get::<_, Option<i64>>(8)?.map(time),
+            corrected: corrected(row.try_get(9)?),
         })
     };
     rows.iter().map(summary).collect()

@@ -7,6 +7,7 @@ use super::dead;
 use super::rows::{STORED, kind, parse, state, stored, unreadable};
 use crate::ledger::column::{limit, millis, time};
 use crate::ledger::pending::RESULT_KINDS;
+use crate::ledger::read::corrected;
 use crate::ledger::{
     About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
 };
@@ -206,7 +207,7 @@ fn messages(db: &Connection, request: i64) -> rusqlite::Result<Vec<MessageRecord
 
 pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Summary>> {
     db.prepare_cached(
-        "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at
+        "SELECT request_id, provider, state, outcome, reason, attempts, lookups, received_at, due_at, progress
          FROM requests
          WHERE (?1 IS NULL OR state = ?1 OR outcome = ?1 OR (?1 = 'open' AND state <> 'finished')) AND (?2 IS NULL OR provider = ?2)
            AND (?3 IS NULL OR received_at < ?3) AND (?6 IS NULL OR received_at > ?6)
@@ -232,6 +233,7 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Sum
                 lookups: row.get(6)?,
                 received_at: time(row.get(7)?),
                 due_at: row.get::<_, Option<i64>>(8)?.map(time),
+                corrected: corrected(&row.get::<_, String>(9)?),
             })
         },
     )?

@@ -64,6 +64,15 @@ async fn once_the_provider_is_well_a_replay_cancels_once_and_corrects_the_result
         }
         assert!(!shown.stdout.contains("to do"), "{shown:#?}");
     }
+    // Who works off a list of what failed is told of it there.
+    let list = ["list", "--state", "failed"];
+    let listed = world.rescind(&list).exits(0);
+    let corrected = listed.stdout.matches("failed → cancelled").count();
+    assert_eq!(corrected, 6, "{listed:#?}");
+    for listed in world.rescind(&[&list[..], &["--json"]].concat()).objects() {
+        assert_eq!(listed["outcome"], "failed");
+        assert_eq!(listed["corrected"][0], "cancelled", "{listed:#}");
+    }
     assert!(world.letters().is_empty());
     until("all is counted", PATIENCE, || {
         let corrected = [("outcome", "cancelled")];
