@@ -28,6 +28,7 @@ use self::copies::Copies;
 use self::notes::Notes;
 use self::round::Round;
 
+mod alarm;
 mod copies;
 mod mark;
 mod notes;
@@ -165,6 +166,7 @@ impl Outbox {
             tokio::select! {
                 ended = try_join_all(all) => ended.map(drop),
                 () = amqp::watch(connection, &[]) => Err(AmqpError::Lost),
+                () = alarm::tell(connection) => Err(AmqpError::Lost),
             }
         };
         tokio::join!(publishing, self.keep_marking(&over)).0

@@ -24,6 +24,7 @@ mod items;
 /// Publications that wait for their confirm at once.
 const WINDOW: usize = 64;
 
+const ALARM: &str = "the broker has an alarm, of memory or of disk, and takes nothing that is published until it is over; `rabbitmqctl status` names it";
 const UNPUBLISHED: &str = "not every request was published; submitting them again is safe";
 
 /// Publish requests (one JSON object, an array, or JSON lines) and follow them to their
@@ -76,9 +77,13 @@ async fn publish(connection: &Connection, settings: &Amqp, items: &[Item]) -> an
     let channel = publish::channel(connection).await?;
     for window in items.chunks(WINDOW) {
         let published = publish_window(&channel, &settings.requests_exchange, window).await;
-        published
-            .map_err(|error| explained(error, settings))
-            .context(UNPUBLISHED)?;
+        let explained = published.map_err(|error| match error {
+            PublishError::Broker(error) if connection.status().blocked() => {
+                anyhow::Error::new(error).context(ALARM)
+            }
+            error => explained(error, settings),
+        });
+        explained.context(UNPUBLISHED)?;
     }
     Ok(())
 }

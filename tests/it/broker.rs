@@ -222,10 +222,16 @@ async fn an_alarm_and_closed_connections_delay_results_and_lose_none() {
         "{}",
         worker.log()
     );
+    let told = |what: &str| worker.log().matches(what).count();
+    assert_eq!(told("the broker has an alarm"), 1, "{}", worker.log());
     broker.ctl(&["set_vm_memory_high_watermark", "0.6"]);
     for ending in endings(&stage, &mut results, &all, PATIENCE).await {
         assert_eq!(ending.result["outcome"], "cancelled", "{ending:#?}");
     }
+    until("it says that it is over", PATIENCE, || {
+        told("the broker's alarm is over") == 1
+    })
+    .await;
 
     worker.become_ready(PATIENCE).unwrap();
     let before = worker.metric("rescind_broker_reconnects_total", &[]);

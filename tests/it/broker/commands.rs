@@ -62,6 +62,15 @@ async fn a_check_during_an_alarm_names_it() {
         .exits(7)
         .says("✗ broker               has an alarm")
         .says("✓ topology ");
+    let file = stage.dir().join("one.json");
+    std::fs::write(&file, request("migo", "success").to_string()).unwrap();
+    rescind(
+        &stage,
+        &["submit", "--no-wait", &file.display().to_string()],
+    )
+    .exits(7)
+    .says("submitting them again is safe")
+    .says("the broker has an alarm");
     broker.ctl(&["set_vm_memory_high_watermark", "0.6"]);
     rescind(&stage, &["check"]).exits(0);
 }
