@@ -201,6 +201,34 @@ async fn a_full_disk_stops_intake_says_so_and_is_over_once_there_is_room() {
     until("it is ready again", PATIENCE, || worker.ready()).await;
 }
 
+/// Where nothing can be written a worker cannot work, whatever can be read there.
+#[test]
+fn a_check_says_if_the_disk_is_full_or_read_only() {
+    if mounts_are_left_out() {
+        return;
+    }
+    for (meddle, says) in [
+        ("true", "will be created by the worker"),
+        ("mount -o remount,ro none \"$0\"", "small cannot be written"),
+        (
+            "cat /dev/zero > \"$0/ballast\" 2> /dev/null || true",
+            "is full",
+        ),
+    ] {
+        let mut stage = Stage::new("check-disk");
+        let (_, words) = small_disk(&mut stage);
+        let mount = words[5].replace("&& exec", &format!("&& {{ {meddle}; }} && exec"));
+        let config = stage.dir().join("person.toml");
+        fs::write(&config, stage.config()).unwrap();
+        let mut command = std::process::Command::new(&words[0]);
+        command.args(&words[1..5]).arg(mount).args(&words[6..]);
+        command.args([env!("CARGO_BIN_EXE_rescind"), "check", "--config"]);
+        let done = command.arg(config).output().expect(NO_MOUNT);
+        let told = String::from_utf8_lossy(&done.stdout);
+        assert!(told.contains(says), "{says}: {told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_too_few_files_is_slow_and_right() {
     // One account: the connections that others keep open for later would be a matter of their

@@ -2,12 +2,18 @@
 
 use std::path::Path;
 
+use rustix::fs::{Access, access, statvfs};
+use rustix::io::Errno;
+
 use super::{Check, Exit, lock};
 use crate::config::Config;
 use crate::ledger::postgres::{Postgres, Settings};
-use crate::ledger::sqlite::Sqlite;
+use crate::ledger::sqlite::{Sqlite, lock_file};
 use crate::ledger::{LedgerError, Location};
 use crate::run;
+
+/// With less than this on its disk no ledger is even made.
+const ROOM: u64 = 1024 * 1024;
 
 /// The checks of the configured ledger.
 pub(super) async fn all(config: &Config) -> Vec<Check> {
@@ -18,6 +24,14 @@ pub(super) async fn all(config: &Config) -> Vec<Check> {
 }
 
 async fn database(settings: &Settings) -> Vec<Check> {
+    match Postgres::unwritable(settings).await {
+        Ok(None) => {}
+        Ok(Some(why)) => {
+            let says = format!("no worker can write to {}: {why}", settings.address());
+            return vec![Check::bad("ledger", Exit::Unreachable, says)];
+        }
+        Err(error) => return vec![unopened(error)],
+    }
     let risks = match risks(settings).await {
         Ok(risks) => risks,
         Err(LedgerError::Missing { path }) => {
@@ -42,7 +56,43 @@ async fn risks(settings: &Settings) -> Result<Vec<String>, LedgerError> {
     Postgres::open_to_read(settings).await?.risks().await
 }
 
+/// What can be read, or is to be made, cannot always be written.
 fn file(path: &Path) -> Check {
+    let check = opened(path);
+    match unwritable(path) {
+        Some(why) if check.ok => Check::bad("ledger", Exit::Unreachable, why),
+        _ => check,
+    }
+}
+
+/// Looks only: what a write to a full disk would tell may be known to the worker first.
+fn unwritable(path: &Path) -> Option<String> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let lock = lock_file(&path);
+    // Where a link leads.
+    let folder = lock.parent().unwrap_or(&path);
+    for place in [folder, &path, &lock] {
+        match access(place, Access::WRITE_OK) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => {
+                return Some(format!(
+                    "{} cannot be written: {error}. Run this as the worker's user; the worker writes the file and makes others beside it",
+                    place.display()
+                ));
+            }
+        }
+    }
+    let disk = statvfs(folder).ok()?;
+    let left = disk.f_bavail.saturating_mul(disk.f_frsize);
+    (disk.f_blocks > 0 && left < ROOM).then(|| {
+        format!(
+            "the disk of {} is full: {left} bytes are left for this user, so the worker stores nothing; make room",
+            folder.display()
+        )
+    })
+}
+
+fn opened(path: &Path) -> Check {
     match Sqlite::open_to_read(path) {
         Ok(_) => {
             let user = if lock::in_use(path) {

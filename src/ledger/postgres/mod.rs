@@ -118,25 +118,34 @@ impl Postgres {
 
     /// Opens an existing ledger to be read, beside running workers or without one.
     pub async fn open_to_read(settings: &Settings) -> Result<Self, LedgerError> {
+        let ledger = Self::reader(settings)?;
+        let shown = ledger.database.shown.clone();
+        ledger
+            .read(async move |db: Object| schema::check(&db, &shown).await)
+            .await?;
+        Ok(ledger)
+    }
+
+    /// Why a worker could not write to it, also before it has its tables: the server is a standby, for example.
+    pub async fn unwritable(settings: &Settings) -> Result<Option<String>, LedgerError> {
+        Self::reader(settings)?.read(read::unwritable).await
+    }
+
+    fn reader(settings: &Settings) -> Result<Self, LedgerError> {
         let database = Database::new(settings)?;
         let stop = CancellationToken::new();
         let reads = background("ledger-read", stop.clone().cancelled_owned())?;
-        let ledger = Self {
+        Ok(Self {
             write: None,
             readers: database.readers(READERS)?,
             reads,
             lease: Arc::new(Lease::new(String::new())),
             counted: Arc::default(),
-            database: database.clone(),
+            database,
             leaving: stop.clone(),
             left: stop.clone(),
             _end: Some(stop.drop_guard()),
-        };
-        let shown = database.shown;
-        ledger
-            .read(async move |db: Object| schema::check(&db, &shown).await)
-            .await?;
-        Ok(ledger)
+        })
     }
 
     /// Opens an existing ledger to be worked on by a person, beside running workers or without

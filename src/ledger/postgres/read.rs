@@ -304,3 +304,14 @@ pub(super) async fn risks(db: Object) -> Result<Vec<String>, TxError> {
     let rows = db.query(query, &[]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
+
+/// What keeps every worker from writing. A reader has made its own transactions read-only: what others get is the
+/// setting's value after a reset.
+pub(super) async fn unwritable(db: Object) -> Result<Option<String>, TxError> {
+    let query = "SELECT CASE
+           WHEN pg_is_in_recovery() THEN 'it is a standby, which takes no writes; name the server that does, or all of them'
+           WHEN reset_val = 'on' THEN 'default_transaction_read_only is on there, for this role, this database or the whole server; set it to off'
+         END FROM pg_settings WHERE name = 'default_transaction_read_only'";
+    let row = db.query_one(query, &[]).await?;
+    Ok(row.try_get(0)?)
+}

@@ -101,6 +101,19 @@ async fn a_database_of_another_program_is_left_alone() {
     assert_eq!(Database::shared().sql_in(&url, tables), "");
 }
 
+/// The reader's own connections are read-only in any case.
+#[tokio::test]
+async fn a_database_that_takes_no_writes_is_told_from_one_that_does() {
+    let url = Database::shared().create();
+    let why = async || Postgres::unwritable(&settings(&url)).await.unwrap();
+    assert_eq!(why().await, None);
+    let name = url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    let read_only = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    Database::shared().sql(&read_only);
+    let why = why().await.unwrap();
+    assert!(why.contains("default_transaction_read_only is on"), "{why}");
+}
+
 #[tokio::test]
 async fn workers_that_come_at_once_make_the_schema_once() {
     let url = Database::shared().create();
