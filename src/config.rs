@@ -22,6 +22,8 @@ mod loader;
 
 pub use documented::default_toml;
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Everything that is configured.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -37,6 +39,17 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The accounts at providers, by name.
     pub accounts: BTreeMap<String, AccountConfig>,
+}
+
+impl Config {
+    /// How long what ended should be known at least, where `ledger.retention` is shorter: after it a repeat is a new
+    /// request. A publisher repeats while it has no result, for as long as a request may take and for a day after it.
+    pub fn retention_advised(&self) -> Option<Duration> {
+        let accounts = self.accounts.values();
+        let times = accounts.flat_map(|a| [a.retry.give_up_after, a.poll.give_up_after]);
+        let advised = times.max().unwrap_or_default().saturating_add(DAY);
+        (self.ledger.retention < advised).then_some(advised)
+    }
 }
 
 /// The broker and the names on it.

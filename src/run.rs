@@ -163,6 +163,13 @@ async fn open(
         accounts = names.join(", "),
         "starting"
     );
+    if let Some(advised) = config.retention_advised() {
+        warn!(
+            retention_s = config.ledger.retention.as_secs(),
+            advised_s = advised.as_secs(),
+            "ledger.retention is shorter than the longest give_up_after and a day: what ended is forgotten so soon that a repeat of it may be carried out again"
+        );
+    }
     open_ledger(config, Arc::clone(metrics)).await
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::fs::{Access, access, statvfs};
 use rustix::io::Errno;
 
+use super::super::text;
 use super::{Check, Exit, lock};
 use crate::config::Config;
 use crate::ledger::postgres::{Postgres, Settings};
@@ -17,10 +18,22 @@ const ROOM: u64 = 1024 * 1024;
 
 /// The checks of the configured ledger.
 pub(super) async fn all(config: &Config) -> Vec<Check> {
-    match run::location(config) {
+    let mut checks = match run::location(config) {
         Location::File(path) => vec![file(&path)],
         Location::Database(settings) => database(&settings).await,
-    }
+    };
+    checks.extend(forgetful(config));
+    checks
+}
+
+/// No mistake for certain: a system for trials may forget soon.
+fn forgetful(config: &Config) -> Option<Check> {
+    let advised = text::span(config.retention_advised()?);
+    let says = format!(
+        "but ledger.retention is {}, shorter than the longest give_up_after and a day ({advised}): what ended is forgotten so soon that a repeat of it may be carried out again; is that meant?",
+        text::span(config.ledger.retention)
+    );
+    Some(Check::good("ledger", says))
 }
 
 async fn database(settings: &Settings) -> Vec<Check> {

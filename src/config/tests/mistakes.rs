@@ -152,6 +152,22 @@ fn a_file_that_is_not_toml_is_named_with_the_line() {
 }
 
 #[test]
+fn a_retention_below_the_time_in_which_a_request_is_repeated_is_seen() {
+    let advised = |retention: &str, give_up_after: &str| {
+        let file = format!(
+            "[ledger]\nretention = '{retention}'\n{SHOP}server_key = 'k'\npoll.give_up_after = '{give_up_after}'\n"
+        );
+        let config = with(&file, &[], &[]).unwrap().config;
+        let advised = config.retention_advised();
+        advised.map(|advised| advised.as_secs() / 86_400)
+    };
+    assert_eq!(advised("90d", "7d"), None);
+    assert_eq!(advised("8d", "7d"), None);
+    assert_eq!(advised("90s", "7d"), Some(8));
+    assert_eq!(advised("7d", "7d"), Some(8));
+}
+
+#[test]
 fn the_address_of_a_database_names_a_host_and_a_mode_that_is_offered() {
     let told = |url: &str| {
         let file = format!("[ledger]\nurl = '{url}'\n");
