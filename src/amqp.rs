@@ -102,6 +102,16 @@ impl AmqpError {
         }
     }
 
+    /// What the broker refused to declare, as a difference of the topology, with what to do about it.
+    pub fn explained(self) -> Self {
+        match (&self, self.mistake()) {
+            (Self::Protocol(what, _), Some(why)) => Self::Topology(vec![format!(
+                "the broker refuses to {what}: {why}. Correct the object at the broker or the names in [amqp], or set amqp.topology = \"verify\" and declare it elsewhere"
+            )]),
+            _ => self,
+        }
+    }
+
     /// The broker's text, where it calls the request a mistake. Every other refusal passes: the broker is
     /// being stopped (320), or one of its nodes is (541).
     pub fn mistake(&self) -> Option<String> {

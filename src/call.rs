@@ -246,11 +246,28 @@ fn header_value(secret: &SecretString) -> Option<reqwest::header::HeaderValue> {
 
 /// The chain of causes without the URL, which may hold ids.
 fn explain(error: &reqwest::Error) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    let words: Vec<String> = causes.map(ToString::to_string).collect();
+    let causes = || std::iter::successors(error.source(), |&cause| cause.source());
+    if causes().any(speaks_no_tls) {
+        return "what answers there does not speak TLS; is the port in base_url the provider's one for https?".into();
+    }
+    let words: Vec<String> = causes().map(ToString::to_string).collect();
     match words.as_slice() {
         [] => "the exchange failed".into(),
         words => words.join(": "),
+    }
+}
+
+/// As from a port for plain HTTP. The library's own words are about content types, and below an error of the system,
+/// which names what is inside as if it were its own.
+fn speaks_no_tls(cause: &(dyn std::error::Error + 'static)) -> bool {
+    match cause.downcast_ref() {
+        Some(rustls::Error::InvalidMessage(_)) => true,
+        Some(_) => false,
+        None => {
+            let system: Option<&std::io::Error> = cause.downcast_ref();
+            let inner = system.and_then(std::io::Error::get_ref);
+            inner.is_some_and(|inner| speaks_no_tls(inner))
+        }
     }
 }
 

@@ -200,12 +200,9 @@ pub async fn check(settings: &Amqp) -> Result<(), AmqpError> {
     let Err(error) = prepared else {
         return Ok(());
     };
-    match (&error, error.mistake()) {
-        (AmqpError::Topology(_), _) => Err(error),
-        (AmqpError::Protocol(what, _), Some(why)) => Err(AmqpError::Topology(vec![format!(
-            "the broker refuses to {what}: {why}. Correct the object at the broker or the names in [amqp], or set amqp.topology = \"verify\" and declare it elsewhere"
-        )])),
-        _ => {
+    match error.explained() {
+        error @ AmqpError::Topology(_) => Err(error),
+        error => {
             warn!(%error, "the topology could not be checked; trying again");
             Ok(())
         }

@@ -53,6 +53,7 @@ fn states() -> PossibleValuesParser {
 
 /// Prints the ledger's requests.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
+    text::expect_between(args.older_than, args.newer_than)?;
     let now = now();
     let most = args.limit.saturating_add(1);
     let filter = Filter {

@@ -32,8 +32,9 @@ pub(super) struct Args {
 
 /// Prints results until the limit or Ctrl-C.
 pub(super) async fn run(args: Args, loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
-    expect_none_waits(&loaded.config).await?;
+    // First: without a broker results wait, too.
     let connection = connect(loaded, "rescind results").await?;
+    expect_none_waits(&loaded.config).await?;
     let mut feed = Feed::open(&connection, &loaded.config.amqp).await?;
     text::say("results are printed as they come; Ctrl-C ends");
     let printer = Printer::new(args.json, screen, 24, 10);

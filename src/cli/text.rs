@@ -6,6 +6,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
+use super::CommandError;
+
 /// Where data goes: stdout, with colour or without.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Screen {
@@ -207,6 +209,21 @@ impl Table {
     }
 }
 
+/// Nothing is older than the one and newer than the other, unless the other is the longer one.
+pub(super) fn expect_between(
+    older: Option<Duration>,
+    newer: Option<Duration>,
+) -> Result<(), CommandError> {
+    match (older, newer) {
+        (Some(older), Some(newer)) if older >= newer => Err(CommandError::usage(format!(
+            "--older-than {} --newer-than {} can match nothing: what is between two ages is --older-than the shorter and --newer-than the longer one",
+            span(older),
+            span(newer)
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// A length of time as a person says it.
 pub(super) fn span(length: Duration) -> String {
     let seconds = length.as_secs();
@@ -333,5 +350,17 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
         assert!(duration("60").is_err());
+    }
+
+    #[test]
+    fn between_two_ages_there_is_something_or_a_sentence() {
+        let [minute, hour] = [60, 3_600].map(|s| Some(Duration::from_secs(s)));
+        for (older, newer) in [(minute, hour), (hour, None), (None, minute), (None, None)] {
+            assert!(expect_between(older, newer).is_ok());
+        }
+        for (older, newer) in [(hour, minute), (hour, hour)] {
+            let error = expect_between(older, newer).unwrap_err().to_string();
+            assert!(error.contains("can match nothing"), "{error}");
+        }
     }
 }

@@ -66,7 +66,7 @@ async fn declare(loaded: &Loaded, screen: Screen) -> anyhow::Result<Exit> {
         Some((ACCESS_REFUSED, _)) => anyhow::Error::new(error).context(
             "this user may not declare all of it; use another amqp.url, e.g. by RESCIND_AMQP__URL_FILE",
         ),
-        _ => error.into(),
+        _ => error.explained().into(),
     })?;
     for exchange in &topology.exchanges {
         screen.line(&format!("exchange {} ({})", exchange.name, exchange.kind))?;

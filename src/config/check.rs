@@ -132,12 +132,14 @@ impl Loader<'_> {
         let path = self.written("ledger.url");
         let url = ledger.url.expose_secret();
         let file = url.strip_prefix("sqlite:");
-        if file.is_some_and(|file| file.is_empty() || file.starts_with("//")) {
-            self.problem(
-                &path,
-                "must name a file, as sqlite:PATH without slashes of its own",
+        if file.is_some_and(|file| file.trim_matches('/').is_empty()) {
+            self.problem(&path, "must name a file, as sqlite:PATH");
+        } else if let Some(slashed) = file.and_then(|file| file.strip_prefix("//")) {
+            let what = format!(
+                "must name a file, as sqlite:PATH without slashes of its own; write sqlite:{slashed}"
             );
-        } else if file.is_none() && !url.starts_with("postgres://") {
+            self.problem(&path, what);
+        } else if file.is_none() && !is_database(url) {
             self.problem(&path, "must be sqlite:PATH or postgres://user@host/db");
         } else if file.is_none()
             && let Err(what) = database_address(url)
@@ -172,6 +174,13 @@ impl Loader<'_> {
             _ => path.to_owned(),
         }
     }
+}
+
+/// PostgreSQL's own tools take both.
+fn is_database(url: &str) -> bool {
+    ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
 }
 
 /// Checks the address of a database. Without a host it would be asked for ever.

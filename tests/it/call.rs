@@ -246,6 +246,28 @@ async fn what_ends_while_it_connects_was_not_sent() {
     assert!(matches!(roundtrip, Roundtrip::NotSent(_)), "{roundtrip:?}");
 }
 
+/// The port is the one for plain HTTP.
+#[tokio::test]
+async fn what_answers_without_tls_is_called_so() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let base_url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let refusal = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(refusal).await.unwrap();
+        // Until the client has read it and gone.
+        drop(stream.read_to_end(&mut Vec::new()).await);
+    });
+    let caller = caller("migo", migo(&base_url), 20 * SECOND);
+    let authorization = authorize(&caller).await.unwrap();
+    let request = Request::get("/a".to_owned());
+    let roundtrip = caller.send(&request, &authorization, None).await;
+    let Roundtrip::NotSent(why) = roundtrip else {
+        panic!("{roundtrip:?}");
+    };
+    assert!(why.contains("does not speak TLS"), "{why}");
+}
+
 #[tokio::test]
 async fn a_redirect_is_an_answer_and_leads_nowhere() {
     let elsewhere = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;

@@ -36,7 +36,7 @@ pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::
     let ledger = ledger(config).await?;
     let mut filter = DeadFilter {
         with_body: true,
-        ..args.filters.filter(args.reason, !args.closed)
+        ..args.filters.filter(args.reason, !args.closed)?
     };
     let mut exported = 0;
     while let Some(page) = next_page(&*ledger, &mut filter).await? {

@@ -45,7 +45,7 @@ pub(super) struct Args {
 
 /// Prints the ledger's dead letters.
 pub(super) async fn run(args: Args, config: &Config, screen: Screen) -> anyhow::Result<Exit> {
-    let filter = args.filters.filter(args.reason, !args.closed);
+    let filter = args.filters.filter(args.reason, !args.closed)?;
     let ledger = ledger(config).await?;
     let now = now();
     if args.group {

@@ -100,9 +100,10 @@ fn reasons() -> PossibleValuesParser {
 
 impl Filters {
     /// Open or closed dead letters by these and by reason.
-    fn filter(&self, reason: Option<String>, open: bool) -> DeadFilter {
+    fn filter(&self, reason: Option<String>, open: bool) -> Result<DeadFilter, CommandError> {
+        text::expect_between(self.older_than, self.newer_than)?;
         let since = |age| (text::before(now(), age), String::new());
-        DeadFilter {
+        Ok(DeadFilter {
             provider: self.provider.clone(),
             outcome: self.outcome.clone(),
             reason,
@@ -111,7 +112,7 @@ impl Filters {
             containing: self.containing.clone(),
             open: Some(open),
             ..DeadFilter::default()
-        }
+        })
     }
 }
 
@@ -174,7 +175,7 @@ impl Chosen {
         open: bool,
     ) -> anyhow::Result<Vec<DeadRecord>> {
         if self.all {
-            let filter = self.filters.filter(self.dead_reason.clone(), open);
+            let filter = self.filters.filter(self.dead_reason.clone(), open)?;
             return all(ledger, filter, config).await;
         }
         let filtered = self.filters != Filters::default() || self.dead_reason.is_some();

@@ -176,12 +176,18 @@ fn the_address_of_a_database_names_a_host_and_a_mode_that_is_offered() {
     for right in [
         "postgres://u@h/d",
         "postgres://u@h/d?sslmode=verify-full",
+        "postgresql://u@h/d",
         "postgres:///d?host=/run/postgresql",
     ] {
         let error = told(right).unwrap_or_default();
         assert!(!error.contains("ledger.url"), "{right}: {error}");
     }
     let refused = [
+        ("mysql://u@h/d", "must be sqlite:PATH or postgres://"),
+        ("sqlite:", "must name a file"),
+        ("sqlite://", "must name a file, as sqlite:PATH"),
+        ("sqlite:///var/r.db", "write sqlite:/var/r.db"),
+        ("sqlite://r.db", "write sqlite:r.db"),
         ("postgres:///d", "must name a host"),
         ("postgres:///d?host=", "must name a host"),
         (

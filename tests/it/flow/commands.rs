@@ -295,6 +295,9 @@ async fn a_topology_is_declared_and_verified_and_what_differs_is_told() {
             .says(&names.dropped_queue)
             .says("arg 'x-queue-type'");
     }
+    topology(&["declare"])
+        .exits(8)
+        .says("Correct the object at the broker");
 }
 
 /// The settings that every configuration has.

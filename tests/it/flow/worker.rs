@@ -10,6 +10,7 @@ use crate::rig::checker::{all_money, endings, id};
 use crate::rig::client::persistent_json;
 use crate::rig::recorder::Recorder;
 use crate::rig::stage::{Stage, request};
+use crate::rig::terminal::Terminal;
 use crate::rig::{Broker, Worker, http, until};
 use crate::spans::{exporting_to, spans};
 
