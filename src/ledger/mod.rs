@@ -80,8 +80,8 @@ pub trait Ledger: Send + Sync {
     fn unpublished(&self, most: u64) -> Answer<'_, u64>;
 
     /// Marks messages as confirmed by the broker, but for those that entered the outbox again
-    /// since they were read.
-    fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, ()>;
+    /// since they were read. Answers the rows that somebody has locked: they are not marked yet.
+    fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, Vec<i64>>;
 
     /// Puts in doubt the calls that a worker had on the wire before it was gone; answers the
     /// number of requests. Run at the start, and repeatedly where several workers share the ledger.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{AGAIN_EVERY, Outbox};
 use crate::ledger::Delivered;
@@ -40,28 +40,43 @@ impl Outbox {
     /// published again in this session: a full disk must not make a flood.
     pub(super) async fn mark(&self) -> bool {
         let _marking = self.notes.marking().await;
-        loop {
+        // What is locked goes behind all others, and waits for the next time.
+        let (mut to_come, mut all) = (self.notes.count(), true);
+        while to_come > 0 {
             let confirmed = self.notes.confirmed();
-            if !confirmed.is_empty() && !self.mark_these(&confirmed).await {
-                return false;
-            }
-            if confirmed.len() < MARKED_MOST {
-                return true;
+            to_come = to_come.saturating_sub(confirmed.len());
+            match self.mark_these(&confirmed).await {
+                Some(marked) => all &= marked == confirmed.len(),
+                None => {
+                    all = false;
+                    break;
+                }
             }
         }
+        if !all {
+            self.notes.try_later();
+        }
+        all
     }
 
-    async fn mark_these(&self, confirmed: &[Delivered]) -> bool {
+    /// How many were marked: all but those that are locked. None if the ledger could do nothing.
+    async fn mark_these(&self, confirmed: &[Delivered]) -> Option<usize> {
         let now = (self.shared.clock)();
         match self.shared.ledger.published(confirmed.to_vec(), now).await {
-            Ok(()) => {
-                self.notes.marked(confirmed);
-                true
+            Ok(locked) => {
+                self.notes.marked(confirmed, &locked);
+                if let Some(row) = locked.first() {
+                    warn!(
+                        row,
+                        rows = locked.len(),
+                        "messages cannot be marked as published, since somebody has locked their rows; trying again"
+                    );
+                }
+                Some(confirmed.len() - locked.len())
             }
             Err(error) => {
                 error!(%error, "cannot mark messages as published; trying again");
-                self.notes.try_later();
-                false
+                None
             }
         }
     }

@@ -137,19 +137,29 @@ impl Notes {
         self.marking.lock().await
     }
 
+    /// How many messages are to be marked.
+    pub(super) fn count(&self) -> usize {
+        self.inner().confirmed.len()
+    }
+
     /// The messages to be marked, oldest first, [`MARKED_MOST`] of them. They stay until they are marked.
     pub(super) fn confirmed(&self) -> Vec<Delivered> {
         let inner = self.inner();
         inner.confirmed.iter().take(MARKED_MOST).copied().collect()
     }
 
-    /// These, the oldest ones, are marked.
-    pub(super) fn marked(&self, messages: &[Delivered]) {
+    /// These, the oldest ones, are marked, but for the rows that are locked: they go behind all others.
+    pub(super) fn marked(&self, messages: &[Delivered], locked: &[i64]) {
+        let locked: HashSet<i64> = locked.iter().copied().collect();
         let mut inner = self.inner();
         inner.confirmed.drain(..messages.len());
-        messages
-            .iter()
-            .for_each(|message| inner.release(message.seq));
+        for message in messages {
+            if locked.contains(&message.seq) {
+                inner.confirmed.push(*message);
+            } else {
+                inner.release(message.seq);
+            }
+        }
     }
 
     /// They could not be marked now.
@@ -203,7 +213,7 @@ mod tests {
         notes.add(confirmed.iter().map(Pending::delivered), now);
         assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
         assert_eq!(notes.confirmed(), [confirmed[0].delivered()]);
-        notes.marked(&[confirmed[0].delivered()]);
+        notes.marked(&[confirmed[0].delivered()], &[]);
         notes.inner().release(1);
         // By a read that had begun before.
         assert!(notes.take(rows(1..6, Kind::Result), now).is_empty());
@@ -212,6 +222,22 @@ mod tests {
         notes.add([confirmed[0].delivered()].into_iter(), now);
         notes.forget();
         assert_eq!(seqs(&notes.take(rows(1..4, Kind::Result), now)), [1, 3]);
+    }
+
+    #[test]
+    fn what_is_locked_is_marked_behind_all_others_and_still_on_its_way() {
+        let (notes, now) = (Notes::default(), Instant::now());
+        let all = rows(1..4, Kind::Result);
+        notes.take(all.clone(), now);
+        let delivered: Vec<_> = all.iter().map(Pending::delivered).collect();
+        notes.add(delivered[..2].iter().copied(), now);
+        let first = notes.confirmed();
+        notes.add(delivered[2..].iter().copied(), now);
+        notes.marked(&first, &[1]);
+        assert_eq!(notes.confirmed(), [delivered[2], delivered[0]]);
+        notes.forget();
+        notes.begin_read();
+        assert_eq!(seqs(&notes.take(all, now)), [2]);
     }
 
     #[test]

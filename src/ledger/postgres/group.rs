@@ -71,7 +71,7 @@ pub(super) enum Maintenance {
 pub(super) enum Item {
     Accept(Queued<Arc<[Arrival]>, Vec<Accepted>>),
     Commit(Queued<Arc<[Change]>, Vec<CommitAnswer>>),
-    Published(Queued<Confirmed, ()>),
+    Published(Queued<Confirmed, Vec<i64>>),
     Notified(Queued<Notification, Vec<Heard>>),
     Claim(Queued<Wanted, Claims>),
     Close(Queued<(String, Closing), Closed>),
@@ -189,10 +189,16 @@ impl Group {
             if let Item::Published(queued) = item {
                 let (messages, now) = &queued.input;
                 confirmed.extend(messages.iter().map(|message| (*message, millis(*now))));
-                queued.output = Some(());
             }
         }
-        published(db, &confirmed).await
+        let locked = published(db, &confirmed).await?;
+        for item in &mut self.0 {
+            if let Item::Published(queued) = item {
+                let rows = queued.input.0.iter().map(|message| message.seq);
+                queued.output = Some(rows.filter(|row| locked.contains(row)).collect());
+            }
+        }
+        Ok(())
     }
 }
 

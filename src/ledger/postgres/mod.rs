@@ -308,7 +308,7 @@ impl Ledger for Postgres {
         self.read(move |db| read::unpublished(db, most))
     }
 
-    fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, ()> {
+    fn published(&self, messages: Vec<Delivered>, now: Timestamp) -> Answer<'_, Vec<i64>> {
         self.write(Item::Published, (messages, now))
     }
 

@@ -150,14 +150,17 @@ pub(super) async fn publish_again(
     Ok(())
 }
 
-/// Marks messages as confirmed by the broker.
+/// Marks messages as confirmed by the broker, but for those that somebody else has locked: it returns their rows.
 pub(super) async fn published(
     db: &ClientWrapper,
     messages: &[(Delivered, i64)],
-) -> Result<(), TxError> {
+) -> Result<HashSet<i64>, TxError> {
     if messages.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
+    let locked = locked(db, &column(messages, |(message, _)| message.seq)).await?;
+    let free = |(message, _): &&(Delivered, i64)| !locked.contains(&message.seq);
+    let messages: Vec<_> = messages.iter().filter(free).copied().collect();
     let statement = db
         .prepare_cached(
             "UPDATE messages m SET published_at = p.at, publications = publications + 1
@@ -168,12 +171,34 @@ pub(super) async fn published(
     db.execute(
         &statement,
         &[
-            &column(messages, |(message, _)| message.seq),
-            &column(messages, |(message, _)| message.repeats),
-            &column(messages, |(_, at)| *at),
-            &column(messages, |(message, _)| message.id.to_string()),
+            &column(&messages, |(message, _)| message.seq),
+            &column(&messages, |(message, _)| message.repeats),
+            &column(&messages, |(_, at)| *at),
+            &column(&messages, |(message, _)| message.id.to_string()),
         ],
     )
     .await?;
-    Ok(())
+    Ok(locked)
+}
+
+/// Locks these rows, and returns those that somebody else has locked. Rows that are gone are not among them.
+async fn locked(db: &ClientWrapper, seqs: &[i64]) -> Result<HashSet<i64>, TxError> {
+    let free = db
+        .prepare_cached(
+            "SELECT seq FROM messages WHERE seq = ANY ($1) ORDER BY seq FOR NO KEY UPDATE SKIP LOCKED",
+        )
+        .await?;
+    let free = seqs_of(&db.query(&free, &[&seqs]).await?)?;
+    let others = seqs.iter().filter(|seq| !free.contains(seq)).copied();
+    let others: Vec<i64> = others.collect();
+    if others.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let there = "SELECT seq FROM messages WHERE seq = ANY ($1)";
+    let there = db.prepare_cached(there).await?;
+    seqs_of(&db.query(&there, &[&others]).await?)
+}
+
+fn seqs_of(rows: &[Row]) -> Result<HashSet<i64>, TxError> {
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

@@ -20,7 +20,8 @@ pub(super) const HASTENED_MOST: i64 = 5_000;
 const INHERITED_MOST: i64 = 5_000;
 
 /// Recovers the requests of workers whose lease has run out. Their unpublished messages go to this
-/// worker, some at each call; until then any worker may publish them.
+/// worker, some at each call; until then any worker may publish them. What somebody else has locked is left to
+/// a later call.
 pub(super) async fn take_over(
     db: &ClientWrapper,
     worker: i64,
@@ -34,7 +35,7 @@ pub(super) async fn take_over(
     }
     let claimed = db
         .prepare_cached(
-            &format!("SELECT seq, provider, {PROGRESS} FROM requests WHERE owner = ANY ($1) ORDER BY seq FOR UPDATE"),
+            &format!("SELECT seq, provider, {PROGRESS} FROM requests WHERE owner = ANY ($1) ORDER BY seq FOR UPDATE SKIP LOCKED"),
         )
         .await?;
     let claimed = db.query(&claimed, &[&gone]).await?;
@@ -83,7 +84,8 @@ async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<u64, T
     let messages = db
         .prepare_cached(
             "UPDATE messages SET owner = $2 WHERE seq IN (
-               SELECT seq FROM messages WHERE owner = ANY ($1) AND published_at IS NULL ORDER BY seq LIMIT $3 FOR UPDATE)",
+               SELECT seq FROM messages WHERE owner = ANY ($1) AND published_at IS NULL ORDER BY seq LIMIT $3
+               FOR UPDATE SKIP LOCKED)",
         )
         .await?;
     Ok(db
@@ -91,14 +93,26 @@ async fn inherit(db: &ClientWrapper, worker: i64, gone: &[i64]) -> Result<u64, T
         .await?)
 }
 
-/// Removes workers that own nothing any more.
+/// Removes those workers that own nothing any more: what was locked by somebody else is still theirs.
 async fn forget(db: &ClientWrapper, gone: &[i64]) -> Result<(), TxError> {
+    let idle = db
+        .prepare_cached(
+            "SELECT id FROM unnest($1::bigint[]) w (id)
+             WHERE NOT EXISTS (SELECT 1 FROM requests r WHERE r.owner = w.id)
+               AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.owner = w.id AND m.published_at IS NULL)",
+        )
+        .await?;
+    let idle = db.query(&idle, &[&gone]).await?;
+    let idle: Vec<i64> = idle
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
     for statement in [
         "DELETE FROM lanes WHERE worker = ANY ($1)",
         "DELETE FROM workers WHERE id = ANY ($1)",
     ] {
         let statement = db.prepare_cached(statement).await?;
-        db.execute(&statement, &[&gone]).await?;
+        db.execute(&statement, &[&idle]).await?;
     }
     Ok(())
 }

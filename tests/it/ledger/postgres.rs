@@ -23,6 +23,7 @@ mod cut;
 mod group;
 mod hosts;
 mod lease;
+mod locked;
 mod many;
 mod schema;
 mod standby;
