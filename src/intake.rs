@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lapin::{Channel, Connection};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::{info, warn};
@@ -17,13 +18,15 @@ use crate::config::Amqp;
 use crate::consume::{self, Batches};
 use crate::dispatch::Dispatchers;
 use crate::failpoint::{self, Point};
-use crate::ledger::{Accepted, Arrival, Claim, ClaimId, DeadLetter, NewRequest, Stored};
+use crate::ledger::{
+    Accepted, Arrival, Claim, ClaimId, DeadLetter, LedgerError, NewRequest, Stored,
+};
 use crate::lifecycle::Plan;
 use crate::metrics::Received;
-use crate::shared::Shared;
+use crate::shared::{Failing, Shared};
 
 use self::acks::Acks;
-use self::admission::{Start, Taken};
+use self::admission::{Sorted, Start, Taken};
 use self::batch::part;
 
 mod acks;
@@ -35,6 +38,8 @@ mod read;
 const BATCH_MAX: usize = 256;
 /// Pause before a queue is subscribed to once more that this user may not read.
 const AGAIN_EVERY: Duration = Duration::from_secs(10);
+/// What the log is told while the ledger stores nothing.
+const CANNOT_STORE: &str = "cannot store requests";
 
 /// The consuming side of a worker.
 pub struct Intake {
@@ -120,7 +125,9 @@ impl Intake {
         // A batch that waits to be stored goes first.
         let _storing = self.storing.lock().await;
         // An empty batch: it is answered once the ledger can write.
-        self.store(&Arc::from([])).await;
+        self.shared
+            .retry_until_done(CANNOT_STORE, |ledger| ledger.accept(Arc::from([])))
+            .await;
     }
 
     /// Dropped messages are consumed only once requests are, and not while the ledger does not answer: each
@@ -161,11 +168,18 @@ impl Intake {
         acks: &mut Acks,
         queue: Queue,
     ) -> Result<(), AmqpError> {
+        let mut holding = Failing::of(&self.shared);
         loop {
             let batch = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(acks.due_at()), if !acks.is_empty() => {
                     acks.acknowledge().await?;
+                    continue;
+                }
+                () = tokio::time::sleep_until(acks.again_at()), if acks.holds() => {
+                    let sorted = self.store_all(acks.take_held(), queue).await?;
+                    acks.put_back(sorted).await?;
+                    note_held(&mut holding, acks);
                     continue;
                 }
                 batch = batches.next() => batch?,
@@ -179,29 +193,31 @@ impl Intake {
                     // A stop waits for requests that have a place: they may be begun.
                     let _admitting = self.shared.tasks.token();
                     let admitted = admission::next(&mut taken).await;
-                    self.take_batch(admitted, acks, queue).await?;
+                    let sorted = self.store_all(admitted, queue).await?;
+                    let some = !sorted.held.is_empty();
+                    acks.add(sorted).await?;
+                    if some {
+                        note_held(&mut holding, acks);
+                    }
                 }
             }
         }
     }
 
-    async fn take_batch(
+    async fn store_all(
         self: &Arc<Self>,
         batch: Vec<Taken>,
-        acks: &mut Acks,
         queue: Queue,
-    ) -> Result<(), AmqpError> {
+    ) -> Result<Sorted, AmqpError> {
         // The next session brings the same deliveries once more, and waits for this one.
         let storing = Arc::clone(&self.storing).lock_owned().await;
-        let (count, last) = (batch.len(), batch.last().map(|last| last.acker.clone()));
         // In a task of its own: requests that the ledger has accepted are begun, even if the session
         // with the broker ends meanwhile.
         let stored = self
             .shared
             .tasks
             .spawn(Arc::clone(self).store_batch(batch, queue, storing));
-        stored.await.map_err(|_| AmqpError::Lost)?;
-        acks.add(last, count).await
+        stored.await.map_err(|_| AmqpError::Lost)
     }
 
     async fn store_batch(
@@ -209,30 +225,50 @@ impl Intake {
         batch: Vec<Taken>,
         queue: Queue,
         _storing: OwnedMutexGuard<()>,
-    ) {
+    ) -> Sorted {
         let (arrivals, beside): (Vec<Arrival>, Vec<_>) = batch
             .into_iter()
-            .map(|taken| (taken.arrival, (taken.span, taken.start)))
+            .map(|taken| (taken.arrival, (taken.acker, taken.span, taken.start)))
             .unzip();
         let arrivals: Arc<[Arrival]> = arrivals.into();
         failpoint::pass(Point::AfterDeliver);
         let accepted = self.store(&arrivals).await;
         failpoint::pass(Point::AfterIntakeCommit);
-        let mut conflicts = Vec::new();
-        for ((arrival, (mut span, start)), accepted) in arrivals.iter().zip(beside).zip(accepted) {
-            let received = Received::from(&accepted);
-            span.set("rescind.intake", received.as_str());
-            drop(span);
-            if queue == Queue::Dropped && matches!(accepted, Accepted::New(_)) {
-                self.shared.metrics.received(Received::Dropped);
+        let (mut deliveries, mut conflicts) = (Vec::with_capacity(arrivals.len()), Vec::new());
+        for ((arrival, (acker, mut span, start)), accepted) in
+            arrivals.iter().zip(beside).zip(accepted)
+        {
+            let is_stored = accepted.is_some();
+            if let Some(accepted) = accepted {
+                let received = Received::from(&accepted);
+                span.set("rescind.intake", received.as_str());
+                if queue == Queue::Dropped && matches!(accepted, Accepted::New(_)) {
+                    self.shared.metrics.received(Received::Dropped);
+                }
+                self.shared.metrics.received(received);
+                let conflict = self.after_commit(arrival, accepted, start);
+                conflicts.extend(conflict.map(|conflict| (deliveries.len(), conflict)));
+            } else {
+                start.give_back();
             }
-            self.shared.metrics.received(received);
-            conflicts.extend(self.after_commit(arrival, accepted, start));
+            deliveries.push((acker, span, is_stored));
         }
         // All in one commit, and only once every request has begun that was committed as under way.
         if !conflicts.is_empty() {
-            self.store_conflicts(conflicts.into()).await;
+            for number in self.store_conflicts(conflicts).await {
+                deliveries[number].2 = false;
+            }
         }
+        let mut sorted = Sorted::default();
+        for (arrival, (acker, span, is_stored)) in arrivals.iter().zip(deliveries) {
+            if is_stored {
+                sorted.stored.push(acker);
+            } else {
+                let again = Taken::again(arrival.clone(), acker, span);
+                sorted.held.push(again);
+            }
+        }
+        sorted
     }
 
     /// Begins a request that was stored as begun, or gives its place back. Returns the dead letter of a
@@ -253,18 +289,48 @@ impl Intake {
         None
     }
 
-    async fn store_conflicts(&self, conflicts: Arc<[Arrival]>) {
+    /// Returns the numbers of those that could not be stored.
+    async fn store_conflicts(&self, conflicts: Vec<(usize, Arrival)>) -> Vec<usize> {
+        let (numbers, conflicts): (Vec<_>, Vec<_>) = conflicts.into_iter().unzip();
+        let conflicts: Arc<[Arrival]> = conflicts.into();
         let accepted = self.store(&conflicts).await;
-        for (conflict, accepted) in conflicts.iter().zip(accepted) {
-            self.after_commit(conflict, accepted, Start::Later);
+        let mut held = Vec::new();
+        for ((conflict, number), accepted) in conflicts.iter().zip(numbers).zip(accepted) {
+            match accepted {
+                Some(accepted) => drop(self.after_commit(conflict, accepted, Start::Later)),
+                None => held.push(number),
+            }
+        }
+        held
+    }
+
+    /// Tries for as long as it takes: nothing is acknowledged that is not stored. One that needs what somebody
+    /// has locked is not stored, and keeps no other one waiting.
+    async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Option<Accepted>> {
+        match self.store_together(Arc::clone(arrivals)).await {
+            Some(accepted) => accepted.into_iter().map(Some).collect(),
+            None if arrivals.len() == 1 => vec![None],
+            None => {
+                let alone = |arrival: &Arrival| self.store_together([arrival.clone()].into());
+                // Asked for at once, they are stored in their order.
+                let stored = join_all(arrivals.iter().map(alone)).await;
+                let only = |accepted: Option<Vec<_>>| accepted?.pop();
+                stored.into_iter().map(only).collect()
+            }
         }
     }
 
-    /// Tries for as long as it takes: nothing is acknowledged that is not stored.
-    async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Accepted> {
+    /// None if somebody has locked what one of them needs.
+    async fn store_together(&self, arrivals: Arc<[Arrival]>) -> Option<Vec<Accepted>> {
         self.shared
-            .retry_until_done("cannot store requests", |ledger| {
-                ledger.accept(Arc::clone(arrivals))
+            .retry_until_done(CANNOT_STORE, |ledger| {
+                let accepted = ledger.accept(Arc::clone(&arrivals));
+                Box::pin(async {
+                    match accepted.await {
+                        Err(LedgerError::Blocked(_)) => Ok(None),
+                        accepted => accepted.map(Some),
+                    }
+                })
             })
             .await
     }
@@ -305,6 +371,16 @@ impl Intake {
             reason = dead.outcome.reason(),
             dead_letter = %dead.id,
             "a message is invalid: `rescind dead show` tells why",
+        );
+    }
+}
+
+/// Tells of deliveries that are held; they count as not stored.
+fn note_held(holding: &mut Failing<'_>, acks: &Acks) {
+    holding.set(acks.holds());
+    if holding.is_told() {
+        warn!(
+            "deliveries cannot be stored, since somebody has locked rows that they need; others go on, and these are tried again: docs/operations.md says how to find who has locked them"
         );
     }
 }

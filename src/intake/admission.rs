@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::dispatch::{Admission, Dispatcher, Place};
 use crate::job::Job;
 use crate::ledger::Arrival;
+use crate::lifecycle::Progress;
 use crate::outcome::Operation;
 use crate::spans::Span;
 
@@ -36,6 +37,30 @@ pub(super) enum Start {
     /// It may, should there be a place for it.
     Candidate(Candidate),
     Ready(Ready),
+}
+
+impl Taken {
+    /// To be stored later. It begins as any other one then, once it is due.
+    pub(super) fn again(mut arrival: Arrival, acker: Acker, span: Span) -> Self {
+        if let Arrival::Request(request) = &mut arrival {
+            request.progress = Progress::new(request.envelope.received_at);
+        }
+        Self {
+            acker,
+            arrival,
+            start: Start::Later,
+            span,
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub(super) struct Sorted {
+    /// In the ledger, in the order of their delivery.
+    pub(super) stored: Vec<Acker>,
+    /// Not in it, as they need what somebody has locked.
+    pub(super) held: Vec<Taken>,
 }
 
 /// A request that may begin at once, and the dispatcher that carries it out.

@@ -58,6 +58,9 @@ pub enum LedgerError {
         "the ledger is locked by another process for more than 5 s, and nothing was done; try again, and look for the process that has it open"
     )]
     Busy,
+    /// Another transaction was in the way, e.g. had locked a row for too long, and nothing was done.
+    #[error("ledger operation failed: {0}")]
+    Blocked(String),
     /// The file is not a ledger, or was cut short.
     #[error(
         "the ledger's file is damaged, or is not a ledger ({0}); check ledger.url, or stop the worker, remove the file with its -wal and -shm, and restore a backup"

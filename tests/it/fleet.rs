@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use rescind::providers;
 use serde_json::Value;
 
-use crate::rig::checker::endings;
+use crate::rig::checker::{endings, id};
+use crate::rig::database::holding;
 use crate::rig::stage::{Stage, request};
 use crate::rig::{Database, Names, Worker, until};
 
@@ -226,6 +227,61 @@ async fn a_database_whose_standby_is_away_is_waited_for_and_told_of() {
         assert_eq!(ending.money.effects.len(), 1, "{ending:#?}");
     }
     until("it is ready again", PATIENCE, || worker.ready()).await;
+}
+
+/// Somebody's transaction that was left open, on a row that one of several requests needs, which came together.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_stays_locked_keeps_no_other_request_waiting_and_loses_none() {
+    let database = Database::shared();
+    let (mut stage, url) = (stage("locked", database), database.create());
+    stage.set("ledger.url", url.clone());
+    stage.set("defaults.retry.give_up_after", "30m");
+    let mut worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let stored = |request: &Value| {
+        let sql = "SELECT count(*) FROM requests WHERE request_id";
+        database.sql_in(&url, &format!("{sql} = '{}'", id(request))) == "1"
+    };
+    let open = request("midtrans", "retryable-forever");
+    client.publish(&stage.names, &open).await;
+    until("it is stored", PATIENCE, || stored(&open)).await;
+
+    for dies in [false, true] {
+        let lock = "SELECT 1 FROM requests WHERE state <> 'finished' FOR UPDATE";
+        let holder = holding(&url, lock).await;
+        let mut waits = request("midtrans", "success");
+        waits["payment"] = open["payment"].clone();
+        let beside = request("migo", "success");
+        client
+            .confirm_all(&stage.names, &[waits.clone(), beside.clone()])
+            .await;
+        results.one(&id(&beside), PATIENCE).await;
+        let later = request("migo", "success");
+        client.publish(&stage.names, &later).await;
+        results.one(&id(&later), PATIENCE).await;
+        let told = || worker.log().contains("somebody has locked rows");
+        until("it is told of", PATIENCE, told).await;
+        assert!(!stored(&waits) && !worker.ready());
+        if dies {
+            worker.kill9();
+            // The acknowledgements of what was stored are with the broker.
+            client
+                .until_any(&stage.names.requests_queue, PATIENCE)
+                .await;
+        }
+        drop(holder);
+        if dies {
+            worker.restart();
+        }
+        until("it is stored after all", PATIENCE, || stored(&waits)).await;
+        until("it is ready again", PATIENCE, || worker.ready()).await;
+    }
+    worker.sigterm();
+    assert!(worker.wait(PATIENCE).success());
+    client
+        .until_depth(&stage.names.requests_queue, 0, PATIENCE)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,7 +34,8 @@ impl TxError {
 impl From<TxError> for LedgerError {
     fn from(error: TxError) -> Self {
         match error {
-            TxError::Broken(why) | TxError::Again(why) => Self::Failed(why),
+            TxError::Broken(why) => Self::Failed(why),
+            TxError::Again(why) => Self::Blocked(why),
             TxError::Expired => {
                 Self::Failed("this worker's lease ran out; it continues under a new one".into())
             }

@@ -16,6 +16,7 @@ use super::desk::{
     Desk, GIVEN_UP, Opener, VOIDED, arriving, at, at_once, by, finish, reopens, request, sends,
     wait,
 };
+use crate::rig::database::holding;
 use crate::rig::{Database, until};
 
 mod crowd;
@@ -58,16 +59,6 @@ pub(super) async fn desk(url: &str) -> Desk {
 fn expire(url: &str) {
     let now = "UPDATE workers SET alive_until = clock_timestamp()";
     Database::shared().sql_in(url, now);
-}
-
-/// A connection of the test's own, whose transaction holds what these statements lock.
-async fn holding(url: &str, statements: &str) -> tokio_postgres::Client {
-    let connected = tokio_postgres::connect(url, tokio_postgres::NoTls).await;
-    let (client, line) = connected.unwrap();
-    tokio::spawn(line);
-    let begin = format!("BEGIN; {statements}");
-    client.batch_execute(&begin).await.unwrap();
-    client
 }
 
 /// Until a worker waits for somebody else's lock.

@@ -10,6 +10,16 @@ const SCRIPT: Script = Script {
     lent: "DATABASE_URL",
 };
 
+/// A connection of the test's own, whose transaction holds what these statements lock.
+pub(crate) async fn holding(url: &str, statements: &str) -> tokio_postgres::Client {
+    let connected = tokio_postgres::connect(url, tokio_postgres::NoTls).await;
+    let (client, line) = connected.unwrap();
+    tokio::spawn(line);
+    let begin = format!("BEGIN; {statements}");
+    client.batch_execute(&begin).await.unwrap();
+    client
+}
+
 /// A server of our own. Its end is also the end of this process, however that comes about:
 /// `deploy/database` leaves a watchdog behind, so that nothing depends on `Drop`.
 pub(crate) struct Database {

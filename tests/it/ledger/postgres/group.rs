@@ -113,7 +113,7 @@ async fn what_holds_up_one_operation_does_not_fail_those_that_were_asked_at_once
     holder.batch_execute("ROLLBACK").await.unwrap();
 
     assert_eq!(outcomes(&first.await.unwrap()), [Committed::Done]);
-    assert!(matches!(failing.await, Err(LedgerError::Failed(_))));
+    assert!(matches!(failing.await, Err(LedgerError::Blocked(_))));
     assert_eq!(outcomes(&ended.await.unwrap()), [Committed::Done]);
     assert_eq!(*sizes.lock().unwrap(), [1, 2], "they were one transaction");
 }
@@ -140,7 +140,7 @@ async fn rows_that_stay_locked_keep_nothing_else_waiting() {
         let claimed = claimed.expect("an answer in time").unwrap().claims;
         assert_eq!(claimed[0].stored.request_id, due);
         for commit in commits {
-            assert!(matches!(commit.await, Err(LedgerError::Failed(_))));
+            assert!(matches!(commit.await, Err(LedgerError::Blocked(_))));
         }
     }
     holder.batch_execute("ROLLBACK").await.unwrap();

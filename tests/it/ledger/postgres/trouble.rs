@@ -70,7 +70,7 @@ async fn what_is_in_the_way_for_ever_is_told_in_the_end() {
     trap(&url, "40001", 99);
     let change = || finish(&claim, GIVEN_UP, at(1));
     let told = desk.commit(vec![change()].into()).await;
-    assert!(matches!(told, Err(LedgerError::Failed(_))), "{told:?}");
+    assert!(matches!(told, Err(LedgerError::Blocked(_))), "{told:?}");
     trap(&url, "40001", 0);
     assert_eq!(desk.settle(change()).await, Committed::Done);
 }
