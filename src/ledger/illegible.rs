@@ -1,4 +1,7 @@
-//! A row whose progress cannot be read, e.g. after an edit by hand: it stops no other row, and is told of.
+//! A row that cannot be read, e.g. after an edit by hand: it stops no other row, and is told of.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tracing::error;
@@ -24,5 +27,15 @@ impl Columns {
         // A name that nobody knows is one that nobody finished.
         let state = State::named(&self.state).unwrap_or(State::InDoubt);
         Progress::illegible(state, self.attempts, self.lookups, self.received_at)
+    }
+}
+
+/// A message in the outbox that is passed by. The outbox is read each second: the log is told once.
+pub(super) fn pass_by(seq: i64, why: &impl std::fmt::Display) {
+    static TOLD: Mutex<Option<HashSet<i64>>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.get_or_insert_default().insert(seq) {
+        error!(seq, error = %why,
+            "a message in the ledger's outbox cannot be read, so it is not published; all others are. Was the ledger edited, or is its disk failing?");
     }
 }

@@ -10,10 +10,12 @@ use super::dead;
 use super::error::TxError;
 use super::rows::{STORED, count, kind, number, parse, state, stored, text};
 use crate::ledger::column::{limit, millis, time};
+use crate::ledger::illegible;
 use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::read::corrected;
 use crate::ledger::{
-    About, CallRecord, Filter, History, MessageRecord, PENDING_BYTES_MAX, Pending, Stats, Summary,
+    About, CallRecord, Filter, History, LedgerError, MessageRecord, PENDING_BYTES_MAX, Pending,
+    Stats, Summary,
 };
 use crate::outcome::State;
 use crate::wire::Outgoing;
@@ -49,13 +51,28 @@ pub(super) async fn pending(
              ORDER BY m.seq LIMIT $2) p WHERE bytes_before < $4 ORDER BY seq",
         ))
         .await?;
-    let rows = db
-        .query(
-            &query,
-            &[&after, &limit(most), &worker, &limit(PENDING_BYTES_MAX)],
-        )
-        .await?;
-    rows.iter().map(waiting).collect()
+    let (mut pending, mut after) = (Vec::new(), after);
+    loop {
+        let wanted = limit(most - pending.len());
+        let rows = db
+            .query(
+                &query,
+                &[&after, &wanted, &worker, &limit(PENDING_BYTES_MAX)],
+            )
+            .await?;
+        let before = pending.len();
+        for row in &rows {
+            after = row.try_get(0)?;
+            match waiting(row) {
+                Ok(waits) => pending.push(waits),
+                Err(why) => illegible::pass_by(after, &LedgerError::from(why)),
+            }
+        }
+        // If some were passed by, there may be more behind them.
+        if pending.len() - before == rows.len() {
+            return Ok(pending);
+        }
+    }
 }
 
 fn waiting(row: &Row) -> Result<Pending, TxError> {

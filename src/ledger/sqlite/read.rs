@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::dead;
 use super::rows::{STORED, kind, parse, state, stored, unreadable};
 use crate::ledger::column::{limit, millis, time};
+use crate::ledger::illegible;
 use crate::ledger::pending::RESULT_KINDS;
 use crate::ledger::read::corrected;
 use crate::ledger::{
@@ -23,16 +24,21 @@ pub(super) fn pending(db: &Connection, after: i64, most: usize) -> rusqlite::Res
            AND (m.kind <> 'correction' OR NOT EXISTS (
              SELECT 1 FROM messages e WHERE e.request = m.request AND e.seq < m.seq
                AND e.published_at IS NULL AND e.kind IN {RESULT_KINDS}))
-         ORDER BY m.seq LIMIT ?2",
+         ORDER BY m.seq",
     ))?;
-    let mut rows = query.query(params![after, most])?;
+    let mut rows = query.query([after])?;
     let (mut pending, mut bytes) = (Vec::new(), 0);
-    while bytes < PENDING_BYTES_MAX
+    while pending.len() < most
+        && bytes < PENDING_BYTES_MAX
         && let Some(row) = rows.next()?
     {
-        let waits = waiting(row)?;
-        bytes += waits.message.body.len();
-        pending.push(waits);
+        match waiting(row) {
+            Ok(waits) => {
+                bytes += waits.message.body.len();
+                pending.push(waits);
+            }
+            Err(why) => illegible::pass_by(row.get(0)?, &why),
+        }
     }
     Ok(pending)
 }

@@ -1,5 +1,6 @@
-//! A row whose progress cannot be read stops no other one, and nothing is sent for it before its provider was asked.
+//! A row that cannot be read stops no other one. If it is a request's, nothing is sent for it before its provider was asked.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rescind::ledger::sqlite::Sqlite;
@@ -14,17 +15,60 @@ use crate::rig::{Database, folder};
 /// Spoils what is remembered of every request.
 const SPOILED: &str = "UPDATE requests SET progress = '{\"state\": \"from a later version\"}'";
 
+/// Spoils messages, each in another way.
+const SPOILED_MESSAGES: &str = "UPDATE messages SET kind = 'later' WHERE seq = 1;
+    UPDATE messages SET properties = '{' WHERE seq = 2; UPDATE messages SET message_id = 'x' WHERE seq = 4";
+
 #[tokio::test]
 async fn on_a_file_what_cannot_be_read_is_asked_about_and_stops_nothing() {
     let folder = folder("ledger");
     let path = folder.path().join("rescind.db");
-    let at = path.clone();
-    let desk = Desk::new(Box::new(move || {
-        let ledger: Arc<dyn Ledger> = Arc::new(Sqlite::open(&at, |_, _| ()).unwrap());
-        Box::pin(async { ledger })
-    }));
     let spoil = || Connection::open(&path).unwrap().execute_batch(SPOILED);
-    is_asked_about(desk.await, || spoil().unwrap()).await;
+    is_asked_about(on_file(&path).await, || spoil().unwrap()).await;
+}
+
+async fn on_file(path: &Path) -> Desk {
+    let path = path.to_owned();
+    Desk::new(Box::new(move || {
+        let ledger: Arc<dyn Ledger> = Arc::new(Sqlite::open(&path, |_, _| ()).unwrap());
+        Box::pin(async { ledger })
+    }))
+    .await
+}
+
+#[tokio::test]
+async fn on_a_file_a_message_that_cannot_be_read_keeps_no_other_one_back() {
+    let folder = folder("ledger");
+    let path = folder.path().join("rescind.db");
+    let spoil = || {
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(SPOILED_MESSAGES)
+    };
+    are_passed_by(on_file(&path).await, || spoil().unwrap()).await;
+}
+
+#[tokio::test]
+async fn on_a_database_a_message_that_cannot_be_read_keeps_no_other_one_back() {
+    let url = Database::shared().create();
+    let spoil = || drop(Database::shared().sql_in(&url, SPOILED_MESSAGES));
+    are_passed_by(postgres::desk(&url).await, spoil).await;
+}
+
+async fn are_passed_by(desk: Desk, spoil: impl Fn()) {
+    for id in ["a", "b", "c", "d", "e"] {
+        desk.end(id, id, VOIDED, at(0)).await;
+    }
+    spoil();
+    let rows = async |after, most| {
+        let pending = desk.pending(after, most).await.unwrap();
+        pending.iter().map(|row| row.seq).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(0, 9).await, [3, 5]);
+    // As many as are asked for: fewer would be all.
+    assert_eq!(rows(0, 2).await, [3, 5]);
+    assert_eq!(rows(0, 1).await, [3]);
+    assert!(rows(5, 9).await.is_empty());
 }
 
 #[tokio::test]
