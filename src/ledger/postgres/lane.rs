@@ -301,12 +301,14 @@ pub(super) async fn connect(pool: &Pool, database: &Database) -> Result<Object, 
             refused => TxError::Refused(refused),
         });
     let client = connected?;
-    // A proxy may accept the connection while the server is silent. A migration has no time limit.
-    match timeout(PATIENCE, client.batch_execute("")).await {
-        Ok(answered) => answered?,
+    // A proxy may accept the connection while the server is silent. Only a migration has no time limit.
+    let current = match timeout(PATIENCE, schema::is_current(&client, &database.shown)).await {
+        Ok(current) => current?,
         Err(_) => return Err(unheard(client)),
+    };
+    if !current {
+        schema::migrate(&client, &database.shown).await?;
     }
-    schema::migrate(&client, &database.shown).await?;
     Ok(client)
 }
 

@@ -51,13 +51,16 @@ fn known() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-/// Brings the database to this version's schema, unless it has that or a newer one.
-pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
-    if let Some(found) = look(db).await?
-        && found.version >= known()
-    {
-        return compatible(&found, shown);
+/// Whether the database has this version's schema, or a newer one that this version can work with.
+pub(super) async fn is_current(db: &ClientWrapper, shown: &str) -> Result<bool, TxError> {
+    match look(db).await? {
+        Some(found) if found.version >= known() => compatible(&found, shown).map(|()| true),
+        _ => Ok(false),
     }
+}
+
+/// Brings the database to this version's schema.
+pub(super) async fn migrate(db: &ClientWrapper, shown: &str) -> Result<(), TxError> {
     db.batch_execute("BEGIN").await?;
     let done = migrate_locked(db, shown).await;
     let end = match done {

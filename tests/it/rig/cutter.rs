@@ -10,6 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// The end of a query, as the ledger sends it.
 const COMMIT: &[u8] = b"; COMMIT\0";
+/// What a look at the schema names.
+const LOOK: &[u8] = b"rescind_schema";
 
 /// Where the way is cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,6 +35,8 @@ struct Plan {
     shutting: AtomicBool,
     /// How often those who were through were hushed.
     hushes: AtomicU32,
+    /// The next one who looks at the schema hears nothing any more.
+    hushing_a_look: AtomicBool,
 }
 
 /// A TCP proxy before a database.
@@ -88,6 +92,11 @@ impl Cutter {
         self.plan.hushes.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// The next one who looks at the schema hears nothing any more, and is not told.
+    pub(crate) fn hush_a_look(&self) {
+        self.plan.hushing_a_look.store(true, Ordering::SeqCst);
+    }
+
     /// The way is free again.
     pub(crate) fn open(&self) {
         self.plan.shut.store(false, Ordering::SeqCst);
@@ -117,6 +126,11 @@ impl Plan {
         }
     }
 
+    fn hushes_look(&self, sent: &[u8]) -> bool {
+        sent.windows(LOOK.len()).any(|bytes| bytes == LOOK)
+            && self.hushing_a_look.swap(false, Ordering::SeqCst)
+    }
+
     fn done(&self) {
         if self.shutting.swap(false, Ordering::SeqCst) {
             self.shut.store(true, Ordering::SeqCst);
@@ -136,6 +150,9 @@ async fn serve(mut client: TcpStream, port: u16, plan: Arc<Plan>) {
             read = client.read(&mut up) => {
                 let Ok(size @ 1..) = read else { return };
                 if plan.hushes.load(Ordering::SeqCst) > before {
+                    break;
+                }
+                if plan.hushes_look(&up[..size]) {
                     break;
                 }
                 let cut = plan.at(&up[..size]);

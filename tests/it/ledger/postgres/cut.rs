@@ -65,6 +65,24 @@ async fn it_is_found_out_also_once_the_database_is_there_again() {
     assert_eq!(desk.outbox().await.len(), 1);
 }
 
+/// A proxy keeps the connection, and the server behind it has frozen. The lease is renewed meanwhile, so no other
+/// worker would take over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_falls_silent_before_its_first_transaction_is_given_up() {
+    let url = Database::shared().create();
+    let way = Cutter::before(&url).await;
+    let desk = desk(&way.url(&url)).await;
+    desk.take_in(request("first", "first")).await;
+    way.hush_a_look();
+    way.cut(Cut::Before);
+    let arrival = || vec![Arrival::Request(Box::new(request("a", "p")))].into();
+    let answer = tokio::time::timeout(PATIENCE * 2, desk.accept(arrival())).await;
+    let answer = answer.expect("an answer");
+    assert!(matches!(answer, Err(LedgerError::Failed(_))), "{answer:?}");
+    let again = desk.accept(arrival()).await.unwrap();
+    assert_eq!(again, [Accepted::New(None)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_nobody_can_tell_of_is_not_taken_for_anything() {
     let url = Database::shared().create();
