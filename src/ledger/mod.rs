@@ -36,8 +36,8 @@ pub use read::{CallRecord, Filter, History, MessageRecord, Stats, Summary};
 /// An operation's answer; it is durable when it arrives.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, LedgerError>>;
 
-/// The operations. Each is atomic, except [`hasten`](Self::hasten) and
-/// [`reconcile`](Self::reconcile): on PostgreSQL these run in batches, and may be repeated.
+/// The operations. Each is atomic, except [`reconcile`](Self::reconcile) and, on PostgreSQL,
+/// [`hasten`](Self::hasten): these run in batches, and may be repeated.
 pub trait Ledger: Send + Sync {
     /// Stores the messages that intake has read. Answers are in the order of the arrivals. Writes something
     /// also where there are none: then the answer says that there is room.
@@ -73,7 +73,7 @@ pub trait Ledger: Send + Sync {
     ) -> Answer<'_, Vec<Heard>>;
 
     /// Messages that the broker has not confirmed, oldest first, beginning behind row `after`: `most`
-    /// of them, or fewer whose bodies reach [`PENDING_BYTES_MAX`], or all.
+    /// of them, or fewer whose bodies reach [`PENDING_BYTES_MAX`], or all. A row that cannot be read is passed by.
     fn pending(&self, after: i64, most: usize) -> Answer<'_, Vec<Pending>>;
 
     /// How many messages the broker has not confirmed, counted up to `most`.

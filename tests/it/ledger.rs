@@ -1202,6 +1202,20 @@ async fn a_crowd_loses_nothing_and_does_nothing_twice() {
     .await;
 }
 
+/// It goes through them in batches.
+#[tokio::test]
+async fn however_many_are_open_all_are_put_in_doubt() {
+    on_each(async |desk| {
+        let ids = (0..5_001).map(|n| n.to_string());
+        let open = ids.map(|id| Arrival::Request(Box::new(request(&id, &id))));
+        desk.accept(open.collect()).await.unwrap();
+        assert_eq!(desk.reconcile(at(9), at_once()).await.unwrap(), 5_001);
+        let last = desk.seen("5000").await.progress;
+        assert_eq!(last.state, State::InDoubt);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_ledger_that_may_have_forgotten_asks_about_all_that_is_open() {
     on_each(async |mut desk| {

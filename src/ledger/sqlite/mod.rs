@@ -214,7 +214,19 @@ impl Ledger for Sqlite {
     }
 
     fn reconcile(&self, now: Timestamp, quiet: Quiet) -> Answer<'_, u64> {
-        self.write(move |db| recover::reconcile(db, now, &quiet))
+        Box::pin(async move {
+            let (mut in_doubt, mut after) = (0, 0);
+            loop {
+                let quiet = Arc::clone(&quiet);
+                let some = self.write(move |db| recover::reconcile(db, now, after, &quiet));
+                let (found, last) = some.await?;
+                in_doubt += found;
+                match last {
+                    Some(last) => after = last,
+                    None => return Ok(in_doubt),
+                }
+            }
+        })
     }
 
     fn purge(&self, before: Timestamp, most: usize) -> Answer<'_, u64> {

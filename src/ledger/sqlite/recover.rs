@@ -9,6 +9,9 @@ use crate::ledger::column::{millis, time};
 use crate::ledger::{ClaimId, Quiet};
 use crate::lifecycle::Progress;
 
+/// The most requests that are in memory at once.
+const RECONCILED_MOST: i64 = 5_000;
+
 pub(super) fn recover(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlite::Result<u64> {
     let claimed: Vec<(i64, i64, String, Progress)> = db
         .prepare(&format!(
@@ -33,13 +36,19 @@ pub(super) fn recover(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlit
     Ok(found as u64)
 }
 
-pub(super) fn reconcile(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusqlite::Result<u64> {
+/// Puts the first open requests behind row `after` in doubt. Returns their number, and the last one's row.
+pub(super) fn reconcile(
+    db: &Connection,
+    now: Timestamp,
+    after: i64,
+    quiet: &Quiet,
+) -> rusqlite::Result<(u64, Option<i64>)> {
     let open: Vec<(i64, bool, Timestamp, Progress, String)> = db
         .prepare(&format!(
             "SELECT seq, due_at IS NOT NULL, provider, {PROGRESS} FROM requests
-             WHERE state <> 'finished'",
+             WHERE state <> 'finished' AND seq > ?1 ORDER BY seq LIMIT ?2",
         ))?
-        .query_map([], |row| {
+        .query_map([after, RECONCILED_MOST], |row| {
             Ok((
                 row.get(0)?,
                 row.get(1)?,
@@ -49,7 +58,7 @@ pub(super) fn reconcile(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusql
             ))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let found = open.len();
+    let (found, last) = (open.len() as u64, open.last().map(|open| open.0));
     let mut update =
         db.prepare("UPDATE requests SET state = ?2, due_at = ?3, progress = ?4 WHERE seq = ?1")?;
     for (seq, idle, received_at, mut progress, provider) in open {
@@ -62,7 +71,7 @@ pub(super) fn reconcile(db: &Connection, now: Timestamp, quiet: &Quiet) -> rusql
             json(&progress)?
         ])?;
     }
-    Ok(found as u64)
+    Ok((found, last))
 }
 
 pub(super) fn hasten(
