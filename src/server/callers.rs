@@ -27,6 +27,10 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// would keep its permit for ever.
 const REQUEST: Duration = Duration::from_secs(30);
 
+/// Bytes of a request up to the end of its headers. Without a bound each caller may have some 400 KiB of them
+/// in memory before it is known who it is.
+const HEAD_MAX: usize = 16 * 1024;
+
 /// The listener of the endpoints.
 pub(super) struct Callers {
     listener: TcpListener,
@@ -67,6 +71,7 @@ impl Listener for Callers {
             patience,
             request,
             request_ends_at: None,
+            head: Head::default(),
             _permits: [permit, patient],
         };
         (caller, address)
@@ -74,6 +79,46 @@ impl Listener for Callers {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// How much has come of a request's headers.
+#[derive(Default)]
+struct Head {
+    bytes: usize,
+    begun: bool,
+    /// Line ends in a row: two are the end of the headers.
+    line_ends: u8,
+}
+
+impl Head {
+    const BEGUN_ANSWER: &[u8] = b"HTTP/1.1 1";
+
+    /// Whether the headers are still short enough.
+    fn fits(&mut self, read: &[u8]) -> bool {
+        for byte in read {
+            if self.line_ends == 2 {
+                break;
+            }
+            self.bytes += 1;
+            self.line_ends = match byte {
+                // Empty lines before a request are none of its own.
+                b'\n' if self.begun => self.line_ends + 1,
+                b'\r' | b'\n' => self.line_ends,
+                _ => {
+                    self.begun = true;
+                    0
+                }
+            };
+        }
+        self.bytes <= HEAD_MAX
+    }
+
+    /// What is read after an answer is another request, but not after `100 Continue`.
+    fn note_written(&mut self, answer: &[u8]) {
+        if !answer.starts_with(Self::BEGUN_ANSWER) {
+            *self = Self::default();
+        }
     }
 }
 
@@ -85,6 +130,7 @@ pub(super) struct Caller {
     request: Duration,
     /// Of the request that is being read and has no answer yet.
     request_ends_at: Option<Instant>,
+    head: Head,
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
@@ -113,8 +159,12 @@ impl AsyncRead for Caller {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(read) => {
+                if !self.head.fits(&buffer.filled()[before..]) {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
                 self.note_read();
                 match self.wait(context) {
                     Poll::Pending => Poll::Ready(read),
@@ -135,6 +185,7 @@ impl AsyncWrite for Caller {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             Poll::Ready(written) => {
                 self.note_written();
+                self.head.note_written(bytes);
                 Poll::Ready(written)
             }
             Poll::Pending => self.wait(context),
@@ -196,6 +247,38 @@ mod tests {
         };
         let ended = tokio::time::timeout(SILENCE, dripping);
         assert_eq!(ended.await.unwrap(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn headers_that_are_too_long_are_not_read_to_their_end() {
+        let (mut callers, address) = connected().await;
+        for (header, fits) in [(HEAD_MAX - 100, true), (HEAD_MAX, false)] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let (mut caller, _) = callers.accept().await;
+            let mut bytes = Vec::new();
+            // The body does not count, nor does the request before.
+            for _ in 0..2 {
+                let head = format!(
+                    "\r\n\r\nPOST / HTTP/1.1\r\nx: {}\r\n\r\n",
+                    "x".repeat(header)
+                );
+                client.write_all(head.as_bytes()).await.unwrap();
+                client.write_all(&[b'x'; HEAD_MAX]).await.unwrap();
+                bytes.resize(head.len() + HEAD_MAX, 0);
+                let read = caller.read_exact(&mut bytes).await;
+                assert_eq!(read.is_ok(), fits, "{read:?}");
+                if fits {
+                    caller
+                        .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+                        .await
+                        .unwrap();
+                    client.write_all(&[b'x'; HEAD_MAX * 2]).await.unwrap();
+                    bytes.resize(HEAD_MAX * 2, 0);
+                    caller.read_exact(&mut bytes).await.unwrap();
+                    caller.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                }
+            }
+        }
     }
 
     #[tokio::test]
