@@ -88,7 +88,7 @@ impl Provider for Gr4vy {
         asked.whole_only(self.title())?;
         let id = asked.text("transaction_id")?;
         Ok(Payment {
-            key: id.clone(),
+            key: key::of_payment(&id),
             ids: [("transaction_id", id)].into(),
         })
     }
