@@ -76,7 +76,7 @@ impl Notices {
     async fn tell_dispatcher(&self, delivery: &Delivery) {
         let provider = wire::notified_provider(delivery.routing_key.as_str());
         let Some(dispatcher) = provider.and_then(|name| self.dispatchers.get(name)) else {
-            return debug!(key = %delivery.routing_key, "a notification for no account of ours");
+            return debug!(key = ?delivery.routing_key.as_str(), "a notification for no account of ours");
         };
         match self.verify_again(dispatcher, delivery) {
             Notification::Hint(hint) => dispatcher.hear(&hint).await,
