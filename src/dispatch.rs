@@ -20,7 +20,7 @@ use crate::ledger::{Claim, Stored};
 use crate::lifecycle::{Plan, Progress, Terms};
 use crate::metrics::GateGauges;
 use crate::outcome::{Cause, Operation};
-use crate::providers::{Learned, Provider};
+use crate::providers::{Abilities, Learned, Provider};
 use crate::shared::Shared;
 use crate::since::Since;
 use crate::wire;
@@ -207,7 +207,8 @@ impl Dispatcher {
         if is_held || self.shared.stop.is_cancelled() {
             return Admission::Later;
         }
-        let Plan::Call(operation) = progress.plan(&self.config.terms(job), now) else {
+        let terms = self.config.terms(job);
+        let Plan::Call(operation) = progress.plan(&terms, now) else {
             return Admission::Later;
         };
         let mut gate = self.gate();
@@ -222,14 +223,20 @@ impl Dispatcher {
         }
         gate.enter(1, at);
         drop(gate);
-        self.begin(progress, operation, now);
+        self.begin(progress, operation, &terms.abilities, now);
         Admission::Begun(self.place(), operation)
     }
 
     /// The intent of a call, before it is committed.
-    fn begin(&self, progress: &mut Progress, operation: Operation, now: Timestamp) {
+    fn begin(
+        &self,
+        progress: &mut Progress,
+        operation: Operation,
+        abilities: &Abilities,
+        now: Timestamp,
+    ) {
         progress.begin(operation, now);
-        progress.set_quiet(Self::quiet(&self.config));
+        progress.set_quiet(Self::quiet(&self.config), abilities.lookup);
     }
 
     /// Waits until there may be a place for a fresh request, but no longer than until `end`.

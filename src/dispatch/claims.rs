@@ -212,22 +212,26 @@ impl Dispatcher {
         let quiet = Self::quiet(&self.config);
         Arc::new(move |stored, progress| {
             progress.distrust(steady_since, now, quiet);
-            let plan = match dispatcher.config.job(stored) {
-                Ok(job) => {
-                    let is_late = is_late(stored.envelope.received_at, steady_since, now);
-                    let terms = dispatcher.terms_late(&job, &progress.learned, is_late);
-                    progress.plan(&terms, now)
-                }
-                Err(_) => unreadable(progress),
+            let Ok(job) = dispatcher.config.job(stored) else {
+                return begun(unreadable(progress), progress, now);
             };
-            match plan {
-                Plan::Call(operation) => dispatcher.begin(progress, operation, now),
-                Plan::Check => progress.begin_check(now),
-                Plan::Finish(_) => {}
+            let is_late = is_late(stored.envelope.received_at, steady_since, now);
+            let terms = dispatcher.terms_late(&job, &progress.learned, is_late);
+            let plan = progress.plan(&terms, now);
+            if let Plan::Call(operation) = plan {
+                dispatcher.begin(progress, operation, &terms.abilities, now);
             }
-            plan
+            begun(plan, progress, now)
         })
     }
+}
+
+/// The plan, with its check begun if it is one.
+fn begun(plan: Plan, progress: &mut Progress, now: Timestamp) -> Plan {
+    if plan == Plan::Check {
+        progress.begin_check(now);
+    }
+    plan
 }
 
 /// A stored request that this configuration cannot read any more, e.g. after a change of

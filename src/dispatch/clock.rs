@@ -61,10 +61,10 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Of the schedules, and between two checks of a result.
+    /// Of the schedules, between two checks of a result, and until a call that nobody answered must have ended.
     fn longest_wait(&self) -> Duration {
         let schedules = self.config.retry.longest().max(self.config.poll.longest());
-        schedules.max(CHECK_EVERY)
+        schedules.max(CHECK_EVERY).max(Self::quiet(&self.config))
     }
 }
 

@@ -12,11 +12,19 @@ use crate::outcome::{Operation, State};
 const UNCOUNTED: u32 = 1 << 20;
 
 impl Progress {
-    /// A cancel that has just begun may still be applied for so long, should nobody hear of it again.
-    pub fn set_quiet(&mut self, quiet: Duration) {
+    /// A cancel that has just begun may still be applied for so long, should nobody hear of it again, and
+    /// perhaps nobody can be asked then.
+    pub fn set_quiet(&mut self, quiet: Duration, has_lookup: bool) {
         if self.operation == Some(Operation::Cancel) {
             self.remember_quiet(quiet);
+            self.blind = !has_lookup;
         }
+    }
+
+    /// When it goes on: at once with a question, and with a repeat once the lost call cannot arrive any more.
+    fn goes_on_at(&self, now: Timestamp) -> Timestamp {
+        let quiet = self.quiet(now).filter(|_| self.blind);
+        quiet.unwrap_or(now)
     }
 
     fn remember_quiet(&mut self, quiet: Duration) {
@@ -53,7 +61,7 @@ impl Progress {
             State::WaitingRetry => self.retrying_since.get_or_insert(now),
             _ => self.waiting_since.get_or_insert(now),
         };
-        self.due_at = Some(now);
+        self.due_at = Some(self.goes_on_at(now));
     }
 
     /// The provider did not answer a cancel itself, and may be carrying it out: what a look-up does not see
@@ -85,7 +93,7 @@ impl Progress {
         self.polls = 0;
         if self.state != State::Calling {
             self.state = self.asking_state();
-            self.due_at = Some(now);
+            self.due_at = Some(self.goes_on_at(now));
         }
     }
 

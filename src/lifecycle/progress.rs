@@ -79,6 +79,9 @@ pub struct Progress {
     /// with which it was sent, which whoever finds it lost need not have.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub quiet_ms: u64,
+    /// Nobody can be asked what became of the last cancel: until it must have ended it is neither repeated nor given up.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub blind: bool,
     /// Since when the provider is asked, for `poll.give_up_after`.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub waiting_since: Option<Timestamp>,

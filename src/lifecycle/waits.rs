@@ -65,12 +65,7 @@ impl Progress {
             due = due.max(self.quiet(now).unwrap_or(due));
         }
         self.polls += 1;
-        let step = self.wait_for_answer(due.min(terms.poll.end(since)));
-        // The answer to the last question, if this is it, is what the result rests on.
-        match self.plan(terms, now) {
-            Plan::Finish(outcome) if terms.abilities.lookup => Step::Finish(outcome),
-            _ => step,
-        }
+        self.wait_for_answer(due.min(terms.poll.end(since)), moment)
     }
 
     /// Ask as ever, but not much later than `end`.
@@ -86,18 +81,23 @@ impl Progress {
             return self.ask(after, moment);
         }
         self.waiting_since.get_or_insert(moment.now);
-        self.wait_for_answer(moment.now)
+        self.wait_for_answer(moment.now, moment)
     }
 
     /// Ask again, late enough for a second answer to count as a second one.
     pub(super) fn ask_spaced(&mut self, moment: Moment<'_>) -> Step {
         self.waiting_since.get_or_insert(moment.now);
         self.polls += 1;
-        self.wait_for_answer(moment.spaced())
+        self.wait_for_answer(moment.spaced(), moment)
     }
 
-    fn wait_for_answer(&mut self, due: Timestamp) -> Step {
-        self.wait(self.asking_state(), due, self.asking_cause())
+    /// The answer to the last question, if this is it, is what the result rests on.
+    fn wait_for_answer(&mut self, due: Timestamp, moment: Moment<'_>) -> Step {
+        let step = self.wait(self.asking_state(), due, self.asking_cause());
+        match self.plan(moment.terms, moment.now) {
+            Plan::Finish(outcome) if moment.terms.abilities.lookup => Step::Finish(outcome),
+            _ => step,
+        }
     }
 
     fn wait(&mut self, state: State, due: Timestamp, cause: Cause) -> Step {

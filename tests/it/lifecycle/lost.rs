@@ -52,7 +52,7 @@ fn a_lost_call_has_the_time_that_it_was_sent_with() {
     let first = terms(LOOKS_UP).poll.first;
     let mut progress = Progress::new(now());
     progress.begin(Operation::Cancel, now());
-    progress.set_quiet(QUIET);
+    progress.set_quiet(QUIET, true);
     let mut calling = progress.clone();
     progress.lost(now(), first);
     progress.distrust(now(), now(), first);
@@ -168,6 +168,14 @@ fn a_repeat_waits_until_the_first_call_cannot_be_carried_out_any_more() {
     assert_eq!(progress.due_at, Some(plus(now(), QUIET)));
     let plan = progress.plan(&terms(SAME_KEY), plus(now(), QUIET));
     assert_eq!(plan, Plan::Call(Operation::Cancel));
+    // A worker that is gone, or a ledger that may have forgotten, changes nothing of that.
+    let mut lost = Progress::new(now());
+    lost.begin(Operation::Cancel, now());
+    lost.set_quiet(QUIET, false);
+    lost.lost(now(), Duration::ZERO);
+    assert_eq!(lost.due_at, Some(plus(now(), QUIET)));
+    lost.reconcile(now(), now(), Duration::ZERO);
+    assert_eq!(lost.due_at, Some(plus(now(), QUIET)));
     let mut answered = Progress::new(now());
     answered.begin(Operation::Cancel, now());
     answered.after(&Verdict::Doubt, &terms(SAME_KEY), now(), 0.0);

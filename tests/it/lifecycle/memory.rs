@@ -31,6 +31,7 @@ fn full() -> Progress {
         retrying_since: Some(now()),
         quiet_until: Some(now()),
         quiet_ms: 1,
+        blind: true,
         waiting_since: Some(now()),
         asked_at: Some(now()),
         learned: [("id".to_owned(), "7".to_owned())].into(),
