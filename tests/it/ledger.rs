@@ -547,16 +547,19 @@ async fn a_notification_during_the_call_that_ends_a_request_has_its_result_check
             if is_heard {
                 assert_eq!(desk.hear(&[id], asks_nobody()).await, [Heard::Open]);
             }
-            let mut change = finish(&claim, GIVEN_UP, at(5));
+            let mut change = finish(&claim, VOIDED, at(5));
             let mut hinted = change.progress.clone();
             hinted.due_at = Some(at(7));
             change.hinted = Some(Box::new(hinted));
             desk.settle(change).await;
             assert_eq!(desk.seen(id).await.progress.state, State::Finished);
         }
+        desk.publish_all(at(6)).await;
+        assert_eq!(desk.purge(at(900), 9).await.unwrap(), 1);
+        assert!(desk.is_known("a").await, "it is to be checked");
         let check = desk.only_claim(at(7), checks()).await;
         assert_eq!(check.stored.request_id, "a");
-        assert_eq!(check.outcome, Some(GIVEN_UP));
+        assert_eq!(check.outcome, Some(VOIDED));
         assert_eq!(desk.settle(checked(&check, at(8))).await, Committed::Done);
     })
     .await;

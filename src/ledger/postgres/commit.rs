@@ -159,7 +159,7 @@ async fn write(db: &ClientWrapper, owned: &[Owned<'_>]) -> Result<(), TxError> {
     let statement = db
         .prepare_cached(
             "UPDATE requests r SET state = c.state, due_at = c.due_at, attempts = c.attempts, lookups = c.lookups,
-               progress = c.progress, owner = NULL, notified = c.checked AND c.due_at IS NOT NULL,
+               progress = c.progress, owner = NULL, notified = (c.checked OR c.state = 'finished') AND c.due_at IS NOT NULL,
                outcome = coalesce(r.outcome, c.outcome),
                reason = coalesce(r.reason, c.reason),
                finished_at = CASE WHEN c.checked THEN r.finished_at ELSE c.finished_at END

@@ -50,7 +50,7 @@ fn write_progress(db: &Connection, change: &Change, progress: &Progress) -> rusq
            AND ?8 IS NULL AND ?9 IS NULL AND ?10 IS NULL"
     } else {
         "UPDATE requests SET state = ?3, due_at = ?4, attempts = ?5, lookups = ?6, progress = ?7,
-           outcome = coalesce(outcome, ?8), reason = coalesce(reason, ?9), finished_at = ?10, notified = 0
+           outcome = coalesce(outcome, ?8), reason = coalesce(reason, ?9), finished_at = ?10, notified = (?3 = 'finished' AND ?4 IS NOT NULL)
          WHERE seq = ?1 AND token = ?2 AND due_at IS NULL AND parked = 0 AND state <> 'finished'"
     };
     let written = db.prepare_cached(statement)?.execute(params![
