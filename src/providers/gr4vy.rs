@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Login, Notification, Provider, Reading,
-    Request, Response, Setting, Token, by_http_status, is_client_error, is_visible, loose_text,
-    segment,
+    Request, Response, Setting, Token, by_http_status, in_one_case, is_client_error, is_visible,
+    loose_text, segment,
 };
 use crate::es512::SigningKey;
 use crate::job::{Job, Payment};
@@ -88,7 +88,7 @@ impl Provider for Gr4vy {
         asked.whole_only(self.title())?;
         let id = asked.text("transaction_id")?;
         Ok(Payment {
-            key: key::of_payment(&id),
+            key: in_one_case(&id),
             ids: [("transaction_id", id)].into(),
         })
     }

@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use super::{
     Abilities, Account, Arrived, Ask, Asked, DoubtPolicy, Hint, Learned, Login, Notification,
-    Provider, Reading, Request, Response, Setting, by_http_status, is_visible, loose_text, segment,
+    Provider, Reading, Request, Response, Setting, by_http_status, in_one_case, is_visible,
+    loose_text, segment,
 };
 use crate::job::{Job, Payment};
 use crate::notification::is_sha512_of;
@@ -82,7 +83,7 @@ impl Provider for Midtrans {
         let order = asked.optional_text("order_id")?;
         let transaction = asked.optional_text("transaction_id")?;
         let key = match (&transaction, &order) {
-            (Some(id), _) => format!("transaction_id:{id}"),
+            (Some(id), _) => format!("transaction_id:{}", in_one_case(id)),
             (None, Some(id)) => format!("order_id:{id}"),
             (None, None) => {
                 return Err("payment.order_id or payment.transaction_id is missing".to_owned());
@@ -170,7 +171,7 @@ impl Provider for Midtrans {
             return Notification::Forged("signature_key is missing or wrong");
         }
         let transaction = Some(text("transaction_id")).filter(|id| is_id(id));
-        let by_transaction = transaction.map(|id| format!("transaction_id:{id}"));
+        let by_transaction = transaction.map(|id| format!("transaction_id:{}", in_one_case(id)));
         Notification::Hint(Hint {
             authenticated: true,
             payments: by_transaction

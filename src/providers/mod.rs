@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
 
 use crate::job::{Amount, Currency, Job, Payment};
 use crate::oauth;
@@ -297,6 +298,14 @@ fn is_dots(id: &str) -> bool {
     id == "." || id == ".."
 }
 
+/// A payment's id for its key: a UUID names the same one in capitals, any other id only as it is spelled.
+fn in_one_case(id: &str) -> String {
+    match Uuid::try_parse(id) {
+        Ok(_) => id.to_ascii_lowercase(),
+        Err(_) => id.to_owned(),
+    }
+}
+
 /// Everything an adapter may look at when it builds a call or reads an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -322,5 +331,19 @@ impl Ask<'_> {
     /// Something learned earlier.
     pub fn learned(&self, name: &str) -> Option<&str> {
         self.learned.get(name).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_names_one_payment_in_capitals_too_and_another_id_only_as_it_is_spelled() {
+        let id = "fe26475d-ec3e-4884-9553-f7356683f7f9";
+        for spelled in [id.to_owned(), id.to_uppercase()] {
+            assert_eq!(in_one_case(&spelled), id);
+        }
+        assert_eq!(in_one_case("TX-1"), "TX-1");
     }
 }

@@ -63,8 +63,8 @@ pub(super) fn rest(ask: &Ask<'_>, answer: &Answer<'_>) -> Option<i64> {
     let before = known.unwrap_or_default();
     let is_one = match shown.times.saturating_sub(before.times) {
         1 => true,
-        // No history.
-        0 => known.is_some(),
+        // No history: one that has not got it yet may lack another one, too.
+        0 => known.is_some() && shown.times == 0,
         _ => false,
     };
     let units = shown.units.saturating_sub(before.units);

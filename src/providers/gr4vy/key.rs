@@ -1,4 +1,4 @@
-//! The name of a payment, and the idempotency keys of voids, one for each failure that is stored. Pure.
+//! The idempotency keys of voids, one for each failure that is stored. Pure.
 //!
 //! A failure is stored under its key for 24 h, so the next void needs another one
 //! (<https://docs.gr4vy.com/guides/api/idempotent-requests>).
@@ -10,14 +10,6 @@ use crate::outcome::Verdict;
 
 /// Learned: how many stored failures the request's key has met.
 pub(super) const GENERATION: &str = "generation";
-
-/// A UUID is the same one in every spelling of its letters.
-pub(super) fn of_payment(id: &str) -> String {
-    match Uuid::try_parse(id) {
-        Ok(_) => id.to_ascii_lowercase(),
-        Err(_) => id.to_owned(),
-    }
-}
 
 /// The request's key; after a stored failure one derived from it, the same for every repeat of
 /// that attempt.
@@ -52,18 +44,4 @@ fn is_stored(verdict: &Verdict, response: &Response<'_>) -> bool {
 fn generation(ask: &Ask<'_>) -> u32 {
     let known = ask.learned(GENERATION).and_then(|n| n.parse::<u32>().ok());
     known.unwrap_or(0).min(u32::MAX - 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uuid_names_one_payment_in_every_spelling_and_another_id_only_as_it_is_spelled() {
-        let id = "fe26475d-ec3e-4884-9553-f7356683f7f9";
-        for spelled in [id.to_owned(), id.to_uppercase()] {
-            assert_eq!(of_payment(&spelled), id);
-        }
-        assert_eq!(of_payment("TX-1"), "TX-1");
-    }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::key::of_payment;
+use super::super::in_one_case;
 use super::state::by_state;
 use crate::notification::is_hmac_of;
 use crate::providers::{Account, Arrived, Hint, Notification};
@@ -54,7 +54,7 @@ pub(super) fn read(account: &Account, arrived: &Arrived<'_>) -> Notification {
     let event = header(&["x-gr4vy-webhook-id"]).or(body["id"].as_str());
     Notification::Hint(Hint {
         authenticated: true,
-        payments: id.as_str().map(of_payment).into_iter().collect(),
+        payments: id.as_str().map(in_one_case).into_iter().collect(),
         reported: by_state(target),
         event: event.map(str::to_owned),
     })
