@@ -57,7 +57,8 @@ impl Dispatcher {
         outcome: Outcome,
         unreadable: Option<&Misunderstood>,
     ) -> Change {
-        let detail = unreadable.map(|why| unreadable_sentence(outcome, &why.detail));
+        let attempts = claim.progress.attempts;
+        let detail = unreadable.map(|why| unreadable_sentence(outcome, attempts, &why.detail));
         let end = End {
             outcome,
             detail: detail.as_deref(),
@@ -132,7 +133,7 @@ impl Dispatcher {
         });
         match step {
             Step::Finish(outcome) => {
-                self.confirmed(&claim.progress, operation);
+                self.confirmed(&claim.progress, operation, outcome);
                 let end = End {
                     outcome,
                     detail: None,
@@ -225,8 +226,9 @@ pub(super) struct End<'a> {
 }
 
 /// The provider had no part in this end, whatever the standard sentence of its reason says.
-fn unreadable_sentence(outcome: Outcome, why: &str) -> String {
+fn unreadable_sentence(outcome: Outcome, attempts: u32, why: &str) -> String {
     let known = match outcome {
+        Outcome::Failed(_) if attempts == 0 => "No cancel was sent",
         Outcome::Failed(_) => "Nothing was cancelled",
         _ => "It is not known whether the payment is cancelled",
     };

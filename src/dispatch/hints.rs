@@ -112,8 +112,9 @@ impl Dispatcher {
     }
 
     /// Counts a result that a look-up brought because of a notification.
-    pub(super) fn confirmed(&self, before: &Progress, operation: Operation) {
-        if operation == Operation::Lookup && before.hints.waiting {
+    pub(super) fn confirmed(&self, before: &Progress, operation: Operation, outcome: Outcome) {
+        let given_up = outcome == Outcome::Unresolved(Unresolved::LookupsExhausted);
+        if operation == Operation::Lookup && before.hints.waiting && !given_up {
             self.notified(Notified::ConfirmedByLookup);
         }
     }
