@@ -57,11 +57,12 @@ impl Progress {
             self.quiet_until = (!quiet.is_zero()).then(|| plus(now, quiet));
         }
         self.state = self.asking_state();
+        let goes_on_at = self.goes_on_at(now);
         match self.state {
             State::WaitingRetry => self.retrying_since.get_or_insert(now),
-            _ => self.waiting_since.get_or_insert(now),
+            _ => self.waiting_since.get_or_insert(goes_on_at),
         };
-        self.due_at = Some(self.goes_on_at(now));
+        self.due_at = Some(goes_on_at);
     }
 
     /// The provider did not answer a cancel itself, and may be carrying it out: what a look-up does not see

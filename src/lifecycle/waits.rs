@@ -58,12 +58,11 @@ impl Progress {
 
     fn ask_later(&mut self, after: Option<Duration>, moment: Moment<'_>) -> Step {
         let Moment { terms, now, jitter } = moment;
-        let since = *self.waiting_since.get_or_insert(now);
-        let mut due = terms.poll.due(self.polls, after, now, jitter);
-        if !terms.abilities.lookup {
-            // A repeat is all that can be asked, and the first call may still be carried out.
-            due = due.max(self.quiet(now).unwrap_or(due));
-        }
+        // A repeat is all that can be asked where there is no look-up, and the first call may still be carried out.
+        let quiet = self.quiet(now).filter(|_| !terms.abilities.lookup);
+        let begins = quiet.unwrap_or(now);
+        let since = *self.waiting_since.get_or_insert(begins);
+        let due = terms.poll.due(self.polls, after, now, jitter).max(begins);
         self.polls += 1;
         self.wait_for_answer(due.min(terms.poll.end(since)), moment)
     }

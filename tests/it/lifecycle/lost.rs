@@ -166,14 +166,18 @@ fn a_repeat_waits_until_the_first_call_cannot_be_carried_out_any_more() {
     progress.unheard(now(), QUIET);
     progress.after(&Verdict::Doubt, &terms(SAME_KEY), now(), 0.0);
     assert_eq!(progress.due_at, Some(plus(now(), QUIET)));
-    let plan = progress.plan(&terms(SAME_KEY), plus(now(), QUIET));
-    assert_eq!(plan, Plan::Call(Operation::Cancel));
+    // The time to ask begins with that, however short it is.
+    let mut short = terms(SAME_KEY);
+    short.poll.give_up_after = QUIET / 5;
+    let plan = |progress: &Progress| progress.plan(&short, plus(now(), QUIET));
+    assert_eq!(plan(&progress), Plan::Call(Operation::Cancel));
     // A worker that is gone, or a ledger that may have forgotten, changes nothing of that.
     let mut lost = Progress::new(now());
     lost.begin(Operation::Cancel, now());
     lost.set_quiet(QUIET, false);
     lost.lost(now(), Duration::ZERO);
     assert_eq!(lost.due_at, Some(plus(now(), QUIET)));
+    assert_eq!(plan(&lost), Plan::Call(Operation::Cancel));
     lost.reconcile(now(), now(), Duration::ZERO);
     assert_eq!(lost.due_at, Some(plus(now(), QUIET)));
     let mut answered = Progress::new(now());
