@@ -87,8 +87,9 @@ async fn a_worker_whose_disk_fails_ends_at_once_and_loses_nothing() {
     }
 }
 
-/// An open file that was removed takes all that is stored, and goes with the worker. Without the lock a second worker
-/// could start. The first start is on an empty file, which is no ledger that was there before.
+/// An open file that was removed takes all that is stored, and goes with the worker; where the log alone was, what is in
+/// it is copied before. Without the lock a second worker could start. The first start is on an empty file, which is no
+/// ledger that was there before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_files_are_removed_or_replaced_ends_at_once() {
     let stage = Stage::new("removed");
@@ -96,6 +97,15 @@ async fn a_worker_whose_files_are_removed_or_replaced_ends_at_once() {
     fs::write(file(""), "").unwrap();
     let mut worker = stage.worker();
     assert!(worker.log().contains("no ledger found"), "{}", worker.log());
+    let mut results = stage.results().await;
+    let all = requests(6, "success");
+    stage.client().await.confirm_all(&stage.names, &all).await;
+    endings(&stage, &mut results, &all, PATIENCE).await;
+    let stored = || {
+        let ledger = rusqlite::Connection::open(file("")).unwrap();
+        let question = "SELECT count(*) FROM requests WHERE outcome IS NOT NULL";
+        ledger.query_row(question, [], |row| row.get::<_, usize>(0))
+    };
     type Meddle = fn(&Path);
     let remove: Meddle = |path| fs::remove_file(path).unwrap();
     let replace: Meddle = |path| {
@@ -109,11 +119,16 @@ async fn a_worker_whose_files_are_removed_or_replaced_ends_at_once() {
         ("", replace, "a file of the ledger was removed"),
         ("", remove, "a file of the ledger was removed"),
     ] {
+        if ending != ".lock" {
+            worker.restart();
+        }
         meddle(&file(ending));
         let status = worker.wait(PATIENCE);
         assert_eq!(status.code(), Some(74), "{ending}: {}", worker.log());
         assert!(worker.log().contains(says), "{ending}: {}", worker.log());
-        worker.restart();
+        if ending == "-wal" {
+            assert_eq!(stored(), Ok(all.len()), "{}", worker.log());
+        }
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
-use tracing::debug;
+use tracing::{debug, error, warn};
 
-use super::lane::{die, is_broken};
+use super::lane::{DISK_FAILED, die, is_broken};
 use super::place::Place;
 use crate::ledger::LedgerError;
 
@@ -27,7 +27,7 @@ const RENEWED_AT: i32 = 4_000;
 /// How often the thread looks whether the files are still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the writer may take to be closed.
+/// How long the writer may take to be closed, or to copy.
 const CLOSING: Duration = Duration::from_millis(500);
 
 /// For a connection that copies its log by itself.
@@ -63,7 +63,31 @@ fn serve(copier: &Connection, place: &Place, wakes: &Receiver<()>) {
         if let Err(RecvTimeoutError::Disconnected) = wakes.recv_timeout(CLOSING) {
             return;
         }
-        gone.die();
+        gone.tell();
+        if place.lacks_its_log() {
+            save(copier);
+        }
+        std::process::exit(DISK_FAILED);
+    }
+}
+
+/// Copies all of a log that was removed, which goes with this process. The writer is kept waiting: what it acknowledges
+/// after this is lost.
+fn save(copier: &Connection) {
+    for last in [false, false, true] {
+        match copier.wal_checkpoint_v2(Some(c"main"), CheckpointMode::FULL) {
+            Ok(_) => {
+                return warn!(
+                    "what was in the removed log of the ledger is in its file, and nothing is lost; see who removes files there, and start the worker"
+                );
+            }
+            Err(error) if last => error!(
+                %error,
+                "what was in the removed log of the ledger could not be copied into its file, and is lost"
+            ),
+            // The writer is copying, or somebody reads what was before.
+            Err(_) => thread::sleep(CLOSING),
+        }
     }
 }
 

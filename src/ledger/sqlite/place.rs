@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use tracing::error;
 
-use super::lane::DISK_FAILED;
 use super::open::{absolute, beside, lock_file};
 
 /// Device and inode.
@@ -38,6 +37,15 @@ impl Place {
         let data = self.data.iter().find_map(missing).map(Gone::Data);
         data.or_else(|| self.lock.as_ref().and_then(missing).map(Gone::Lock))
     }
+
+    /// Whether the file is there and its log is not, so that what is in the log can be saved into the file. A log that
+    /// somebody has put in its place would be read into the file by the next start, over newer pages.
+    pub(super) fn lacks_its_log(&self) -> bool {
+        let [file, log, ..] = &self.data[..] else {
+            return false;
+        };
+        missing(file).is_none() && missing(log).is_some_and(|log| !is_filled(log))
+    }
 }
 
 /// What is gone.
@@ -49,8 +57,8 @@ pub(super) enum Gone<'p> {
 }
 
 impl Gone<'_> {
-    /// Ends the process as a crash would: what was stored since is lost, and whatever else were stored, too.
-    pub(super) fn die(self) -> ! {
+    /// Before the process ends as by a crash: whatever else were stored would be lost, too.
+    pub(super) fn tell(self) {
         match self {
             Self::Data(path) => error!(
                 path = absolute(path),
@@ -61,7 +69,6 @@ impl Gone<'_> {
                 "the lock of the ledger was removed or replaced under the worker, so another worker can start on the same file; ending at once. The ledger itself is unharmed: see that no other worker has it, and start one"
             ),
         }
-        std::process::exit(DISK_FAILED)
     }
 }
 
@@ -72,6 +79,14 @@ fn missing((path, opened): &(PathBuf, Identity)) -> Option<&Path> {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     gone.then_some(path)
+}
+
+/// What cannot be looked at may well be.
+fn is_filled(path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(about) => about.len() > 0,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 fn identity(path: &Path) -> std::io::Result<Identity> {
