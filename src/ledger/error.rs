@@ -53,6 +53,16 @@ pub enum LedgerError {
         /// The file, or the database's address.
         path: String,
     },
+    /// There was one.
+    #[error(
+        "the ledger {path} is gone: {lock} says that a ledger was there, and a new one would not know what was carried out; put the file back together with its -wal, or restore a backup, and start once with --reconcile. Only if a new ledger is really wanted, remove the lock file"
+    )]
+    Gone {
+        /// The file.
+        path: String,
+        /// What says so.
+        lock: String,
+    },
     /// Another process holds the file's lock for too long.
     #[error(
         "the ledger is locked by another process for more than 5 s, and nothing was done; try again, and look for the process that has it open"

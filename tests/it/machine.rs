@@ -89,7 +89,7 @@ async fn a_worker_whose_disk_fails_ends_at_once_and_loses_nothing() {
 
 /// An open file that was removed takes all that is stored, and goes with the worker; where the log alone was, what is in
 /// it is copied before. Without the lock a second worker could start. The first start is on an empty file, which is no
-/// ledger that was there before.
+/// ledger that was there before; the last one is on none, where the lock says that there was one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_files_are_removed_or_replaced_ends_at_once() {
     let stage = Stage::new("removed");
@@ -130,6 +130,11 @@ async fn a_worker_whose_files_are_removed_or_replaced_ends_at_once() {
             assert_eq!(stored(), Ok(all.len()), "{}", worker.log());
         }
     }
+    // As a container does at once.
+    worker.respawn();
+    assert_eq!(worker.wait(PATIENCE).code(), Some(7), "{}", worker.log());
+    assert!(worker.log().contains("a ledger was there"));
+    assert!(!file("").exists(), "no new one was made");
 }
 
 /// The system repeats what was written and not acknowledged, also of a socket that was closed. By then the

@@ -131,6 +131,8 @@ async fn without_a_ledger_what_is_published_again_is_not_done_again() {
 
     worker.kill9();
     lose(&stage.ledger());
+    // It would keep a new ledger from being made.
+    std::fs::remove_file(format!("{}.lock", stage.ledger().display())).unwrap();
     let mut results = stage.results().await;
     worker.restart();
     client.confirm_all(&stage.names, &requests).await;

@@ -116,7 +116,9 @@ fn opened(path: &Path) -> Check {
             let says = format!("{} has the schema of this version{user}", path.display());
             Check::good("ledger", says)
         }
-        Err(LedgerError::Missing { path: gone }) if lock::in_use(path) => {
+        Err(LedgerError::Missing { path: gone } | LedgerError::Gone { path: gone, .. })
+            if lock::in_use(path) =>
+        {
             let says = format!(
                 "{gone} is gone, and a worker still has it: what is stored now will be lost. Stop that worker; put the file back together with its -wal, or restore a backup, and start once with --reconcile"
             );
@@ -143,7 +145,9 @@ fn unopened(error: LedgerError) -> Check {
             );
             Check::good("ledger", says)
         }
-        error @ LedgerError::Foreign { .. } => Check::bad("ledger", Exit::Found, error.to_string()),
+        error @ (LedgerError::Foreign { .. } | LedgerError::Gone { .. }) => {
+            Check::bad("ledger", Exit::Found, error.to_string())
+        }
         error => Check::bad("ledger", Exit::Unreachable, error.to_string()),
     }
 }
@@ -214,6 +218,18 @@ mod tests {
         let check = file(&path);
         assert_eq!((check.ok, check.exit), (false, Exit::Found));
         assert!(check.says.contains("is gone"), "{check:?}");
+    }
+
+    /// As after a worker that ended with it. The next start makes none.
+    #[test]
+    fn a_ledger_that_is_gone_is_not_called_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rescind.db");
+        drop(Sqlite::open(&path, |_, _| ()).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        let check = file(&path);
+        assert_eq!((check.ok, check.exit), (false, Exit::Found));
+        assert!(check.says.contains("a ledger was there"), "{check:?}");
     }
 
     /// As where its folder is closed to this user, which it never is to root.

@@ -15,8 +15,8 @@ use tracing::warn;
 
 use self::lane::Lane;
 use self::open::{
-    absolute, check_schema, is_new, is_there, lock, migrate, open_operator, open_reader,
-    open_writer,
+    absolute, check_schema, is_new, lock, migrate, missing, open_operator, open_reader,
+    open_writer, remember,
 };
 use self::place::Place;
 use super::{
@@ -60,9 +60,13 @@ impl Sqlite {
         observer: impl Fn(f64, usize) + Send + 'static,
     ) -> Result<Self, LedgerError> {
         let lock = lock(path)?;
+        if let Some(error @ LedgerError::Gone { .. }) = missing(path)? {
+            return Err(error);
+        }
         let mut writer = open_writer(path)?;
         let is_new = is_new(&writer)?;
         migrate(&mut writer, path)?;
+        remember(&lock);
         if is_new {
             warn!(
                 path = absolute(path),
@@ -116,10 +120,8 @@ impl Sqlite {
 
 /// A reader of an existing ledger whose schema this version knows.
 fn existing(path: &Path) -> Result<Connection, LedgerError> {
-    if !is_there(path)? {
-        return Err(LedgerError::Missing {
-            path: absolute(path),
-        });
+    if let Some(error) = missing(path)? {
+        return Err(error);
     }
     let reader = open_reader(path)?;
     check_schema(&reader, path)?;

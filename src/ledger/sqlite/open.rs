@@ -1,10 +1,12 @@
 //! Opening a ledger's file: its lock, its settings, its schema.
 
 use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use tracing::debug;
 
 use super::checkpoint;
 use crate::ledger::LedgerError;
@@ -70,6 +72,36 @@ pub(super) fn lock(path: &Path) -> Result<File, LedgerError> {
             name.display()
         ))),
     }
+}
+
+/// What a lock file holds once a ledger was made beside it. An empty one is of a start that came to none, or of an
+/// older version.
+const MADE: &[u8] = b"a ledger was made beside this file\n";
+
+/// That a ledger is there now, so that where it is gone later no new one is made in its place: what that one had carried
+/// out would be carried out again. On a full disk a later start does it.
+pub(super) fn remember(mut lock: &File) {
+    if lock.metadata().is_ok_and(|about| about.len() > 0) {
+        return;
+    }
+    if let Err(error) = lock.write_all(MADE).and_then(|()| lock.sync_all()) {
+        debug!(%error, "not noted in the lock file that a ledger was made");
+    }
+}
+
+/// Why there is no ledger, if there is none.
+pub(super) fn missing(path: &Path) -> Result<Option<LedgerError>, LedgerError> {
+    if is_there(path)? {
+        return Ok(None);
+    }
+    let (lock, path) = (lock_file(path), absolute(path));
+    let had_one = std::fs::metadata(&lock).is_ok_and(|about| about.len() > 0);
+    Ok(Some(if had_one {
+        let lock = absolute(&lock);
+        LedgerError::Gone { path, lock }
+    } else {
+        LedgerError::Missing { path }
+    }))
 }
 
 /// For the worker: the file is made if there is none. One of another program is not even put into our mode.
@@ -202,7 +234,7 @@ fn step(connection: &mut Connection, number: usize, migration: &str) -> rusqlite
 }
 
 /// Whether the file exists. A file that this user may not see can well exist and be in use.
-pub(super) fn is_there(path: &Path) -> Result<bool, LedgerError> {
+fn is_there(path: &Path) -> Result<bool, LedgerError> {
     path.try_exists().map_err(|error| {
         let path = absolute(path);
         LedgerError::Failed(format!(

@@ -215,6 +215,36 @@ fn a_database_of_another_program_is_refused_and_kept() {
     }
 }
 
+/// A lock that was there before says so once a ledger was made beside it. An empty one is of an older version, or of a
+/// start that came to no ledger.
+#[test]
+fn where_a_ledger_was_no_new_one_is_made() {
+    let (folder, path) = nowhere();
+    let lock = folder.path().join("rescind.db.lock");
+    std::fs::write(&lock, "").unwrap();
+    drop(open(&path).unwrap());
+    drop(open(&path).unwrap());
+    for ending in ["", "-wal", "-shm"] {
+        drop(std::fs::remove_file(format!("{}{ending}", path.display())));
+    }
+    for refused in [
+        open(&path).err(),
+        Sqlite::open_to_read(&path).err(),
+        Sqlite::open_to_operate(&path).err(),
+    ] {
+        let says = refused.map(|error| error.to_string()).unwrap_or_default();
+        assert!(says.contains("a ledger was there"), "{says}");
+        assert!(says.contains(&lock.display().to_string()), "{says}");
+    }
+    assert!(!path.exists());
+    // Whoever makes a file means it.
+    std::fs::write(&path, "").unwrap();
+    drop(open(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(&lock).unwrap();
+    drop(open(&path).unwrap());
+}
+
 /// What it was to change is not there.
 #[test]
 fn a_migration_that_fails_says_so_without_its_text() {
