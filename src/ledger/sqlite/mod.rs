@@ -73,7 +73,7 @@ impl Sqlite {
                 "no ledger found, so a new one was made, which knows no earlier request. If there should have been one, stop the worker and check ledger.url and the file system mounted there"
             );
         }
-        checkpoint::beside(&mut writer, open_operator(path)?, Place::of(path))?;
+        checkpoint::beside(&mut writer, open_operator(path)?, Place::of(path, &lock))?;
         let write = Lane::writer(writer, Box::new(observer))?;
         let read = Lane::reader(open_reader(path)?)?;
         Ok(Self {

@@ -3,7 +3,7 @@
 //! The system keeps a file that was removed for as long as somebody has it open: it takes whatever is
 //! stored, and goes with the worker. Nothing else would tell.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,14 +21,16 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Of a ledger that was just opened, and locked.
-    pub(super) fn of(path: &Path) -> Self {
+    /// Of a ledger that was just opened. The lock is the one that we hold: a migration may have taken minutes since, and
+    /// another one may be in its place.
+    pub(super) fn of(path: &Path, lock: &File) -> Self {
         let logs = ["-wal", "-shm"].map(|ending| beside(path, ending));
         let data = std::iter::once(path.to_owned()).chain(logs);
         let here = |path: PathBuf| identity(&path).ok().map(|identity| (path, identity));
+        let held = lock.metadata().ok();
         Self {
             data: data.filter_map(here).collect(),
-            lock: here(lock_file(path)),
+            lock: held.map(|about| (lock_file(path), identity_of(&about))),
         }
     }
 
@@ -90,6 +92,28 @@ fn is_filled(path: &Path) -> bool {
 }
 
 fn identity(path: &Path) -> std::io::Result<Identity> {
-    let about = fs::metadata(path)?;
-    Ok((about.dev(), about.ino()))
+    Ok(identity_of(&fs::metadata(path)?))
+}
+
+fn identity_of(about: &Metadata) -> Identity {
+    (about.dev(), about.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_replaced_before_the_first_look_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rescind.db");
+        fs::write(&path, "").unwrap();
+        let held = File::create(lock_file(&path)).unwrap();
+        assert!(Place::of(&path, &held).gone().is_none());
+        let other = dir.path().join("other");
+        fs::write(&other, "").unwrap();
+        fs::rename(&other, lock_file(&path)).unwrap();
+        let place = Place::of(&path, &held);
+        assert!(matches!(place.gone(), Some(Gone::Lock(_))));
+    }
 }
