@@ -15,7 +15,7 @@ use tracing::warn;
 
 use self::lane::Lane;
 use self::open::{
-    absolute, check_schema, is_new, lock, migrate, missing, open_operator, open_reader,
+    absolute, check_schema, followed, is_new, lock, migrate, missing, open_operator, open_reader,
     open_writer, remember,
 };
 use self::place::Place;
@@ -59,6 +59,8 @@ impl Sqlite {
         path: &Path,
         observer: impl Fn(f64, usize) + Send + 'static,
     ) -> Result<Self, LedgerError> {
+        // Once: a link may be turned while a migration runs.
+        let path = &followed(path);
         let lock = lock(path)?;
         if let Some(error @ LedgerError::Gone { .. }) = missing(path)? {
             return Err(error);

@@ -24,12 +24,11 @@ impl Place {
     /// Of a ledger that was just opened. The lock is the one that we hold: a migration may have taken minutes since, and
     /// another one may be in its place.
     pub(super) fn of(path: &Path, lock: &File) -> Self {
-        let logs = ["-wal", "-shm"].map(|ending| beside(path, ending));
-        let data = std::iter::once(path.to_owned()).chain(logs);
+        let data = ["", "-wal", "-shm"].map(|ending| beside(path, ending));
         let here = |path: PathBuf| identity(&path).ok().map(|identity| (path, identity));
         let held = lock.metadata().ok();
         Self {
-            data: data.filter_map(here).collect(),
+            data: data.into_iter().filter_map(here).collect(),
             lock: held.map(|about| (lock_file(path), identity_of(&about))),
         }
     }
@@ -115,5 +114,22 @@ mod tests {
         fs::rename(&other, lock_file(&path)).unwrap();
         let place = Place::of(&path, &held);
         assert!(matches!(place.gone(), Some(Gone::Lock(_))));
+    }
+
+    /// What SQLite has open is where the link led then.
+    #[test]
+    fn a_link_that_leads_elsewhere_takes_nothing_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let [link, one, two] = ["link", "one", "two"].map(|name| dir.path().join(name));
+        fs::write(&one, "").unwrap();
+        fs::write(&two, "").unwrap();
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        let held = File::create(lock_file(&link)).unwrap();
+        let place = Place::of(&link, &held);
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&two, &link).unwrap();
+        assert!(place.gone().is_none());
+        fs::remove_file(&one).unwrap();
+        assert!(matches!(place.gone(), Some(Gone::Data(_))));
     }
 }
