@@ -45,6 +45,16 @@ pub enum LedgerError {
         /// How that was seen.
         why: String,
     },
+    /// It has our tables and no schema.
+    #[error(
+        "the ledger {path} has lost the number of its schema, as one has that went through `.dump`, so it is left alone; restore a copy made by `VACUUM INTO` or `.backup`, or, if this version of Rescind was the last to write it, say so in it: PRAGMA user_version = {known}"
+    )]
+    Unversioned {
+        /// The file.
+        path: String,
+        /// Our schema.
+        known: i64,
+    },
     /// There is no such ledger, for a command that makes none.
     #[error(
         "there is no ledger at {path}; name the worker's configuration with --config, and run this as the worker's user: a file or folder that is closed to others looks the same"

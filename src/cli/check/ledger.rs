@@ -145,9 +145,9 @@ fn unopened(error: LedgerError) -> Check {
             );
             Check::good("ledger", says)
         }
-        error @ (LedgerError::Foreign { .. } | LedgerError::Gone { .. }) => {
-            Check::bad("ledger", Exit::Found, error.to_string())
-        }
+        error @ (LedgerError::Foreign { .. }
+        | LedgerError::Unversioned { .. }
+        | LedgerError::Gone { .. }) => Check::bad("ledger", Exit::Found, error.to_string()),
         error => Check::bad("ledger", Exit::Unreachable, error.to_string()),
     }
 }

@@ -182,17 +182,19 @@ fn has_any(connection: &Connection) -> rusqlite::Result<bool> {
 fn check_ours(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     let ours =
         "SELECT EXISTS (SELECT 1 FROM pragma_table_info('requests') WHERE name = 'payment_key')";
-    let is_ours = match schema_version(connection)? {
-        0 => !has_any(connection)?,
-        _ => connection.query_row(ours, [], |row| row.get(0))?,
-    };
-    if is_ours {
-        Ok(())
-    } else {
-        Err(LedgerError::Foreign {
-            path: absolute(path),
+    let has_version = schema_version(connection)? != 0;
+    let path = absolute(path);
+    match connection.query_row(ours, [], |row| row.get(0))? {
+        true if has_version => Ok(()),
+        true => Err(LedgerError::Unversioned {
+            path,
+            known: known_schema(),
+        }),
+        false if !has_version && !has_any(connection)? => Ok(()),
+        false => Err(LedgerError::Foreign {
+            path,
             why: "it is a database of another program".into(),
-        })
+        }),
     }
 }
 

@@ -215,6 +215,30 @@ fn a_database_of_another_program_is_refused_and_kept() {
     }
 }
 
+/// As of one that went through `.dump`, which does not write the number down. It is no other program's, and moving
+/// `ledger.url` elsewhere would make a new one.
+#[test]
+fn a_ledger_that_lost_the_number_of_its_schema_is_still_ours() {
+    let (_folder, path) = nowhere();
+    drop(open(&path).unwrap());
+    let file = Connection::open(&path).unwrap();
+    let known: i64 = file
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    file.pragma_update(None, "user_version", 0).unwrap();
+    drop(file);
+    for refused in [
+        open(&path).err(),
+        Sqlite::open_to_read(&path).err(),
+        Sqlite::open_to_operate(&path).err(),
+    ] {
+        let says = refused.unwrap().to_string();
+        let remedy = format!("PRAGMA user_version = {known}");
+        assert!(says.contains(&remedy), "{says}");
+        assert!(!says.contains("ledger.url"), "{says}");
+    }
+}
+
 /// A lock that was there before says so once a ledger was made beside it. An empty one is of an older version, or of a
 /// start that came to no ledger.
 #[test]
