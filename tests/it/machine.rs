@@ -227,12 +227,17 @@ fn a_check_says_if_the_disk_is_full_or_read_only() {
     if mounts_are_left_out() {
         return;
     }
-    for (meddle, says) in [
-        ("true", "will be created by the worker"),
-        ("mount -o remount,ro none \"$0\"", "small cannot be written"),
+    for (meddle, says, code) in [
+        ("true", "will be created by the worker", 0),
+        (
+            "mount -o remount,ro none \"$0\"",
+            "small cannot be written",
+            8,
+        ),
         (
             "cat /dev/zero > \"$0/ballast\" 2> /dev/null || true",
             "is full",
+            8,
         ),
     ] {
         let mut stage = Stage::new("check-disk");
@@ -246,6 +251,7 @@ fn a_check_says_if_the_disk_is_full_or_read_only() {
         let done = command.arg(config).output().expect(NO_MOUNT);
         let told = String::from_utf8_lossy(&done.stdout);
         assert!(told.contains(says), "{says}: {told}");
+        assert_eq!(done.status.code(), Some(code), "{says}: {told}");
     }
 }
 

@@ -41,7 +41,7 @@ async fn database(settings: &Settings) -> Vec<Check> {
         Ok(None) => {}
         Ok(Some(why)) => {
             let says = format!("no worker can write to {}: {why}", settings.address());
-            return vec![Check::bad("ledger", Exit::Unreachable, says)];
+            return vec![Check::bad("ledger", Exit::Found, says)];
         }
         Err(error) => return vec![unopened(error)],
     }
@@ -73,7 +73,7 @@ async fn risks(settings: &Settings) -> Result<Vec<String>, LedgerError> {
 fn file(path: &Path) -> Check {
     let check = opened(path);
     match unwritable(path) {
-        Some(why) if check.ok => Check::bad("ledger", Exit::Unreachable, why),
+        Some(why) if check.ok => Check::bad("ledger", Exit::Found, why),
         _ => check,
     }
 }
@@ -145,8 +145,11 @@ fn unopened(error: LedgerError) -> Check {
             );
             Check::good("ledger", says)
         }
+        // It answers, and a person has to act.
         error @ (LedgerError::Foreign { .. }
         | LedgerError::Unversioned { .. }
+        | LedgerError::TooNew { .. }
+        | LedgerError::Damaged(_)
         | LedgerError::Gone { .. }) => Check::bad("ledger", Exit::Found, error.to_string()),
         error => Check::bad("ledger", Exit::Unreachable, error.to_string()),
     }

@@ -11,7 +11,7 @@ use crate::rig::checker::{endings, id};
 use crate::rig::process::{Process, forget_environment, free_address};
 use crate::rig::stage::{Stage, request};
 use crate::rig::terminal::{Done, Terminal};
-use crate::rig::{Worker, until};
+use crate::rig::{Database, Worker, until};
 
 /// The stage's configuration, as a person has it.
 fn config(stage: &Stage) -> PathBuf {
@@ -65,6 +65,30 @@ async fn what_is_not_there_at_a_provider_or_at_the_broker_ends_a_command_with_7(
     let nobody = format!("http://{}", free_address());
     stage.set("providers.migo.base_url", nobody);
     rescind(&stage, &["check"]).exits(7).says("migo");
+}
+
+/// A server that answers is not one that is not there. Of a full disk [`crate::machine`] tells.
+#[test]
+fn a_check_of_a_ledger_that_answers_and_cannot_be_used_ends_with_8() {
+    let mut stage = Stage::new("found");
+    let url = Database::shared().create();
+    let name = url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    let read_only = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    Database::shared().sql(&read_only);
+    stage.set("ledger.url", url.clone());
+    rescind(&stage, &["check"])
+        .exits(8)
+        .says("no worker can write to");
+
+    let file = stage.dir().join("newer.db");
+    let newer = rusqlite::Connection::open(&file).unwrap();
+    newer
+        .execute_batch("CREATE TABLE requests (payment_key); PRAGMA user_version = 1000")
+        .unwrap();
+    stage.set("ledger.url", format!("sqlite:{}", file.display()));
+    rescind(&stage, &["check"])
+        .exits(8)
+        .says("run the newer version");
 }
 
 #[tokio::test(flavor = "multi_thread")]
