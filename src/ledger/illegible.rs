@@ -30,12 +30,12 @@ impl Columns {
     }
 }
 
-/// A message in the outbox that is passed by. The outbox is read each second: the log is told once.
+/// A message in the outbox that is passed by, and only what corrects it waits for it. The outbox is read each second: the log is told once.
 pub(super) fn pass_by(seq: i64, why: &impl std::fmt::Display) {
     static TOLD: Mutex<Option<HashSet<i64>>> = Mutex::new(None);
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     if told.get_or_insert_default().insert(seq) {
         error!(seq, error = %why,
-            "a message in the ledger's outbox cannot be read, so it is not published; all others are. Was the ledger edited, or is its disk failing?");
+            "a message in the ledger's outbox cannot be read, so it is not published, and no later correction of the same request is; all others are. Was the ledger edited, or is its disk failing?");
     }
 }
