@@ -132,4 +132,28 @@ mod tests {
         fs::remove_file(&one).unwrap();
         assert!(matches!(place.gone(), Some(Gone::Data(_))));
     }
+
+    #[test]
+    fn a_log_is_saved_where_it_is_gone_and_nothing_stands_in_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rescind.db");
+        for ending in ["", "-wal", "-shm"] {
+            fs::write(beside(&path, ending), "").unwrap();
+        }
+        let held = File::create(lock_file(&path)).unwrap();
+        let place = Place::of(&path, &held);
+        fs::remove_file(lock_file(&path)).unwrap();
+        assert!(!place.lacks_its_log(), "only the lock is gone");
+        let log = beside(&path, "-wal");
+        fs::rename(&log, dir.path().join("moved")).unwrap();
+        assert!(place.lacks_its_log());
+        // As by a command that looks into the ledger meanwhile.
+        fs::write(&log, "").unwrap();
+        assert!(place.lacks_its_log());
+        fs::write(&log, "another log").unwrap();
+        assert!(!place.lacks_its_log());
+        fs::remove_file(&log).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!place.lacks_its_log(), "the file is gone, too");
+    }
 }
