@@ -78,7 +78,7 @@ pub enum LedgerError {
         "the ledger is locked by another process for more than 5 s, and nothing was done; try again, and look for the process that has it open"
     )]
     Busy,
-    /// Another transaction was in the way, e.g. had locked a row for too long, and nothing was done.
+    /// Somebody has kept locked for too long what it needs, and nothing was done.
     #[error("ledger operation failed: {0}")]
     Blocked(String),
     /// The file is not a ledger, or was cut short.
@@ -112,7 +112,7 @@ impl LedgerError {
     }
 
     /// An operation ended without an error and without a result.
-    pub(super) fn without_result() -> Self {
+    pub(crate) fn without_result() -> Self {
         Self::Failed("the operation gave no result".into())
     }
 

@@ -252,6 +252,9 @@ mod tests {
         let refused = Err(TxError::Refused(LedgerError::Busy));
         let done = first_cause([Ok(()), aborted(), refused, aborted()]);
         assert!(matches!(done, Err(TxError::Refused(_))));
+        let locked = Err(TxError::Locked("lock timeout".into()));
+        let done = first_cause([aborted(), Ok(()), locked, aborted()]);
+        assert!(matches!(done, Err(TxError::Locked(_))));
         let again = first_cause([Ok(()), Ok(()), aborted(), Ok(())]);
         assert!(matches!(again, Err(TxError::Again(_))));
         assert!(first_cause([Ok(()), Ok(()), Ok(()), Ok(())]).is_ok());

@@ -14,6 +14,8 @@ pub(super) enum TxError {
     Broken(String),
     /// Another transaction was in the way: this one can be run again.
     Again(String),
+    /// The same, and it is known how: somebody has kept locked for too long what this one needs.
+    Locked(String),
     /// The lease has run out; another worker may have taken over.
     Expired,
     /// The answer to a commit is lost, and whether it was committed can no longer be found out.
@@ -34,8 +36,8 @@ impl TxError {
 impl From<TxError> for LedgerError {
     fn from(error: TxError) -> Self {
         match error {
-            TxError::Broken(why) => Self::Failed(why),
-            TxError::Again(why) => Self::Blocked(why),
+            TxError::Broken(why) | TxError::Again(why) => Self::Failed(why),
+            TxError::Locked(why) => Self::Blocked(why),
             TxError::Expired => {
                 Self::Failed("this worker's lease ran out; it continues under a new one".into())
             }
@@ -63,7 +65,6 @@ impl From<Error> for TxError {
         let again = [
             SqlState::T_R_SERIALIZATION_FAILURE,
             SqlState::T_R_DEADLOCK_DETECTED,
-            SqlState::LOCK_NOT_AVAILABLE,
             SqlState::QUERY_CANCELED,
             // Only a consequence: another statement that was sent with it has failed.
             SqlState::IN_FAILED_SQL_TRANSACTION,
@@ -78,6 +79,7 @@ impl From<Error> for TxError {
             SqlState::READ_ONLY_SQL_TRANSACTION,
         ];
         match state {
+            state if *state == SqlState::LOCK_NOT_AVAILABLE => Self::Locked(why),
             state if again.contains(state) => Self::Again(why),
             state if gone.contains(state) || state.code().starts_with("08") => Self::Broken(why),
             _ => Self::Refused(LedgerError::Failed(why)),

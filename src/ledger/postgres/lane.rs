@@ -104,7 +104,11 @@ impl Lane {
         let locked = if wary { LOCKED_BRIEFLY } else { LOCKED };
         let together = self.commit_group(&mut group, locked).await;
         (self.observer)(started.elapsed().as_secs_f64(), group.len());
-        if group.len() > 1 && matches!(together, Err(TxError::Refused(_) | TxError::Again(_))) {
+        let apart = matches!(
+            together,
+            Err(TxError::Refused(_) | TxError::Again(_) | TxError::Locked(_))
+        );
+        if group.len() > 1 && apart {
             return self.serve_apart(group).await;
         }
         group.answer(&together.map_err(LedgerError::from));
@@ -118,7 +122,7 @@ impl Lane {
             let share = left / u32::try_from(to_come).unwrap_or(u32::MAX);
             let started = Instant::now();
             let done = self.commit_group(&mut alone, share).await;
-            if matches!(done, Err(TxError::Again(_))) {
+            if matches!(done, Err(TxError::Again(_) | TxError::Locked(_))) {
                 left = left.saturating_sub(started.elapsed());
             }
             to_come -= 1;
@@ -142,11 +146,11 @@ impl Lane {
             };
             let took = started.elapsed();
             match &error {
-                TxError::Again(_) if took >= locked => {
+                TxError::Again(_) | TxError::Locked(_) if took >= locked => {
                     self.wary_until = Some(Instant::now() + WARY);
                     return Err(error);
                 }
-                TxError::Again(_) if tries < tries_max => {}
+                TxError::Again(_) | TxError::Locked(_) if tries < tries_max => {}
                 TxError::Broken(_) if took < SEEK => {}
                 // Nothing was written under the lost lease: the next try is under a new one.
                 TxError::Expired if tries < TRIES_MAX => {}
@@ -239,7 +243,7 @@ impl Lane {
                 Ok(Ok(None)) => break,
                 // The commit is still under way, as when it waits for a standby that is away. No worker
                 // takes over meanwhile, and another transaction would only wait as well.
-                Ok(Err(TxError::Again(_))) => end = Instant::now() + ASK,
+                Ok(Err(TxError::Again(_) | TxError::Locked(_))) => end = Instant::now() + ASK,
                 Ok(Err(_)) | Err(_) if Instant::now() >= end => break,
                 Ok(Err(_)) | Err(_) => {}
             }

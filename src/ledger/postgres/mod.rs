@@ -223,7 +223,7 @@ fn name() -> String {
 async fn prepare(reads: &Handle, pool: Pool, database: Database) -> Result<(), LedgerError> {
     let first = reads.spawn(async move { lane::connect(&pool, &database).await.map(drop) });
     match first.await.map_err(|_| LedgerError::shut_down())? {
-        Err(TxError::Broken(why) | TxError::Again(why)) => {
+        Err(TxError::Broken(why) | TxError::Again(why) | TxError::Locked(why)) => {
             warn!(why, "the ledger cannot be used yet; retrying until it can");
             Ok(())
         }

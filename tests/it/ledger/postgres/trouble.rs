@@ -66,13 +66,18 @@ async fn what_cannot_go_better_is_told_at_once() {
 async fn what_is_in_the_way_for_ever_is_told_in_the_end() {
     let url = Database::shared().create();
     let desk = desk(&url).await;
-    let claim = desk.begin("a", "p").await;
-    trap(&url, "40001", 99);
-    let change = || finish(&claim, GIVEN_UP, at(1));
-    let told = desk.commit(vec![change()].into()).await;
-    assert!(matches!(told, Err(LedgerError::Blocked(_))), "{told:?}");
-    trap(&url, "40001", 0);
-    assert_eq!(desk.settle(change()).await, Committed::Done);
+    for code in ["40001", "40P01", "57014", "55P03"] {
+        let claim = desk.begin(code, code).await;
+        trap(&url, code, 99);
+        let change = || finish(&claim, GIVEN_UP, at(1));
+        let told = desk.commit(vec![change()].into()).await.unwrap_err();
+        // Only a lock that somebody keeps is a reason to let others go first.
+        let blocked = matches!(told, LedgerError::Blocked(_));
+        assert_eq!(blocked, code == "55P03", "{told:?}");
+        assert!(told.to_string().contains(code), "{told}");
+        trap(&url, code, 0);
+        assert_eq!(desk.settle(change()).await, Committed::Done);
+    }
 }
 
 /// A replay that finds the payment taken by a moment waits for its turn; any other trouble is told.
