@@ -39,46 +39,60 @@ impl Outbox {
     /// Marks the messages that the broker confirmed. Those that cannot be marked now are tried later, and not
     /// published again in this session: a full disk must not make a flood.
     pub(super) async fn mark(&self) -> bool {
-        let _marking = self.notes.marking().await;
+        let mut misses = self.notes.marking().await;
         // What is locked goes behind all others, and waits for the next time.
-        let (mut to_come, mut all) = (self.notes.count(), true);
+        let (mut to_come, mut locked) = (self.notes.count(), Vec::new());
         while to_come > 0 {
             let confirmed = self.notes.confirmed();
             to_come = to_come.saturating_sub(confirmed.len());
-            match self.mark_these(&confirmed).await {
-                Some(marked) => all &= marked == confirmed.len(),
-                None => {
-                    all = false;
-                    break;
-                }
-            }
+            let Some(missed) = self.mark_these(&confirmed).await else {
+                self.notes.try_later();
+                return false;
+            };
+            locked.extend(missed);
         }
-        if !all {
+        if misses.is_told(&locked) {
+            warn!(
+                row = locked.first(),
+                rows = locked.len(),
+                "messages cannot be marked as published, since somebody has locked their rows; trying again"
+            );
+        }
+        if !locked.is_empty() {
             self.notes.try_later();
         }
-        all
+        locked.is_empty()
     }
 
-    /// How many were marked: all but those that are locked. None if the ledger could do nothing.
-    async fn mark_these(&self, confirmed: &[Delivered]) -> Option<usize> {
+    /// The rows that are locked; all others were marked. None if the ledger could do nothing.
+    async fn mark_these(&self, confirmed: &[Delivered]) -> Option<Vec<i64>> {
         let now = (self.shared.clock)();
         match self.shared.ledger.published(confirmed.to_vec(), now).await {
             Ok(locked) => {
                 self.notes.marked(confirmed, &locked);
-                if let Some(row) = locked.first() {
-                    warn!(
-                        row,
-                        rows = locked.len(),
-                        "messages cannot be marked as published, since somebody has locked their rows; trying again"
-                    );
-                }
-                Some(confirmed.len() - locked.len())
+                Some(locked)
             }
             Err(error) => {
                 error!(%error, "cannot mark messages as published; trying again");
                 None
             }
         }
+    }
+}
+
+/// How often in a row some messages could not be marked, since their rows were locked.
+#[derive(Default)]
+pub(super) struct Misses(u32);
+
+impl Misses {
+    /// Whether the log is told of what was locked this time: not of the first time, for another worker may have
+    /// the lock for a moment, but of the 2nd, 4th, 8th in a row.
+    fn is_told(&mut self, locked: &[i64]) -> bool {
+        self.0 = match locked {
+            [] => 0,
+            _ => self.0.saturating_add(1),
+        };
+        self.0 > 1 && self.0.is_power_of_two()
     }
 }
 
@@ -106,5 +120,17 @@ mod tests {
         assert_eq!(outbox.notes.confirmed().len(), 5_000);
         assert!(outbox.mark().await);
         assert!(outbox.notes.confirmed().is_empty());
+    }
+
+    #[test]
+    fn a_row_that_stays_locked_is_told_of_now_and_then_and_one_of_a_moment_is_not() {
+        let mut misses = Misses::default();
+        let mut told =
+            |locked: &[i64], times: u32| (1..=times).filter(|_| misses.is_told(locked)).count();
+        assert_eq!(told(&[7], 1), 0);
+        assert_eq!(told(&[], 1), 0);
+        assert_eq!(told(&[7], 100), 6);
+        assert_eq!(told(&[], 1), 0);
+        assert_eq!(told(&[7], 2), 1);
     }
 }

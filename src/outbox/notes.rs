@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::WINDOW;
-use super::mark::{MARK_WITHIN, MARKED_MOST};
+use super::mark::{MARK_WITHIN, MARKED_MOST, Misses};
 use super::refused::Refused;
 use super::returned::Returned;
 use crate::ledger::{Delivered, Pending};
@@ -23,7 +23,7 @@ use crate::wire::Receipt;
 pub(super) struct Notes {
     inner: Mutex<Inner>,
     /// Held while messages are marked.
-    marking: tokio::sync::Mutex<()>,
+    marking: tokio::sync::Mutex<Misses>,
     /// There is something to mark.
     some: Notify,
     /// There is enough to mark it now.
@@ -133,7 +133,7 @@ impl Notes {
     }
 
     /// One task marks at a time, and knows every message that was marked before.
-    pub(super) async fn marking(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    pub(super) async fn marking(&self) -> tokio::sync::MutexGuard<'_, Misses> {
         self.marking.lock().await
     }
 
