@@ -3,6 +3,7 @@
 //! A consumer can be gone at the broker while connection, channel and subscription look well
 //! from here. So whenever nothing has come for a while, the broker is asked how many messages wait.
 
+use std::future::Future;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,6 +14,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Acker, Channel, Connection, Consumer};
+use tokio::time::Instant;
 
 use crate::amqp::{AmqpError, PRECONDITION_FAILED, STEP, open_channel, step, step_within};
 
@@ -26,8 +28,32 @@ pub(crate) struct Batches {
     queue: String,
     channel: Channel,
     deliveries: ReadyChunks<Consumer>,
+    silence: Silence,
+}
+
+/// It goes on while nobody waits for deliveries: whoever does so may have other things to do now and then.
+struct Silence {
+    /// When something came, or the broker was asked.
+    since: Instant,
     /// Nothing came, and the queue held something: once may be chance.
     suspicious: bool,
+}
+
+impl Silence {
+    /// Something came.
+    fn broken() -> Self {
+        Self {
+            since: Instant::now(),
+            suspicious: false,
+        }
+    }
+
+    /// What comes next; None if there was nothing for too long.
+    async fn until<T>(&self, next: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.since + SILENCE, next)
+            .await
+            .ok()
+    }
 }
 
 /// A channel with a prefetch.
@@ -103,23 +129,28 @@ impl Batches {
             queue: queue.to_owned(),
             channel: channel.clone(),
             deliveries: consumer.ready_chunks(most),
-            suspicious: false,
+            silence: Silence::broken(),
         })
     }
 
     /// The deliveries that have come, at least one.
     pub(crate) async fn next(&mut self) -> Result<Vec<Delivery>, AmqpError> {
         loop {
-            match tokio::time::timeout(SILENCE, self.deliveries.next()).await {
-                Ok(Some(batch)) => {
-                    self.suspicious = false;
+            match self.silence.until(self.deliveries.next()).await {
+                Some(Some(batch)) => {
+                    self.silence = Silence::broken();
                     let batch: lapin::Result<Vec<Delivery>> = batch.into_iter().collect();
                     return batch.map_err(|error| AmqpError::Protocol("consume", error));
                 }
-                Ok(None) => return Err(AmqpError::Cancelled(self.queue.clone())),
-                Err(_) => self.ask().await?,
+                Some(None) => return Err(AmqpError::Cancelled(self.queue.clone())),
+                None => self.ask().await?,
             }
         }
+    }
+
+    /// The broker delivers no more for now, since it waits for acknowledgements: nothing follows from its silence.
+    pub(crate) fn expect_none(&mut self) {
+        self.silence = Silence::broken();
     }
 
     async fn ask(&mut self) -> Result<(), AmqpError> {
@@ -135,10 +166,11 @@ impl Batches {
         // The answer may come behind all that is being delivered.
         let asked = step_within("look at a queue", ANSWER, asking).await?;
         let waiting = asked.message_count() > 0;
-        if waiting && self.suspicious {
+        if waiting && self.silence.suspicious {
             return Err(AmqpError::Forgotten(self.queue.clone()));
         }
-        self.suspicious = waiting;
+        self.silence.since = Instant::now();
+        self.silence.suspicious = waiting;
         Ok(())
     }
 
@@ -148,5 +180,24 @@ impl Batches {
         let tag = self.deliveries.get_ref().tag();
         let options = BasicCancelOptions::default();
         step("cancel a consumer", self.channel.basic_cancel(tag, options)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// As an intake does that stores again, every now and then, what it holds.
+    #[tokio::test]
+    async fn silence_goes_on_while_nobody_waits_for_deliveries() {
+        let mut silence = Silence::broken();
+        silence.since = Instant::now() + Duration::from_millis(100) - SILENCE;
+        let waiting = |most| tokio::time::timeout(most, silence.until(pending::<()>()));
+        assert!(waiting(Duration::from_millis(10)).await.is_err());
+        assert_eq!(waiting(SILENCE / 2).await, Ok(None));
+        // What is there already has come.
+        assert_eq!(silence.until(async { 7 }).await, Some(7));
     }
 }

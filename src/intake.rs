@@ -27,15 +27,13 @@ use crate::shared::{Failing, Shared};
 
 use self::acks::Acks;
 use self::admission::{Sorted, Start, Taken};
-use self::batch::part;
+use self::batch::{BATCH_MAX, part};
 
 mod acks;
 mod admission;
 mod batch;
 mod read;
 
-/// Deliveries in one transaction.
-const BATCH_MAX: usize = 256;
 /// Pause before a queue is subscribed to once more that this user may not read.
 const AGAIN_EVERY: Duration = Duration::from_secs(10);
 /// What the log is told while the ledger stores nothing.
@@ -170,6 +168,9 @@ impl Intake {
     ) -> Result<(), AmqpError> {
         let mut holding = Failing::of(&self.shared);
         loop {
+            if acks.are_all_held() {
+                batches.expect_none();
+            }
             let batch = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(acks.due_at()), if !acks.is_empty() => {
@@ -178,8 +179,7 @@ impl Intake {
                 }
                 () = tokio::time::sleep_until(acks.again_at()), if acks.holds() => {
                     let sorted = self.store_all(acks.take_held(), queue).await?;
-                    acks.put_back(sorted).await?;
-                    note_held(&mut holding, acks);
+                    acks.put_back(sorted, &mut holding).await?;
                     continue;
                 }
                 batch = batches.next() => batch?,
@@ -194,11 +194,7 @@ impl Intake {
                     let _admitting = self.shared.tasks.token();
                     let admitted = admission::next(&mut taken).await;
                     let sorted = self.store_all(admitted, queue).await?;
-                    let some = !sorted.held.is_empty();
-                    acks.add(sorted).await?;
-                    if some {
-                        note_held(&mut holding, acks);
-                    }
+                    acks.add(sorted, &mut holding).await?;
                 }
             }
         }
@@ -238,37 +234,48 @@ impl Intake {
         for ((arrival, (acker, mut span, start)), accepted) in
             arrivals.iter().zip(beside).zip(accepted)
         {
-            let is_stored = accepted.is_some();
-            if let Some(accepted) = accepted {
-                let received = Received::from(&accepted);
-                span.set("rescind.intake", received.as_str());
-                if queue == Queue::Dropped && matches!(accepted, Accepted::New(_)) {
-                    self.shared.metrics.received(Received::Dropped);
+            let stored = match accepted {
+                Ok(accepted) => {
+                    let received = Received::from(&accepted);
+                    span.set("rescind.intake", received.as_str());
+                    match self.after_commit(arrival, accepted, start) {
+                        Some(conflict) => conflicts.push((deliveries.len(), conflict)),
+                        None => self.count(received, queue),
+                    }
+                    Ok(())
                 }
-                self.shared.metrics.received(received);
-                let conflict = self.after_commit(arrival, accepted, start);
-                conflicts.extend(conflict.map(|conflict| (deliveries.len(), conflict)));
-            } else {
-                start.give_back();
-            }
-            deliveries.push((acker, span, is_stored));
+                Err(blocked) => {
+                    start.give_back();
+                    Err(blocked)
+                }
+            };
+            deliveries.push((acker, span, stored));
         }
         // All in one commit, and only once every request has begun that was committed as under way.
         if !conflicts.is_empty() {
-            for number in self.store_conflicts(conflicts).await {
-                deliveries[number].2 = false;
+            for (number, blocked) in self.store_conflicts(conflicts).await {
+                deliveries[number].2 = Err(blocked);
             }
         }
         let mut sorted = Sorted::default();
-        for (arrival, (acker, span, is_stored)) in arrivals.iter().zip(deliveries) {
-            if is_stored {
-                sorted.stored.push(acker);
-            } else {
-                let again = Taken::again(arrival.clone(), acker, span);
-                sorted.held.push(again);
+        for (arrival, (acker, span, stored)) in arrivals.iter().zip(deliveries) {
+            match stored {
+                Ok(()) => sorted.stored.push(acker),
+                Err(blocked) => {
+                    let again = Taken::again(arrival.clone(), acker, span);
+                    sorted.held.push(again);
+                    sorted.reason = Some(blocked);
+                }
             }
         }
         sorted
+    }
+
+    fn count(&self, received: Received, queue: Queue) {
+        if queue == Queue::Dropped && received == Received::New {
+            self.shared.metrics.received(Received::Dropped);
+        }
+        self.shared.metrics.received(received);
     }
 
     /// Begins a request that was stored as begun, or gives its place back. Returns the dead letter of a
@@ -289,16 +296,19 @@ impl Intake {
         None
     }
 
-    /// Returns the numbers of those that could not be stored.
-    async fn store_conflicts(&self, conflicts: Vec<(usize, Arrival)>) -> Vec<usize> {
+    /// Returns the numbers of those that could not be stored, which are not counted yet, and why.
+    async fn store_conflicts(&self, conflicts: Vec<(usize, Arrival)>) -> Vec<(usize, LedgerError)> {
         let (numbers, conflicts): (Vec<_>, Vec<_>) = conflicts.into_iter().unzip();
         let conflicts: Arc<[Arrival]> = conflicts.into();
         let accepted = self.store(&conflicts).await;
         let mut held = Vec::new();
         for ((conflict, number), accepted) in conflicts.iter().zip(numbers).zip(accepted) {
             match accepted {
-                Some(accepted) => drop(self.after_commit(conflict, accepted, Start::Later)),
-                None => held.push(number),
+                Ok(accepted) => {
+                    self.shared.metrics.received(Received::Conflicting);
+                    drop(self.after_commit(conflict, accepted, Start::Later));
+                }
+                Err(blocked) => held.push((number, blocked)),
             }
         }
         held
@@ -306,29 +316,37 @@ impl Intake {
 
     /// Tries for as long as it takes: nothing is acknowledged that is not stored. One that needs what somebody
     /// has locked is not stored, and keeps no other one waiting.
-    async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Option<Accepted>> {
+    async fn store(&self, arrivals: &Arc<[Arrival]>) -> Vec<Result<Accepted, LedgerError>> {
         match self.store_together(Arc::clone(arrivals)).await {
-            Some(accepted) => accepted.into_iter().map(Some).collect(),
-            None if arrivals.len() == 1 => vec![None],
-            None => {
+            Ok(accepted) => accepted.into_iter().map(Ok).collect(),
+            Err(blocked) if arrivals.len() == 1 => vec![Err(blocked)],
+            Err(_) => {
                 let alone = |arrival: &Arrival| self.store_together([arrival.clone()].into());
                 // Asked for at once, they are stored in their order.
                 let stored = join_all(arrivals.iter().map(alone)).await;
-                let only = |accepted: Option<Vec<_>>| accepted?.pop();
-                stored.into_iter().map(only).collect()
+                let only = |accepted: Vec<_>| {
+                    accepted
+                        .into_iter()
+                        .next()
+                        .ok_or_else(LedgerError::without_result)
+                };
+                stored
+                    .into_iter()
+                    .map(|stored| stored.and_then(only))
+                    .collect()
             }
         }
     }
 
-    /// None if somebody has locked what one of them needs.
-    async fn store_together(&self, arrivals: Arc<[Arrival]>) -> Option<Vec<Accepted>> {
+    /// Fails only if somebody has locked what one of them needs.
+    async fn store_together(&self, arrivals: Arc<[Arrival]>) -> Result<Vec<Accepted>, LedgerError> {
         self.shared
             .retry_until_done(CANNOT_STORE, |ledger| {
                 let accepted = ledger.accept(Arc::clone(&arrivals));
                 Box::pin(async {
                     match accepted.await {
-                        Err(LedgerError::Blocked(_)) => Ok(None),
-                        accepted => accepted.map(Some),
+                        Err(blocked @ LedgerError::Blocked(_)) => Ok(Err(blocked)),
+                        accepted => accepted.map(Ok),
                     }
                 })
             })
@@ -371,16 +389,6 @@ impl Intake {
             reason = dead.outcome.reason(),
             dead_letter = %dead.id,
             "a message is invalid: `rescind dead show` tells why",
-        );
-    }
-}
-
-/// Tells of deliveries that are held; they count as not stored.
-fn note_held(holding: &mut Failing<'_>, acks: &Acks) {
-    holding.set(acks.holds());
-    if holding.is_told() {
-        warn!(
-            "deliveries cannot be stored, since somebody has locked rows that they need; others go on, and these are tried again: docs/operations.md says how to find who has locked them"
         );
     }
 }

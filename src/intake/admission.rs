@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::dispatch::{Admission, Dispatcher, Place};
 use crate::job::Job;
-use crate::ledger::Arrival;
+use crate::ledger::{Arrival, LedgerError};
 use crate::lifecycle::Progress;
 use crate::outcome::Operation;
 use crate::spans::Span;
@@ -52,6 +52,21 @@ impl Taken {
             span,
         }
     }
+
+    pub(super) fn request_id(&self) -> Option<&str> {
+        match &self.arrival {
+            Arrival::Request(request) => Some(&request.request_id),
+            Arrival::Invalid(dead, _) => dead.request_id.as_deref(),
+        }
+    }
+
+    /// Bytes of the message.
+    pub(super) fn size(&self) -> usize {
+        match &self.arrival {
+            Arrival::Request(request) => request.envelope.body.len(),
+            Arrival::Invalid(dead, _) => dead.body.len(),
+        }
+    }
 }
 
 /// What became of a batch.
@@ -61,6 +76,8 @@ pub(super) struct Sorted {
     pub(super) stored: Vec<Acker>,
     /// Not in it, as they need what somebody has locked.
     pub(super) held: Vec<Taken>,
+    /// The ledger's words about the last of these.
+    pub(super) reason: Option<LedgerError>,
 }
 
 /// A request that may begin at once, and the dispatcher that carries it out.

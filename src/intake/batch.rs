@@ -9,19 +9,26 @@ use lapin::types::{AMQPValue, ShortString};
 use crate::amqp;
 use crate::wire::Envelope;
 
+/// Deliveries in one transaction.
+pub(super) const BATCH_MAX: usize = 256;
 /// Bytes of deliveries in one transaction: of a message that is not understood several copies are stored,
 /// and a database takes only so much in its time.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The first deliveries that fit together, at least one.
 pub(super) fn part(batch: &mut VecDeque<Delivery>) -> Vec<Delivery> {
+    first_that_fit(batch, |delivery| delivery.data.len())
+}
+
+/// The same of what has such a size each; nothing of nothing.
+pub(super) fn first_that_fit<T>(all: &mut VecDeque<T>, size: impl Fn(&T) -> usize) -> Vec<T> {
     let mut bytes = 0;
-    let fits = |delivery: &&Delivery| {
-        bytes += delivery.data.len();
+    let fits = |one: &&T| {
+        bytes += size(one);
         bytes <= BATCH_BYTES_MAX
     };
-    let count = batch.iter().take_while(fits).count();
-    batch.drain(..count.max(1)).collect()
+    let count = all.iter().take(BATCH_MAX).take_while(fits).count();
+    all.drain(..count.max(1).min(all.len())).collect()
 }
 
 /// Returns that RabbitMQ 4's quorum queues allow by default: the next one moves a message.
@@ -93,6 +100,9 @@ mod tests {
             parts.push(part.iter().map(|d| d.delivery_tag).collect::<Vec<_>>());
         }
         assert_eq!(parts, [vec![1, 2], vec![3, 4], vec![5], vec![6]]);
+        let mut held: VecDeque<_> = (0..600).collect();
+        let mut next = || first_that_fit(&mut held, |_| 1).len();
+        assert_eq!([next(), next(), next(), next()], [256, 256, 88, 0]);
     }
 
     /// As RabbitMQ 3.10, 4.0 and 4.3 tell it, of what was moved after 21 deliveries too.

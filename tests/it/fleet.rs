@@ -260,8 +260,15 @@ async fn a_row_that_stays_locked_keeps_no_other_request_waiting_and_loses_none()
         let later = request("migo", "success");
         client.publish(&stage.names, &later).await;
         results.one(&id(&later), PATIENCE).await;
-        let told = || worker.log().contains("somebody has locked rows");
-        until("it is told of", PATIENCE, told).await;
+        until("it is told of", PATIENCE, || {
+            let held = held(&worker);
+            held.iter().any(|line| line["request_id"] == id(&waits))
+        })
+        .await;
+        let last = held(&worker).pop().unwrap();
+        assert_eq!(last["held"], 1);
+        let error = last["error"].as_str().unwrap();
+        assert!(error.contains("lock timeout"), "{error}");
         assert!(!stored(&waits) && !worker.ready());
         if dies {
             worker.kill9();
@@ -282,6 +289,52 @@ async fn a_row_that_stays_locked_keeps_no_other_request_waiting_and_loses_none()
     client
         .until_depth(&stage.names.requests_queue, 0, PATIENCE)
         .await;
+}
+
+/// The log's lines about deliveries that are held.
+fn held(worker: &Worker) -> Vec<Value> {
+    let mut lines = worker.log_lines();
+    lines.retain(|line| {
+        let message = line["message"].as_str();
+        message.is_some_and(|m| m.contains("somebody has locked rows"))
+    });
+    lines
+}
+
+/// Somebody keeps the table locked into which a conflict's dead letter is to go; another request waits with the broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_fills_the_prefetch_while_it_is_held_ends_no_session_and_counts_once() {
+    let database = Database::shared();
+    let (mut stage, url) = (stage("held", database), database.create());
+    stage.set("ledger.url", url.clone());
+    stage.set("amqp.prefetch", 1);
+    let worker = stage.worker();
+    let mut results = stage.results().await;
+    let client = stage.client().await;
+    let first = request("migo", "success");
+    client.publish(&stage.names, &first).await;
+    results.one(&id(&first), PATIENCE).await;
+
+    let mut conflicts = request("migo", "success");
+    conflicts["request_id"] = first["request_id"].clone();
+    let behind = request("migo", "success");
+    let received = || {
+        let kind = [("kind", "conflicting")];
+        worker.metric("rescind_requests_received_total", &kind)
+    };
+    let holder = holding(&url, "LOCK TABLE dead_letters IN SHARE MODE").await;
+    for request in [&conflicts, &behind] {
+        client.publish(&stage.names, request).await;
+    }
+    // Of the 4th time, 15 s later.
+    let told = || held(&worker).len() >= 3;
+    until("it is tried again and again", PATIENCE, told).await;
+    assert_eq!(received(), 0.0);
+    drop(holder);
+    results.one(&id(&behind), PATIENCE).await;
+    assert_eq!(received(), 1.0);
+    let forgotten = "the broker delivers none of them";
+    assert!(!worker.log().contains(forgotten), "{}", worker.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
