@@ -115,7 +115,7 @@ async fn a_worker_whose_files_are_removed_or_replaced_ends_at_once() {
     };
     for (ending, meddle, says) in [
         (".lock", remove, "the lock of the ledger was removed"),
-        ("-wal", remove, "a file of the ledger was removed"),
+        ("-wal", remove, "the log of the ledger was removed"),
         ("", replace, "a file of the ledger was removed"),
         ("", remove, "a file of the ledger was removed"),
     ] {
@@ -135,6 +135,10 @@ async fn a_worker_whose_files_are_removed_or_replaced_ends_at_once() {
     assert_eq!(worker.wait(PATIENCE).code(), Some(7), "{}", worker.log());
     assert!(worker.log().contains("a ledger was there"));
     assert!(!file("").exists(), "no new one was made");
+    // As a command leaves it that was to back it up.
+    fs::write(file(""), "").unwrap();
+    worker.respawn();
+    assert_eq!(worker.wait(PATIENCE).code(), Some(7), "{}", worker.log());
 }
 
 /// The system repeats what was written and not acknowledged, also of a socket that was closed. By then the

@@ -9,7 +9,7 @@ use super::super::text;
 use super::{Check, Exit, lock};
 use crate::config::Config;
 use crate::ledger::postgres::{Postgres, Settings};
-use crate::ledger::sqlite::{Sqlite, lock_file};
+use crate::ledger::sqlite::{Sqlite, gone, lock_file};
 use crate::ledger::{LedgerError, Location};
 use crate::run;
 
@@ -133,6 +133,9 @@ fn unopened(error: LedgerError) -> Check {
     match error {
         // A file that is there, as made by `touch`.
         LedgerError::TooOld { path, found: 0, .. } => {
+            if let Some(gone) = gone(Path::new(&path)) {
+                return Check::bad("ledger", Exit::Found, gone.to_string());
+            }
             let says = format!(
                 "{path} is empty; the worker makes a new ledger in it, which knows no earlier request"
             );

@@ -63,9 +63,13 @@ fn serve(copier: &Connection, place: &Place, wakes: &Receiver<()>) {
         if let Err(RecvTimeoutError::Disconnected) = wakes.recv_timeout(CLOSING) {
             return;
         }
-        gone.tell();
         if place.lacks_its_log() {
+            error!(
+                "the log of the ledger was removed under the worker; copying what is in it into the ledger's file, and ending"
+            );
             save(copier);
+        } else {
+            gone.tell();
         }
         std::process::exit(DISK_FAILED);
     }
@@ -78,12 +82,12 @@ fn save(copier: &Connection) {
         match copier.wal_checkpoint_v2(Some(c"main"), CheckpointMode::FULL) {
             Ok(_) => {
                 return warn!(
-                    "what was in the removed log of the ledger is in its file, and nothing is lost; see who removes files there, and start the worker"
+                    "what was in the removed log of the ledger is in its file. See who removes files there, do not put the old log back, and start the worker"
                 );
             }
             Err(error) if last => error!(
                 %error,
-                "what was in the removed log of the ledger could not be copied into its file, and is lost"
+                "what was in the removed log of the ledger could not be copied into its file, and is lost. Restore a backup, or start once with --reconcile"
             ),
             // The writer is copying, or somebody reads what was before.
             Err(_) => thread::sleep(CLOSING),

@@ -40,7 +40,7 @@ mod read;
 mod recover;
 mod rows;
 
-pub(crate) use self::open::lock_file;
+pub(crate) use self::open::{gone, lock_file};
 
 /// See the module.
 pub struct Sqlite {
@@ -67,6 +67,10 @@ impl Sqlite {
         }
         let mut writer = open_writer(path)?;
         let is_new = is_new(&writer)?;
+        // Somebody's command has made an empty file, or a copy failed.
+        if is_new && let Some(error) = gone(path) {
+            return Err(error);
+        }
         migrate(&mut writer, path)?;
         remember(&lock);
         if is_new {

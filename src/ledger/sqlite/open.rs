@@ -94,14 +94,20 @@ pub(super) fn missing(path: &Path) -> Result<Option<LedgerError>, LedgerError> {
     if is_there(path)? {
         return Ok(None);
     }
-    let (lock, path) = (lock_file(path), absolute(path));
+    let missing = || LedgerError::Missing {
+        path: absolute(path),
+    };
+    Ok(Some(gone(path).unwrap_or_else(missing)))
+}
+
+/// Where no ledger is, or an empty file: that there was one, if the lock says so.
+pub(crate) fn gone(path: &Path) -> Option<LedgerError> {
+    let lock = lock_file(path);
     let had_one = std::fs::metadata(&lock).is_ok_and(|about| about.len() > 0);
-    Ok(Some(if had_one {
-        let lock = absolute(&lock);
-        LedgerError::Gone { path, lock }
-    } else {
-        LedgerError::Missing { path }
-    }))
+    had_one.then(|| LedgerError::Gone {
+        path: absolute(path),
+        lock: absolute(&lock),
+    })
 }
 
 /// For the worker: the file is made if there is none. One of another program is not even put into our mode.
