@@ -90,7 +90,7 @@ impl Attempt<'_> {
             }
         };
         if self.operation == Operation::Cancel
-            && let Some(why) = self.too_late()
+            && let Some(why) = self.withheld()
         {
             return Ok(Ended::Withheld(why));
         }
@@ -142,9 +142,14 @@ impl Attempt<'_> {
         (roundtrip, span)
     }
 
-    /// Why a cancel is not sent any more: the login may have taken long, or the machine was suspended.
-    fn too_late(&self) -> Option<&'static str> {
+    /// Why a cancel is not sent now: the login may have taken long, or the machine was suspended. Where nobody can be
+    /// asked an earlier call may still be carried out, whatever made this one due: a clock that was set, other settings.
+    fn withheld(&self) -> Option<&'static str> {
         let now = (self.dispatcher.shared.clock)();
+        let progress = &self.claim.progress;
+        if progress.blind && progress.quiet(now).is_some() {
+            return Some("an earlier call may still be carried out");
+        }
         if self.job.deadline.is_some_and(|deadline| deadline <= now) {
             return Some("the deadline passed before the call");
         }

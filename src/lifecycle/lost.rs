@@ -163,7 +163,7 @@ impl Progress {
     }
 
     /// The end of the time in which a call without an answer may still be applied, while that lasts.
-    pub(super) fn quiet(&self, now: Timestamp) -> Option<Timestamp> {
+    pub fn quiet(&self, now: Timestamp) -> Option<Timestamp> {
         self.quiet_until.filter(|end| *end > now)
     }
 }

@@ -64,7 +64,7 @@ impl Progress {
         let since = *self.waiting_since.get_or_insert(begins);
         let due = terms.poll.due(self.polls, after, now, jitter).max(begins);
         self.polls += 1;
-        self.wait_for_answer(due.min(terms.poll.end(since)), moment)
+        self.wait_for_answer(due.min(terms.poll.end(since).max(begins)), moment)
     }
 
     /// Ask as ever, but not much later than `end`.

@@ -171,6 +171,13 @@ fn a_repeat_waits_until_the_first_call_cannot_be_carried_out_any_more() {
     short.poll.give_up_after = QUIET / 5;
     let plan = |progress: &Progress| progress.plan(&short, plus(now(), QUIET));
     assert_eq!(plan(&progress), Plan::Call(Operation::Cancel));
+    // Nor is it given up before, at the end of the time to ask.
+    let mut last = Progress::new(now());
+    last.waiting_since = Some(plus(now(), Duration::ZERO));
+    last.begin(Operation::Cancel, now());
+    last.unheard(now(), QUIET);
+    last.after(&Verdict::Doubt, &short, now(), 0.0);
+    assert_eq!(last.due_at, Some(plus(now(), QUIET)));
     // A worker that is gone, or a ledger that may have forgotten, changes nothing of that.
     let mut lost = Progress::new(now());
     lost.begin(Operation::Cancel, now());
