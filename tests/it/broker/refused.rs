@@ -11,7 +11,7 @@ use crate::rig::checker::{all_money, endings};
 use crate::rig::client::Published;
 use crate::rig::stage::{Stage, payment_id};
 use crate::rig::terminal::Terminal;
-use crate::rig::{Broker, Client, http, until};
+use crate::rig::{Broker, Client, Simulator, http, until};
 
 /// Waits until at least so many messages are in the queue, and nobody takes them.
 async fn until_left(client: &Client, queue: &str, count: u32) {
@@ -206,7 +206,9 @@ async fn results_whose_exchange_was_deleted_are_published_when_it_is_made_again(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_a_bound_of_unpublished_results_nothing_is_taken_in_or_begun() {
-    let mut stage = Stage::new("bound");
+    // So slow that most results are still to come when the first ones are here.
+    let simulator = Simulator::start_with(&["--latency", "100ms"]);
+    let mut stage = Stage::with(Broker::shared().url(), "bound", simulator);
     stage.set("amqp.max_unpublished", 20);
     let worker = stage.worker();
     let names = stage.names.clone();

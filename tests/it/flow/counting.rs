@@ -48,10 +48,10 @@ fn received(worker: &Worker, kind: &str) -> f64 {
 
 /// Requests that stay open for longer than the test: calls that hang, and some that are made again and again.
 fn staying_open(stage: &mut Stage) -> Vec<Value> {
-    stage.set("providers.migo.timeout", "5m");
+    stage.set("providers.tingg.timeout", "5m");
     stage.set("providers.pismo.timeout", "300ms");
     stage.set("providers.pismo.poll.give_up_after", "1h");
-    let hanging = (0..5).map(|_| request("migo", "hang"));
+    let hanging = (0..5).map(|_| request("tingg", "hang"));
     let retried = (0..3).map(|_| request("pismo", "hang"));
     hanging.chain(retried).collect()
 }
